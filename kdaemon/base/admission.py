@@ -1,7 +1,7 @@
-"""From checked records to a frame: what it will cost in memory, and until when its client waits.
+"""Makes checked records into a frame: what it costs in memory, and when its client stops waiting.
 
-Pure. The measure of memory is what CPython holds for a record between admission and settlement,
-so that the resident size follows `memory_bytes_max`; tests/process/test_memory.py holds it to that.
+Pure. Memory is measured as what CPython holds for a record between admission and settlement, so
+that the resident size follows `memory_bytes_max`; tests/process/test_memory.py checks that.
 """
 
 from collections.abc import Callable
@@ -11,23 +11,24 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 
 RECORD_HELD_BYTES: Final = 480
-"""Bytes beside data and key: Record 40, bytes and str heads 82, four list slots and a size 60, one
-result with its two texts 270, the rest allocator rounding (CPython 3.11, 64 bit, 2026-11-21).
-Growth of VmRSS while the service hangs, 500 to a frame: 223-350 a record, and no result yet."""
+"""Bytes beside data and key: Record 40, heads of bytes and str 82, four list slots and a size 60,
+one result with its two texts 270, the rest is the allocator's rounding (CPython 3.11, 64 bit,
+2026-11-21). Growth of VmRSS while the service hangs, with 500 records a frame: 223-350 a record,
+still without results."""
 
 FRAME_HELD_BYTES: Final = 1_500
-"""Bytes: the frame, its lists' heads, its runs, the request that waits (same source). Growth of
-VmRSS, one record to a frame, both constants together: 1,970-2,150 while the client waits for
+"""Bytes: the frame, the heads of its lists, its runs, the waiting request (same source). Growth of
+VmRSS with one record a frame, both constants together: 1,970-2,150 while the client waits for
 delivery (800-900 when it was told `accepted`)."""
 
 
 def held_bytes(record_count: int, byte_count: int) -> int:
-    """Memory of records with `byte_count` of data and partition keys, but for their frame's own."""
+    """Memory of records with `byte_count` of data and partition keys, without their frame's."""
     return byte_count + RECORD_HELD_BYTES * record_count
 
 
 def frame_held_bytes(record_count: int, byte_count: int) -> int:
-    """The same with their frame's own: what is taken of a budget for one frame."""
+    """Memory of records with their frame's: what one frame takes from a budget."""
     return held_bytes(record_count, byte_count) + FRAME_HELD_BYTES
 
 
@@ -41,11 +42,11 @@ def make_frame(
 ) -> Frame:
     """A frame of checked records. `sizes`: data + partition key of each, in bytes, same order.
 
-    `deadline_ns`: when its client stops waiting; None if nobody waits or it waits for ever.
-    `client`: as `Frame` has it.
+    `deadline_ns`: when its client stops waiting; None: no client waits, or it waits for ever.
+    `client`: as in `Frame`.
     """
     frame = Frame(records, sizes, acknowledge, on_settled)
-    # As `frame_held_bytes` says, without the calls: this is done for every request.
+    # As `frame_held_bytes`, but without calls: this runs for every request.
     frame.held_bytes = frame.byte_count + RECORD_HELD_BYTES * len(records) + FRAME_HELD_BYTES
     frame.deadline_ns = deadline_ns
     frame.client = client

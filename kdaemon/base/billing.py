@@ -1,8 +1,8 @@
-"""What the services bill for records: their units, and the sizes of what was sent.
+"""What the services bill for records: their units, and the sizes of sent records.
 
-AWS rounds each record up by itself; Yandex rounds up what one call brings to one shard. Both round
-to whole KiB, so sizes are counted in classes of 1 KiB, and units follow from the classes exactly.
-Pure: values and counts only. What repeats bill (a call whose answer was lost) is not in them.
+AWS rounds up each record; Yandex rounds up all that one call brings to one shard. Both round to
+whole KiB, so sizes are counted in classes of 1 KiB, and units follow exactly from the classes.
+Pure: values and counts only. Bills for repeats (a call whose answer was lost) are not counted.
 """
 
 from collections import Counter
@@ -14,12 +14,12 @@ from typing import Final
 from kdaemon.base.limits import KIB
 
 PUT_PAYLOAD_KIB: Final = 25
-"""KiB of a PUT payload unit, AWS provisioned: a record of 5 KB is one unit, of 45 KB two.
-Source: aws.amazon.com/kinesis/data-streams/pricing, 2026-11-28. The page calls it 25 KB, and 1 MB
-40 units; it says of on-demand streams that 1 KB is 1,024 bytes, and so it is read here."""
+"""KiB of a PUT payload unit, AWS provisioned: a record of 5 KB is one unit, of 45 KB two. Source:
+aws.amazon.com/kinesis/data-streams/pricing, 2026-11-28. The page says 25 KB, and 40 units for 1 MB.
+For on-demand streams it says that 1 KB is 1,024 bytes, and we read 25 KB in the same way."""
 
 ON_DEMAND_KIB: Final = 1
-"""KiB that each record is rounded up to, AWS on-demand: "rounded up to the nearest 1 KB (1,024
+"""KiB to which each record is rounded up, AWS on-demand: "rounded up to the nearest 1 KB (1,024
 bytes)". Same source and date."""
 
 YANDEX_PUT_KIB: Final = 40
@@ -29,8 +29,8 @@ ydb-platform/ydb, 2026-11-28."""
 
 
 class BilledUnit(Enum):
-    """AWS bills one of the first two, by the mode of the stream; both are counted, because the mode
-    can change, and to choose by.
+    """AWS bills one of the first two, by the stream's mode. Both are counted, because the mode can
+    change, and so that an operator can compare them.
     """
 
     PUT_PAYLOAD = "put_payload_units"
@@ -40,8 +40,8 @@ class BilledUnit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class UnitSizes:
-    """What each unit holds, in whole KiB. All streams of a process have the same, from its start to
-    its end: a counter of units cannot go on in another unit.
+    """The size of each unit, in whole KiB. All streams of a process have the same, from its start
+    to its end: a counter of units cannot go on in another unit.
     """
 
     put_payload_kib: int = PUT_PAYLOAD_KIB
@@ -53,11 +53,11 @@ UNIT_SIZES: Final = UnitSizes()
 
 
 class SentSizes:
-    """Records of one stream that the service took, an aggregate as one, by size.
+    """The records that the service took of one stream, by size; an aggregate counts as one.
 
-    `classes`: how many records by size in KiB, rounded up: at most 10,240 classes, for no record is
-    above 10 MiB. `byte_count`: data + partition keys. `put_units`: where calls are rounded up.
-    `units`: how large each is.
+    `classes`: records by size in KiB, rounded up: at most 10,240 classes, since no record is larger
+    than 10 MiB. `byte_count`: data + partition keys. `put_units`: if calls are rounded up. `units`:
+    the size of each unit.
     """
 
     __slots__ = ("byte_count", "classes", "put_units", "units")
@@ -69,16 +69,16 @@ class SentSizes:
         self.put_units = 0
 
     def see(self, sizes: Sequence[int]) -> None:
-        """Records of these sizes, whose bytes the caller counts."""
+        """Counts records of these sizes; the caller adds to `byte_count`."""
         self.classes.update([(size + KIB - 1) // KIB for size in sizes])
 
     def see_call(self, bytes_of_shards: Iterable[int]) -> None:
-        """A call brought so much to each of some shards, of a service that rounds that up."""
+        """Counts a call, with its bytes for each shard, of a service that rounds these up."""
         unit_bytes = self.units.yandex_put_kib * KIB
         self.put_units += sum([-(-byte_count // unit_bytes) for byte_count in bytes_of_shards])
 
     def snapshot(self) -> dict[BilledUnit, int]:
-        """Units, of all kinds."""
+        """The counts of all units."""
         classes, units = self.classes.items(), self.units
         put_payloads = sum(count * units_of(kib, units.put_payload_kib) for kib, count in classes)
         on_demand = sum(count * units_of(kib, units.on_demand_kib) for kib, count in classes)
@@ -89,7 +89,7 @@ class SentSizes:
         }
 
     def add(self, other: "SentSizes") -> None:
-        """Takes over what another stream has sent, in units of the same sizes."""
+        """Adds what another stream has sent, in units of the same sizes."""
         self.units = other.units
         self.classes.update(other.classes)
         self.byte_count += other.byte_count
@@ -97,15 +97,15 @@ class SentSizes:
 
 
 def units_of(kib: int, unit_kib: int) -> int:
-    """Units of so many KiB that a record of this class takes."""
+    """How many units of `unit_kib` KiB a record of this class takes."""
     return -(-kib // unit_kib)
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """`units`: since the start, by those that the service bills the stream in, or may.
-    `saves`: the part of them, 0..1, that aggregates would have saved at most. `record_bytes`: the
-    mean of a record as it was sent; None: nothing was sent, or calls are billed.
+    """`units`: since the start, in the units that the service bills the stream in, or may bill it
+    in. `saves`: the part of them, 0..1, that aggregates would have saved at most. `record_bytes`:
+    the mean of a record as it was sent; None: nothing was sent, or calls are billed.
     """
 
     units: Mapping[BilledUnit, int]

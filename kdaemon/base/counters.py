@@ -1,11 +1,12 @@
-"""What one stream has seen, as plain integers; read whole at a scrape, where they conserve:
+"""What one stream has counted, as plain integers. They are read together at a scrape, where
 
     received + recovered = rejected + delivered + dead + dropped + settled before
                            + buffered + in flight + spooled
 
-Each number has one owner: the engine of the stream. All labels are enums here, and all start at 0.
-What is passed on to the service has counters of its own, by operation; it brings no records.
-Who looks takes a `snapshot`: it has the fields of the counters, and nothing changes it any more.
+Each number has one owner: the engine of the stream. All labels are enums of this file, and all
+counts start at 0. Calls that are passed on to the service have counters of their own, by operation;
+they bring no records. Observers take a `snapshot`: it has the fields of the counters, and never
+changes.
 """
 
 from collections.abc import Mapping
@@ -26,37 +27,37 @@ from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS, Verdict
 
 
 class RejectReason(Enum):
-    INVALID = "invalid"  # breaks a limit or cannot be read
+    INVALID = "invalid"  # breaks a limit, or cannot be read
     FULL = "full"  # no room in memory
-    DEADLINE = "deadline"  # not delivered while its client waited; withdrawn or not sent again
-    MISSING_STREAM = "missing_stream"  # the service knows no such stream
-    UNLISTED = "unlisted"  # the configuration does not take this stream
+    DEADLINE = "deadline"  # not delivered while its client waited; withdrawn, or not sent again
+    MISSING_STREAM = "missing_stream"  # the service has no such stream
+    UNLISTED = "unlisted"  # the configuration does not allow this stream
     DRAINING = "draining"  # the daemon was told to stop
     SPOOL = "spool"  # the disk did not take it
-    HOLD = "hold"  # nothing can be sent until somebody acts, and its client was told why
-    UNAVAILABLE = "unavailable"  # the stream as it is cannot keep what was configured for it
+    HOLD = "hold"  # nothing can be sent until a person acts, and its client was told why
+    UNAVAILABLE = "unavailable"  # the stream, as it is, cannot keep the configured promises
     CLIENT_GONE = "client_gone"  # not delivered before its client went away; withdrawn
-    SLOTS = "slots"  # as many streams are in use as may be
-    UNAUTHENTICATED = "unauthenticated"  # who asks has not shown who he is, or nobody knows him
-    FORBIDDEN = "forbidden"  # who asks may not write to this stream
+    SLOTS = "slots"  # the limit of streams in use is reached
+    UNAUTHENTICATED = "unauthenticated"  # the client has not shown who it is, or is not known
+    FORBIDDEN = "forbidden"  # the client may not write to this stream
     DRY_RUN = "dry_run"  # its client only asked what would become of it
 
 
 class DeadReason(Enum):
-    POISON = "poison"  # the service refuses this very record
+    POISON = "poison"  # the service refuses this record for itself
     EXPIRED = "expired"  # older than the stream's max_age
     MISSING_STREAM = "missing_stream"  # its stream is not listed, and turned out not to exist
 
 
 class DropReason(Enum):
-    """Why an acknowledged record is gone, and is no dead letter either."""
+    """Why an acknowledged record is gone without being a dead letter."""
 
     SPOOL_FULL = "spool_full"  # when_full = drop_oldest
-    CORRUPT = "corrupt"  # its row on disk is damaged; what is left of it is in quarantine
+    CORRUPT = "corrupt"  # its row on disk is damaged; the remains are in quarantine
 
 
 class FailureCode(Enum):
-    """What the service said of single records; the rest is `other`."""
+    """The service's code for a single record; all other codes are `other`."""
 
     THROUGHPUT = "ProvisionedThroughputExceededException"
     THROTTLING = "ThrottlingException"
@@ -70,7 +71,7 @@ _FAILURE_CODES = {code.value: code for code in FailureCode}
 
 
 def failure_code(code: str) -> FailureCode:
-    """The label for a record's `ErrorCode`: bounded, whatever a service invents."""
+    """The label for a record's `ErrorCode`: one of a few, whatever a service invents."""
     return _FAILURE_CODES.get(code, FailureCode.OTHER)
 
 
@@ -78,8 +79,8 @@ class PassedOnOutcome(Enum):
     """How a call that was made for clients ended."""
 
     ANSWERED = "answered"
-    REFUSED = "refused"  # the service said no
-    FAILED = "failed"  # the service failed, or there was no answer of its own
+    REFUSED = "refused"  # the service refused
+    FAILED = "failed"  # the service failed, or there was no answer from it
 
 
 class NotPassedOn(Enum):
@@ -87,11 +88,11 @@ class NotPassedOn(Enum):
 
     NOT_ALLOWED = "not_allowed"  # the configuration does not name the operation
     INVALID = "invalid"  # it cannot be read
-    UNAUTHENTICATED = "unauthenticated"  # nobody knows who asks
-    STREAM = "stream"  # its stream is not one that this daemon is for
+    UNAUTHENTICATED = "unauthenticated"  # the client is not known
+    STREAM = "stream"  # the daemon is not for its stream
     FULL = "full"  # too many wait, or there is no memory
-    LATE = "late"  # it waited as long as its client may be expected to
-    TOO_LARGE = "too_large"  # the answer
+    LATE = "late"  # it waited as long as its client can be expected to
+    TOO_LARGE = "too_large"  # the answer is too large
 
 
 class OperationCounts(msgspec.Struct, frozen=True):
@@ -104,11 +105,11 @@ class OperationCounts(msgspec.Struct, frozen=True):
 
 
 class OperationCounters:
-    """Of one operation that is passed on. Requests are of clients, calls are ours."""
+    """Counts one operation that is passed on. Requests are clients', calls are ours."""
 
     def __init__(self) -> None:
         self.requests = 0
-        self.shared = 0  # requests that were told what another had asked
+        self.shared = 0  # requests that got the answer to another request
         self.calls = dict.fromkeys(PassedOnOutcome, 0)
         self.refused = dict.fromkeys(NotPassedOn, 0)
 
@@ -151,7 +152,7 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     billed: Mapping[BilledUnit, int]
 
     def unaccounted(self) -> int:
-        """Received records that are nowhere. Anything but 0 is a defect."""
+        """Records that are nowhere. Anything but 0 is a defect."""
         return (self.received + self.recovered) - (
             sum(self.rejected.values())
             + self.delivered
@@ -165,26 +166,28 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StreamCounters:
-    """Counters and gauges of one stream. Records unless the name says bytes or calls."""
+    """Counters and gauges of one stream. They count records, unless the name says bytes or
+    calls.
+    """
 
     def __init__(self, units: UnitSizes = UNIT_SIZES) -> None:
-        """`units`: in which it is billed."""
+        """`units`: the units that it is billed in."""
         self.received = 0
         self.received_bytes = 0
         self.accepted = 0
         self.accepted_bytes = 0
         self.delivered = 0
         self.delivered_bytes = 0
-        self.attempts = 0  # records in calls that went out
+        self.attempts = 0  # records in calls that were made
         self.throttled = 0  # records, by the service
         self.possible_duplicates = 0
-        self.lines_without_key = 0  # raw lines whose field told no key
-        self.lines_without_stream = 0  # likewise, no listed stream
+        self.lines_without_key = 0  # raw lines whose field gave no key
+        self.lines_without_stream = 0  # raw lines whose field gave no listed stream
         self.map_refreshes = 0
         self.map_mismatches = 0  # answers from another shard than the predicted one
-        self.recovered = 0  # found in the spool at start
-        self.settled_before = 0  # of those: known to have been settled by an earlier process
-        self.spooled = 0  # on disk and not in the engine: waiting for its commit or for room
+        self.recovered = 0  # found in the spool at the start
+        self.settled_before = 0  # of the recovered ones: an earlier process had settled them
+        self.spooled = 0  # on disk and not in the engine: waits for its commit or for room
         self.buffered = 0
         self.in_flight = 0
         self.in_flight_calls = 0
@@ -197,16 +200,17 @@ class StreamCounters:
         self.call_duration_ns = Histogram(LATENCY_BOUNDS_NS)
         self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
         self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
-        self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)  # accept to delivery, per record
-        self.billed = SentSizes(units)  # of what the service took, as it was sent
+        # From acceptance to delivery, for each record.
+        self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)
+        self.billed = SentSizes(units)  # the records that the service took, as they were sent
 
     def receive(self, record_count: int, byte_count: int) -> None:
-        """Records came in; where they went is counted by what follows."""
+        """Records came in; later calls count where they went."""
         self.received += record_count
         self.received_bytes += byte_count
 
     def accept(self, record_count: int, byte_count: int) -> None:
-        """Received records are taken."""
+        """Received records are admitted."""
         self.accepted += record_count
         self.accepted_bytes += byte_count
 
@@ -216,7 +220,7 @@ class StreamCounters:
         self.rejected[reason] += record_count
 
     def add(self, other: "StreamCounters") -> None:
-        """Takes over what a stream has counted that is closed now. Its gauges are 0 by then."""
+        """Adds the counts of a stream that is closed. Its gauges are 0 by then."""
         for name, value in vars(other).items():
             mine = getattr(self, name)
             if isinstance(value, Histogram | SentSizes):
@@ -228,11 +232,11 @@ class StreamCounters:
                 setattr(self, name, mine + value)
 
     def snapshot(self) -> StreamCounts:
-        """All of it as it is now."""
+        """All counts as they are now."""
         return StreamCounts(**{name: _still(value) for name, value in vars(self).items()})
 
     def unaccounted(self) -> int:
-        """As that of a snapshot."""
+        """As `StreamCounts.unaccounted`."""
         return self.snapshot().unaccounted()
 
 

@@ -1,9 +1,8 @@
-"""What a stream is to those who route and those who send: its name, its shards, its limits; and who
-sends.
+"""What routing and sending know of a stream: its name, its shards, its limits; and of the caller.
 
-Values only: learned by `send/discovery.py`, read by `route/` and by the shell around the engine.
+Values only: `send/discovery.py` learns them; `route/` and the shell around the engine read them.
 Knows nothing of how they were learned.
-Invariant: None means "not known", never "none": a part that may not be asked for stays None.
+Invariant: None means "not known", never "none": a part that we may not ask for stays None.
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from kdaemon.base.names import DEFAULT_UPSTREAM, Qualified
 class StreamTarget:
     """The stream that a call is for.
 
-    `name`: as the service takes it (at Yandex a path). `arn`: when the operator gave one; it is
-    sent in place of the name to AWS, and never to Yandex, which refuses it. `is_listed`: the
-    configuration names it, so that it goes before streams that only clients name.
+    `name`: as the service takes it (at Yandex a path). `arn`: if the operator gave one; AWS gets it
+    instead of the name; Yandex never gets it, since Yandex refuses it. `is_listed`: the
+    configuration names the stream, so it goes before streams that only clients name.
     """
 
     name: str
@@ -27,15 +26,16 @@ class StreamTarget:
 
     @property
     def qualified(self) -> Qualified:
-        """Unique in the daemon: as logs have it."""
+        """Unique in the daemon; the stream's name in logs."""
         return Qualified(self.upstream, self.arn or self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose calls the daemon makes, and where: account and region; "" where that is not known.
+    """The account and the region of the daemon's calls; "": not known.
 
-    `is_beside_stand_in`: it is not known, and the service is not AWS's own: no STS knows it.
+    `is_beside_stand_in`: the account is not known, and the service is not AWS's own, so no STS
+    knows it.
     """
 
     account: str = ""
@@ -54,12 +54,12 @@ class OpenShard:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How much a stream takes, as far as the service says more than how many shards it has.
+    """How much a stream takes, if the service says more than its number of shards.
 
-    `is_on_demand`: the service adds and takes away shards by itself. `warm_bytes_per_second`: what
-    such a stream takes at once, over all its shards and from all who write to it;
-    `warm_target_bytes_per_second`: what the service is making it take. None: not told, or none: a
-    provisioned stream has neither.
+    `is_on_demand`: the service adds and removes shards by itself. `warm_bytes_per_second`: what
+    such a stream takes at once, over all its shards and from all who write to it.
+    `warm_target_bytes_per_second`: what the service is raising that to. None: not told, or a
+    provisioned stream, which has neither.
     """
 
     is_on_demand: bool
@@ -73,11 +73,11 @@ class StreamDescription:
 
     `shards`: the open shards by `first_hash_key`, never empty; None: unknown. `record_bytes_max`:
     data + partition key of one record, in bytes; None: unknown. `is_auto`: the service itself
-    spreads records and ignores their keys (RecordDistributionStrategy AUTO); False when unknown.
-    `stream_arn`: the ARN, where the service has such a thing. `encryption_type`: the service's word
-    for how it keeps the records (NONE, KMS). `has_record_readers`: queues or channels hand its
-    records on one by one, as they are; None: unknown. `capacity`: None: unknown.
-    `shard_bytes_per_second`: what each shard takes; None: unknown, or what the service always has.
+    spreads records and ignores their keys (RecordDistributionStrategy AUTO); False if unknown.
+    `stream_arn`: the ARN, if the service has ARNs. `encryption_type`: the service's word for its
+    encryption of records (NONE, KMS). `has_record_readers`: queues or channels pass its records on
+    one by one, as they are; None: unknown. `capacity`: None: unknown. `shard_bytes_per_second`: the
+    quota of each shard; None: unknown, or the service's usual quota.
     """
 
     shards: tuple[OpenShard, ...] | None

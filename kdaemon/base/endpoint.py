@@ -1,8 +1,8 @@
-"""Where and as whom to call, as people write it: addresses, URLs, keys; and what is wrong with one.
+"""Addresses, URLs, regions and keys as people write them, and what is wrong with one.
 
-Used by those who check settings before anything is called, and by those who call. Knows nothing of
-where a text came from. Pure.
-Invariant: a problem is told in words that show nothing of a key or a password.
+Used by the checks of settings, before any call, and by the callers. Knows nothing of where a text
+came from. Pure.
+Invariant: the text of a problem shows nothing of a key or a password.
 """
 
 import ipaddress
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 PORT_MAX: Final = 65_535
 REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
-"""The first that is set counts, as in AWS CLI v2 ("Environment variables" of its guide,
-2026-11-28). ECS and the other SDKs have the first alone, botocore the second alone."""
+"""The first one that is set counts, as in AWS CLI v2 ("Environment variables" of its guide,
+2026-11-28). ECS and the other SDKs read only the first, botocore only the second."""
 PROXY_SCHEMES: Final = frozenset({"http", "https"})  # aiohttp 3.14 speaks no others, 2026-11-28
 
-# Of a region's own endpoint, public, private (VPC) or of an account: kinesis.REGION.amazonaws.com,
+# A region's own endpoint: public, private (VPC) or of an account: kinesis.REGION.amazonaws.com,
 # kinesis-fips.., 1234.data-kinesis.., .api.aws (botocore 1.43.117, endpoint rule set; 2026-11-28).
 _REGIONAL_HOST = re.compile(
     r"(?:^|[.-])kinesis(?:-fips)?\.([a-z]{2,8}(?:-[a-z]{2,16}){1,2}-[0-9]{1,2})\."
@@ -28,12 +28,12 @@ _is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
 def region_variable(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Name and value of the variable that tells the region; None: none does."""
+    """Name and value of the variable that gives the region; None: none does."""
     return next(((name, environ[name]) for name in REGION_VARIABLES if environ.get(name)), None)
 
 
 def host_port(host: str, port: int) -> str:
-    """`127.0.0.1:8990`, `[::1]:8990`: as URLs have it (RFC 3986, 3.2.2)."""
+    """`127.0.0.1:8990`, `[::1]:8990`: as in URLs (RFC 3986, 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -43,7 +43,7 @@ def http_url(host: str, port: int, *, is_tls: bool = False) -> str:
 
 
 def endpoint_problem(url: str) -> str | None:
-    """What keeps `url` from being a service's address; None: nothing does."""
+    """What keeps `url` from being a service's address; None: nothing."""
     expected = "expected http(s)://HOST[:PORT][/PATH]"
     if "@" in url:
         return f"names a user, which a service's address cannot; {expected}"
@@ -58,8 +58,8 @@ def endpoint_problem(url: str) -> str | None:
 
 
 def is_readable_on_the_way(url: str) -> bool:
-    """Whether others can read what is sent there: plain HTTP that leaves this machine. Of a URL
-    without an `endpoint_problem`.
+    """Whether others can read what is sent to this URL: plain HTTP that leaves this machine. The
+    URL must have no `endpoint_problem`.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -72,7 +72,7 @@ def is_readable_on_the_way(url: str) -> bool:
 
 
 def region_of_endpoint(url: str) -> str | None:
-    """The region whose endpoint of AWS this is; None: that does not show."""
+    """The region, if this is an endpoint of AWS that names one; None: it does not."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
@@ -82,19 +82,19 @@ def region_of_endpoint(url: str) -> str | None:
 
 
 def proxy_problem(url: str) -> str | None:
-    """What keeps `url` from being a proxy that we can use; None: nothing does."""
+    """What keeps `url` from being a usable proxy; None: nothing."""
     problem = _url_problem(url if "://" in url else f"http://{url}")
     if problem is None and "://" in url:
         scheme = urlsplit(url).scheme
         if scheme not in PROXY_SCHEMES:
             problem = f"has the scheme {scheme[:20]!r}, which kdaemon does not speak"
-    # Not `://USER...@`: whoever shows it hides what stands there (base/redact.py).
+    # Not `://USER...@`: code that shows the text hides such a part (base/redact.py).
     expected = "expected http(s)://HOST[:PORT], where need be with USER:PASSWORD@ before HOST"
     return None if problem is None else f"{problem}; {expected}"
 
 
 def _url_problem(url: str) -> str | None:
-    """What is wrong with a URL of any scheme."""
+    """What is wrong with a URL of any scheme; None: nothing."""
     hidden = text_problem(url)
     if hidden is not None:
         return hidden
@@ -111,9 +111,10 @@ def _url_problem(url: str) -> str | None:
 
 
 def text_problem(text: str) -> str | None:
-    """Why a text cannot be a key, a token or a URL: a character that none of them has; or None.
+    """Why a text cannot be a key, a token or a URL: it has a character that none of them has. None:
+    it can be one.
 
-    What a stray line break or blank does is invisible, so that its place is told.
+    The text tells the place, since a stray line break or blank is invisible.
     """
     for position, character in enumerate(text):
         if "!" <= character <= "~":
@@ -135,7 +136,7 @@ def text_problem(text: str) -> str | None:
 
 
 def region_problem(region: str) -> str | None:
-    """What keeps a text from being a region; None: nothing does."""
+    """What keeps a text from being a region; None: nothing."""
     if _is_region(region):
         return None
     hidden = text_problem(region) or "has a character that no region has"

@@ -19,12 +19,12 @@ class ConfigProblem:
     problem: str  # what is wrong and what was expected
 
     def __str__(self) -> str:
-        """One line, which may be shown anywhere: names and values in it are other people's."""
+        """One line, which may be shown anywhere: it may have names and values of other people."""
         return printable(SECRETS.clean(f"{self.source}: {self.key}: {self.problem}"))
 
 
 class ConfigError(Exception):
-    """The operator must act. Carries every problem at once, not the first."""
+    """The operator must act. It carries every problem, not only the first."""
 
     def __init__(self, problems: list[ConfigProblem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -38,8 +38,8 @@ class TlsError(Exception):
 class RejectedRecord(Exception):  # noqa: N818 - the word is the design's
     """The client must act: one record (or its request) breaks a limit or cannot be read.
 
-    `code` is the service's word for it (`ValidationException`, `SerializationException`,
-    `InvalidArgumentException`, ...), `message` says what was wrong and what was expected.
+    `code` is the service's word for the reason (`ValidationException`, `SerializationException`,
+    `InvalidArgumentException`, ...); `message` says what was wrong and what was expected.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -49,42 +49,43 @@ class RejectedRecord(Exception):  # noqa: N818 - the word is the design's
 
 
 class Trouble(Enum):
-    """What failed where the service did not say so itself: on our side, on the way, or in the form
-    of its answer. The values are the codes that logs and pages show. A service may have a code of
-    the same text; it is no trouble then: decisions are made by the member, never by the text.
+    """What failed where the service itself did not say so: on our side, on the way, or in the form
+    of the answer. The values are the codes in logs and pages. A service may have a code with the
+    same text; that is no trouble: code compares the member, never the text.
     """
 
     NO_CREDENTIALS = "NoCredentials"
-    CREDENTIALS = "CredentialsError"  # they cannot be read
-    INVALID_KEY = "InvalidKey"  # they have a character that no key has
+    CREDENTIALS = "CredentialsError"  # the credentials cannot be read
+    INVALID_KEY = "InvalidKey"  # the credentials have a character that no key has
     NO_REGION = "NoRegion"
-    ENDPOINT = "EndpointError"  # no host can be made of the settings
-    PROXY = "ProxyError"  # a proxy that cannot be used, or that refuses us
+    ENDPOINT = "EndpointError"  # the settings make no valid host
+    PROXY = "ProxyError"  # the proxy cannot be used, or refuses us
     TRUST = "TrustError"  # the certificates to trust cannot be read
     TLS = "TlsError"
-    UNPREPARED = "RequestError"  # the request could not be made, for a reason that nobody foresaw
-    UNENCODABLE = "UnencodableRecord"  # a record cannot be written as the wire has it
+    UNPREPARED = "RequestError"  # the request could not be made, for an unforeseen reason
+    UNENCODABLE = "UnencodableRecord"  # a record cannot be encoded for the wire
     DNS = "DnsError"
     CONNECT = "ConnectError"
     CONNECT_TIMEOUT = "ConnectTimeout"
     READ_TIMEOUT = "ReadTimeout"
     CALL_TIMEOUT = "CallTimeout"
     CONNECTION_LOST = "ConnectionLost"
-    UNREADABLE = "UnreadableAnswer"  # an answer out of the contract, by whoever gave it
-    WRONG_COUNT = "WrongCount"  # another number of results than records
-    FOREIGN = "ForeignAnswer"  # a web page or a redirect: something else than the service answers
-    DEFECT = "InternalError"  # kdaemon's own
+    UNREADABLE = "UnreadableAnswer"  # the answer breaks the contract, whoever gave it
+    WRONG_COUNT = "WrongCount"  # another number of results than of records
+    # A web page or a redirect: something else answers in the service's place.
+    FOREIGN = "ForeignAnswer"
+    DEFECT = "InternalError"  # a defect of kdaemon
     BUSY = "ControlQueueFull"  # too many control calls wait already
 
 
 class ServiceError(Exception):
     """The service, or the way to it, failed a whole call.
 
-    `code`: the service's `__type`, or our own word, of a `trouble`. `status`: HTTP status, 0 where
-    none came. `was_sent`: whether the service may have seen the request. `retry_after_ns`: how long
-    the service asks us to wait; 0: it does not. `is_nameless`: the answer had no code that can be
+    `code`: the service's `__type`, or our word for a `trouble`. `status`: HTTP status; 0: there was
+    none. `was_sent`: whether the service may have seen the request. `retry_after_ns`: how long the
+    service asks us to wait; 0: it does not ask. `is_nameless`: the answer had no code that can be
     repeated, and `code` is our word for its status (`Http503`). `request_id`: the service's number
-    of the call, by which its support finds it; "" where there is none.
+    of the call, by which its support finds the call; "": there is none.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class ServiceError(Exception):
         is_nameless: bool = False,
         request_id: str = "",
     ) -> None:
-        """`code`: a Trouble stands for its word; or give the code, and what it is beside it."""
+        """`code`: a Trouble stands for its value; or the code itself, with `trouble` beside it."""
         if isinstance(code, Trouble):
             trouble, code = code, code.value
         super().__init__(f"{code}: {message}")
@@ -113,8 +114,8 @@ class ServiceError(Exception):
         self.request_id = request_id
 
     def kept(self) -> Self:
-        """Itself, to be kept: without the frames and the errors that it came through, which
-        hold requests and their data alive.
+        """The error itself, fit to be kept: without the stack frames and the errors that it came
+        through, which keep requests and their data alive.
         """
         self.__traceback__ = self.__context__ = self.__cause__ = None
         return self
@@ -126,18 +127,19 @@ SpoolErrorKind = Literal[
 
 
 class WorkerError(Exception):
-    """A worker could not be started, or could not do what all are to do; in words for people."""
+    """A worker could not be started, or could not do what all workers must do. A text for
+    people.
+    """
 
 
 class SpoolError(Exception):
-    """The disk, or who looks after it, must act. The message names the path and the remedy.
+    """The disk, or its operator, must act. The message names the path and the remedy.
 
-    `kind`: `full` (no space), `io` (the device failed a read, write or fsync), `read_only`,
-    `busy` (another process holds the spool), `version` (a newer kdaemon wrote it), `directory`
-    (missing, no directory, not ours, not writable), `foreign` (a file in the spool's place that is
-    none of ours), `corrupt` (the database's structure is damaged: `Store.repair` mends it), `gone`
-    (files were deleted, moved or replaced while the spool is open).
-    `path`: what it is about.
+    `kind`: `full` (no space), `io` (the device failed a read, write or fsync), `read_only`, `busy`
+    (another process holds the spool), `version` (a newer kdaemon wrote it), `directory` (missing,
+    no directory, not ours, not writable), `foreign` (a file in the spool's place is not ours),
+    `corrupt` (the database's structure is damaged: `Store.repair` mends it), `gone` (files were
+    deleted, moved or replaced while the spool is open). `path`: the file or directory.
     """
 
     def __init__(self, kind: SpoolErrorKind, path: str, message: str) -> None:

@@ -1,12 +1,12 @@
-r"""Where in the JSON of a line a value stands: `user.id` is the member `id` of the object `user`.
+r"""The path of a value in the JSON of a line: `user.id` is the member `id` of the object `user`.
 
-Names are separated by dots; `\.` is a dot within a name. A name with a quote, a backslash or a
-control character cannot be said: no log has one. Pure; knows no JSON. It stands in base, because
-the configuration and clients both name fields.
-Invariant: of a path that was read, no name is empty, and there are FIELD_NAMES_MAX of them at most.
+Names are separated by dots; `\.` is a dot within a name. A path cannot have a name with a quote, a
+backslash or a control character: no log has one. Pure; knows no JSON. This file is in base, because
+both the configuration and clients name fields.
+Invariant: no name of a parsed path is empty, and it has at most FIELD_NAMES_MAX names.
 """
 
-FIELD_NAMES_MAX = 8  # deeper is no log that was seen; ours, 2026-11-28
+FIELD_NAMES_MAX = 8  # no known log is deeper; ours, 2026-11-28
 FIELD_CHARACTERS_MAX = 256  # of the whole path; ours, 2026-11-28
 
 FIELD_EXPECTED = (
@@ -15,11 +15,11 @@ FIELD_EXPECTED = (
 )
 
 _SURROGATES = range(0xD800, 0xE000)  # halves of UTF-16's pairs, which are no characters
-_DOT = "\0"  # stands for one within a name meanwhile
+_DOT = "\0"  # stands for a dot within a name during parsing
 
 
 def parse_field_path(text: str) -> tuple[str, ...]:
-    """The names; none for "". ValueError completes "expected ..."."""
+    """The names; empty for "". The text of a ValueError completes "expected ..."."""
     if not text:
         return ()
     names = text.replace(r"\.", _DOT).split(".")
@@ -30,5 +30,5 @@ def parse_field_path(text: str) -> tuple[str, ...]:
 
 
 def _is_odd(character: str) -> bool:
-    """Not to be said; a lone surrogate is in no JSON that is UTF-8."""
+    """Whether a path cannot have this character. No UTF-8 JSON has a lone surrogate."""
     return character in {'"', "\\"} or character < " " or ord(character) in _SURROGATES

@@ -1,7 +1,7 @@
 """The unit of promise: what one client sent in one request or one read.
 
-A frame holds its records, one result slot for each, and one countdown. When the countdown reaches
-zero the frame is settled and whoever submitted it is called back, once. There is no future per
+A frame has its records, one result slot for each, and one countdown. When the countdown reaches
+zero the frame is settled, and its submitter is called back, once. There is no future for each
 record.
 """
 
@@ -13,23 +13,23 @@ from kdaemon.base.record import Record, RecordResult
 
 
 class Acknowledge(Enum):
-    """What an acknowledgement to the client means. Never a fourth, vaguer thing."""
+    """What an acknowledgement means to the client. There is never a vaguer one."""
 
-    NONE = "none"  # nothing is answered; the record is treated as `accepted`
-    ACCEPTED = "accepted"  # it is in memory
-    STORED = "stored"  # it is on disk, fsynced
-    DELIVERED = "delivered"  # the service has it
+    NONE = "none"  # the client gets no answer; the record is treated as `accepted`
+    ACCEPTED = "accepted"  # the record is in memory
+    STORED = "stored"  # the record is on disk, fsynced
+    DELIVERED = "delivered"  # the service has the record
 
     __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
 
 
 class FrameHistory:
-    """What befell single records of a frame on their way, by index. Most frames have none.
+    """What happened to single records of a frame, by index. Most frames have no history.
 
-    `doubtful`: an earlier call may have written them. `failures`: what the service last said of
-    them alone. `unknown_counts`: how often that was a code which nobody knows. `dead_reasons`: why
-    those are dead that the service did not refuse. `reject_reason`: of those that were in flight
-    when their client was told no: what they count as if they come back.
+    `doubtful`: an earlier call may have written them. `failures`: the service's last answer about
+    each alone. `unknown_counts`: how often that was an unknown code. `dead_reasons`: why records
+    are dead that the service did not refuse. `reject_reason`: under what records count that were in
+    flight when their client was refused, if they come back.
     """
 
     __slots__ = ("dead_reasons", "doubtful", "failures", "reject_reason", "unknown_counts")
@@ -47,15 +47,14 @@ class Frame:
 
     `results` has the same length and order as `records`; an entry is None until its record is
     settled. `unsettled` counts the Nones. `sizes[i]` is data + partition key of record i in bytes,
-    as the service counts them, and `byte_count` their sum. `size_max`: the largest of them; 0:
-    nobody has looked yet. `held_bytes` is what the frame takes
-    from the memory budget.
+    as the service counts them, and `byte_count` is their sum. `size_max`: the largest of them; 0:
+    not computed yet. `held_bytes` is the memory that the frame takes from the budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
-    `history`: what befell single records (None: nothing did).
-    `client`: a number of who sent it (a connection); 0: nobody who could be asked to wait.
-    `refusal` is set when the whole request failed for one reason that the client must hear as
-    the service would say it (a missing stream, say): (code, message).
+    `history`: what happened to single records (None: nothing).
+    `client`: the number of its sender (a connection); 0: no sender that can be asked to wait.
+    `refusal` is set when the whole request failed for one reason that the client must hear in the
+    service's words (a missing stream, for example): (code, message).
     """
 
     __slots__ = (
@@ -101,14 +100,14 @@ class Frame:
         self.is_abandoned = (
             False  # its client was told the outcome; what is in flight is not sent again
         )
-        self.is_reserved = False  # its memory was set aside for it before it was made
-        self.is_tried = False  # some of it came back from a call
+        self.is_reserved = False  # its memory was set aside before the frame was made
+        self.is_tried = False  # some of its records came back from a call
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None
         self.refusal: tuple[str, str] | None = None
 
     def remember(self) -> FrameHistory:
-        """The frame's history, begun if there was none."""
+        """The frame's history, made if there was none."""
         if self.history is None:
             self.history = FrameHistory()
         return self.history

@@ -1,6 +1,6 @@
-"""A histogram as plain integers: cheap to fill on the hot path, read whole by those who look.
+"""A histogram as plain integers: cheap to fill on the hot path, read whole by observers.
 
-Bounds are upper and inclusive, as Prometheus counts them; the last bucket has none.
+Bounds are upper and inclusive, as Prometheus counts them; the last bucket has no bound.
 """
 
 from bisect import bisect_left
@@ -20,7 +20,7 @@ BATCH_BYTES_BOUNDS = tuple(1024 * 4**power for power in range(8))  # 1 KiB to 16
 
 
 class Buckets(msgspec.Struct, frozen=True, gc=False):
-    """What a histogram had seen at one time. `counts`: of each bucket, the last one included."""
+    """The values of a histogram at one time. `counts`: of each bucket, with the last one."""
 
     bounds: tuple[int, ...]
     counts: tuple[int, ...]
@@ -38,7 +38,7 @@ class Histogram:
         self.sum = 0
 
     def add(self, other: "Histogram") -> None:
-        """Takes over what another one of the same bounds has seen."""
+        """Adds the values of another histogram with the same bounds."""
         self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
 

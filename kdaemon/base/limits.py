@@ -2,8 +2,8 @@
 
 Sources: [M] botocore 1.43.117 service model kinesis/2013-12-02, [AD] AWS developer guide,
 [YS] ydb-platform/ydb source (`put_records_actor.h`), [YD] Yandex Cloud documentation.
-All checked 2026-11-21. Limits that differ between services or streams are configuration; these are
-its defaults and bounds.
+All checked 2026-11-21. Limits that differ between services or streams are configured; these are
+their defaults and bounds.
 """
 
 KIB = 1024
@@ -22,4 +22,4 @@ HASH_KEY_MAX = 2**128 - 1  # explicit hash keys and shard ranges are 0..this, in
 HASH_KEY_PATTERN = r"^(0|([1-9]\d{0,38}))$"  # explicit hash key [M]
 SHARD_RECORDS_PER_SECOND = 1000  # write quota of a shard [AD][YD]
 SHARD_BYTES_PER_SECOND = 1 * MIB  # write quota of a shard, keys included [AD][YD]
-SPREAD_KEY_BYTES = 6  # the longest key that a record without one is given; ours, 2026-11-21
+SPREAD_KEY_BYTES = 6  # the longest key that is given to a record without one; ours, 2026-11-21

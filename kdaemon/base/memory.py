@@ -1,8 +1,8 @@
-"""Budgets of bytes: who takes must give back, once.
+"""Budgets of bytes: whoever takes bytes must give them back, once.
 
-Counts what Python really holds for a client, so that the resident size follows the setting. A
-budget may be a part of another one (what unlisted streams may hold, bodies that are
-still arriving): what is taken from a part is taken from the whole as well.
+A budget counts what Python really holds for a client, so that the resident size follows the
+setting. A budget may be a part of another one (for unlisted streams, for arriving bodies): bytes
+that are taken from the part are taken from the whole as well.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 class ByteBudget:
     """Bytes out of a fixed total, and out of `whole`, of which this budget is a part.
 
-    Full: `take` says no and takes nothing; the client is held back or refused at the door.
-    Invariant: 0 <= bytes_taken, which is above bytes_max only where `move` or a lower bytes_max
-    made it so, and `whole` has taken at least what its parts have.
+    If it is full, `take` returns False and takes nothing: the client has to wait, or is refused at
+    the door. Invariant: 0 <= bytes_taken. It is above bytes_max only after `move` or a lower
+    bytes_max, and `whole` has taken at least as much as its parts.
     """
 
     __slots__ = ("_waiters", "bytes_max", "bytes_taken", "whole")
@@ -25,12 +25,12 @@ class ByteBudget:
         self._waiters: list[Callable[[], object]] = []
 
     def free_bytes(self) -> int:
-        """What `take` would give at most now."""
+        """The most that `take` would give now."""
         free = self.bytes_max - self.bytes_taken
         return max(0, free if self.whole is None else min(free, self.whole.free_bytes()))
 
     def has_room(self, byte_count: int) -> bool:
-        """Whether `take` would give so much now."""
+        """Whether `take` would give this much now."""
         return byte_count <= self.bytes_max - self.bytes_taken and (
             self.whole is None or self.whole.has_room(byte_count)
         )
@@ -52,14 +52,14 @@ class ByteBudget:
             self.tell_waiters()
 
     def tell_waiters(self) -> None:
-        """There may be room: some was given back, or the whole has grown."""
+        """Calls those who wait for room: bytes were given back, or the whole has grown."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter()
 
     def move(self, byte_count: int, to: "ByteBudget") -> None:
-        """What was taken here is of another part of the same whole, which may be full: it is given
-        nothing more then, until enough has come back.
+        """Moves taken bytes to another part of the same whole. That part may be full: then it gives
+        nothing more until enough has come back.
         """
         for each in self.with_wholes():
             each.bytes_taken -= byte_count
@@ -67,15 +67,15 @@ class ByteBudget:
             each.bytes_taken += byte_count
 
     def with_wholes(self) -> "Iterator[ByteBudget]":
-        """The budget, that of which it is a part, and so on."""
+        """The budget itself, the one that it is a part of, and so on."""
         budget: ByteBudget | None = self
         while budget is not None:
             yield budget
             budget = budget.whole
 
     def when_given(self, callback: Callable[[], object]) -> None:
-        """Calls back once, when somebody gives back of the whole, in the midst of his work: the
-        callback only plans what is to be done later.
+        """Calls back once, when bytes of the whole are given back. That may be in the middle of
+        other work, so the callback may only plan what is to be done later.
         """
         if self.whole is None:
             self._waiters.append(callback)
@@ -84,10 +84,10 @@ class ByteBudget:
 
 
 class RestBudget(ByteBudget):
-    """A part that may hold so many times what is left of the whole: parts that hold on to what they
-    have, because nothing of theirs can leave, leave a part of the whole to the others, however many
-    they are (dynamic thresholds, Choudhury and Hahne 1998). With three times, one such part leaves
-    a quarter, two a seventh.
+    """A part that may take `times` the rest of the whole. If such parts keep their bytes, because
+    nothing of theirs can leave, a part of the whole is still left to others, however many they are
+    (dynamic thresholds, Choudhury and Hahne 1998). With three times, one such part leaves a
+    quarter, two leave a seventh.
     """
 
     __slots__ = ("_times", "rest_of")

@@ -1,16 +1,16 @@
 r"""Names and ARNs of streams: parsed here and nowhere else.
 
-A stream is called by its name, by its ARN, or (at Yandex) by a path; `@UPSTREAM/` before it says
-of which upstream it is. These are spellings; `streams/` turns them into one identity. They stand in
-base, because the configuration names streams too. Pure.
+A stream is called by its name, by its ARN, or (at Yandex) by a path; `@UPSTREAM/` before it names
+its upstream. These are spellings; `streams/` makes one identity of them. This file is in base,
+because the configuration names streams too. Pure.
 
-Invariant: every check is linear in the length of the text, and the length is looked at first: no
-text of a client costs more than a moment.
+Invariant: every check is linear in the length of the text, and checks the length first: no text of
+a client costs more than a moment.
 
 Source: botocore 1.43.117, model kinesis/2013-12-02 (name `[a-zA-Z0-9_.-]{1,128}`, ARN
 `arn:aws.*:kinesis:.*:\d{12}:stream/\S+` up to 2,048 characters); checked 2026-11-28. That pattern
-lets through what no ARN can be: the name in an ARN is held to a name's pattern here, and the
-partition to its region (botocore's partitions.json).
+accepts texts that cannot be ARNs: here the name in an ARN must match a name's pattern, and the
+partition must be its region's (botocore's partitions.json).
 """
 
 import re
@@ -19,9 +19,9 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 STREAM_NAME_CHARACTERS_MAX = 128  # at AWS
-ARN_CHARACTERS_MAX = 2048  # of an ARN at AWS, and of any spelling: a path at Yandex too
-NAME_PATTERN = "[a-zA-Z0-9_.-]+"  # as the service writes it in its refusals
-ARN_PATTERN = r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+"  # the same
+ARN_CHARACTERS_MAX = 2048  # of an ARN at AWS, and of any spelling, also a path at Yandex
+NAME_PATTERN = "[a-zA-Z0-9_.-]+"  # as in the service's refusals
+ARN_PATTERN = r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+"  # as in the service's refusals
 
 # Clients name the same streams in each request. Ours, 2026-11-28: 1,024 names of 128 characters.
 _is_name: Final = lru_cache(1024)(re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch)
@@ -34,7 +34,7 @@ DEFAULT_UPSTREAM = "default"
 """The upstream that the keys at the top of the configuration describe."""
 
 
-_PARTITIONS = (  # of regions that begin so
+_PARTITIONS = (  # of regions with this beginning
     ("cn-", "aws-cn"),
     ("us-gov-", "aws-us-gov"),
     ("us-iso-", "aws-iso"),
@@ -47,7 +47,7 @@ _PARTITIONS = (  # of regions that begin so
 
 @dataclass(frozen=True, slots=True)
 class Arn:
-    """`arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME`, taken apart. `text`: the whole."""
+    """`arn:PARTITION:kinesis:REGION:ACCOUNT:stream/NAME`, in its parts. `text`: the whole."""
 
     text: str
     region: str
@@ -56,18 +56,18 @@ class Arn:
 
 
 def is_stream_name(text: str) -> bool:
-    """Whether AWS can have a stream of this name."""
+    """Whether a stream of AWS can have this name."""
     return len(text) <= STREAM_NAME_CHARACTERS_MAX and _is_name(text) is not None
 
 
 def is_account(text: str) -> bool:
-    """Whether this is the id of an AWS account."""
+    """Whether this can be the id of an AWS account."""
     return _is_account(text) is not None
 
 
 def is_path(text: str) -> bool:
-    """Whether Yandex can have a stream of this name: a path, or the last part of one. None begins
-    with "@": that names an upstream.
+    """Whether a stream of Yandex can have this name: a path, or the last part of one. No such name
+    begins with "@", which names an upstream.
     """
     is_short = 0 < len(text) <= ARN_CHARACTERS_MAX and not text.startswith("@")
     return is_short and text.isprintable() and not text.isspace()
@@ -79,28 +79,28 @@ def is_upstream_name(text: str) -> bool:
 
 
 class Qualified(NamedTuple):
-    """A stream of an upstream. `name`: what this upstream calls it: a name, an ARN or a path."""
+    """A stream of an upstream. `name`: its name at this upstream: a name, an ARN or a path."""
 
     upstream: str
     name: str
 
     @property
     def text(self) -> str:
-        """As the spool and the dead letters have it: `@eu/orders`; of the default upstream the name
-        alone, which clients may call another stream by: see `spelling`.
+        """As in the spool and the dead letters: `@eu/orders`. For the default upstream only the
+        name, by which clients may mean another stream: see `spelling`.
         """
         return self.name if self.upstream == DEFAULT_UPSTREAM else self.spelling
 
     @property
     def spelling(self) -> str:
-        """As a client writes it who means this stream, whatever the configuration calls by its
-        name: `@default/orders`.
+        """The spelling by which a client means this stream, whatever the configuration calls by the
+        same name: `@default/orders`.
         """
         return f"@{self.upstream}/{self.name}"
 
 
 def parse_qualified(text: str) -> Qualified:
-    """Of every text: what does not begin with an upstream is of the default one."""
+    """Parses any text: one that does not begin with an upstream is of the default one."""
     if not text.startswith("@"):
         return Qualified(DEFAULT_UPSTREAM, text)
     upstream, slash, name = text[1:].partition("/")
@@ -110,8 +110,8 @@ def parse_qualified(text: str) -> Qualified:
 
 
 def full_path(spelling: str, database: str) -> str:
-    """A stream's path at Yandex. `database`: below which a name stands that has no leading slash;
-    "": not known, and such a name is a path of its own.
+    """A stream's path at Yandex. `database`: goes before a name without a leading slash; "": not
+    known: then such a name is a path of its own.
     """
     parts = [part for part in spelling.split("/") if part]
     database = database.strip("/")
@@ -122,18 +122,18 @@ def full_path(spelling: str, database: str) -> str:
 
 
 def partition_of(region: str) -> str:
-    """The part of AWS that a region belongs to, each with accounts of its own."""
+    """The partition of AWS that has the region; each partition has its own accounts."""
     return next((name for start, name in _PARTITIONS if region.startswith(start)), "aws")
 
 
 def arn_of(name: str, account: str, region: str) -> Arn:
-    """The ARN of a stream: there is one way to write it."""
+    """The ARN of a stream; it has only one form."""
     text = f"arn:{partition_of(region)}:kinesis:{region}:{account}:stream/{name}"
     return Arn(text, region, account, name)
 
 
 def parse_arn(text: str) -> Arn | None:
-    """None if this is no ARN of a stream."""
+    """The parts of a stream's ARN; None: the text is none."""
     found = _taken_apart(text)
     if found is None or found[0] != partition_of(found[1].region):
         return None
@@ -141,9 +141,9 @@ def parse_arn(text: str) -> Arn | None:
 
 
 def partition_problem(text: str) -> str | None:
-    """What is wrong with an ARN that is none because its partition is not its region's; else None.
+    """What is wrong with an ARN whose partition is not its region's; None: nothing.
 
-    It completes a sentence about the ARN.
+    The text completes a sentence about the ARN.
     """
     found = _taken_apart(text)
     if found is None:
@@ -156,7 +156,7 @@ def partition_problem(text: str) -> str | None:
 
 
 def _taken_apart(text: str) -> tuple[str, Arn] | None:
-    """The partition and the rest of what has the form of a stream's ARN."""
+    """The partition and the rest of a text with the form of a stream's ARN."""
     if len(text) > ARN_CHARACTERS_MAX or not text.startswith("arn:"):
         return None
     parts = text.split(":", 6)

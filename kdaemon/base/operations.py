@@ -1,13 +1,14 @@
 """The Kinesis API beside PutRecord and PutRecords: which of its operations may be passed on.
 
-Knows each by its name: what it does, how often an account may ask it, where it names a stream, and
-why it is not passed on, where it is not. Must not know requests, or which ones an operator allows.
-It stands in base, because the configuration names them too. Pure: values only.
-Invariant: nothing that writes, changes or deletes may be passed on, whatever an operator allows.
+Knows for each operation what it does, how often an account may call it, where it names a stream,
+and, if it is not passed on, why. Must not know requests, or which operations an operator allows.
+This file is in base, because the configuration names operations too. Pure: values only.
+Invariant: no operation that writes, changes or deletes may be passed on, whatever an operator
+allows.
 
 Source: botocore 1.43.117, model kinesis/2013-12-02, its operations and the rates in their texts;
-checked 2026-11-28. A rate that the model counts for each stream stands here as if it were the
-account's, so it is below what the service allows.
+checked 2026-11-28. A rate that the model counts for each stream is treated here as the account's,
+so it is below what the service allows.
 """
 
 from collections.abc import Mapping
@@ -17,26 +18,26 @@ from types import MappingProxyType
 from kdaemon.base.limits import MIB
 
 LOOK_BYTES_MAX = 8 * MIB
-"""An answer that describes or lists. Ours, 2026-11-28: 10,000 shards, the most in one answer, take
-4 MiB."""
+"""For an answer that describes or lists. Ours, 2026-11-28: 10,000 shards, the most in one answer,
+take 4 MiB."""
 
 READ_BYTES_MAX = 16 * MIB
-"""An answer with records: GetRecords gives up to 10 MiB, which takes 13.4 MiB in base64, and 10,000
-records, each with some 200 bytes beside its data [M]. Ours, 2026-11-28."""
+"""For an answer with records: GetRecords gives up to 10 MiB, which take 13.4 MiB in base64, and
+10,000 records, each with some 200 bytes beside its data [M]. Ours, 2026-11-28."""
 
-NAME_CHARACTERS_MAX = 64  # of a wrong name that is repeated; ours
+NAME_CHARACTERS_MAX = 64  # of a wrong name in a text; ours
 _CHANGES = "it changes what is at the service, and kdaemon only passes on what looks or reads"
 
 
 @dataclass(frozen=True, slots=True)
 class OtherOperation:
-    """One of them.
+    """One operation beside PutRecord and PutRecords.
 
-    `calls_per_second`: of an account, by the model's text; None: reads, whose rate the service
-    counts for each shard. `why_not`: why it cannot be passed on; "": it can. `is_shared`: an answer
-    may be given to several askers. `answer_bytes_max`: what an answer of it may have.
-    `is_of_stream`: it is about one stream, and the members in which requests name streams say which
-    one; not about all that the account has, or about what is no stream.
+    `calls_per_second`: of an account, by the model's text; None: it reads, and the service counts
+    its rate for each shard. `why_not`: why it cannot be passed on; "": it can. `is_shared`: several
+    askers may get one answer. `answer_bytes_max`: the largest answer. `is_of_stream`: it is about
+    one stream, which requests name in the members for streams; not about the whole account, or
+    about something other than streams.
     """
 
     name: str
@@ -48,17 +49,17 @@ class OtherOperation:
 
     @property
     def is_read(self) -> bool:
-        """It gives records, or a place among them."""
+        """Whether it gives records, or a place among them."""
         return self.calls_per_second is None
 
     @property
     def family(self) -> str:
-        """Of operations that take each other's tokens."""
+        """The same for operations that take each other's tokens."""
         return "reads" if self.is_read else self.name
 
     @property
     def expired_code(self) -> str:
-        """What the service calls a token that is good no more: its client starts over."""
+        """The service's code for a token that is no longer good: then the client starts again."""
         return "ExpiredIteratorException" if self.is_read else "ExpiredNextTokenException"
 
 
@@ -107,7 +108,7 @@ _ALL = (
 OTHER_OPERATIONS: Mapping[str, OtherOperation] = MappingProxyType(
     {each.name: each for each in _ALL}
 )
-"""By name: all of the API but PutRecord and PutRecords."""
+"""By name: the whole API but PutRecord and PutRecords."""
 
 PASSED_ON_DEFAULT = (
     "DescribeStream",
@@ -116,26 +117,26 @@ PASSED_ON_DEFAULT = (
     "ListStreams",
     "DescribeLimits",
 )
-"""What producers ask before they write: async-kinesis, quixstreams, Telegraf, aiokpl, the KPL and
+"""Producers call these before they write: async-kinesis, quixstreams, Telegraf, aiokpl, the KPL and
 the SDKs' own examples (tried 2026-11-28)."""
 
 ARN_MEMBERS = ("StreamARN", "ResourceARN", "ConsumerARN")
-"""Where a request may name a stream by an ARN, or something that is of a stream."""
+"""Members in which a request may name a stream, or a part of one, by its ARN."""
 
 ID_MEMBER = "StreamId"
-"""Where it may name a stream by an id, of which only the service knows whose it is."""
+"""The member in which a request may name a stream by an id; only the service knows whose it is."""
 
 TOKEN_MEMBERS = ("NextToken", "ShardIterator")
-"""Where it may say from where to go on, which may stand for a stream."""
+"""Members that say from where to go on; they may stand for a stream."""
 
 
 def may_be_passed_on() -> tuple[str, ...]:
-    """The names of those that an operator may allow."""
+    """The names of the operations that an operator may allow."""
     return tuple(each.name for each in _ALL if not each.why_not)
 
 
 def operation_problem(name: str) -> str | None:
-    """Why this cannot be passed on, for people; None: it can."""
+    """Why an operation cannot be passed on, for people; None: it can."""
     operation = OTHER_OPERATIONS.get(name)
     if name in {"PutRecord", "PutRecords"}:
         return f"{name} is not passed on: kdaemon answers it itself"

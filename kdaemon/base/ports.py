@@ -1,4 +1,4 @@
-"""What pure rooms ask of the world: the time and the dice. `system.py` has the real ones."""
+"""What pure rooms need of the world: the time and dice. `system.py` has the real ones."""
 
 from typing import Protocol
 
@@ -12,7 +12,7 @@ class Clock(Protocol):
 
 
 class Dice(Protocol):
-    """Chance, so that a fleet does not act in step. Seeded in tests."""
+    """Chance, so that a fleet does not act in step. Tests seed it."""
 
     def random(self) -> float:
         """Uniform in [0, 1)."""

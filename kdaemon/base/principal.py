@@ -1,8 +1,8 @@
-"""Who asks, and to which streams he may write. Pure.
+"""Who sends a request, and to which streams this principal may write. Pure.
 
-A principal travels with each request and each connection of lines, from whoever found out who asks
-(`door/access.py`) to the one place that asks what he may (`door/door.py`).
-Invariant: who is not known has no right: a way in that forgets to ask who comes lets nobody in.
+A principal travels with each request and each connection of lines: from the code that found out who
+it is (`door/access.py`) to the one place that checks its rights (`door/door.py`).
+Invariant: an unknown principal has no right: an entrance that forgets to check admits nobody.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """The streams that may be written to: their names (or ARNs, or paths), and how names begin."""
+    """The streams that may be written to: by name (or ARN, or path), and by the beginning
+    of names.
+    """
 
     names: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
@@ -21,19 +23,19 @@ class Rights:
 
     @property
     def are_all(self) -> bool:
-        """Whether any stream is among them, whatever it is called."""
+        """Whether they cover any stream, whatever its name."""
         return "" in self.prefixes
 
     def cover(self, names: Iterable[str]) -> bool:
-        """Whether a stream is among them that has all these names."""
+        """Whether they cover a stream that has all these names."""
         return any(map(self.have, names))
 
 
 class Principal:
-    """Who asks. `why_unknown`: what to tell somebody whom nobody knows; "": he is known.
+    """Who sends a request. `why_unknown`: the text for an unknown principal; "": it is known.
 
-    The principal of a connection is the same object as long as the connection is; whoever reads the
-    file of principals again says what he may now (`become`).
+    A connection keeps the same object as its principal. When the file of principals is read again,
+    `become` updates the object's rights.
     """
 
     __slots__ = ("name", "rights", "why_unknown")
@@ -48,13 +50,13 @@ class Principal:
         return not self.why_unknown
 
     def become(self, other: "Principal") -> None:
-        """From now on this is the other one."""
+        """From now on this principal has the name and the rights of the other one."""
         self.name, self.rights = other.name, other.rights
         self.why_unknown = other.why_unknown
 
 
 ANYBODY = Principal("anybody", Rights(prefixes=("",)))
-"""Where nobody is asked who he is. The door compares with this very object."""
+"""The principal where nobody is asked who they are. The door compares with this very object."""
 
 NOBODY = Principal("nobody", Rights(), "Nobody has shown who he is.")
-"""Before anybody was asked."""
+"""The principal before anybody was asked."""

@@ -1,8 +1,8 @@
-"""What moves through the daemon: a record, and what the service said of it.
+"""What moves through the daemon: a record, and the service's result for it.
 
 Both are msgspec Structs whose wire names are the Kinesis API's, so that the same object is decoded
-from a client's request, queued, and encoded into `PutRecords` with no copy in between.
-Knows nothing of queues, shards or time.
+from a client's request, queued, and encoded into `PutRecords`, without a copy in between. Knows
+nothing of queues, shards or time.
 """
 
 from typing import Annotated
@@ -11,8 +11,7 @@ import msgspec
 
 from kdaemon.base.limits import PARTITION_KEY_CHARACTERS_MAX
 
-# Checked where a record is decoded, in the same pass, for nothing; a record that code makes is
-# free.
+# Decoding checks it in the same pass, at no cost; a record that code makes is not checked.
 PartitionKey = Annotated[str, msgspec.Meta(min_length=1, max_length=PARTITION_KEY_CHARACTERS_MAX)]
 
 

@@ -1,15 +1,14 @@
-"""Keeps secrets out of texts from outside: a proxy or a service may echo what we sent it.
+"""Keeps secrets out of texts from outside: a proxy or a service may repeat what we sent.
 
-About: which parts of a text are secrets, by value (what `send/` loaded, told by `register`) and by
-pattern (what looks like one of AWS's, Yandex's or HTTP's secrets, whoever made it). Knows nothing
-of where the text goes; unprintable characters are `base/text.py`'s, after this.
-Invariant: `clean` is linear in the text, whatever stands there, and what it keeps of a registered
-secret is shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go, beside
-those that each upstream calls with.
+About: which parts of a text are secrets: by value (`send/` calls `register` with what it loads),
+and by pattern (what looks like a secret of AWS, Yandex or HTTP, whoever made it). Knows nothing of
+where the text goes; `base/text.py` handles unprintable characters, after this.
+Invariant: `clean` takes time linear in any text, and the parts of a registered secret that it
+leaves are shorter than PART_CHARACTERS_MIN. Bound: ROTATING_MAX secrets that come and go, beside
+those that each upstream uses.
 
-`SECRETS` is the process's own, as the log is the process's own: whoever loads a secret registers
-it there, and whoever shows a text from outside (log, status page, dead letter, answer) cleans it
-there.
+`SECRETS` is the process's own, as the log is: code that loads a secret registers it there, and code
+that shows a text from outside (log, status page, dead letter, answer) cleans the text there.
 """
 
 import re
@@ -19,19 +18,19 @@ from urllib.parse import quote, quote_plus
 
 from kdaemon.base.text import printable
 
-HIDDEN = "***"  # stands where a secret stood
+HIDDEN = "***"  # replaces a secret
 
 SECRET_CHARACTERS_MIN = 8
-"""A shorter value is no secret (`test`, as for emulators), and would be found in any text. Access
+"""A shorter value is no secret (`test`, as emulators take), and would be found in any text. Access
 key ids have 16 to 128 characters (AWS IAM reference, 2026-11-28)."""
 
-PART_CHARACTERS_MIN = 16  # of a secret that is cut off or folded; shorter parts may be words; ours
+PART_CHARACTERS_MIN = 16  # of a secret that is cut or folded; shorter parts may be words; ours
 
-ROTATING_MAX = 64  # newest secrets known: some 20 sets of temporary credentials; ours, 2026-11-28
+ROTATING_MAX = 64  # the newest secrets: some 20 sets of temporary credentials; ours, 2026-11-28
 
-NEWEST = 6  # of those that come and go: two sets of credentials, one just replaced; ours
+NEWEST = 6  # of the secrets that come and go: two sets, of which one was just replaced; ours
 
-CLEANED_CHARACTERS_MAX = 32 * 1024  # of one text: 5 ms; what is longer is cut off; ours, 2026-11-28
+CLEANED_CHARACTERS_MAX = 32 * 1024  # of one text: 5 ms; a longer text is cut; ours, 2026-11-28
 
 _NAMED = (
     "x-amz-security-token|x-amz-s3session-token|x-amz-credential|x-amz-signature"
@@ -44,7 +43,7 @@ _BETWEEN = (
     r"(?:\\?[\"']|&quot;|&#34;|&#39;)?\s{0,8}(?:=>|[:=,])\s{0,8}(?:b?\\?[\"']|&quot;|&#34;|&#39;)?"
 )
 _VALUE = r"[^\s\"'<>,;&\\]+"
-# A long token after a word that announces one: "the security token IQoJ... is invalid".
+# A long token after a word that announces it: "the security token IQoJ... is invalid".
 _ANNOUNCED = r"(?i:\b((?:token|signature|credentials?)[\s:'\"(]{1,4}))"
 _LONG_RUN = r"(?=[a-zA-Z+/_-]*[0-9])[A-Za-z0-9+/=_-]{20,}"
 _PATTERNS = tuple(
@@ -67,7 +66,7 @@ _PATTERNS = tuple(
         (r"(?<![A-Za-z0-9])(?:IQoJ|FwoG|FQoG)[A-Za-z0-9+/=]{40,}", HIDDEN),
         (r"(?<![\w-])(?:YCAJE[\w-]{20}|YC[MNOP][\w-]{37})(?![\w-])", HIDDEN),
         (r"(?<![\w.-])t1\.[\w-]{1,2048}={0,2}\.[\w-]{40,}={0,2}", HIDDEN),
-        # Who calls, in a URL.
+        # The user in a URL.
         (r"(://)[^\s/?#\"'<>]*@", rf"\1{HIDDEN}@"),
     )
 )
@@ -75,27 +74,27 @@ _RUN = re.compile(rf"[A-Za-z0-9+/=_%.~-]{{{PART_CHARACTERS_MIN},}}")
 
 
 class Redactor:
-    """Cleans texts of secrets."""
+    """Hides secrets in texts."""
 
     __slots__ = ("_clients", "_fixed", "_newest", "_owned", "_rotating", "_written", "bytes_max")
 
     def __init__(self) -> None:
         self._newest: tuple[bytes, ...] = ()
-        self.bytes_max = 0  # of the longest that `are_in` looks for
+        self.bytes_max = 0  # the longest secret that `are_in` looks for
         self._clients: dict[str, None] = {}
         self._fixed: dict[str, None] = {}
         self._owned: dict[str, tuple[str, ...]] = {}
-        self._rotating: dict[str, None] = {}  # the newest last
+        self._rotating: dict[str, None] = {}  # the newest is last
         self._written: tuple[str, ...] = ()
 
     def register(self, *secrets: str | None, is_fixed: bool = False, owner: str = "") -> None:
-        """From now on these are hidden: an access key id, its secret, a session token, a password.
+        """Hides these from now on: an access key id, its secret, a session token, a password.
 
-        A value that is None, or too short to be a secret, is passed over. Registering twice is
-        nothing. `owner`: who calls with these from now on; they are known until that owner has
-        others, however many secrets of others come and go. Beyond ROTATING_MAX the oldest is
-        forgotten (its credentials have expired), but for those in use by an owner and the fixed
-        ones: those of the configuration, which do not change while we run.
+        A value that is None, or too short to be a secret, is ignored. A second registration does
+        nothing. `owner`: calls with these secrets from now on; they stay known until that owner has
+        others, however many secrets of others come and go. Beyond ROTATING_MAX the oldest secret is
+        forgotten (its credentials have expired), unless an owner uses it or it is fixed. Fixed
+        secrets are those of the configuration, which do not change while we run.
         """
         known = [each for each in secrets if each and len(each) >= SECRET_CHARACTERS_MIN]
         if owner:
@@ -114,8 +113,8 @@ class Redactor:
             self._note_newest()
 
     def register_clients(self, secrets: Iterable[str]) -> None:
-        """From now on these are hidden: the secrets with which clients sign, all of them. Those
-        that were registered so before, and are not among them, are no secrets any more.
+        """Hides all secrets with which clients sign, from now on. Those that an earlier call
+        registered, and that are not among these, are no secrets any more.
         """
         self._clients = dict.fromkeys(secrets)
         self._write()
@@ -132,13 +131,13 @@ class Redactor:
         self.bytes_max = max(map(len, self._newest), default=0)
 
     def are_in(self, body: bytes) -> bool:
-        """Whether the secrets in use stand in these bytes as they are: for a large body that is not
-        an error's, where to look for every pattern would take too long (1 ms for 1 MiB).
+        """Whether a secret in use is in these bytes as it is. For large bodies of successes:
+        looking for every pattern there would take too long (1 ms for 1 MiB).
         """
         return any(secret in body for secret in self._newest)
 
     def clean(self, text: str) -> str:
-        """`text` with HIDDEN where a secret, or what looks like one, stood."""
+        """`text` with HIDDEN in place of each secret, and of what looks like one."""
         if len(text) > CLEANED_CHARACTERS_MAX:
             text = text[:CLEANED_CHARACTERS_MAX]
         for secret in self._written:
@@ -158,18 +157,18 @@ class Redactor:
 SECRETS = Redactor()
 
 
-SHOWN_CHARACTERS_MAX = 300  # of others' words, to people; ours: two lines of a terminal, 2026-11-21
+SHOWN_CHARACTERS_MAX = 300  # of others' texts, to people; ours: two lines of a terminal, 2026-11-21
 
 
 def harmless_line(text: str) -> str:
-    """The first line of what a service says, or of what another wrote: safe to show, bounded."""
+    """The first line of a text of the service or of others: safe to show, bounded."""
     line = next(iter(SECRETS.clean(text).splitlines()), "")
     return printable(line, SHOWN_CHARACTERS_MAX)
 
 
 def masked_url(url: str) -> str:
-    """`url` without who calls: `http://***@host:80/`. Also where no URL parser would take it, and
-    without `//`, as in `user:password@proxy:3128`.
+    """`url` without its user: `http://***@host:80/`. Also for a text that no URL parser takes, and
+    without `//`, as `user:password@proxy:3128`.
     """
     before, slashes, rest = url.partition("//")
     if not slashes:
@@ -179,8 +178,8 @@ def masked_url(url: str) -> str:
 
 
 def masked_text(text: str) -> str:
-    """The same of a text that may be a URL, or something else with an `@`: a path, a profile, a
-    role. It is taken for a URL without `//` where a user with a password stands before the `@`.
+    """As `masked_url`, for a text that may be a URL, or something else with an `@`: a path, a
+    profile, a role. It counts as a URL without `//` if a user with a password is before the `@`.
     """
     user, colon, _ = text.rpartition("@")[0].partition(":")
     is_url = "//" in text or (colon and user != "arn" and not user.startswith(("/", ".")))
@@ -188,7 +187,9 @@ def masked_text(text: str) -> str:
 
 
 def _ways_of_writing(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """The longest first, so that one which holds another is not left in parts."""
+    """All spellings of the secrets, the longest first: one that contains another is hidden
+    whole.
+    """
     written = {
         way
         for secret in secrets

@@ -1,7 +1,7 @@
-"""That records are not admitted, and why: a value, which whoever answers the client renders.
+"""A refusal to admit records, as a value; the code that answers the client renders it.
 
-Pure. Made by whoever finds the reason (the registry of streams, the disk, the door); counted by the
-door alone, once, under its reason.
+Pure. Made by the code that finds the reason (the registry of streams, the disk, the door). Only the
+door counts it, once, under its reason.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from kdaemon.base.counters import RejectReason
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`reason`: under what the records are counted. `code`: the service's word, for SDKs.
-    `message`: what was wrong, what was expected, what to do. `is_permanent`: the same request will
-    be refused again, unless somebody changes something; where it is not, sending it again later may
-    do.
+    """`reason`: the records are counted under it. `code`: the service's word, for SDKs. `message`:
+    what was wrong, what was expected, what to do. `is_permanent`: the same request will be refused
+    again, unless a person changes something; if not, sending it again later may succeed.
     """
 
     reason: RejectReason

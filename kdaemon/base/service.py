@@ -1,7 +1,7 @@
-"""All that differs between AWS Kinesis Data Streams and Yandex Data Streams, as one value.
+"""Everything that differs between AWS Kinesis Data Streams and Yandex Data Streams, as one value.
 
-Nobody else compares a service's name: who needs to know asks the value for the difference itself.
-What differs on the wire alone (the sandbox's imitation of both) is `sandbox/`'s. Pure: values only.
+No other code compares a service's name: code that needs a difference asks this value for it.
+Differences on the wire alone (which the sandbox imitates) are in `sandbox/`. Pure: values only.
 Sources as in `limits.py`; checked 2026-11-28.
 """
 
@@ -21,9 +21,9 @@ from kdaemon.base.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """An error that means something else than its code alone: `text` stands in its message.
+    """An error whose meaning is not that of its code alone: its message contains `text`.
 
-    `code`: None: whatever the code is.
+    `code`: None: any code.
     """
 
     code: str | None
@@ -35,21 +35,21 @@ class Wording:
 class Service:
     """One of the two services. Bytes are data + partition keys; times are milliseconds.
 
-    `record_bytes_max`: the most that a stream can be made to take; its own limit is learnt, where
-    the service tells it. `partition_key_bytes_max`: in UTF-8; None: the limit counts characters.
-    `has_arns`: a stream has an ARN, and a request may name it so; where not, names are paths.
-    `region`, `endpoint_url`: where nothing else is said; None: as the AWS environment says.
-    `answers_dry_run`: a request may ask what would become of it. `look_throttle`: its error where
-    looking (DescribeStream and the like) is asked for too often. `describes_shards_with_stream`:
-    DescribeStream is the one description that may be trusted; where not, DescribeStreamSummary and
-    ListShards are. `is_shard_atomic`: all records of a call for one shard share one fate and keep
+    `record_bytes_max`: the most that a stream can be set to take; a stream's own limit is learnt,
+    if the service tells it. `partition_key_bytes_max`: in UTF-8; None: the limit counts characters.
+    `has_arns`: a stream has an ARN, and a request may name the stream by it; if not, names are
+    paths. `region`, `endpoint_url`: if no setting gives one; None: as the AWS environment says.
+    `answers_dry_run`: a request may ask what would become of it. `look_throttle`: the error if
+    DescribeStream and the like are called too often. `describes_shards_with_stream`: only
+    DescribeStream gives a description that can be trusted; if not, DescribeStreamSummary and
+    ListShards do. `is_shard_atomic`: all records of a call for one shard share one outcome and keep
     their order. `can_aggregate`: readers take KPL's aggregates apart, and shards keep their ranges.
-    `has_keyless_streams`: a stream can be one whose records need no key (AUTO).
-    `tells_missing_from_forbidden`: who has no access to a stream is not told that there is none.
-    `wordings`: errors whose text decides, of calls and of single records; the first that fits.
-    `splits_shards`: one shard can be split, at a hash key of one's choice.
-    `bills_by_call`: it rounds up what a call brings to a shard; where not, each record by itself.
-    `read_timeout_ms`, `call_timeout_ms`: of one call; above what the service itself takes at most.
+    `has_keyless_streams`: records of some streams need no key (AUTO).
+    `tells_missing_from_forbidden`: a caller without access to a stream is not told that the stream
+    is missing. `wordings`: errors whose text decides, of calls and of single records; the first one
+    that fits counts. `splits_shards`: one shard can be split, at a chosen hash key.
+    `bills_by_call`: the service rounds up what a call brings to a shard; if not, each record.
+    `read_timeout_ms`, `call_timeout_ms`: of one call; above the longest time of the service itself.
     """
 
     name: str
@@ -84,7 +84,7 @@ AWS = Service(
     region=None,
     endpoint_url=None,
     answers_dry_run=True,
-    look_throttle="LimitExceededException",  # [M], of each operation that looks
+    look_throttle="LimitExceededException",  # [M], of each operation that describes or lists
     describes_shards_with_stream=False,
     is_shard_atomic=False,
     can_aggregate=True,
@@ -116,12 +116,13 @@ YANDEX = Service(
     splits_shards=False,  # it has no SplitShard [YD]
     bills_by_call=True,  # [YS: `PutUnitsSize` in `put_records_actor.h`]
     wordings=(
-        # Its own deadline of 60 s; with another text the code means that our clock is off [YS].
+        # The service's own deadline of 60 s; with another text the code means a wrong clock of ours
+        # [YS].
         Wording("RequestExpired", "completed by deadline", Verdict.AMBIGUOUS),
-        # Its proxy may send an emptied request again [YS].
+        # Yandex's proxy may send a request again without its body [YS].
         Wording("ValidationException", "Stream name is empty", Verdict.AMBIGUOUS),
-        # The stream's fault and no record's, though the code says otherwise: to bisect would bury
-        # them all. One that is being created will be there soon. [YS: `pq_schema_actor.h`,
+        # These are faults of the stream, though the code blames a record: bisecting would bury all
+        # records. A stream that is being created is there soon. [YS: `pq_schema_actor.h`,
         # `put_records_actor.h`, `partition_write.cpp`, read 2026-11-28]
         Wording("ValidationException", "creation is not completed", Verdict.NOT_SENT),
         Wording("ValidationException", "is not a topic", Verdict.HOLD),
@@ -129,9 +130,9 @@ YANDEX = Service(
         Wording("InvalidArgumentException", "is not compatible scheme object", Verdict.HOLD),
         Wording("InvalidArgumentException", "unknown database root", Verdict.HOLD),
         Wording(None, "rite to mirrored ", Verdict.HOLD),
-        # Ours, if any: a member that it does not take.
+        # Our fault, if it comes: a member that the service does not take.
         Wording("InvalidArgumentException", "Unexpected json key", Verdict.HOLD),
-        # Somebody must make room; told as a throttle and as an internal failure [YS].
+        # A person must make room; told as a throttle and as an internal failure [YS].
         Wording(None, "database size exceeded", Verdict.HOLD),
         Wording(None, "Disk is full", Verdict.HOLD),
     ),
@@ -142,4 +143,4 @@ YANDEX = Service(
 SERVICES: Mapping[str, Service] = MappingProxyType(
     {service.name: service for service in (AWS, YANDEX)}
 )
-"""By the word that the configuration has for it."""
+"""By the word for the service in the configuration."""

@@ -1,8 +1,8 @@
-"""Work in steps, so that one client's large text does not hold up the others.
+"""Work in steps, so that the large text of one client does not delay others.
 
-A step is what lies between two yields of a generator; whoever runs it lets the event loop turn in
-between, or does not. Knows neither the loop nor what the work is. Pure.
-Invariant: run at once or in turns, the result is the same.
+A step is the work between two yields of a generator. The runner lets the event loop turn between
+steps, or does not. Knows neither the loop nor the work. Pure.
+Invariant: the result is the same, run at once or in turns.
 Where it sits: wire/ makes steps; the door, the sandbox and observe/slices.py run them.
 """
 
@@ -15,7 +15,7 @@ Steps = Generator[None, None, T]
 
 
 def at_once(steps: Steps[T]) -> T:
-    """Runs all of it; what it returns, or raises."""
+    """Runs all steps; returns, or raises, what the work does."""
     while True:
         try:
             next(steps)

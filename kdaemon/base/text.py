@@ -1,36 +1,37 @@
-"""Makes text that others wrote safe to show: on a terminal, in a log, on a page.
+"""Makes others' text safe to show: on a terminal, in a log, on a page.
 
-About: which characters are shown as they are, and how the others are written. `printable` is the
-only place that decides so. Knows nothing of where the text goes; secrets are `base/redact.py`'s.
-Invariant: what `printable` returns holds no control character, no line break, nothing that
-reorders or hides text, nothing that UTF-8 cannot carry, and no more characters than were asked for.
+About: which characters are shown as they are, and how the others are written. Only `printable`
+decides that. Knows nothing of where the text goes; `base/redact.py` hides secrets.
+Invariant: the result of `printable` has no control character, no line break, nothing that reorders
+or hides text, nothing that UTF-8 cannot carry, and no more characters than asked for.
 """
 
 import codecs
 import re
 
-# Printable for Python, and yet without a glyph (Default_Ignorable_Code_Point of Unicode 15.1,
+# Printable for Python, but without a glyph (Default_Ignorable_Code_Point of Unicode 15.1,
 # 2026-11-28): joiners, Hangul fillers, vowels that are never shown, variation selectors.
 _WITHOUT_A_GLYPH = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-CUT = "..."  # follows what was cut off
+CUT = "..."  # follows a text that was cut
 
-# Found now: Python opens a file to find it, and what is shown may say that none can be opened.
+# Looked up now: Python opens a file for that, and a text to show may say that no file can be
+# opened.
 _escape = codecs.getencoder("unicode_escape")
 
 _INVISIBLE = re.compile(f"[{_WITHOUT_A_GLYPH}]")
 
 
 def printable(text: str, characters_max: int | None = None) -> str:
-    r"""One line of `text`: what a reader cannot see, or what moves others, as `\x1b`, `\u202e`.
+    r"""`text` as one line; invisible or reordering characters are shown as `\x1b`, `\u202e`.
 
-    That is: control characters (C0, C1, line breaks, tabs), format characters (bidirectional
-    controls, zero width), separators but for the space, lone surrogates, characters for private
-    use and unassigned ones, and letters without a glyph. A backslash stays as it is.
+    These are: control characters (C0, C1, line breaks, tabs), format characters (bidirectional
+    controls, zero width), separators except the space, lone surrogates, characters for private use
+    and unassigned ones, and letters without a glyph. A backslash stays as it is.
 
-    `characters_max`: of the result. Where it is cut off, `...` follows, which is not counted.
+    `characters_max`: of the result. If the text is cut, `...` follows, which is not counted.
     """
     if text.isprintable() and (text.isascii() or _INVISIBLE.search(text) is None):
         if characters_max is None or len(text) <= characters_max:
@@ -50,7 +51,9 @@ def printable(text: str, characters_max: int | None = None) -> str:
 
 
 def printable_lines(text: str, characters_max: int) -> str:
-    """As `printable`, but line breaks stay: for a stack, whose end is kept where it is too long."""
+    """As `printable`, but line breaks stay: for a stack. Of a stack that is too long the
+    end stays.
+    """
     if len(text) > characters_max:
         text = text[-characters_max:]
     return "\n".join(map(printable, text.splitlines()))

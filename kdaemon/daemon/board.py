@@ -1,9 +1,9 @@
-"""How busy each worker is, in memory that all processes see: written by the worker, read by the
-supervisor, which hands connections on and looks whether loops turn.
+"""A few numbers about each worker, in memory that the supervisor and all workers share.
 
-About: four numbers a worker. Memory and not a message, so that neither is woken to be told.
-Invariant: a number has one writer, and is written whole (eight bytes, aligned).
-Where it sits: worker.py writes, handing.py and crew.py read.
+About: four numbers a worker: how busy the worker is, and whether its loop turns. Shared memory is
+used instead of messages, so that no process is woken to be told a number.
+Invariant: each number has one writer, and is written whole (eight bytes, aligned).
+Where it sits: worker.py writes; member.py reads, for crew.py and handing.py.
 """
 
 import mmap
@@ -12,12 +12,12 @@ from enum import IntEnum
 
 
 class Field(IntEnum):
-    """Of one worker."""
+    """The numbers of one worker."""
 
-    BEATS = 0  # of its loop, one a second: a loop that stands still adds none
-    TAKEN = 1  # connections that were handed to it, and that it has taken up
-    OPEN = 2  # connections, as far as it has told
-    IS_READY = 3  # 1: clients should come
+    BEATS = 0  # turns of its loop, one a second: a loop that stands still adds none
+    TAKEN = 1  # connections that were handed to the worker and that the worker has taken up
+    OPEN = 2  # connections that are open, as the worker wrote last
+    IS_READY = 3  # 1: clients should come to this worker
 
 
 _FIELDS = len(Field)
@@ -25,7 +25,9 @@ _BYTES = 8  # of a field
 
 
 class Board:
-    """Of `slots` workers. The supervisor makes one (`make`); a worker opens the same."""
+    """The numbers of `slots` workers. The supervisor makes the board (`make`); each worker opens
+    the same memory.
+    """
 
     def __init__(self, descriptor: int, slots: int) -> None:
         self.descriptor = descriptor
@@ -48,6 +50,6 @@ class Board:
         self._numbers[slot * _FIELDS + field] += 1
 
     def clear(self, slot: int) -> None:
-        """For another process."""
+        """Sets all numbers of a worker to 0, for its next process."""
         for field in Field:
             self.write(slot, field, 0)

@@ -1,9 +1,9 @@
-"""What a reload changes in the rooms: what is new is built first, and then all is swapped at once.
+"""What a reload changes in the rooms: everything new is built first, then all is swapped at once.
 
-Knows which room takes which part of a configuration; must not know where it comes from, nor which
-settings are live (`reload.py`, `config/changes.py`).
-Invariant: another configuration is taken whole, or nothing of it; between the last check and the
-swap nobody else runs.
+Knows which room takes which part of a configuration; must not know where a configuration comes
+from, nor which settings are live (`reload.py`, `config/changes.py`).
+Invariant: a new configuration is taken whole, or nothing of it is; no other task runs between the
+last check and the swap.
 Where it sits: reload.py -> here -> streams/, reach.py, memory.py, spool/.
 """
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Room(Protocol):
-    """What else takes another configuration, at once."""
+    """Another part of the daemon that takes a new configuration at once."""
 
     def take_config(self, new: Config) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A configuration that could be taken, and how its new upstreams are called."""
+    """A configuration that can be taken, and its new upstreams, opened."""
 
     old: Config
     new: Config
@@ -38,7 +38,9 @@ class Prepared:
 
 
 class Change:
-    """Of one daemon. As `reload.Live`. `rooms`: told of a configuration that is in force."""
+    """Takes a new configuration for one daemon. As `reload.Live`. `rooms` are told when it is in
+    force.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class Change:
         spool: "Spool | None",
         sandboxed: Config | None,
     ) -> None:
-        """`sandboxed`: the configuration that leads to embedded services, if there are some."""
+        """`sandboxed`: the configuration that leads to embedded services; None: there are none."""
         self._streams = streams
         self._upstreams = upstreams
         self._memory = memory
@@ -64,8 +66,8 @@ class Change:
         return await self.commit(prepared) if isinstance(prepared, Prepared) else prepared
 
     async def prepare(self, old: Config, new: Config) -> "Prepared | tuple[str, ...]":
-        """Builds what is new and changes nothing: `commit` or `drop` is next. Or the tables that
-        what is under way stands against.
+        """Builds everything new and changes nothing; the caller then calls `commit` or `drop`.
+        Otherwise returns the tables that cannot change while records are under way.
         """
         come = _come(old, new)
         if self._sandboxed is not None:
@@ -74,11 +76,13 @@ class Change:
         return conflicts or Prepared(old, new, self._upstreams.open(new, come))
 
     async def drop(self, prepared: "Prepared") -> None:
-        """Nothing of it is taken."""
+        """Closes the upstreams that `prepare` opened. Nothing of the configuration is taken."""
         await asyncio.gather(*(each.aclose() for each in prepared.reached.values()))
 
     async def commit(self, prepared: "Prepared") -> tuple[str, ...]:
-        """Takes it, whole; or nothing of it, and says what is under way against it."""
+        """Takes the whole configuration. Otherwise takes nothing of it, and returns the tables that
+        cannot change while records are under way.
+        """
         old, new, reached = prepared.old, prepared.new, prepared.reached
         conflicts = self._streams.conflicts(new)
         if conflicts:
@@ -87,7 +91,7 @@ class Change:
         self._memory.take_config(new)
         reaches = {name: each.reach for name, each in reached.items()}
         steps = self._streams.take_config(new, reaches)
-        next(steps)  # from here on no stream is found by the old one
+        next(steps)  # from here on no stream is found by the old configuration
         self._upstreams.adopt(reached)
         self._upstreams.take_config(new, old.upstreams.keys() - new.upstreams.keys())
         if self._spool is not None:
@@ -104,16 +108,20 @@ class Change:
         return ()
 
     def look_for_left(self) -> None:
-        """Closes what a reload left behind, once it has delivered what it had."""
+        """Closes streams and upstreams that a reload left behind, once their records are
+        delivered.
+        """
         self._streams.look()
         self._upstreams.close_left(self._streams.left_upstreams)
 
 
 def come_beside_sandbox(old: Config, new: Config) -> tuple[str, ...]:
-    """Tables that need a restart where services are embedded: a start alone opens one."""
+    """The tables of new upstreams, which need a restart in a sandbox: only a start opens one for
+    them.
+    """
     return tuple(f"upstreams.{name}" for name in _come(old, new))
 
 
 def _come(old: Config, new: Config) -> list[str]:
-    """Upstreams that the old configuration has not."""
+    """Upstreams that only the new configuration has."""
     return [name for name in new.upstreams if name not in old.upstreams]

@@ -1,12 +1,13 @@
-"""What a supervisor and a worker tell each other: connections, orders, how it stands; in order.
+"""What a supervisor and a worker tell each other, in order: connections, orders, how the worker is.
 
-A pair of sockets that keep packets apart (SOCK_SEQPACKET). A packet is a connection, by the name of
-its listener and with its descriptor, or a JSON object. Both ends are of one program and one user.
-Knows packets; must not know what is told, nor when.
-Invariants: what is told arrives in the order in which it was, connections included, so that an
-order to end comes behind every connection that was handed on before; nothing here waits: what the
-other end does not read is kept, but for a connection, which another worker may have.
-Where it sits: handing.py, crew.py and worker.py -> here -> the socket.
+The channel is a pair of sockets that keep packets apart (SOCK_SEQPACKET). A packet is a JSON
+object, or a connection: the name of its listener, with its file descriptor. Both ends run one
+program, as one user.
+Knows packets; must not know what a packet means, nor when one is sent.
+Invariants: packets arrive in the order in which they were sent, connections included, so an order
+to end arrives behind every connection that was handed on before. Nothing here waits: an object that
+the other end does not read yet is kept; a connection is not kept, since another worker can have it.
+Where it sits: crew.py, handing.py and worker.py -> here -> the socket.
 """
 
 import asyncio
@@ -17,15 +18,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-PACKET_BYTES_MAX = 64 * 1024  # a packet of what is told has some hundred; ours, 2026-11-28
-PACKETS_A_TURN = 64  # of one channel and turn of the loop; ours, 2026-11-28
+PACKET_BYTES_MAX = 64 * 1024  # an object has some hundred bytes; ours, 2026-11-28
+PACKETS_A_TURN = 64  # read from one channel in one turn of the loop; ours, 2026-11-28
 _CONNECTION, _TOLD = b"c", b"t"
 _DESCRIPTOR = struct.Struct("i")
-_ROOM = socket.CMSG_SPACE(_DESCRIPTOR.size)  # for the one that comes with a connection
+_ROOM = socket.CMSG_SPACE(_DESCRIPTOR.size)  # for the one descriptor that comes with a connection
 
 
 class Channel:
-    """One end. In the loop's thread only; `start` begins to hear."""
+    """One end of the channel. Used in the loop's thread only; `start` begins to listen."""
 
     def __init__(
         self,
@@ -34,9 +35,9 @@ class Channel:
         on_end: Callable[[], object],
         on_connection: Callable[[str, socket.socket | None], object] | None = None,
     ) -> None:
-        """`on_end`: the other end is gone, with its process. `on_connection`: the listener's name,
-        and a connection that is ours now. None: this process had no file descriptor left for one,
-        which the system has closed.
+        """`on_end`: the process at the other end is gone. `on_connection`: is given the listener's
+        name and a connection, which is ours now. The connection is None if this process had no file
+        descriptor left: then the system has closed it.
         """
         self._sock = sock
         self._on_told, self._on_end, self._on_connection = on_told, on_end, on_connection
@@ -49,13 +50,15 @@ class Channel:
         self._loop.add_reader(self._sock.fileno(), self._read)
 
     def tell(self, fields: dict[str, Any]) -> None:
-        """Now, or when the other end has read what was told before. Nothing if it is gone."""
+        """Sends an object: now, or when the other end has read the earlier ones. If the other end
+        is gone, the object is dropped.
+        """
         self._untold.append(_TOLD + json.dumps(fields).encode())
         self._write()
 
     def hand(self, name: str, connection: socket.socket) -> bool:
-        """False: the other end is gone, or reads nothing now; the connection is the caller's still.
-        Otherwise it is closed here, and open there.
+        """True: the connection is closed here, and open at the other end. False: the other end is
+        gone, or reads nothing now; the connection is still the caller's.
         """
         if self._is_closed or self._untold:
             return False
@@ -68,12 +71,12 @@ class Channel:
         return True
 
     def drain(self) -> None:
-        """Hears what the other end, which is gone, has told."""
+        """Reads everything that the other end has sent before its process ended."""
         while self._read():
             pass
 
     def close(self) -> None:
-        """Tells and hears no more. Closing twice is nothing."""
+        """Sends and reads no more. A second call does nothing."""
         if not self._is_closed:
             self._is_closed = True
             self._loop.remove_reader(self._sock.fileno())
@@ -87,7 +90,7 @@ class Channel:
             except BlockingIOError:
                 self._loop.add_writer(self._sock.fileno(), self._write)
                 return
-            except OSError:  # it is gone, as will be heard
+            except OSError:  # the other end is gone, as `_read` will find
                 self._untold.clear()
                 break
             self._untold.popleft()
@@ -95,7 +98,7 @@ class Channel:
             self._loop.remove_writer(self._sock.fileno())
 
     def _read(self) -> bool:
-        """Whether there may be more."""
+        """Whether there may be more to read."""
         for _ in range(PACKETS_A_TURN):
             if self._is_closed:
                 return False
@@ -123,7 +126,7 @@ class Channel:
         connection: socket.socket | None = None
         for _, _, data in extra:
             (descriptor,) = _DESCRIPTOR.unpack(data)
-            # What it is was said: the kernel need not be asked.
+            # With family and type given, the socket module does not ask the kernel for them.
             connection = socket.socket(int(family), socket.SOCK_STREAM, 0, descriptor)
             connection.setblocking(False)
         if self._on_connection is not None:

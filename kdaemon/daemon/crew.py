@@ -1,10 +1,10 @@
-"""All workers of a supervisor: started together, looked after, told and asked together.
+"""All workers of a supervisor: started, watched, told and asked together.
 
-About: how many there are, which spool each has, and who delivers what stands in spools that none of
-them has: an heir, a process of its own that takes nothing in and ends when its spool is empty.
-Must not know sockets, pages or signals.
-Invariants: one process has a spool; a worker that fails in the first start ends the start, and one
-that fails later is started again; at the end nobody is left.
+About: how many workers there are, and which spool each has. A spool with records that no worker has
+gets an heir: a process of its own that takes no records in, delivers what the spool has, and ends
+when the spool is empty. Must not know sockets, pages or signals.
+Invariants: one process has a spool; a worker that fails in the first start ends the start, and a
+worker that fails later is started again; at the end no process is left.
 Where it sits: supervisor.py -> here -> member.py.
 """
 
@@ -24,12 +24,12 @@ from kdaemon.daemon.worker import Assignment
 
 log = logging.getLogger("kdaemon")
 
-SLOTS = 1024  # of the board: workers, and heirs of as many as there ever were; ours, 2026-11-28
-KILL_GRACE_S = 2.0  # from the order to stop at once to the end; ours, 2026-11-28
+SLOTS = 1024  # of the board: the workers, and all heirs that ever were; ours, 2026-11-28
+KILL_GRACE_S = 2.0  # between the order to stop at once and the kill; ours, 2026-11-28
 
 
 class Crew:
-    """Of one supervisor."""
+    """The workers and heirs of one supervisor."""
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class Crew:
         places: dict[str, tuple[str, str, str]] | None,
         on_serving: Callable[[], object],
     ) -> None:
-        """`sources`: of the configuration in force. `places`: of embedded services. `on_serving`:
-        some worker may take connections again.
+        """`sources`: the texts of the configuration in force. `places`: of embedded services; None:
+        there are none. `on_serving`: is called when a worker may take connections again.
         """
         self._count = config.worker_count
         self._root = config.spool.directory
@@ -47,15 +47,15 @@ class Crew:
         self._places = places
         self._on_serving = on_serving
         self._changed = asyncio.Event()
-        self._failed: Member | None = None  # in the first start
+        self._failed: Member | None = None  # the first worker that ended during the first start
         self._is_started = False
         self._is_ending = False
         self._leaves_spool = False
         self._next_slot = self._count
-        self._is_held = False  # who is started takes no records yet
-        self.former: Former | None = None  # who is taken over from, until that has ended
+        self._is_held = False  # workers that start now take no records yet
+        self.former: Former | None = None  # the daemon before, until its spools are closed
         self.board = Board.make(SLOTS)
-        # 0: whose spool is where a lone daemon has it.
+        # A lone worker has number 0: its spool is where a lone daemon has one.
         numbers = range(1, self._count + 1) if self._count > 1 else range(1)
         self.members = [
             Member(number, slot, self.board, self._assign, self._on_change)
@@ -69,43 +69,46 @@ class Crew:
 
     @property
     def takers(self) -> list[Member]:
-        """Who may be given connections."""
+        """The workers that may be given connections."""
         return [each for each in self.members if each.can_take]
 
     @property
     def serving(self) -> list[Member]:
-        """All that were started and were not told to end, heirs included."""
+        """The workers and heirs that serve now: started, and not told to end."""
         return [each for each in self.all if each.state is State.SERVING]
 
     @property
     def open_count(self) -> int:
-        """Connections."""
+        """Connections that the workers have."""
         return sum(each.open_count for each in self.members)
 
     @property
     def has_sandbox(self) -> bool:
-        """Services are embedded in the supervisor."""
+        """Whether services are embedded in the supervisor."""
         return self._places is not None
 
     # The start
 
     async def prepare(self) -> None:
-        """Until all could take records, and take none: while another daemon serves. Raises
-        WorkerError; `stop` is owed anyway.
+        """Starts all workers, and returns when each could take records. None takes any yet: another
+        daemon still serves. Raises WorkerError; the caller calls `stop` in any case.
         """
         self._is_held = True
         await self._begun(State.ABLE)
 
     async def start(self) -> None:
-        """Until all take records. As `prepare`."""
+        """Returns when all workers take records. Raises as `prepare`."""
         self._is_held = False
-        self._failed = None  # one that ended since was started again: the other daemon has ended
+        # A worker that ended since `prepare` was started again; the other daemon has ended.
+        self._failed = None
         self.tell({"go_on": True})
         await self._begun(State.SERVING)
         self._is_started = True
 
     async def _begun(self, state: State) -> None:
-        """Begins all that have not begun, and waits until all have come so far."""
+        """Starts all processes that were never started, and waits until all workers are in
+        `state`.
+        """
         self.inherit()
         try:
             for member in self.all:
@@ -118,10 +121,12 @@ class Crew:
             raise WorkerError(f"worker {self._failed.number} ended: its lines above say why")
 
     def inherit(self) -> None:
-        """Spools with records that no worker has get an heir each; one that has one is left out."""
+        """Makes an heir for each spool that has records and no worker; one that has an heir is left
+        out.
+        """
         if not self._root or self.former is not None:
             return
-        from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - of those who store something
+        from kdaemon.spool.shared import left_spools  # noqa: PLC0415 - only for a spool
 
         kept = [self.directory_of(each.number) for each in self.members]
         for number in left_spools(self._root, kept):
@@ -139,7 +144,7 @@ class Crew:
                 heir.begin()
 
     def directory_of(self, number: int) -> str:
-        """Of the spool; "": there is none."""
+        """The directory of a worker's spool; "": it has none."""
         if not self._root or number == 0:
             return self._root
         from kdaemon.spool.shared import worker_directory  # noqa: PLC0415 - as above
@@ -162,11 +167,11 @@ class Crew:
         )
 
     def take_sources(self, sources: Sources) -> None:
-        """Of the configuration that is in force now: who is started from now on has it."""
+        """`sources`: of the configuration in force now, for the processes that start later."""
         self._sources = sources
 
     def released(self) -> None:
-        """The daemon before has closed its spools."""
+        """The daemon that we took over from has closed its spools."""
         self.former = None
         self.tell({"released": True})
         try:
@@ -185,11 +190,11 @@ class Crew:
         if move is Move.READY:
             self._on_serving()
             if member.sources is not self._sources and member.state is State.SERVING:
-                member.renew()  # the configuration changed while it was started
+                member.renew()  # the configuration changed while this worker started
         self._changed.set()
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
-        """Or until one failed in the first start."""
+        """Waits until `is_so()`, or until a worker failed in the first start."""
         while not is_so() and self._failed is None:
             self._changed.clear()
             await self._changed.wait()
@@ -197,7 +202,7 @@ class Crew:
     # While it runs
 
     def look(self) -> None:
-        """Once a second."""
+        """Is called once a second."""
         for member in self.all:
             member.look()
 
@@ -212,7 +217,7 @@ class Crew:
         whom: Iterable[Member] | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> dict[Member, list[Any] | None]:
-        """The answer of each that runs; None: it gave none."""
+        """The answer of each that runs, of `whom` or of all; None: it did not answer."""
         asked = [
             each
             for each in (self.all if whom is None else whom)
@@ -230,19 +235,19 @@ class Crew:
     # The end
 
     def leave(self, *, leaves_spool: bool) -> None:
-        """All are to drain and to end; none is started again."""
+        """Tells all to drain and to end; none is started again."""
         self._is_ending = True
         for member in self.all:
             member.leave(leaves_spool=leaves_spool)
 
     async def ended(self) -> None:
-        """Until nobody is left."""
+        """Returns when no process is left."""
         while not all(each.state is State.GONE for each in self.all):
             self._changed.clear()
             await self._changed.wait()
 
     async def stop(self) -> None:
-        """All end at once."""
+        """Ends all processes: by an order, and by a kill after KILL_GRACE_S."""
         self.leave(leaves_spool=False)
         self.tell({"stop": True})
         try:
@@ -255,7 +260,7 @@ class Crew:
 
     @property
     def totals(self) -> dict[str, int]:
-        """What those who ended have told of it, together."""
+        """The sums of the totals that each process told at its end."""
         sums: dict[str, int] = {}
         for member in self.all:
             for name, number in member.totals.items():
@@ -264,5 +269,5 @@ class Crew:
 
     @property
     def exit_code(self) -> int:
-        """1: somebody left something undelivered, or broke, or did not end in time."""
+        """1: some process left records undelivered, or broke, or did not end in time; else 0."""
         return int(any(each.exit_code or each.is_running for each in self.all))

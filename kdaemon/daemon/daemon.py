@@ -1,11 +1,12 @@
 """Builds every room, passes each what it needs, starts them, drains them, closes them. No logic.
 
-Start: listeners are bound before the service is asked anything; the spool is open, and read from,
-before a door is. Stop: readiness is turned off, the drain goes on (`drain.py`), and the last line
-says what was delivered and what was not. The spool is closed last, and then released to who took
-over; that one takes records meanwhile, and what asks for `stored` there waits for the disk.
-Invariant: what is built is on one stack, and is closed in the reverse order of its start, also
-where the start failed.
+Start: the listeners are bound before any service is asked anything; the spool is opened, and begins
+to be read back, before a door opens. Stop: readiness is turned off, the drain runs (`drain.py`),
+and the last line says what was delivered and what was not. The spool is closed last, and then
+released to the process that took over. Until then that process takes records, and those that ask
+for `stored` wait for the disk.
+Invariant: everything that is built is on one stack, and is closed in the reverse order of its
+start, also where the start failed.
 Where it sits: run.py -> here -> the other files of this package, each of which builds one part.
 """
 
@@ -89,19 +90,20 @@ class Daemon:
         taken: "Taken | None" = None,
         part: "Part | None" = None,
     ) -> None:
-        """`loaded`: the configuration, and who gave it. `logs`: what was said, for who looks.
-        `read`: the configuration as its sources have it now; see `Reload`. None: it is not read
-        again. `inherited`: sockets that are bound already. `taken`: by the daemon that they are
-        taken over from. `part`: of one of several workers, in the place of these three.
+        """`loaded`: the configuration, and which source gave each value. `logs`: the handler that
+        keeps the last lines, for the admin pages. `read`: reads the configuration again, as
+        `Reload` has it; None: it is never read again. `inherited`: sockets that are bound already.
+        `taken`: what was taken over from the daemon before. `part`: given to one of several
+        workers, instead of these three.
         """
         config = self._config = loaded.config
         self._logs = logs
         self._read = read
         self._taken = taken
         self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self.takes_records = False  # a door may be open: the end is a drain
-        self._is_ready = False  # the start is over
-        self.ready = asyncio.Event()  # the same, for who waits for it
+        self.takes_records = False  # a door may be open: from now on the end is a drain
+        self._is_ready = False  # the start is done
+        self.ready = asyncio.Event()  # the same, for a task that waits for it
         self._times = config.drain
         self.clock = SystemClock()
         self._dice = SystemDice()
@@ -110,11 +112,11 @@ class Daemon:
         self._notifier = Notifier(os.environ) if part is None else part.notifier
         self._memory = Memory(config)
         self._arrivals = Arrivals(self._memory.bodies, HttpLimits().body_bytes_max)
-        self._turns = Turns(self.clock.now_ns)  # of all that clients bring
+        self._turns = Turns(self.clock.now_ns)  # shared by everything that clients send
         self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
         self._reloads.loaded = loaded
         self._reload: Reload | None = None
-        self._is_reload_asked = False  # before the start was over
+        self._is_reload_asked = False  # before the start was done
         self.listeners: Listeners
         self._takeover: Turn
         before: Before | None = taken
@@ -139,13 +141,13 @@ class Daemon:
         self._libraries: Libraries
 
     def _end(self, failure: str | None) -> None:
-        """The daemon is to drain: another process listens; or else, because of this failure."""
+        """The daemon is to drain: another process listens now (None), or something failed."""
         if not self.ended.done():
             self.ended.set_result(failure)
 
     async def start(self, *, with_sandbox: bool) -> None:
-        """Binds everything and is ready. Raises ListenerError, LoadError, OSError; `close` is owed
-        anyway.
+        """Binds everything and returns when the daemon is ready. Raises ListenerError, LoadError,
+        OSError, ConfigError, SpoolError, TlsError; the caller calls `close` in any case.
         """
         config, clock, memory = self._config, self.clock, self._memory.all
         if self._part is None:
@@ -162,7 +164,8 @@ class Daemon:
         libraries = self._libraries = Libraries(
             self._loaded, partial(load_pages, config.listen), is_anonymous=is_anonymous
         )
-        libraries.look(needed_by_pages(config.listen))  # before there is anything to lose
+        # May end the start: before there is anything to lose.
+        libraries.look(needed_by_pages(config.listen))
         self._stack.push_async_callback(libraries.aclose)
         upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=is_anonymous)
         self._stack.push_async_callback(upstreams.aclose)
@@ -181,25 +184,26 @@ class Daemon:
         change.rooms += [hubs, self._observers, self._takeover]
         reader = self._observers.reader
         self._drain = Drain(self.listeners, streams, spool, self._takeover, reader, self._notifier)
-        if self._taken is None:  # else probes would hear of a daemon that is not ready
+        if self._taken is None:  # otherwise probes would find a daemon that is not ready
             await self._start_admin(hubs)
         door = Door(streams, clock)
         self._taps.watch(door)
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
-        # Who runs goes on, unless this one can send; and a worker that cannot is started again.
+        # A daemon that is taken over from goes on, unless this one can send. A worker that cannot
+        # send is started again.
         if self._taken is not None or self._part is not None:
             await libraries.load_all()
         await self._takeover.keep_order()
-        # Before the doors: what comes in goes behind what is there.
+        # Before the doors open: new records of a stream go behind the stored ones.
         await self._spool_opening.recover(streams, is_at_once=self._takeover.has_to_wait)
         self.takes_records = True
         calm_collector()
         lines_of = partial(lines_behind, door)
         doors = Doors(config, self.listeners, hubs, lines_of, handler_behind, self._guards())
         await doors.open()
-        libraries.load()  # which calls wait for; not before, or the doors would wait for it
+        libraries.load()  # calls wait for these; loading earlier would delay the doors
         if self._taken is not None:
             await self._start_admin(hubs)
         self._readiness.started()
@@ -207,7 +211,7 @@ class Daemon:
         self._is_ready = True
         self.ready.set()
         self._notifier.ready("takes records")
-        # A worker is ready for the supervisor alone, which says so for all.
+        # The supervisor says "ready", for all its workers.
         text = "ready" if self._part is None else "takes records"
         log.info(text, extra={"fields": {"version": __version__}})
         self._allow_reload(change)
@@ -215,7 +219,7 @@ class Daemon:
     def _handler_behind(
         self, door: Door, upstreams: Upstreams
     ) -> Callable[[Guard | None], HttpHandler]:
-        """What answers the requests of a listener."""
+        """Makes the handler of a listener's requests, behind the guard of that listener."""
         widest = widest_limits([each.service for each in self.streams.upstreams])
         others = Passthrough(
             door,
@@ -228,22 +232,26 @@ class Daemon:
         return partial(make_handler, kinesis, NdjsonDoor(door, later))
 
     def _loaded(self, problem: str | None) -> None:
-        """What could wait is there, or cannot be had: then nothing can be delivered."""
+        """The late libraries are loaded; or cannot be (`problem`): then nothing can be
+        delivered.
+        """
         if problem is not None:
             self._end(problem)
         elif self.takes_records:
             keep_loaded()
 
     def _trouble(self) -> str | None:
-        """What keeps records out: a disk that takes none, a listener that nobody can reach."""
+        """Why records cannot come in: a disk that takes none, or a listener that nobody can
+        reach.
+        """
         return self._spool_opening.trouble or self.listeners.trouble
 
-    # Who may come, and with which key
+    # Which clients may come, and with which keys
 
     def _open_principals(self) -> None:
         path = self._config.auth.principals_file
         if path:
-            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB of who asks nobody
+            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB, only if clients are asked
 
             self._principals = Principals(path, self.clock.wall_seconds)
 
@@ -275,10 +283,12 @@ class Daemon:
         self._certificates.start()
         return Handshakes(self._certificates.context, self.clock.now_ns)
 
-    # Who looks
+    # Observers
 
     def _observe(self, change: Change, upstreams: Upstreams) -> None:
-        """The heart beats, and what is to be looked at every second is looked at."""
+        """Starts the heartbeat, with all that is to be looked at every second, and the
+        observers.
+        """
         freed = FreedMemory(lambda: self._memory.all.bytes_taken)
         looks: list[Callable[[], object]] = [freed.look, change.look_for_left]
         if self._part is not None:
@@ -324,7 +334,7 @@ class Daemon:
     # Another configuration
 
     def reload(self) -> None:
-        """The configuration is read again: now, or when the start is over."""
+        """Reads the configuration again: now, or when the start is done."""
         if self._reload is None:
             self._is_reload_asked = True
         else:
@@ -339,7 +349,7 @@ class Daemon:
             self._reload.ask()
 
     def take_times(self, new: Config) -> None:
-        """How long the drain is to take, by the configuration that is in force now."""
+        """Takes the drain times of the configuration that is in force now."""
         self._times = new.drain
 
     # The end
@@ -351,7 +361,7 @@ class Daemon:
 
     @property
     def reader(self) -> SnapshotReader:
-        """Of all that may be told."""
+        """Reads snapshots of the whole daemon."""
         return self._observers.reader
 
     @property
@@ -360,7 +370,7 @@ class Daemon:
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is in memory or on disk, to be delivered now or by another configuration."""
+        """Whether no record is in memory, or on disk for this configuration or another one."""
         spool = self.spool
         is_stored = spool is not None and not (spool.waits_for is None and spool.is_empty)
         return not is_stored and self.streams.unsettled == 0
@@ -375,16 +385,18 @@ class Daemon:
         return self._spool_opening.spool
 
     async def drain(self) -> int:
-        """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        """Runs from the first SIGTERM to the last line. The exit code: 0 if no record was left
+        undelivered.
+        """
         times = self._times
         if self._reload is not None:
             await self._reload.aclose()
             times = self._reload.config.drain
-        is_broken = self._libraries.problem is not None  # who is promised something now loses it
+        is_broken = self._libraries.problem is not None  # whatever is promised now would be lost
         if is_broken or not self._is_ready or self._part is not None:  # or nobody was told to come
             times = replace(times, lame_duck_ms=0)
         self._spool_opening.stop_waiting()
-        self._libraries.load()  # for what came in by a door though another could not be opened
+        self._libraries.load()  # for records that came in although another door could not be opened
         self._readiness.told_to_stop()
         self._notifier.stopping("lame duck: clients are still served")
         log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
@@ -397,7 +409,7 @@ class Daemon:
         return 1 if left.undelivered else 0
 
     async def close(self) -> None:
-        """Ends whatever still runs, in the reverse order of its start."""
+        """Closes everything that still runs, in the reverse order of its start."""
         if self._reload is not None:
             await self._reload.aclose()
         self._takeover.close()

@@ -1,9 +1,9 @@
 """Opens the listeners that take records: HTTP and lines on each.
 
-About: which of them the configuration asks for, in which order, and what is done without. Knows
-what is served behind each; no socket.
-Invariant: a place that the operator named is listened on, or the start ends; where "auto" finds
-none, the start goes on if there is another door.
+About: which listeners the configuration asks for, in which order they open, and which may be
+missing. Knows what is served behind each; knows no socket.
+Invariant: if a place that the operator named cannot be listened on, the start fails; if "auto"
+finds no place, the start goes on, provided that there is another door.
 Where it sits: daemon.py -> here -> listeners.py.
 """
 
@@ -25,14 +25,16 @@ log = logging.getLogger("kdaemon")
 
 
 class Guards(NamedTuple):
-    """Who asks clients over TCP who they are, and who does through Unix sockets; None: nobody."""
+    """The guards that ask clients who they are: over TCP, and through Unix sockets. None: any
+    client is let in.
+    """
 
     tcp: Guard | None = None
     unix: Guard | None = None
 
 
 class Doors:
-    """Of one daemon."""
+    """Opens the listeners of one daemon."""
 
     def __init__(
         self,
@@ -43,9 +45,9 @@ class Doors:
         handler_behind: Callable[[Guard | None], HttpHandler],
         guards: Guards,
     ) -> None:
-        """`lines_of`: what is spoken by clients that do not begin as HTTP does: on the socket of a
-        stream, or on one of all streams (None). `handler_behind`: what answers the requests that a
-        guard lets in.
+        """`lines_of`: serves clients that do not begin as HTTP does, on the socket of one stream,
+        or on a socket of all streams (None). `handler_behind`: makes the handler of the requests
+        that a guard lets in.
         """
         self._config = config
         self._listeners = listeners
@@ -101,7 +103,7 @@ class Doors:
             make_directory(Path(path).parent, with_parents=not is_auto)
             await self._listen_unix(path)
         except ListenerError as error:
-            # A place that was not asked for by name, and cannot be used, is done without.
+            # A place that "auto" chose and that cannot be used is left out, if there is a door.
             is_wanted = not is_auto or not doors
             if is_wanted or isinstance(error, SocketInUseError):
                 raise

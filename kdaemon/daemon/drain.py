@@ -1,11 +1,11 @@
-"""The drain: from the first signal to stop, until what was taken is delivered, or the time is over.
+"""The drain: from the first signal to stop, until every taken record is delivered or time is over.
 
-Clients are served for a short lame-duck time, then listening ends, what is buffered is delivered up
-to a deadline, and clients that still wait are told that it is over. Sockets that systemd has bound,
-or that another process took over, are left at once instead, and who is connected has the lame-duck
-time to come anew.
-Invariant: the drain takes the sum of the two times of [drain] at most: the grace for last answers
-is a part of the deadline, the same part for all doors.
+Clients are served for a short lame-duck time. Then listening ends, buffered records are delivered
+up to a deadline, and clients that still wait are told that the daemon ends. Sockets that systemd
+bound, or that another process took over, are left at once instead: connected clients have the
+lame-duck time to connect again.
+Invariant: the drain takes at most the sum of the two times of [drain]: the grace for last answers
+is a part of the deadline, and the same part for all doors.
 Where it sits: daemon.py begins it; it moves listeners.py, streams/ and spool/ and reads a snapshot.
 """
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from kdaemon.daemon.part import Turn
     from kdaemon.spool.spool import Spool
 
-LOOK_S = 0.02  # how often it is looked whether all clients have left, and all is settled. Ours
-CLOSE_GRACE_S = 1.0  # for answers on their way out when everything else is done
+LOOK_S = 0.02  # between two looks whether all clients have left, or all is settled. Ours
+CLOSE_GRACE_S = 1.0  # for answers that are being sent when everything else is done
 
 
 class Drain:
-    """Of one daemon; once."""
+    """The drain of one daemon. It runs once."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Drain:
         self._notifier = notifier
 
     async def run(self, times: DrainConfig) -> Snapshot:
-        """What was delivered, and what was not: all of it at one moment."""
+        """Drains. Returns what was delivered and what was not, all read at one moment."""
         self._listeners.yield_kept()
         await self._lame_duck(times.lame_duck_ms / 1000)
         self._takeover.close()
@@ -63,25 +63,29 @@ class Drain:
         if self._spool is not None:
             self._spool.begin_drain()
         ends_s = asyncio.get_running_loop().time() + times.deadline_ms / 1000
-        grace_s = min(CLOSE_GRACE_S, times.deadline_ms / 1000 / 4)  # a part of the deadline
+        # A part of the deadline, not added to it.
+        grace_s = min(CLOSE_GRACE_S, times.deadline_ms / 1000 / 4)
         await self._settle_until(ends_s - grace_s)
         await asyncio.gather(*(door.aclose(grace_s) for door in doors))
-        # Once more, for requests that were half here and ended while the doors closed.
+        # Once more, for requests that had begun to arrive and were complete while doors closed.
         await self._settle_until(ends_s)
         if self._takeover.leaves_spool:
             await self._finish_calls(ends_s)
         telling.cancel()
-        return at_once(self._reader.read())  # the last line adds up
+        # In one step, so that the numbers of the last line add up.
+        return at_once(self._reader.read())
 
     async def _lame_duck(self, seconds: float) -> None:
-        """Ends early where new connections go elsewhere and the last one has gone."""
+        """Serves on for `seconds`; less, if new connections go elsewhere and no client is left."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + seconds
         while loop.time() < ends_s and self._listeners.has_clients:  # noqa: ASYNC110 - many counters
             await asyncio.sleep(min(LOOK_S, seconds))
 
     def _drained(self) -> Callable[[], tuple[str, bool]]:
-        """How many records are left, and whether some were delivered since the last time."""
+        """Makes the state for `tell_on`: how many records are left, and whether some were delivered
+        since the last call.
+        """
         before = at_once(self._reader.read(0)).delivered
 
         def state() -> tuple[str, bool]:
@@ -93,8 +97,8 @@ class Drain:
         return state
 
     async def _settle_until(self, deadline_s: float) -> None:
-        """Waits until all that was taken is settled; at the deadline (loop time) clients that wait
-        are told that it is over.
+        """Waits until all taken records are settled. At the deadline (loop time) clients that still
+        wait are told that the daemon ends.
         """
         try:
             async with asyncio.timeout_at(deadline_s):
@@ -103,8 +107,8 @@ class Drain:
             await self._streams.give_up()
 
     async def _settle(self) -> None:
-        """Until nothing is left; or, where another process waits for the spool, nothing but what
-        stands there: that one delivers it.
+        """Returns when nothing is left. If another process waits for the spool, stored records may
+        be left: that process delivers them.
         """
         spool = self._spool
         if spool is None or not self._takeover.leaves_spool:
@@ -114,7 +118,7 @@ class Drain:
             await asyncio.sleep(LOOK_S)
 
     async def _finish_calls(self, deadline_s: float) -> None:
-        """Whose records the next process would send again."""
+        """Waits for the calls in flight: the next process would send their records again."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline_s):
                 await self._streams.finish_calls()

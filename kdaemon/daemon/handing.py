@@ -1,13 +1,14 @@
 """Connections of listeners that several workers share: one process accepts, and hands them on.
 
-About: the supervisor's listeners, which give each connection to the worker that has the fewest;
-and a worker's, which bind nothing and serve what they are given.
-Why not one socket for all: where several processes wait on one socket, the one that is woken first
-has most connections, and they stay for hours. Why not a socket a worker (SO_REUSEPORT): the kernel
-chooses by a hash, so 8 connections fall 4 to 4 in 27 cases of 100 only, and those that wait at a
-worker that dies are reset; systemd passes one socket, and a Unix socket has no such thing.
-Invariants: no connection is given to a worker that is not ready while another one is; one that
-nobody can take waits, and with it all behind it in the kernel's queue.
+About: the supervisor's listeners, which give each connection to the worker that has the fewest, and
+a worker's listeners, which bind nothing and serve the connections that they are given.
+Why not one socket for all workers: where several processes wait on one socket, the process that is
+woken first gets most connections, and connections stay for hours. Why not a socket a worker
+(SO_REUSEPORT): the kernel chooses by a hash, so 8 connections fall 4 to 4 in only 27 cases of 100,
+and connections that wait at a worker that dies are reset; systemd passes only one socket, and a
+Unix socket has no SO_REUSEPORT.
+Invariants: no connection is given to a worker that is not ready while another worker is; if no
+worker can take a connection, it waits, and all later ones wait behind it in the kernel's queue.
 Where it sits: supervisor.py and worker.py -> here -> listeners.py, http/accepting.py.
 """
 
@@ -33,30 +34,30 @@ class Taker(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Clients should come to it; where no worker is, they are given to any."""
+        """Whether clients should come to this worker. If no worker is ready, any worker is used."""
         ...
 
     @property
     def load(self) -> int:
-        """Connections that it has, those included that are on their way to it."""
+        """Connections of this worker, with those that are on their way to it."""
         ...
 
     def hand(self, name: str, connection: socket.socket) -> bool: ...
 
 
 class Handing:
-    """Who gets the next connection. `takers`: those that can have one."""
+    """Chooses the worker for each connection. `takers`: those that can take one."""
 
     def __init__(self, takers: Callable[[], Sequence[Taker]]) -> None:
         self._takers = takers
         self._turn = 0
 
     def hand(self, name: str, connection: socket.socket) -> bool:
-        """False: nobody can have it now."""
+        """Hands the connection to the best worker that takes it. False: none takes it now."""
         return any(taker.hand(name, connection) for taker in self._in_order())
 
     def _in_order(self) -> Iterable[Taker]:
-        """The best first; of those that are equal, each is first in its turn."""
+        """The best worker first. Equal ones come first in turn."""
         takers = self._takers()
         self._turn += 1
         start = self._turn % max(1, len(takers))
@@ -65,7 +66,7 @@ class Handing:
 
 
 class SharedListeners(Listeners):
-    """The supervisor's. The admin pages are its own."""
+    """The supervisor's listeners. It serves the admin pages itself."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class SharedListeners(Listeners):
         handing: Handing,
         open_count: Callable[[], int],
     ) -> None:
-        """`open_count`: connections that workers have."""
+        """`open_count`: connections that all workers have."""
         super().__init__(listen, inherited)
         self._handing = handing
         self._open_count = open_count
@@ -93,7 +94,7 @@ class SharedListeners(Listeners):
 
 
 class HandedListeners(Listeners):
-    """A worker's: what comes to each is given to it by the supervisor."""
+    """A worker's listeners: the supervisor gives them their connections."""
 
     async def listen(
         self,
@@ -117,25 +118,27 @@ class HandedListeners(Listeners):
         self.counters[name] = server.counters
 
     def path_passed(self, name: str) -> str | None:
-        """Wherever it is: the supervisor has found a place, or none, and then none comes."""
+        """Any place: the supervisor has found one. If it found none, no connection comes."""
         return name
 
     def serve(self, name: str, connection: socket.socket) -> None:
-        """A connection of this listener."""
+        """Serves a connection of the listener `name`; closes it if that listener is not open."""
         server = self._servers.get(name)
-        if server is None:  # not open, or not any more
+        if server is None:  # not open yet, or not any more
             connection.close()
         else:
             server.serve_connection(connection)
 
     def count_lost(self, name: str) -> None:
-        """One that was closed, since this process has no file descriptor left for it."""
+        """Counts a connection that was closed: this process had no file descriptor left for it."""
         counters = self.counters.get(name)
         if counters is not None:
             counters.refused["descriptors"] += 1
 
     def leave(self) -> None:
-        """Who is connected is told with the next answer to connect anew: to another process."""
+        """Connected clients are told with their next answer to connect again, to another
+        process.
+        """
         for door in self.doors:
             door.hub.is_draining = True
 

@@ -1,9 +1,9 @@
 """The hubs of a daemon's listeners: what their connections may hold, and what they share.
 
-About: the limits of clients' connections, how many there may be of all listeners together, and
-which listener speaks TLS or asks who is there. Must not know what is served.
-Invariant: the listeners that take records share one number of places, one budget of bodies and one
-turn of the loop; the admin pages share none of these with them.
+About: the limits of client connections, how many all listeners together may have, and which
+listener speaks TLS or asks clients who they are. Must not know what is served.
+Invariant: the listeners that take records share one limit of connections, one budget of bodies and
+one turn of the loop; the admin pages share none of these with them.
 Where it sits: config -> here -> doors.py, observers.py.
 """
 
@@ -25,8 +25,8 @@ from kdaemon.system import raise_open_files_limit
 
 log = logging.getLogger("kdaemon")
 
-# Of the open files that the system allows, clients leave these to the rest: the spool, the log, the
-# admin pages; and for calls to the service as many as they may take, a quarter at most.
+# Of the open files that the system allows, clients leave this many to the spool, the log and the
+# admin pages. They also leave as many as calls to services may need, but at most a quarter of all.
 OPEN_FILES_RESERVE = 128
 UPSTREAM_FRACTION = 4
 
@@ -37,12 +37,13 @@ ADMIN_LIMITS = HttpLimits(
     head_timeout_s=5.0,
     idle_timeout_s=30.0,
     connections_max=64,
-    pipeline_max=2,  # a page may have megabytes: who asks without reading gets no pile of them
+    # A page may have megabytes: a client that asks and does not read gets at most two.
+    pipeline_max=2,
 )
 
 
 class Hubs:
-    """Makes them, and tells them of another configuration."""
+    """Makes the hubs of one daemon, and passes a new configuration on to them."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Hubs:
         tls: Handshakes | None,
         now_ns: Callable[[], int],
     ) -> None:
-        """`tls`: where the configuration names a certificate. `now_ns`: of the monotonic clock."""
+        """`tls`: None: the configuration names no certificate. `now_ns`: the monotonic clock."""
         listen = config.listen
         self.has_admin_tls = tls is not None and listen.admin_tls
         self._listen = listen
@@ -62,10 +63,11 @@ class Hubs:
         self._now_ns = now_ns
         self._places = Places(connections_max(config, raise_open_files_limit()))
         self._limits = limits_of(listen)
-        self._gated: list[tuple[str, HttpHub]] = []  # of TCP, and where they listen
+        # The hubs of TCP listeners, each with the host that it listens on.
+        self._gated: list[tuple[str, HttpHub]] = []
 
     def take_config(self, new: Config) -> None:
-        """What of [listen] is live."""
+        """Takes the live settings of [listen]."""
         self._listen = new.listen
         self._limits = limits_of(new.listen)
         self._places.connections_max = connections_max(new, raise_open_files_limit())
@@ -75,7 +77,7 @@ class Hubs:
             hub.gate = gate_of(host, new.listen.hosts)
 
     def tcp(self, address: Address, guard: Guard | None) -> HttpHub:
-        """`guard`: asks clients who they are."""
+        """The hub of an HTTP listener. `guard`: asks clients who they are; None: any may come."""
         gate = gate_of(address.host, self._listen.hosts)
         hub = self._of_door(guard, gate=gate, tls=self._tls)
         self._gated.append((address.host, hub))
@@ -100,7 +102,7 @@ class Hubs:
 
 
 def limits_of(listen: ListenConfig) -> HttpLimits:
-    """Of clients' connections."""
+    """The limits of client connections."""
     return HttpLimits(
         head_timeout_s=listen.head_timeout_ms / 1000,
         body_timeout_s=listen.body_timeout_ms / 1000,
@@ -110,8 +112,8 @@ def limits_of(listen: ListenConfig) -> HttpLimits:
 
 
 def connections_max(config: Config, open_files_max: int) -> int:
-    """Clients of all listeners that take records, together: as configured, or as many as leave
-    open files to everything else.
+    """How many clients all listeners that take records may have together: as configured, or fewer,
+    so that open files are left for everything else.
     """
     upstream = min(upstream_connections_max(config), open_files_max // UPSTREAM_FRACTION)
     allowed = max(1, open_files_max - OPEN_FILES_RESERVE - upstream)

@@ -1,9 +1,9 @@
 """The listening sockets of a daemon: bound here or passed to it, served, and given up.
 
-About: which sockets there are, by the names of their listeners, which of them take records, and
-whose they are when this process ends. Knows sockets and servers; must not know what is served.
-Invariants: a socket that was passed is served as it is, never bound again; the file of one that
-systemd has bound is systemd's.
+About: which sockets there are, by the names of their listeners; which of them take records; and
+which process has them when this one ends. Knows sockets and servers; must not know what is served.
+Invariants: a socket that was passed is served as it is, and never bound again; the file of a Unix
+socket that systemd has bound is systemd's.
 Where it sits: doors.py and observers.py listen here; takeover.py passes the sockets on; drain.py
 closes them.
 """
@@ -32,16 +32,16 @@ log = logging.getLogger("kdaemon")
 
 
 class Listeners:
-    """Of one daemon."""
+    """The listeners of one daemon."""
 
     def __init__(self, listen: ListenConfig, inherited: "Inherited | None" = None) -> None:
         """`inherited`: sockets that are bound already."""
         self._listen = listen
         self._inherited = inherited
         self._servers: dict[str, HttpServer] = {}  # by the names of their listeners
-        self._kept: set[str] = set()  # of them, those whose sockets outlive this process
+        self._kept: set[str] = set()  # names of the listeners whose sockets outlive this process
         self.names_taken = frozenset(() if inherited is None else inherited.socks)
-        self.doors: list[HttpServer] = []  # where records come in
+        self.doors: list[HttpServer] = []  # the servers that take records
         self.counters: dict[str, HttpCounters] = {}
 
     async def listen(
@@ -52,8 +52,8 @@ class Listeners:
         hub: HttpHub,
         lines: Lines | None = None,
     ) -> HttpServer:
-        """On a TCP address: the sockets that are bound already, and new ones for what they leave
-        out.
+        """Listens on a TCP address: on its sockets that are bound already, and on new ones for the
+        addresses that these leave out.
         """
         try:
             socks = self.inherit(name)
@@ -72,9 +72,7 @@ class Listeners:
     async def listen_unix(
         self, name: str, path: str, handler: HttpHandler, hub: HttpHub, lines: Lines
     ) -> None:
-        """On a Unix socket, where records come in. The file of one that systemd has bound is
-        systemd's.
-        """
+        """Listens on a Unix socket that takes records. A file that systemd made stays systemd's."""
         file: SocketFile | None = None
         socks = self.inherit(name)
         if name not in self._kept:
@@ -88,12 +86,12 @@ class Listeners:
         log_listening(name, path)
 
     def _taker(self, _name: str) -> Callable[[socket.socket], bool] | None:
-        """Who takes the connections of a listener; None: they are served here."""
+        """Hands the connections of a listener to another process; None: they are served here."""
         return None
 
     def bind_ahead(self, wanted: Iterable[Wanted]) -> None:
-        """What the daemon before has not is bound before that one is told to end: a place that
-        cannot be had leaves it alone. Raises ListenerError.
+        """Binds, before the daemon before this one is told to end, the sockets that it does not
+        have. If a place cannot be bound, that daemon is left alone. Raises ListenerError.
         """
         assert self._inherited is not None, "there are sockets, or nobody was asked"
         bound = self._inherited.socks
@@ -109,21 +107,22 @@ class Listeners:
                 bound[each.name] = [SocketFile(each.at, self._listen.unix_mode_bits).bind()]
 
     def inherit(self, name: str) -> list[socket.socket]:
-        """The sockets of this listener that are bound already; the caller owns them now."""
+        """The sockets of this listener that are bound already. The caller owns them from now on."""
         if self._inherited is None:
             return []
         socks = self._inherited.take(name)
-        if socks and self.is_of_systemd and name != "admin":  # whose probes go on
+        # The admin pages answer probes to the end.
+        if socks and self.is_of_systemd and name != "admin":
             self._kept.add(name)
         return socks
 
     @property
     def is_of_systemd(self) -> bool:
-        """Who is to keep its sockets when this process ends."""
+        """Whether systemd bound the sockets: it keeps them when this process ends."""
         return self._inherited is not None and self._inherited.is_systemd
 
     def path_passed(self, name: str) -> str | None:
-        """Where the Unix socket of this listener is, if systemd has bound one."""
+        """The path of this listener's Unix socket, if systemd has bound one."""
         if not self.is_of_systemd or name not in self.names_taken:
             return None
         assert self._inherited is not None
@@ -132,38 +131,40 @@ class Listeners:
 
     def offer(self) -> "list[Passed]":
         """All sockets, for the process that takes over."""
-        from kdaemon.http.passed import Passed  # noqa: PLC0415 - it was, by who asks
+        from kdaemon.http.passed import Passed  # noqa: PLC0415 - the caller has loaded it
 
         return [Passed(name, sock) for name, each in self._servers.items() for sock in each.socks]
 
     def own_files(self) -> None:
-        """The files of Unix sockets are this process's from now on: it removes them at its end."""
+        """From now on this process owns the files of its Unix sockets: it removes them at
+        its end.
+        """
         for server in self._servers.values():
             server.own_file()
 
     def keep(self, names: Iterable[str]) -> None:
-        """Another process accepts on the sockets of these names: they outlive this process."""
+        """Another process accepts on the sockets of these names, so they outlive this process."""
         self._kept |= names & self._servers.keys()
 
     @property
     def leaves_kept(self) -> bool:
-        """Another process accepts, or will, where this one did."""
+        """Whether another process accepts on some of the sockets, or will."""
         return bool(self._kept)
 
     def yield_kept(self) -> None:
-        """Accepts no more on the sockets that outlive this process."""
+        """Accepts no more connections on the sockets that outlive this process."""
         for name in self._kept:
             self._servers[name].yield_listener()
 
     @property
     def has_clients(self) -> bool:
-        """Somebody is connected, or may come still: to no other process."""
+        """Whether a client is connected, or may still come to this process and no other."""
         has_own = any(name not in self._kept for name in self._servers if name != "admin")
         return has_own or any(door.counters.open for door in self.doors)
 
     @property
     def trouble(self) -> str | None:
-        """Why a door can be reached by nobody, for people; None: all can."""
+        """Why no client can reach a door, as a text for people; None: all doors can be reached."""
         return next((door.trouble for door in self.doors if door.trouble is not None), None)
 
 
@@ -173,7 +174,9 @@ def cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
 
 
 def make_directory(directory: Path, *, with_parents: bool, key: str = "listen.unix") -> None:
-    """`with_parents`: where the operator named the place; one that we choose is ours alone."""
+    """Makes the directory of a Unix socket. `with_parents`: the operator named the place. A place
+    that we chose gets no parents. Raises ListenerError.
+    """
     try:
         directory.mkdir(mode=0o755, parents=with_parents, exist_ok=True)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""One worker, as the supervisor has it: its process, which may end and be started again.
+"""One worker, as the supervisor sees it: a process that may end and be started again.
 
-About: what state it is in, what it is told and asked, how busy it is. Knows the process and both
-channels; must not know other workers, nor what a drain or a reload is.
-Invariants: a state is left by the table alone; a worker that ended and was not told to is started
-again, after what restarts.py says, unless the supervisor ends.
+About: the worker's state, the orders and questions to it, and how busy it is. Knows the process and
+both channels; must not know other workers, nor what a drain or a reload is.
+Invariants: the state changes by the table alone; a worker that ended without an order is started
+again, after the wait that restarts.py gives, unless the supervisor ends.
 Where it sits: crew.py -> here -> spawning.py, channel.py, questions.py.
 """
 
@@ -28,24 +28,26 @@ from kdaemon.system import SystemClock, start_of
 log = logging.getLogger("kdaemon")
 
 STILL_LOOKS_MAX = 30
-"""Looks, one a second, at which a worker's loop had not turned since the one before: then it is
-ended, as the watchdog of our systemd unit does after 30 s. Looks and not a clock: a machine that
-stood still as a whole ends nobody. Ours, 2026-11-28."""
+"""Looks, one a second, that find no turn of the worker's loop since the look before. At one more,
+the worker's process is ended, as the watchdog of our systemd unit ends a daemon after 30 s. Looks
+are counted and no clock is read: so a machine that stood still as a whole ends no worker. Ours,
+2026-11-28."""
 
 LATE_LOOKS_MAX = 2
-"""More of them, and clients should not come: they would wait for its end. Two, since its beats and
-our looks are not in step, and a loop that is late now and then is busy. Ours, 2026-11-29."""
+"""The same looks. At one more, clients should not come to the worker: they would wait until it is
+ended. Two, because the worker's beats and our looks are not in step, and a loop that is late now
+and then is only busy. Ours, 2026-11-29."""
 
 _SIGNALS = {each.value: each.name for each in signal.Signals}  # without most real-time signals
 
 
 class State(Enum):
-    STARTING = "starting"  # its process runs, and takes nothing yet
-    ABLE = "waiting for its turn"  # the same; it could, and waits for the daemon before
+    STARTING = "starting"  # its process runs, and takes no records yet
+    ABLE = "waiting for its turn"  # its process could take records, and waits for the daemon before
     SERVING = "serving"
     LEAVING = "leaving"  # it was told to end
-    WAITING = "waiting"  # it ended, and is started again in a while
-    GONE = "gone"  # it ended, for good
+    WAITING = "waiting"  # it ended, and will be started again
+    GONE = "gone"  # it ended, and is not started again
 
 
 class Move(Enum):
@@ -66,7 +68,7 @@ _NEXT: dict[tuple[State, Move], State] = {
     (State.ABLE, Move.ENDED): State.WAITING,
     (State.SERVING, Move.TOLD): State.LEAVING,
     (State.SERVING, Move.ENDED): State.WAITING,
-    (State.LEAVING, Move.ABLE): State.LEAVING,  # it was on its way
+    (State.LEAVING, Move.ABLE): State.LEAVING,  # the word was on its way when the order was sent
     (State.LEAVING, Move.READY): State.LEAVING,  # the same
     (State.LEAVING, Move.TOLD): State.LEAVING,
     (State.LEAVING, Move.ENDED): State.GONE,
@@ -77,8 +79,8 @@ _NEXT: dict[tuple[State, Move], State] = {
 
 
 class Member:
-    """As `handing.Taker`. `on_change`: is told of each move. `told_status`: what it says of a long
-    start or of its drain.
+    """One worker. As `handing.Taker`. `on_change` is told of each move. `status`: what the worker
+    last said of a long start or of its drain.
     """
 
     def __init__(
@@ -96,16 +98,19 @@ class Member:
         self.restarts = Restarts()
         self._why_told: str | None = "starting"
         self.status = ""
-        self.extend_s = 0.0  # it asked the service manager for so much more time
-        self.totals: dict[str, int] = {}  # at its end
+        # How much more time the worker asked the service manager for, in seconds.
+        self.extend_s = 0.0
+        # What it delivered and what it left, as it told at its end.
+        self.totals: dict[str, int] = {}
         self.exit_code = 0
-        self.sources: Sources | None = None  # of the configuration that its process began with
+        self.sources: Sources | None = None  # of the configuration that its process has
         self.pid = 0
-        self.start: int | None = None  # with the pid, which process that is
+        # When the process began: with the pid, this names the process.
+        self.start: int | None = None
         self.began_ns = 0
-        self.handed = 0  # connections, to the process of now
+        self.handed = 0  # connections, to the present process
         self.handed_ever = 0
-        self._is_renewed = False  # it is to end, and to be started again
+        self._is_renewed = False  # it ends in order to be started again
         self._board = board
         self._assign = assign
         self._on_change = on_change
@@ -120,7 +125,7 @@ class Member:
     # Its process
 
     def begin(self) -> None:
-        """Starts it. OSError: no process can be had now."""
+        """Starts the process. Raises OSError: the system gives no process now."""
         assignment = self._assign(self)
         self._board.clear(self.slot)
         with ExitStack() as theirs:
@@ -150,7 +155,7 @@ class Member:
     def _ended(self, exit_code: int) -> None:
         self.exit_code = exit_code
         assert self._channel is not None, "it was started"
-        self._channel.drain()  # its last words
+        self._channel.drain()  # reads what the process told last
         self._leave_process()
         self._why_told = "starting again"
         self._move(Move.ENDED)
@@ -203,7 +208,7 @@ class Member:
             self._channel.tell(fields)
 
     def leave(self, *, leaves_spool: bool) -> None:
-        """It is to drain, and to end. `leaves_spool`: another process is to have its spool."""
+        """Tells the worker to drain and to end. `leaves_spool`: another process gets its spool."""
         if self._again is not None:
             self._again.cancel()
         self.tell({"drain": leaves_spool})
@@ -211,14 +216,14 @@ class Member:
             self._move(Move.TOLD)
 
     def renew(self) -> None:
-        """It drains and ends, and is started again: with the configuration that is in force."""
+        """Makes the worker drain and end, and starts it again with the configuration in force."""
         text = "worker %d is started again, with the configuration that is in force"
         log.warning(text, self.number, extra={"is_always_shown": True})
         self._is_renewed = True
         self.tell({"drain": False})
 
     async def ask(self, name: str, *given: Any, timeout_s: float) -> list[Any]:
-        """Raises NoAnswerError."""
+        """The parts of the answer. Raises NoAnswerError."""
         if self._asker is None or self._starting is None:
             raise NoAnswerError("it does not run")
         await asyncio.wait({self._starting})
@@ -276,7 +281,7 @@ class Member:
 
     @property
     def why_not_ready(self) -> str | None:
-        """Why clients should not come to it."""
+        """Why clients should not come to this worker; None: they may."""
         return (
             f"its loop stood still for {self._still_looks} s" if self._is_late else self._why_told
         )
@@ -288,7 +293,7 @@ class Member:
         return self._still_looks > LATE_LOOKS_MAX
 
     def look(self) -> None:
-        """Once a second."""
+        """Is called once a second: ends the process if its loop stood still for too long."""
         beats = self._board.read(self.slot, Field.BEATS)
         is_still = self._process is not None and beats == self._beats and beats > 0
         self._still_looks = self._still_looks + 1 if is_still else 0
@@ -300,7 +305,7 @@ class Member:
 
 
 def how_ended(exit_code: int) -> str:
-    """For people. Below 0: by which signal."""
+    """How a process ended, for people. `exit_code` below 0: minus the number of a signal."""
     if exit_code >= 0:
         return f"exit code {exit_code}"
     return f"signal {_SIGNALS.get(-exit_code, -exit_code)}"

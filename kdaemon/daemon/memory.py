@@ -1,7 +1,7 @@
-"""How much memory the records of clients may hold: said at the start, and changed by a reload.
+"""How much memory the records of clients may hold: logged at the start, and changed by a reload.
 
-Invariant: what is still arriving may hold a part of all memory, and the largest body fits in any
-case. Where it sits: config -> here -> the budgets that http/ and the engines take from.
+Invariant: request bodies that still arrive may hold a part of all memory, and the largest body fits
+in any case. Where it sits: config -> here -> the budgets that http/ and the engines take from.
 """
 
 import logging
@@ -17,7 +17,7 @@ BODIES_FRACTION = 4  # request bodies still arriving may hold this part of memor
 
 
 class Memory:
-    """`all`: of records, wherever they are. `bodies`: the part of it that may be arriving."""
+    """`all`: for records, wherever they are. `bodies`: the part of `all` for arriving bodies."""
 
     def __init__(self, config: Config) -> None:
         self.all = ByteBudget(config.memory_bytes_max)
@@ -29,8 +29,9 @@ class Memory:
 
 
 def tell_memory(bytes_max: int, limit_bytes: int | None, beside_bytes: int) -> None:
-    """`limit_bytes`: what the container may have; None: there is no limit. `beside_bytes`: what all
-    processes take beside the records of clients.
+    """Logs the limit, and warns if the container has too little memory for it. `limit_bytes`: of
+    the container; None: there is no limit. `beside_bytes`: what all processes take beside the
+    records of clients.
     """
     fields = {"memory_bytes_max": bytes_max}
     if limit_bytes is not None:

@@ -1,8 +1,8 @@
-"""Who looks at a daemon: the hot-shard watch, the lines for CloudWatch, the admin pages.
+"""The observers of a daemon: the hot-shard watch, the lines for CloudWatch, the admin pages.
 
-About: building them over one reader of snapshots, and ending them. Must not know the rooms that are
-looked at, which `Sources` names.
-Invariant: all of them read what `observe/snapshot.py` reads, and nothing else.
+About: building the observers over one reader of snapshots, and ending them. Must not know the rooms
+that are observed: `Sources` names those.
+Invariant: all observers read what `observe/snapshot.py` reads, and nothing else.
 Where it sits: daemon.py -> here -> observe/.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Observers:
-    """Of one daemon."""
+    """The observers of one daemon."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Observers:
         stack: AsyncExitStack,
         worker: int | None,
     ) -> None:
-        """`stack`: ends them. `worker`: which of several this is."""
+        """`stack`: ends the observers. `worker`: the number of this worker; None: a lone daemon."""
         self._worker = worker
         self._config = config
         self._clock = clock
@@ -53,13 +53,13 @@ class Observers:
         self.reader = SnapshotReader(sources, clock)
 
     def hot_look(self) -> Callable[[], object]:
-        """What looks for hot shards, at each beat."""
+        """Makes the watch for hot shards; the caller calls its result at each beat."""
         shows_keys = self._config.observe.show_keys
         self._hot = HotWatch(self.reader, self._clock, shows_keys=shows_keys)
         return self._hot.look
 
     def take_config(self, new: Config) -> None:
-        """What is shown, and to whom."""
+        """Takes the settings of what is shown, and to whom."""
         self._config = new
         if self._hot is not None:
             self._hot.shows_keys = new.observe.show_keys
@@ -71,11 +71,11 @@ class Observers:
             self._taps.allow(is_on=new.listen.admin_tap)
 
     def start_emf(self) -> None:
-        """Lines for CloudWatch, where the configuration asks for them."""
+        """Writes lines for CloudWatch, if the configuration asks for them."""
         namespace, log_queue = self._config.metrics.emf_namespace, self._sources.log_queue
         if not namespace or log_queue is None:
             return
-        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory of those without one
+        from kdaemon.observe.emf import Emf  # noqa: PLC0415 - memory, only where it is used
         from kdaemon.observe.emf_log import EmfLog  # noqa: PLC0415 - the same
 
         emf = Emf(namespace, os.uname().nodename, self._worker)
@@ -86,7 +86,7 @@ class Observers:
     async def start_admin(
         self, listeners: Listeners, hubs: Hubs, reloads: Reloads, taps: Taps
     ) -> None:
-        """Metrics, probes and status. Raises ListenerError."""
+        """Listens for requests for metrics, probes and status. Raises ListenerError."""
         address = self._config.listen.admin_address
         if address is None:
             return
@@ -115,14 +115,14 @@ class Observers:
         return self._admin
 
     async def last(self, left: Snapshot) -> None:
-        """What is told at the end."""
+        """Writes the last lines for CloudWatch."""
         if self._emf_log is not None:
             await self._emf_log.last(left)
 
 
 class _LateAdmin:
-    """The admin pages, made for the first who asks: a start is a tenth shorter without what they
-    need, which is loaded by then, unless somebody asks while the doors open.
+    """Makes the admin pages at the first request. A start is a tenth shorter without loading what
+    they need. That is loaded by the time of a request, unless it comes while the doors open.
     """
 
     def __init__(self, make: "Callable[[], Admin]") -> None:
@@ -145,6 +145,6 @@ def needed_by_pages(listen: ListenConfig) -> tuple[str, ...]:
 
 
 def load_pages(listen: ListenConfig) -> None:
-    """Loads what the admin pages need, if there are some; in any thread."""
+    """Loads what the admin pages need, if there are admin pages. May run in any thread."""
     if listen.admin_address is not None:
         import kdaemon.observe.admin  # noqa: F401, PLC0415 - prometheus_client, and tables of fields

@@ -1,10 +1,11 @@
-"""The admin pages of a supervisor: what its workers tell, as one daemon.
+"""The admin pages of a supervisor: they show its workers as one daemon.
 
-About: asking the workers before a page is made, and one listener for all. The pages are those of a
-lone daemon (observe/admin.py), made of one snapshot that is merged from theirs (observe/merged.py);
-in `/metrics` each worker has its own series. Probes are answered at once, by what is known.
-Invariant: a page tells of no time before it was asked for; a worker that does not answer is left
-out, and is told of as one that does not serve.
+About: asking the workers before a page is made, and one listener for all workers. The pages are
+those of a lone daemon (observe/admin.py), made from one snapshot that observe/merged.py merges from
+the workers' snapshots. In `/metrics` each worker has its own series. Probes are answered at once,
+from what is known.
+Invariant: a page shows no state from before its request; a worker that does not answer is left out,
+and is shown as a worker that does not serve.
 Where it sits: supervisor.py -> here -> crew.py, observe/.
 """
 
@@ -50,12 +51,12 @@ from kdaemon.system import SystemClock
 log = logging.getLogger("kdaemon")
 
 PAGE_TIMEOUT_S = 3.0
-"""For a worker's answer: a scraper waits 10 s by default, and is to hear of the others. Ours,
-2026-11-28."""
+"""For one worker's answer: a scraper waits 10 s by default, and should still get the answers of the
+other workers. Ours, 2026-11-28."""
 
 
 class _NoStreams:
-    """A supervisor has none. As `snapshot.Observed`."""
+    """The streams of a supervisor: none. As `snapshot.Observed`."""
 
     def __init__(self, loop_lag: Histogram) -> None:
         self.memory = ByteBudget(0)
@@ -68,7 +69,7 @@ class _NoStreams:
 
 
 class _Gathered:
-    """What the workers told last, for pages of one kind. As `snapshot.Reader`."""
+    """The last answers of the workers, for pages of one kind. As `snapshot.Reader`."""
 
     def __init__(self, own: SnapshotReader, workers: Callable[[], Sequence[Member]]) -> None:
         self._own = own
@@ -76,7 +77,7 @@ class _Gathered:
         self.parts: list[tuple[Member, Snapshot]] = []
 
     def read(self, _shards_max: int | None = HOT_SHARDS_MAX, _calm_max: int = 0) -> Steps[Snapshot]:
-        """So many shards as were asked for."""
+        """Merges the last answers: they have as many shards as the workers were asked for."""
         own = yield from self._own.read()
         told = dict(self.parts)
         workers = tuple(_worker(each, told.get(each)) for each in self._workers())
@@ -118,7 +119,7 @@ def _worker(member: Member, told: Snapshot | None) -> WorkerSnapshot:
 
 
 class Pages:
-    """Of one supervisor."""
+    """The admin pages of one supervisor."""
 
     def __init__(
         self,
@@ -169,7 +170,7 @@ class Pages:
         )
 
     async def open(self, hubs: Hubs) -> None:
-        """Raises ListenerError."""
+        """Listens for requests, if the configuration has admin pages. Raises ListenerError."""
         address = self._config.listen.admin_address
         if address is not None:
             hub = hubs.admin(address)
@@ -181,7 +182,7 @@ class Pages:
             asking.cancel()
 
     def take_config(self, new: Config) -> None:
-        """What is shown, and to whom."""
+        """Takes the settings of what is shown, and to whom."""
         self._config = new
         self._metrics.per_shard = new.metrics.per_shard
         self._admin.show_keys(is_on=new.observe.show_keys)
@@ -206,7 +207,9 @@ class Pages:
         calm_max: int,
         then: Callable[[], object],
     ) -> asyncio.Task[None]:
-        """Asks the workers, and goes on when all have answered that do."""
+        """Asks the workers, and calls `then` when each has answered or has not within the
+        timeout.
+        """
 
         async def ask() -> None:
             answers = await self._crew.ask(
@@ -228,8 +231,8 @@ class Pages:
 
 
 class _ByPage:
-    """The status page and the live page ask for different shards. As `snapshot.Reader`: events ask
-    for calm ones, too.
+    """Reads for the status page or for the live page, which ask for different shards: only live
+    events ask for calm ones, too. As `snapshot.Reader`.
     """
 
     def __init__(self, status: _Gathered, events: _Gathered) -> None:
@@ -245,7 +248,7 @@ class _ByPage:
 
 
 def _whole(parts: list[Any]) -> Snapshot:
-    """The first part is all but the streams."""
+    """Puts a snapshot together: the first part is everything but the streams."""
     head: Snapshot = parts[0]
     streams: list[StreamSnapshot] = parts[1:]
     return msgspec.structs.replace(head, streams=tuple(streams), reloads=None)

@@ -1,7 +1,7 @@
-"""What a daemon that is one of several workers has in the place of what a lone one has.
+"""What one of several workers has instead of the parts of a lone daemon.
 
-About: its listeners, whose turn it is to listen, the service manager, and who had its spool before.
-Between each of these and the machine stands the supervisor.
+About: the worker's listeners, its turn to listen, its service manager, and the process that had its
+spool before. The supervisor stands between each of these and the machine.
 Invariant: a worker binds nothing, passes nothing on and tells the service manager nothing by
 itself.
 Where it sits: worker.py makes it; daemon.py takes it.
@@ -19,22 +19,22 @@ from kdaemon.observe.notify import Notifier
 
 
 class Before(Protocol):
-    """Who may hold the spool still."""
+    """The daemon before, which may still hold the spool."""
 
     @property
     def pid(self) -> int: ...
 
     def has_spool(self, directory: str) -> bool:
-        """Whether that one has, or waits for, this one."""
+        """Whether that daemon has, or waits for, the spool at `directory`."""
         ...
 
     async def released(self) -> None:
-        """Until that one has closed it, or is gone."""
+        """Returns when that daemon has closed its spool, or is gone."""
         ...
 
 
 class Turn(Protocol):
-    """Whose turn it is to listen, as `Takeover` has it."""
+    """Whose turn it is to listen. As `Takeover` has it."""
 
     @property
     def has_to_wait(self) -> bool: ...
@@ -55,8 +55,9 @@ class Turn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`before`: None: nobody. `look`: at each beat of the loop. `sandboxed`: the configuration that
-    leads to the supervisor's embedded services, if there are some.
+    """`before`: None: there was no daemon before. `look`: is called at each beat of the loop.
+    `sandboxed`: the configuration that leads to the supervisor's embedded services; None: there are
+    none.
     """
 
     number: int
@@ -70,8 +71,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """What a worker has to know of the daemon that the supervisor takes over from. `has_spool`: it
-    has, or waits for, the directory above the workers' spools. `has_to_wait`: as `Turn`'s.
+    """The daemon that the supervisor takes over from, as a worker has to know it. `has_spool`: that
+    daemon has, or waits for, the directory above the workers' spools. `has_to_wait`: as `Turn`'s.
     """
 
     pid: int
@@ -80,7 +81,9 @@ class Former:
 
 
 class BeforeUs:
-    """The daemon before the supervisor, which says when that one let go of the spool."""
+    """The daemon before the supervisor. The supervisor says when that daemon let go of the
+    spool.
+    """
 
     def __init__(self, former: Former) -> None:
         self.pid = former.pid
@@ -88,7 +91,7 @@ class BeforeUs:
         self._is_released = asyncio.Event()
 
     def has_spool(self, _directory: str) -> bool:
-        """The supervisor has looked at the one above."""
+        """The supervisor has looked at the directory above the workers' spools."""
         return self._has_spool
 
     def let_go(self) -> None:
@@ -99,13 +102,14 @@ class BeforeUs:
 
 
 class WorkersTurn:
-    """The supervisor's turn is that of its workers. `leaves_spool`: it has told so."""
+    """A worker's turn is its supervisor's. `leaves_spool`: the supervisor has told so."""
 
     def __init__(
         self, tell_able: Callable[[], object], *, has_to_wait: bool, is_held: bool
     ) -> None:
-        """`tell_able`: this worker could take records. `is_held`: not before `go_on`, which comes
-        when the daemon before has ended, or may go on to end while this one serves.
+        """`tell_able`: tells the supervisor that this worker could take records. `is_held`: it
+        takes none before `go_on`. That comes when the daemon before has ended, or may end while
+        this worker serves.
         """
         self._tell_able = tell_able
         self._may_go_on = asyncio.Event()
@@ -135,7 +139,7 @@ class WorkersTurn:
 
 
 class ToSupervisor(Notifier):
-    """What is for the service manager goes to the supervisor, which speaks for all."""
+    """Sends messages for the service manager to the supervisor, which speaks for all workers."""
 
     __slots__ = ("_channel",)
 
@@ -153,7 +157,7 @@ class ToSupervisor(Notifier):
 
 
 def in_words(reasons: Sequence[tuple[int, str]]) -> str:
-    """What workers say, by number: once where all say the same."""
+    """The reasons that workers give, each with its number; one text if all give the same."""
     texts = list(dict.fromkeys(text for _, text in reasons))
     if len(texts) == 1:
         return texts[0]

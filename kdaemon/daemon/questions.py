@@ -1,11 +1,11 @@
-"""What a supervisor asks a worker, and is answered: how it stands, a look at records, a reload.
+"""Questions of a supervisor to a worker, and the answers: a snapshot, a tap of records, a reload.
 
-Each question and each answer is a pickled value behind its length: both ends are of one program,
-one version and one user, over a pair of sockets that nobody else has. A large answer is sent in
+Each question and each answer is a pickled value after its length: both ends run one program, of one
+version, as one user, over a pair of sockets that no other process has. A large answer is sent in
 parts, each made in one step of the worker's loop.
 Knows questions by their names; must not know what they are about.
-Invariants: an answer goes to the question that it is of, however late; who is gone, or does not
-answer, fails the question, and that one alone.
+Invariants: an answer goes to its own question, however late it comes; a worker that is gone or does
+not answer fails that one question, and no other.
 Where it sits: crew.py asks, worker.py answers.
 """
 
@@ -22,7 +22,8 @@ from typing import Any
 
 from kdaemon.base.steps import Steps
 
-ANSWER_TIMEOUT_S = 10.0  # as `STILL_NS_MAX` of heartbeat.py has it of a loop; ours, 2026-11-28
+# As long as `STILL_NS_MAX` of heartbeat.py lets a loop stand still; ours, 2026-11-28.
+ANSWER_TIMEOUT_S = 10.0
 _LENGTH = struct.Struct("!I")
 
 log = logging.getLogger("kdaemon")
@@ -31,14 +32,14 @@ Answer = Callable[..., AsyncIterator[Any]]
 
 
 class NoAnswerError(Exception):
-    """The worker is gone, or does not answer, or broke over the question."""
+    """The worker is gone, or does not answer, or failed to make the answer."""
 
 
 class Asker:
     """The supervisor's end."""
 
     def __init__(self, sock: socket.socket, first: bytes) -> None:
-        """`first`: what the worker is told before it is asked anything; see `read_first`."""
+        """`first`: what the worker is told before the first question; see `read_first`."""
         self._sock = sock
         self._first = first
         self._numbers = count(1)
@@ -84,7 +85,7 @@ class Asker:
                 number, kind, value = await _read(reader)
                 waiting = self._waiting.get(number)
                 if waiting is None or waiting.done():
-                    continue  # nobody waits for it any more
+                    continue  # its question has timed out
                 if kind == "part":
                     self._parts[number].append(value)
                 elif kind == "end":
@@ -101,7 +102,9 @@ class Asker:
 
 
 def read_first(sock: socket.socket) -> bytes:
-    """What the supervisor tells before it asks anything; waits for it. EOFError: it is gone."""
+    """Waits for what the supervisor tells before its first question. EOFError: the supervisor is
+    gone.
+    """
     sock.setblocking(True)
     (length,) = _LENGTH.unpack(_read_exactly(sock, _LENGTH.size))
     first = _read_exactly(sock, length)
@@ -120,8 +123,8 @@ def _read_exactly(sock: socket.socket, length: int) -> bytes:
 
 
 async def answer_all(sock: socket.socket, answers: Mapping[str, Answer]) -> None:
-    """The worker's end: answers until the supervisor is gone. Each question by itself: one that
-    takes its time, or that nobody waits for any more, holds up no other; see `in_turn`.
+    """The worker's end: answers until the supervisor is gone. Each question has a task of its own:
+    a slow one, or one that timed out, delays no other; but see `in_turn`.
     """
     reader, writer = await asyncio.open_unix_connection(sock=sock)
     loop = asyncio.get_running_loop()
@@ -154,7 +157,7 @@ async def _answer(writer: asyncio.StreamWriter, number: int, parts: AsyncIterato
 
 
 def in_turn(turn: asyncio.Lock, answer: Answer) -> Answer:
-    """`answer`, but one question after the other of all that have the same `turn`."""
+    """`answer`, but questions that share a `turn` are answered one after the other."""
 
     async def answered(*given: Any) -> AsyncIterator[Any]:
         async with turn:
@@ -165,7 +168,7 @@ def in_turn(turn: asyncio.Lock, answer: Answer) -> Answer:
 
 
 async def stepped(steps: Steps[Any], now_ns: Callable[[], int], slice_ns: int) -> Any:
-    """What comes of work in steps, in slices of the loop."""
+    """The result of work in steps, done in slices of the loop's time."""
     until_ns = now_ns() + slice_ns
     while True:
         try:
@@ -189,15 +192,15 @@ def _framed(value: object) -> bytes:
 
 
 def pickled(value: object) -> bytes:
-    """What `pickle.loads` makes the same of."""
+    """A pickle of `value`, also where it holds compiled dataclasses."""
     into = BytesIO()
     _Pickler(into, pickle.HIGHEST_PROTOCOL).dump(value)
     return into.getvalue()
 
 
 class _Pickler(pickle.Pickler):
-    """Dataclasses are made anew by their constructors: one that is compiled (mypyc) takes values in
-    no other way.
+    """Pickles dataclasses so that they are made again by their constructors: a dataclass that mypyc
+    compiled takes values in no other way.
     """
 
     def reducer_override(self, value: Any) -> Any:

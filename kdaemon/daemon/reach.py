@@ -1,7 +1,7 @@
-"""The upstreams of a daemon: a client of each, its control calls, and what is passed on.
+"""The upstreams of a daemon: for each a client, its control calls, and its relay.
 
-About: opening them for a configuration, changing them for another one, and closing what it left
-behind. Must not know streams, nor what is sent.
+About: opening upstreams for a configuration, changing them for a new one, and closing those that a
+new one left out. Must not know streams, nor what is sent.
 Invariant: an upstream that one configuration names is opened once.
 Where it sits: config -> here -> send/; daemon.py and change.py ask.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger("kdaemon")
 
 
 class Reached(NamedTuple):
-    """One upstream, as it is called."""
+    """Everything that calls one upstream."""
 
     client: LateClient
     control: ControlCalls
@@ -40,7 +40,7 @@ class Reached(NamedTuple):
 
 
 class Upstreams:
-    """Of one daemon, by their names."""
+    """The upstreams of one daemon, by their names."""
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class Upstreams:
         *,
         is_anonymous: bool,
     ) -> None:
-        """`memory`: of answers that are passed on. `libraries`: which calls wait for.
-        `is_anonymous`: no credentials are looked for; the services are embedded ones.
+        """`memory`: for answers that are passed on. `libraries`: calls wait until they are loaded.
+        `is_anonymous`: the services are embedded ones, so no credentials are looked for.
         """
         self._dice = dice
         self._memory = memory
@@ -59,11 +59,11 @@ class Upstreams:
         self._libraries = libraries
         self._reached: dict[str, Reached] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self.relays: dict[str, Relay] = {}  # of the configuration in force
+        self.relays: dict[str, Relay] = {}  # of the upstreams in the present configuration
 
     def open(self, config: Config, names: Iterable[str]) -> dict[str, Reached]:
-        """How each of these is called, and asked for clients: nobody is called yet. The caller
-        closes them, or hands them to `adopt`.
+        """Makes the callers of each of these upstreams; none is called yet. The caller of this
+        method closes them, or gives them to `adopt`.
         """
         return {name: self._open(config, config.upstream(name)) for name in names}
 
@@ -76,16 +76,16 @@ class Upstreams:
         return Reached(client, control, relay, Reach(client, Discovery(control.ask, service)))
 
     def adopt(self, reached: dict[str, Reached]) -> None:
-        """What is called from now on. One of the same name, which a configuration left and another
-        one has again, is closed.
+        """Uses these upstreams from now on. An open one of the same name is closed: an earlier
+        configuration left it out, and a later one has it again.
         """
         self.close_left(reached.keys())
         self._reached |= reached
         self.relays |= {name: each.relay for name, each in reached.items()}
 
     def take_config(self, new: Config, gone: Iterable[str]) -> None:
-        """Another configuration, whose new upstreams are adopted. `gone`: those that it has no
-        more; they are called until what they owe is delivered.
+        """Takes a configuration whose new upstreams are adopted. `gone`: upstreams that it has no
+        more; these are still called until their records are delivered.
         """
         for name in gone:
             del self.relays[name]
@@ -97,7 +97,7 @@ class Upstreams:
             reached.relay.take_operations(new.listen.operations_passed_on)
 
     def close_left(self, names: Collection[str]) -> None:
-        """Closes those of these names that are open: nobody needs them any more."""
+        """Closes the open upstreams of these names: nothing needs them any more."""
         for name in names & self._reached.keys():
             closing = asyncio.get_running_loop().create_task(self._reached.pop(name).aclose())
             self._closing.add(closing)
@@ -113,27 +113,27 @@ class Upstreams:
 
 
 def upstream_connections_max(config: Config) -> int:
-    """Connections to all upstreams together."""
+    """How many connections all upstreams together may use."""
     return sum(_pool_size(config, config.upstream(name)) for name in config.upstream_names)
 
 
 def _pool_size(config: Config, upstream: UpstreamConfig) -> int:
-    """As configured; or so that no stream waits for a connection because the calls of others, or
-    dry runs, have them all.
+    """As configured; otherwise so many that no stream waits for a connection because other streams'
+    calls, or dry runs, use all.
     """
     if upstream.connections_max:
         return upstream.connections_max
     streams = (config.default_of(upstream.name), *config.listed_of(upstream.name).values())
     calls_max = max(each.in_flight_max for each in streams)
-    # One of each stream's is to ask for the shards.
-    # Looks and reads that are passed on have as many each.
+    # One more for each stream asks for its shards.
+    # Both kinds of calls that are passed on (looks, reads) may use CALLS_MAX connections.
     return (calls_max + 1) * config.streams_max + DRY_RUNS_MAX + 2 * CALLS_MAX
 
 
 def client_settings(
     config: Config, upstream: UpstreamConfig, *, is_anonymous: bool
 ) -> ClientSettings:
-    """How the service of an upstream is called; times in seconds."""
+    """The settings of the client of an upstream, from its configuration; times in seconds."""
     is_on = {"auto": None, "on": True, "off": False}
     return ClientSettings(
         connections_max=_pool_size(config, upstream),

@@ -1,12 +1,12 @@
-"""Another configuration while the daemon runs: read, check, build, swap; or nothing at all.
+"""A new configuration while the daemon runs: read, check, build, swap; or no change at all.
 
-On any error, and where one changed setting needs a restart (`config/changes.py`), the
-configuration that is in force stays, whole: log, metrics, `/configz` and the exit code of `kdaemon
-reload` say so.
-Knows the order of these steps and who hears of them; what a configuration changes in the rooms is
-`Live`'s (`change.py`).
-Invariants: one reload goes on at a time, and what asks meanwhile is answered by one more, which
-reads the file after it was asked; between the last check and the swap nobody else runs.
+On any error, and if one changed setting needs a restart (`config/changes.py`), the configuration in
+force stays whole. The log, the metrics, `/configz` and the exit code of `kdaemon reload` say so.
+Knows the order of these steps, and who is told of the result. What a configuration changes in the
+rooms is the work of `Live` (`change.py`).
+Invariants: only one reload runs at a time; requests that come meanwhile are answered by one more
+reload, which reads the file after the last of them. No other task runs between the last check and
+the swap.
 """
 
 import asyncio
@@ -27,21 +27,21 @@ KEYS_SHOWN_MAX = 20  # in a line of the log
 
 
 class Live(Protocol):
-    """What takes another configuration."""
+    """The part of the daemon that takes a new configuration."""
 
     def needs_restart(self, old: Config, new: Config, /) -> tuple[str, ...]:
-        """Live settings that this daemon cannot take as it was started."""
+        """Live settings that this daemon, as it was started, can only take by a restart."""
         ...
 
     async def change(self, old: Config, new: Config, /) -> tuple[str, ...]:
-        """Takes the new one, whole; or nothing of it: the tables that what is under way stands
-        against.
+        """Takes the whole configuration. Otherwise takes nothing of it, and returns the tables that
+        cannot change while records are under way.
         """
         ...
 
 
 class Reload:
-    """Of one daemon."""
+    """The reloads of one daemon."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Reload:
         notifier: Notifier,
         now_ns: Callable[[], int],
     ) -> None:
-        """`read`: the configuration as its sources have it now, and who gave it; is given the one
-        in force, runs in a thread, and raises ConfigError.
+        """`read`: reads the configuration from its sources, given the one in force. It runs in a
+        thread, and raises ConfigError.
         """
         self.config = config
         self._read = read
@@ -66,13 +66,13 @@ class Reload:
         self._task: asyncio.Task[None] | None = None
 
     def ask(self) -> None:
-        """A reload begins now, or after the one that goes on; none once the drain has begun."""
+        """Begins a reload: now, or after the one that runs; none after the drain has begun."""
         self._is_asked = True
         if self._task is None and not self._is_closed:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def aclose(self) -> None:
-        """No reload goes on any more, and none begins."""
+        """Stops the reload that runs, and lets none begin."""
         self._is_closed = True
         task = self._task
         if task is not None:
@@ -106,11 +106,11 @@ class Reload:
         if restart:
             return Report(Outcome.RESTART, restart)
         if not changes:
-            self._reloads.loaded = loaded  # by others, perhaps
+            self._reloads.loaded = loaded  # the same values, perhaps from other sources
             return Report(Outcome.UNCHANGED)
         try:
             conflicts = await self._live.change(self.config, new)
-        except WorkerError as error:  # nothing broke here, and the words are for people
+        except WorkerError as error:  # nothing broke in this process, and the text is for people
             return Report(Outcome.FAILED, changes.live, (str(error),))
         except Exception as error:
             log.exception("another configuration could not be taken")
@@ -130,7 +130,7 @@ def _status(report: Report, generation: int) -> str:
 
 
 def _tell(report: Report, generation: int) -> None:
-    """In the log, always: somebody asked for it."""
+    """Logs the outcome, at any log level: an operator asked for the reload."""
     keys = ", ".join(report.keys[:KEYS_SHOWN_MAX])
     if len(report.keys) > KEYS_SHOWN_MAX:
         keys += f" and {len(report.keys) - KEYS_SHOWN_MAX} more"

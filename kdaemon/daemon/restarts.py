@@ -1,33 +1,35 @@
 """When a worker that ended is started again.
 
-Pure: time is an argument. At once after it had run for a while; the sooner it ends, the later the
-next start, so that what cannot run costs little and is not given up: a disk or a file may be mended
-meanwhile.
-Where it sits: crew.py asks.
+Pure: time is an argument. A worker that ran for a while is started again at once. A worker that
+ends soon after its start waits longer each time: so a worker that cannot run costs little. It is
+never given up, since an operator may mend the disk or the file that it lacks.
+Where it sits: member.py asks.
 """
 
-FIRST_WAIT_S = 0.5  # after a worker that ended early; ours, 2026-11-28
-WAIT_S_MAX = 30.0  # ours, 2026-11-28: an operator who has mended what is wrong waits no longer
-SOUND_NS = 60_000_000_000  # 60 s: who ran so long ends for another reason. Ours, 2026-11-28
+FIRST_WAIT_S = 0.5  # after the second early end in a row; ours, 2026-11-28
+# Ours, 2026-11-28: an operator who has mended the cause waits no longer than this.
+WAIT_S_MAX = 30.0
+# 60 s: a worker that ran so long did not fail at its start. Ours, 2026-11-28.
+SOUND_NS = 60_000_000_000
 
 
 class Restarts:
-    """Of one worker. `count`: since the supervisor began."""
+    """The restarts of one worker. `count`: all since the supervisor began."""
 
     __slots__ = ("_began_ns", "_early_count", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._began_ns = 0
-        self._early_count = 0  # ends in a row, each too soon after its start
+        self._early_count = 0  # ends in a row that each came too soon after the start
 
     def began(self, now_ns: int) -> None:
-        """It was started."""
+        """The worker was started."""
         self._began_ns = now_ns
 
     def ended(self, now_ns: int) -> float:
-        """It ended, and was not told to: seconds to wait before it is started again. The first end
-        of a worker is followed by a start at once: its clients wait.
+        """The worker ended without an order. Returns the seconds to wait before the next start. The
+        first early end in a row waits 0 s: clients wait for the worker.
         """
         self.count += 1
         is_sound = now_ns - self._began_ns >= SOUND_NS

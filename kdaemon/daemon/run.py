@@ -1,9 +1,9 @@
 """Runs a daemon until it is told to stop, or another one takes over.
 
 About: signals, and what each of them ends. SIGTERM (or another of `system.ENDING`) begins the
-drain; a second signal ends the daemon at once, and so does the first before a door is open. What is
-closed at the end has CLOSE_TIMEOUT_S: milliseconds, unless a disk hangs. Must not know rooms.
-Invariant: whatever ends the daemon is said in one line, and the exit code says the same.
+drain. A second signal ends the daemon at once; so does the first one, if no door is open yet.
+Closing may take CLOSE_TIMEOUT_S: it takes milliseconds, unless a disk hangs. Must not know rooms.
+Invariant: whatever ends the daemon is logged in one line, and the exit code agrees with that line.
 Where it sits: the command `run` -> here -> daemon.py.
 """
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdaemon")
 
 CLOSE_TIMEOUT_S = 10.0
-"""For what is closed after the drain: what takes longer waits for a disk that does not answer, and
-nothing that was promised depends on it. Ours, 2026-11-28."""
+"""For closing after the drain. Whatever takes longer waits for a disk that does not answer, and no
+promise depends on it. Ours, 2026-11-28."""
 
 OTHERS_TIMEOUT_S = 3.0
-"""For a look at what else is wrong, which reads files: half a second of imports and 10 ms. Ours,
+"""For finding what else is wrong, which reads files: half a second of imports and 10 ms. Ours,
 2026-11-28."""
 
 _NOT_STARTED = (
@@ -44,23 +44,27 @@ _NOT_STARTED = (
 
 
 def _supervisor() -> "type[Supervisor]":
-    """Raises LoadError: the admin pages of workers need what a lone daemon loads later."""
+    """The class. Raises LoadError: the admin pages of workers need at once the libraries that a
+    lone daemon loads later.
+    """
     try:
-        from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - memory of a lone daemon
+        from kdaemon.daemon.supervisor import Supervisor  # noqa: PLC0415 - a lone daemon saves the memory
     except Exception as error:
         raise LoadError(cannot_load(f"{type(error).__name__}: {error}")) from error
     return Supervisor
 
 
 class Runs(Protocol):
-    """What is run: a daemon, or the supervisor of several."""
+    """Something to run: a daemon, or the supervisor of several workers."""
 
     ended: asyncio.Future[str | None]
     takes_records: bool
 
     @property
     def held_spool(self) -> str:
-        """The directory of what it has open on disk, which nobody is to look at; "": nothing."""
+        """The directory of the spool that this process has open, which others must leave alone; "":
+        none.
+        """
         ...
 
     async def start(self, *, with_sandbox: bool) -> None: ...
@@ -81,10 +85,10 @@ async def serve(
     taken: "Taken | None" = None,
     is_supervisor: bool = False,
 ) -> int:
-    """Runs the daemon until it is told to stop, or another one takes over; the exit code. `read`:
-    as `Daemon`'s. `others`: all that is wrong with the configuration, for a start that fails; runs
-    in a thread, and is given the directory of a spool that must be left alone ("": none).
-    `is_supervisor`: workers do the work.
+    """Runs the daemon until a signal ends it, or another daemon takes over; returns the exit code.
+    `read`: as `Daemon`'s. `others`: finds everything wrong with the configuration, after a start
+    that failed; it runs in a thread, and is given the directory of a spool that it must leave alone
+    ("": none). `is_supervisor`: workers do the work.
     """
     for name, text in find_twins(loaded.config):
         log.warning("the upstream %s %s", name, text)
@@ -107,7 +111,9 @@ async def run_daemon(
     *,
     with_sandbox: bool,
 ) -> int:
-    """From its start to its end. `signals`: each asks for the end; the second, at once."""
+    """Runs the daemon from its start to its end; returns the exit code. `signals`: each one asks
+    for the end; the second asks for it at once.
+    """
     loop = asyncio.get_running_loop()
     first = loop.create_task(signals.get())
     failure: str | None = None
@@ -140,8 +146,9 @@ async def run_daemon(
 
 
 async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]]) -> None:
-    """Why the start failed; and what would stop the next one, as far as it is found in time: doors
-    may be open, and the configuration may be a pipe, which is read once.
+    """Logs why the start failed, and what else would stop the next start, if it is found in time.
+    The time is short, since doors may be open, and the configuration may be a pipe, which can be
+    read only once.
     """
     log.error(failure)
     try:
@@ -150,7 +157,9 @@ async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]
     except TimeoutError:
         return
     except Exception:
-        log.exception("what else is wrong cannot be told: this is a defect of kdaemon")
+        log.exception(
+            "the rest of the configuration could not be checked: this is a defect of kdaemon"
+        )
         return
     for problem in problems:
         if problem.problem not in failure:
@@ -158,8 +167,9 @@ async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]
 
 
 async def _drained(daemon: Runs, first: asyncio.Task[int], signals: asyncio.Queue[int]) -> int:
-    """Drains until a second signal comes; the exit code. Where the drain began by itself (another
-    process took over, the start failed) the first signal asks for what goes on already.
+    """Drains until a second signal comes; returns the exit code. If the drain began without a
+    signal (another process took over, or the start failed), the first signal asks for what already
+    runs.
     """
     loop = asyncio.get_running_loop()
     draining = loop.create_task(daemon.drain())
@@ -176,7 +186,7 @@ async def _drained(daemon: Runs, first: asyncio.Task[int], signals: asyncio.Queu
 
 
 async def _close(daemon: Runs, signals: asyncio.Queue[int]) -> None:
-    """Closes the daemon; after CLOSE_TIMEOUT_S, or at another signal, what hangs is left to die
+    """Closes the daemon. After CLOSE_TIMEOUT_S, or at another signal, whatever hangs is left to end
     with the process.
     """
     loop = asyncio.get_running_loop()
@@ -194,7 +204,7 @@ async def _close(daemon: Runs, signals: asyncio.Queue[int]) -> None:
 
 
 async def _started(daemon: Runs, told: asyncio.Task[int], *, with_sandbox: bool) -> bool:
-    """Starts the daemon, as far as it comes before it is told to stop. False: nothing was taken."""
+    """Starts the daemon, unless a signal ends the start. False: no record was taken."""
     starting = asyncio.get_running_loop().create_task(daemon.start(with_sandbox=with_sandbox))
     await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():

@@ -1,9 +1,10 @@
 """`kdaemon run --sandbox`: an embedded service in the place of each upstream.
 
-About: where they listen, which streams they have, and the configuration that leads to them instead.
-Invariant: of what is configured for a real service (credentials, roles, proxies' places), nothing
-is used for an embedded one.
-Where it sits: daemon.py -> here -> sandbox/run.py; change.py leads a new configuration there, too.
+About: where the embedded services listen, which streams they have, and the configuration that leads
+to them. Invariant: settings for a real service (credentials, roles, proxies) are not used for an
+embedded one.
+Where it sits: daemon.py -> here -> sandbox/run.py; change.py leads a new configuration to them,
+too.
 """
 
 from contextlib import AsyncExitStack
@@ -17,13 +18,13 @@ from kdaemon.base.service import SERVICES
 from kdaemon.config import Config, ReachConfig, SandboxConfig
 from kdaemon.daemon.listeners import cannot_listen, log_listening
 
-SANDBOX_REGION = "us-east-1"  # where none is configured; ours: any would do, nothing checks it
+SANDBOX_REGION = "us-east-1"  # where none is configured; ours: nothing checks it, any would do
 BESIDE_SANDBOX: dict[str, Any] = {
     **dict.fromkeys(("profile", "role_arn", "role_external_id", "role_session_name"), ""),
     **dict.fromkeys(("iam_token_file", "iam_token_url", "ca_file"), ""),
     **dict.fromkeys(("fips", "dual_stack", "account_endpoints"), "auto"),
 }
-"""Settings that lead to a service, where an embedded one stands in its place."""
+"""Settings for a real service, as an embedded one needs them."""
 
 
 Places = dict[str, tuple[str, str, str]]
@@ -31,16 +32,17 @@ Places = dict[str, tuple[str, str, str]]
 
 
 async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
-    """A sandbox for each upstream, and the configuration that leads to them. That of the
-    default one is at `sandbox.listen`, the others at free ports of the same address. The streams
-    that are listed for them are made, too. `stack`: closes them. Raises ListenerError.
+    """Opens a sandbox for each upstream, and returns the configuration that leads to them. The
+    default upstream's sandbox is at `sandbox.listen`, the others are at free ports of the same
+    address. Streams that the configuration lists are made in them. `stack`: closes them. Raises
+    ListenerError.
     """
     sandbox, hosts = config.sandbox, config.listen.hosts
     listed = replace(sandbox, streams=_streams(config, DEFAULT_UPSTREAM))
     endpoint = await _open(listed, "sandbox", config, hosts, stack)
     upstreams = {}
     for name, upstream in config.upstreams.items():
-        database = urlsplit(upstream.endpoint_url).path  # of Yandex
+        database = urlsplit(upstream.endpoint_url).path  # the database of Yandex
         streams = _streams(config, name)
         if not upstream.traits.has_arns:
             streams = tuple(full_path(each, database) for each in streams)
@@ -64,7 +66,7 @@ async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
 
 
 def _streams(config: Config, upstream: str) -> tuple[str, ...]:
-    """Those that are made: of `sandbox.streams`, and those that are listed."""
+    """The streams to make: those of `sandbox.streams`, and the listed ones of this upstream."""
     listed = config.listed_of(upstream).values()
     arns = [parse_arn(each.arn) for each in listed]
     names = [
@@ -81,8 +83,8 @@ async def _open(
     hosts: tuple[str, ...],
     stack: AsyncExitStack,
 ) -> str:
-    """One service, embedded; its address. `reach`: whose account and region it has."""
-    from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory of those without one
+    """Opens one embedded service; returns its address. `reach`: gives its account and region."""
+    from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory, only where it is used
 
     address = settings.address
     region = reach.region or reach.traits.region or SANDBOX_REGION
@@ -103,13 +105,13 @@ def places_of(sandboxed: Config) -> Places:
 
 
 def at_places(config: Config, places: Places) -> Config:
-    """A configuration that leads to embedded services of another process."""
+    """`config`, but leading to the embedded services of another process."""
     upstreams = {
         name: replace(each, endpoint_url=places[name][0], region=places[name][2], **BESIDE_SANDBOX)
         for name, each in config.upstreams.items()
     }
     endpoint_url, name, region = places[DEFAULT_UPSTREAM]
-    service: Any = name  # of a configuration that was checked
+    service: Any = name  # the configuration was checked, so the name is one of a service
     return replace(
         config,
         endpoint_url=endpoint_url,
@@ -121,5 +123,5 @@ def at_places(config: Config, places: Places) -> Config:
 
 
 def beside_sandbox(config: Config, sandboxed: Config) -> Config:
-    """A configuration that was read again, with the embedded services that are there."""
+    """A configuration that was read again, but leading to the embedded services that run."""
     return at_places(config, places_of(sandboxed))

@@ -1,8 +1,8 @@
-"""Opens the spool of a daemon and has it read back, now or when the daemon before lets go of it.
+"""Opens the spool of a daemon and has it read back: now, or when the daemon before lets go of it.
 
-About: whose the directory is at a start. Must not know what stands in it.
-Invariant: a spool is read back once, before or after doors are open, by the process that holds it;
-what cannot be used by a start that goes on ends the daemon with the reason.
+About: which process has the directory at a start. Must not know what is in the spool.
+Invariant: a spool is read back once, before or after doors open, by the process that holds it. If
+the spool turns out to be unusable after doors have opened, the daemon ends and says why.
 Where it sits: daemon.py -> here -> spool/.
 """
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdaemon")
 
-LOOK_S = 0.02  # how often it is looked whether the spool is free. Ours
+LOOK_S = 0.02  # between two looks whether the spool is free. Ours
 
 
 class SpoolOpening:
-    """Of one daemon. `spool`: None, where the configuration names no directory."""
+    """The spool of one daemon. `spool`: None: the configuration names no directory."""
 
     def __init__(
         self,
@@ -42,25 +42,27 @@ class SpoolOpening:
         *,
         is_lone: bool,
     ) -> None:
-        """`before`: the daemon before, which may hold the directory still. `end`: is told why the
-        spool cannot be used, when the doors are open already. `is_lone`: no supervisor has looked
-        who else is at work there.
+        """`before`: the daemon before, which may still hold the directory. `end`: is told why the
+        spool cannot be used, if that is found after doors have opened. `is_lone`: no supervisor has
+        looked for other processes at work there.
         """
         self._is_lone = is_lone
         self._config = config
         self._notifier = notifier
         self._before = before
         self._end = end
-        self._waiting: asyncio.Task[None] | None = None  # for the spool of the daemon before
+        self._waiting: asyncio.Task[None] | None = None  # the wait for the daemon before
         self.spool: Spool | None = None
 
     async def open(self, memory: "ByteBudget", clock: SystemClock, turns: Turns) -> "Spool | None":
-        """Raises SpoolError. The caller closes it."""
+        """Opens the spool; the caller closes it. None: the configuration has none. Raises
+        SpoolError.
+        """
         settings = self._config.spool
         if not settings.directory:
             return None
         from kdaemon.spool.shared import refuse_workers  # noqa: PLC0415 - as the next
-        from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB that who stores nothing has not
+        from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB, only for a spool
         from kdaemon.spool.store import Store  # noqa: PLC0415 - the same
 
         if self._is_lone and self._before is None:
@@ -86,8 +88,8 @@ class SpoolOpening:
         return spool
 
     async def recover(self, streams: Streams, *, is_at_once: bool) -> None:
-        """Begins to read back what stands on disk, now or when the daemon before lets go of it;
-        `is_at_once`: returns only then. Raises SpoolError.
+        """Begins to read the spool back: now, or when the daemon before lets go of it.
+        `is_at_once`: returns only after that. Raises SpoolError.
         """
         spool = self.spool
         if spool is None:
@@ -109,7 +111,9 @@ class SpoolOpening:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is stored now, for people; None: all is well, or there is no spool."""
+        """Why nothing can be stored now, as a text for people; None: it can, or there is no
+        spool.
+        """
         if self.spool is None:
             return None
         if self.spool.waits_for is not None:
@@ -119,14 +123,14 @@ class SpoolOpening:
     async def _wait_for(self, spool: "Spool", streams: Streams) -> None:
         assert self._before is not None
         await self._before.released()
-        # A process that dies closes one file after another.
+        # A process that dies closes its files one after another.
         while not await self._is_opened(spool):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(LOOK_S)
         await spool.recover(streams.find_stored, streams.is_listed)
         spool.go_on()
 
     async def _is_opened(self, spool: "Spool") -> bool:
-        """False: the daemon that we take over from has it. Raises SpoolError."""
+        """Opens the spool. False: the daemon that we take over from has it. Raises SpoolError."""
         telling = tell_on(self._notifier, lambda: ("starting: opening the spool", True))
         try:
             await spool.open()
@@ -140,8 +144,8 @@ class SpoolOpening:
         return True
 
     def _is_left_to_us(self) -> bool:
-        """Whether who has the directory is the daemon that we take over from, or one that it waits
-        for itself; nobody else would ever give it up.
+        """Whether the directory is held by the daemon that we take over from, or by one that it
+        waits for itself. No other process would ever let go of it.
         """
         if self._before is None:
             return False

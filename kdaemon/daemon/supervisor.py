@@ -1,12 +1,12 @@
-"""Several workers as one daemon: listens for them, starts them, speaks for them, ends them.
+"""Several workers as one daemon: the supervisor listens, starts the workers, and speaks for them.
 
-About: the order of a start and of an end, as daemon.py has it for one process. It takes no record:
-connections are handed to the workers (handing.py), each of which is a daemon with its part of the
-memory, its own engines and its own spool. Signals, reloads, a takeover, the admin pages and the
-service manager are the supervisor's; it asks the workers and tells them (crew.py).
-Invariants: no door is open before all workers take records, and none is after they were told to
-end; what was listened on is passed on, or closed, before a worker drains; a worker that is killed
-takes its connections and what it had in memory along, and nothing of what another one has.
+About: the order of a start and of an end, as daemon.py has it for one process. The supervisor takes
+no record: it hands connections to the workers (handing.py), each of which is a daemon with its part
+of the memory, its own engines and its own spool. Signals, reloads, a takeover, the admin pages and
+the service manager are the supervisor's work: it asks the workers and tells them (crew.py).
+Invariants: no door opens before all workers take records, and none is open after they were told to
+end. Listening sockets are passed on, or closed, before a worker drains. A worker that is killed
+loses its connections and its memory, and nothing of another worker.
 Where it sits: run.py -> here -> crew.py, handing.py, doors.py, pages.py.
 """
 
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdaemon")
 
-EXTEND_LOOK_S = 1.0  # how often the service manager hears how a long start or a drain goes on; ours
+EXTEND_LOOK_S = 1.0  # between two reports to the service manager on a long start or a drain; ours
 
 
 class Supervisor:
-    """Everything that runs in its process, from `start` to `close`. As `run.Runs`."""
+    """The supervisor, from `start` to `close`. As `run.Runs`."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Supervisor:
         inherited: "Inherited | None" = None,
         taken: "Taken | None" = None,
     ) -> None:
-        """As those of `Daemon`."""
+        """As the arguments of `Daemon`."""
         config = self._config = loaded.config
         self._loaded = loaded
         self._logs = logs
@@ -101,7 +101,7 @@ class Supervisor:
         return 0 if self._crew is None else self._crew.open_count
 
     def _trouble(self) -> str | None:
-        """Why no worker should be come to; None: some should, or none was asked yet."""
+        """Why clients should come to no worker; None: some should, or no worker was started yet."""
         listening = self.listeners.trouble
         if listening is not None or self._crew is None:
             return listening
@@ -112,8 +112,8 @@ class Supervisor:
     # The start
 
     async def start(self, *, with_sandbox: bool) -> None:
-        """Starts the workers, opens the doors and is ready. Raises ListenerError, SpoolError,
-        WorkerError, OSError; `close` is owed anyway.
+        """Starts the workers, opens the doors and returns when the daemon is ready. Raises
+        ListenerError, SpoolError, WorkerError, OSError; the caller calls `close` in any case.
         """
         config = self._config
         log.info("workers", extra={"fields": {"workers": config.worker_count}})
@@ -132,7 +132,7 @@ class Supervisor:
         self._logs.queue.shared_by = crew.board.descriptor
         hubs = self._hubs()
         self._observe(crew)
-        if self._taken is None:  # else probes would hear of a daemon that is not ready
+        if self._taken is None:  # otherwise probes would find a daemon that is not ready
             await self._pages.open(hubs)
         self._telling = asyncio.get_running_loop().create_task(self._tell_on(crew))
         if self._taken is not None:
@@ -152,7 +152,9 @@ class Supervisor:
         self._allow_reload(crew, hubs)
 
     def _prepare_spool(self) -> None:
-        """Raises SpoolError."""
+        """Makes the directory of the spools, and checks that no other process has it. Raises
+        SpoolError.
+        """
         root = self._config.spool.directory
         if not root:
             return
@@ -168,7 +170,9 @@ class Supervisor:
             refuse_held(root)
 
     async def _come_after(self, crew: Crew, taken: "Taken") -> None:
-        """Who runs goes on, unless each worker can send; and is waited for, if order needs that."""
+        """Lets the daemon before go on until each worker can send, and waits for its end if order
+        needs that.
+        """
         root, has_to_wait = self._config.spool.directory, self._takeover.has_to_wait
         crew.former = Former(taken.pid, taken.has_spool(root), has_to_wait)
         await crew.prepare()
@@ -182,7 +186,7 @@ class Supervisor:
         crew.released()
 
     def _hubs(self) -> Hubs:
-        """Of the admin pages; those of the doors count nothing, since the workers do."""
+        """The hubs of the listeners. Those of the doors count nothing: the workers do."""
         config, now_ns = self._config, self.clock.now_ns
         turns = Turns(now_ns)
         arrivals = Arrivals(Memory(config).bodies, HttpLimits().body_bytes_max)
@@ -223,7 +227,7 @@ class Supervisor:
         self._stack.callback(self._pages.close)
 
     async def _tell_on(self, crew: Crew) -> None:
-        """What workers say of a long start, or of their drains, for the service manager."""
+        """Passes on to the service manager what workers say of a long start, or of their drains."""
         while True:
             await asyncio.sleep(EXTEND_LOOK_S)
             for member in crew.all:
@@ -236,7 +240,7 @@ class Supervisor:
 
     @property
     def held_spool(self) -> str:
-        """As `run.Runs` has it: what the workers have."""
+        """As `run.Runs` has it: the directory of the workers' spools."""
         return "" if self._crew is None else self._config.spool.directory
 
     # Another configuration
@@ -266,7 +270,9 @@ class Supervisor:
     # The end
 
     async def drain(self) -> int:
-        """From the first SIGTERM on. The exit code: 0 if nothing was left undelivered."""
+        """Runs from the first SIGTERM to the last line. The exit code: 0 if no record was left
+        undelivered.
+        """
         times = self._config.drain
         if self._reload is not None:
             await self._reload.aclose()
@@ -301,7 +307,7 @@ class Supervisor:
             await asyncio.sleep(min(LOOK_S, seconds))
 
     async def close(self) -> None:
-        """Ends whatever still runs, in the reverse order of its start."""
+        """Closes everything that still runs, in the reverse order of its start."""
         for task in (self._telling, self._releasing):
             if task is not None:
                 task.cancel()
@@ -314,12 +320,12 @@ class Supervisor:
 
 
 WORKER_CLOSE_S = 15.0
-"""After the deadline of a drain, for what a worker closes: `CLOSE_TIMEOUT_S` of run.py, and some.
-Then its process is ended. Ours, 2026-11-28."""
+"""After the deadline of a drain, for closing a worker: `CLOSE_TIMEOUT_S` of run.py, and a reserve.
+After that, the worker's process is killed. Ours, 2026-11-28."""
 
 
 def _no_lines(_stream: str | None) -> Lines:
-    """Nothing is spoken here."""
+    """The lines of a listener whose connections are all handed on: nothing is served here."""
     return Lines(_never, _never, _never)
 
 

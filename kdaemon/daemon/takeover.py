@@ -1,8 +1,9 @@
 """The daemon before this one, and the one after it: whose turn it is to listen.
 
-About: when the sockets that were taken over are ours alone, and who may take them over from us.
-Knows listeners and the two sides of `http/takeover.py`; must not know how a daemon drains.
-Invariant: the next one may come only when this one takes records.
+About: when the sockets that were taken over belong to this daemon alone, and which daemon may take
+them over from this one. Knows listeners and the two sides of `http/takeover.py`; must not know how
+a daemon drains.
+Invariant: the next daemon may come only when this one takes records.
 Where it sits: daemon.py -> here -> listeners.py, http/takeover.py.
 """
 
@@ -22,7 +23,7 @@ log = logging.getLogger("kdaemon")
 
 
 class Takeover:
-    """Of one daemon."""
+    """The turns of one daemon: after the daemon before, and before the next one."""
 
     def __init__(
         self,
@@ -31,7 +32,9 @@ class Takeover:
         taken: "Taken | None",
         end: Callable[[None], object],
     ) -> None:
-        """`taken`: by the daemon before this one. `end`: is told when another process listens."""
+        """`taken`: what was taken over from the daemon before; None: there was none. `end`: is told
+        when another process listens.
+        """
         self._config = config
         self._listeners = listeners
         self._taken = taken
@@ -39,13 +42,13 @@ class Takeover:
         self._giver: Giver | None = None
 
     def take_config(self, new: Config) -> None:
-        """What the next one is told follows it."""
+        """The next daemon is told by the configuration in force."""
         self._config = new
 
     @property
     def has_to_wait(self) -> bool:
-        """Whether records of one key could pass those that the daemon before has in memory, or
-        leaves on disk.
+        """Whether records of one key could pass earlier ones, which the daemon before has in memory
+        or leaves on disk.
         """
         if self._taken is None:
             return False
@@ -53,7 +56,9 @@ class Takeover:
         return keeps_order or _keeps_order_in_memory(self._config)
 
     async def keep_order(self) -> None:
-        """Until the daemon before has delivered what it has in memory, if that is needed."""
+        """Returns when the daemon before has delivered the records in its memory, if order needs
+        that.
+        """
         if self.has_to_wait:
             assert self._taken is not None
             from kdaemon.config.listeners import wanted_listeners  # noqa: PLC0415 - see _offer
@@ -61,10 +66,10 @@ class Takeover:
             wanted = wanted_listeners(self._config, os.environ, os.path.isdir)
             self._listeners.bind_ahead(wanted)
             await self._tell_listening(self._taken)
-            await self._taken.released()  # what the other has in memory goes first
+            await self._taken.released()  # the records in its memory go first
 
     async def take_turns(self) -> None:
-        """The daemon before this one, if there is one, stops listening; the next one may come."""
+        """Makes the daemon before stop listening, if there is one; lets the next one come."""
         if self._taken is not None:
             await self._tell_listening(self._taken)
             self._listeners.own_files()
@@ -75,7 +80,7 @@ class Takeover:
 
     @property
     def leaves_spool(self) -> bool:
-        """Another process took over, and is to have this very spool."""
+        """Whether another process took over and gets the spool of this one."""
         if self._giver is None or not self._giver.has_given:
             return False
         own = self._spool_place
@@ -83,20 +88,22 @@ class Takeover:
 
     @property
     def _spool_place(self) -> str:
-        """Which spool is ours; "": none."""
+        """The place of our spool; "": there is none."""
         from kdaemon.http.takeover import place_of  # noqa: PLC0415 - see _offer
 
         return place_of(self._config.spool.directory)
 
     def close(self) -> None:
-        """Nobody may take over any more; but who has the sockets by now has their files, too."""
+        """Lets no process take over any more. One that has the sockets already keeps their
+        files.
+        """
         if self._giver is not None:
             self._giver.close()
             self._listeners.keep(self._giver.passed)
             self._listeners.yield_kept()
 
     def released(self) -> None:
-        """The spool is closed."""
+        """Tells the process that took over that the spool is closed."""
         if self._giver is not None:
             self._giver.released()
 
@@ -106,7 +113,7 @@ class Takeover:
         path = takeover_path(self._config, os.environ, os.path.isdir)
         if path is None:
             return
-        # Memory of those that have no place where daemons meet.
+        # Imported only here: a daemon without a takeover socket saves the memory.
         from kdaemon.http.takeover import Giver  # noqa: PLC0415
 
         refusal = None
@@ -126,7 +133,7 @@ class Takeover:
         return About(self._spool_place, _keeps_order_in_memory(self._config))
 
     def _was_taken(self, names: frozenset[str]) -> None:
-        """Another process accepts on these sockets."""
+        """Another process accepts on these sockets: this daemon leaves them, and drains."""
         self._listeners.keep(names)
         self._listeners.yield_kept()
         self._end(None)

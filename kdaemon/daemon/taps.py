@@ -1,7 +1,7 @@
-"""A look at records that pass through several workers: each looks, and the samples are one.
+"""`/tap` of a supervisor: the samples of all workers, as one.
 
-About: `/tap` of a supervisor. Each worker looks for the same moment (observe/tap.py); of what they
-show as many records are shown as one daemon would, each worker's by its part of what was seen.
+About: each worker looks at its records for the same time (observe/tap.py). Of their samples as many
+records are shown as one daemon would show; each worker's part is its part of all records seen.
 Where it sits: pages.py -> here -> crew.py.
 """
 
@@ -24,13 +24,13 @@ class WorkersTaps:
         self._looking: dict[asyncio.Task[None], HttpRequest] = {}
 
     def allow(self, *, is_on: bool) -> None:
-        """Whether anybody may look, from now on."""
+        """Sets whether anybody may look, from now on. Off: looks that go on end."""
         self._is_on = is_on
         if not is_on:
             self.close()
 
     def ask(self, request: HttpRequest) -> None:
-        """Answers at the end of the window, or at once with why not."""
+        """Answers at the end of the look, or at once with the reason why there is none."""
         asked = what_is_asked(request, is_on=self._is_on)
         if asked is None:
             return
@@ -45,7 +45,7 @@ class WorkersTaps:
         request.on_gone = lambda: _cancel(looking)
 
     def close(self) -> None:
-        """No look goes on any more; who waits for one hears so."""
+        """Ends all looks; clients that wait for one are told so."""
         for looking, request in list(self._looking.items()):
             looking.cancel()
             Page(503, ENDED).give(request)
@@ -67,7 +67,7 @@ def _cancel(looking: "asyncio.Task[None]") -> None:
 
 
 def together(samples: Sequence[bytes]) -> bytes:
-    """Samples of NDJSON, whose first lines say how many were seen, as one."""
+    """Joins samples of NDJSON, whose first lines say how many records were seen, into one."""
     parts = [(json.loads(head)["seen"], lines) for head, *lines in map(bytes.splitlines, samples)]
     seen = sum(count for count, _ in parts)
     shown: list[bytes] = []

@@ -1,6 +1,7 @@
 """Tells the service manager, once a second, how a long start or a drain goes on.
 
-Must not know what goes on. Where it sits: spool_opening.py and drain.py -> here -> Notifier.
+Must not know what the start or the drain does. Where it sits: spool_opening.py and drain.py -> here
+-> Notifier.
 """
 
 import asyncio
@@ -8,13 +9,14 @@ from collections.abc import Callable
 
 from kdaemon.observe.notify import Notifier
 
-TELL_S = 1.0  # how often the service manager hears how the start, or the drain, goes on. Ours
-EXTEND_S = 15.0  # the manager waits so much longer each time it hears of progress. Ours, 2026-11-28
+TELL_S = 1.0  # between two reports to the service manager. Ours
+# The manager waits this much longer after each report of progress. Ours, 2026-11-28.
+EXTEND_S = 15.0
 
 
 def tell_on(notifier: Notifier, state: Callable[[], tuple[str, bool]]) -> asyncio.Task[None]:
-    """Tells the service manager how it goes, until it is cancelled: `state` is what to say, and
-    whether it went on since the last time, for which the manager waits longer.
+    """Reports to the service manager until the task is cancelled. `state` gives the text, and
+    whether there was progress since the last call: only then the manager waits longer.
     """
 
     async def tell() -> None:

@@ -1,11 +1,11 @@
-"""One of several workers: a daemon that the supervisor gives connections and orders.
+"""One of several workers: a daemon that gets its connections and orders from the supervisor.
 
-About: what a worker is told and asked, and what it tells. It begins with its assignment: the texts
-that its configuration is made of, so that all workers have the same one, whatever the file says by
-now, and the number of its part. Knows the ends of two channels and of the board; must not know
-other workers.
-Invariants: it ends by an order, or when the supervisor is gone, and drains in either case; signals
-are the supervisor's, which passes on what they mean.
+About: the orders and questions to a worker, and its reports. It begins with its assignment: the
+number of its part, and the texts that its configuration is made of. The texts are sent, so that all
+workers have the same configuration, whatever the file says by now. Knows its ends of two channels
+and the board; must not know other workers.
+Invariants: a worker ends by an order, or when the supervisor is gone, and drains in either case.
+Signals go to the supervisor, which passes on what they mean.
 Where it sits: the command `worker` -> here -> daemon.py.
 """
 
@@ -41,10 +41,10 @@ EMPTY_LOOK_S = 0.5  # how often an heir looks whether its spool is empty; ours, 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Of one worker. `number`: what it is called by; 0: its spool is where a lone daemon has it.
-    `slot`: on the board. `directory`: of its spool; "": none. `is_heir`: nothing comes in, and it
-    ends when its spool is empty. `places`: of the supervisor's embedded services. `former`: the
-    daemon that is taken over from. `is_held`: no records are taken before the order to go on.
+    """What one worker is to be. `number`: its name; 0: its spool is where a lone daemon has one.
+    `slot`: on the board. `directory`: of its spool; "": it has none. `is_heir`: no records come in,
+    and it ends when its spool is empty. `places`: of the supervisor's embedded services. `former`:
+    the daemon that is taken over from. `is_held`: it takes no records before the order to go on.
     """
 
     number: int
@@ -74,7 +74,7 @@ class Assignment:
         return cls(sources=sources, places=places, former=former, **told)
 
     def load(self, sources: Sources) -> Loaded:
-        """Its part of the configuration that these make. Raises ConfigError."""
+        """The part of this worker in the configuration that `sources` make. Raises ConfigError."""
         loaded = load_sources(sources, os.environ)
         whole = replace(loaded.config, worker_count=self.worker_count)
         part = heir_of if self.is_heir else part_of
@@ -82,7 +82,7 @@ class Assignment:
 
 
 class Worker:
-    """Of this process."""
+    """The worker that this process is."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Worker:
         asked: socket.socket,
         board: Board,
     ) -> None:
-        """`told`, `asked`: our ends of the channels. `loaded`: as `assignment.load` has it."""
+        """`told`, `asked`: this worker's ends of the channels. `loaded`: from `assignment.load`."""
         self._assignment = assignment
         self._config = loaded.config
         self._asked = asked
@@ -125,10 +125,10 @@ class Worker:
         self.daemon = Daemon(loaded, logs, part=part)
 
     async def run(self) -> int:
-        """The exit code."""
+        """Runs the daemon to its end; returns the exit code."""
         loop = asyncio.get_running_loop()
         self._channel.start()
-        # Each snapshot is work, and may be large; a change goes on where the one before has ended.
+        # A snapshot is work and may be large, so one is made at a time. Changes go one by one.
         snapshots, changes = asyncio.Lock(), asyncio.Lock()
         answers: dict[str, Answer] = {
             "snapshot": in_turn(snapshots, self._snapshot),
@@ -173,7 +173,8 @@ class Worker:
         else:
             self._listeners.count_lost(name)
             log.warning("no file descriptor is left: a new connection was closed")
-            self._board.write(self._assignment.slot, Field.IS_READY, 0)  # until the next look
+            # Until the next look, a second later at most.
+            self._board.write(self._assignment.slot, Field.IS_READY, 0)
         self._board.add(self._assignment.slot, Field.TAKEN)
         self._write_open()
 
@@ -191,7 +192,7 @@ class Worker:
                 return
 
     def _look(self) -> None:
-        """Once a second, in the loop that serves clients."""
+        """Writes the board. Is called once a second, in the loop that serves clients."""
         slot = self._assignment.slot
         self._board.add(slot, Field.BEATS)
         self._write_open()
@@ -215,7 +216,7 @@ class Worker:
     # What it is asked
 
     async def _snapshot(self, shards_max: int | None, calm_max: int) -> AsyncIterator[Any]:
-        """All but the streams, then the streams, one a part."""
+        """The first part is everything but the streams; then each stream is a part."""
         now_ns = self.daemon.clock.now_ns
         read = self.daemon.reader.read(shards_max, calm_max)
         snapshot = await stepped(read, now_ns, SLICE_NS)
@@ -243,7 +244,7 @@ class Worker:
         await self._forget_prepared()
         try:
             loaded = await asyncio.to_thread(self._assignment.load, sources)
-        except ConfigError as error:  # a file that it names changed meanwhile
+        except ConfigError as error:  # a file that the configuration names has changed meanwhile
             yield "wrong", tuple(map(str, error.problems))
             return
         prepared = await self.daemon.change.prepare(self._config, loaded.config)
@@ -284,5 +285,5 @@ def replace_streams(snapshot: Any) -> Any:
 
 
 def whole_config(loaded: Loaded, worker_count: int) -> Config:
-    """The configuration of all workers, with the number of them that runs."""
+    """The configuration of all workers, with the number of workers that run."""
     return replace(loaded.config, worker_count=worker_count)

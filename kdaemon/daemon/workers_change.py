@@ -1,10 +1,10 @@
-"""Another configuration for all workers at once: prepared by each, then taken by each; or by none.
+"""A new configuration for all workers: each prepares it, then each takes it; or none takes it.
 
-About: what `reload.Live` is to a supervisor. The texts are read once, by the supervisor, and sent:
-all workers load the same. Only when each has built what is new, and none has anything under way
-against it, are they told to take it. One that cannot take it then all the same (records came in
-meanwhile that stand against it) drains and is started again with it, as is one that was being
-started: so no two run by different configurations.
+About: `reload.Live` for a supervisor. The supervisor reads the texts once and sends them, so all
+workers load the same. They are told to take the configuration only when each of them has built what
+is new, and none has records under way that stand against it. Records that stand against it may
+still come in meanwhile: then the worker that cannot take it drains and is started again with it. So
+does a worker that was starting. Therefore no two workers run by different configurations for long.
 Where it sits: supervisor.py -> here -> crew.py; the workers' side is worker.py.
 """
 
@@ -24,17 +24,17 @@ log = logging.getLogger("kdaemon")
 
 
 class WorkersChange:
-    """Of one supervisor. As `reload.Live`."""
+    """Changes the workers of one supervisor. As `reload.Live`."""
 
     def __init__(self, crew: Crew, rooms: Sequence[Room]) -> None:
-        """`rooms`: of the supervisor's own, which take another configuration at once."""
+        """`rooms`: the supervisor's own parts that take a new configuration at once."""
         self._crew = crew
         self._rooms = rooms
-        self._read: Sources | None = None  # last
+        self._read: Sources | None = None  # by the last reload
 
     def reading(self, read: Callable[[Config], Loaded]) -> Callable[[Config], Loaded]:
-        """`read`, which keeps what the configuration was made of, for the workers. Their number is
-        that of the start, though `auto` would be another one by now.
+        """`read`, but the texts that it reads are kept for the workers. The number of workers stays
+        that of the start, even if `auto` would give another number by now.
         """
 
         def kept(old: Config) -> Loaded:
@@ -51,6 +51,9 @@ class WorkersChange:
         return come_beside_sandbox(old, new) if self._crew.has_sandbox else ()
 
     async def change(self, _old: Config, new: Config) -> tuple[str, ...]:
+        """As `Live.change`. Raises WorkerError, for people, if a worker does not answer or cannot
+        load the configuration: then nothing of it is taken.
+        """
         sources, crew = self._read, self._crew
         assert sources is not None, "it was read"
         answers = await crew.ask("prepare", sources)

@@ -1,11 +1,11 @@
 """The admin pages: metrics, probes and status, behind `serve_http`.
 
-About: which path gives what. Knows paths and statuses; what they say comes from metrics.py,
-heartbeat.py, status.py, config_page.py and live.py, and slices.py makes those that take long.
-Nothing here changes the daemon, and nothing shows data or secrets. What only people look at is
-loaded when the first one does: a megabyte of a daemon that nobody looks at.
+About: which path gives what. Knows paths and statuses. The contents come from metrics.py,
+heartbeat.py, status.py, config_page.py and live.py; slices.py makes the pages that take long.
+Nothing here changes the daemon, and no page shows data or secrets. Pages for people only are loaded
+at their first request: a daemon that nobody looks at saves a megabyte.
 Invariant: `/livez` depends on the loop alone, never on the service: an outage of the service must
-not restart a fleet (`/readyz` may say no, and does so for memory, not for the service).
+not restart a fleet. `/readyz` may say no: for memory, for example, but never for the service.
 Flow: http/connection.py -> here -> back, in one call for the small pages.
 """
 
@@ -42,7 +42,7 @@ _ALLOW = (b"Allow", b"GET, HEAD")
 
 
 class Looks(Protocol):
-    """Looks at records, as `tap.py` has them."""
+    """The page `/tap`, as tap.py makes it."""
 
     def ask(self, request: HttpRequest) -> None: ...
 
@@ -65,8 +65,8 @@ class Admin:
         shows_keys: bool = False,
         ahead: "Ahead | None" = None,
     ) -> None:
-        """`taps`: None: there is no such page. `shows_keys`: of hot shards, as text; otherwise
-        hashed. `ahead`: see `Live`.
+        """`taps`: None: there is no page `/tap`. `shows_keys`: the keys of hot shards are shown as
+        text; otherwise as hashes. `ahead`: see `Live`.
         """
         self._ahead = ahead
         self._reader = reader
@@ -106,7 +106,7 @@ class Admin:
         )
 
     def handle(self, request: HttpRequest) -> None:
-        """Answers at once, or when a large page is made. A HEAD is answered as its GET, and the
+        """Answers at once; a large page when it is made. A HEAD is answered as a GET, and the
         listener drops the body.
         """
         path = request.path
@@ -130,7 +130,7 @@ class Admin:
             self._large.ask(path + " as OpenMetrics" * is_openmetrics, request)
 
     def close(self) -> None:
-        """No page is made any more."""
+        """Stops making pages, and ends the answers that wait for one."""
         self._large.close()
         if self._opened is not None:
             self._opened.close()
@@ -138,14 +138,14 @@ class Admin:
             self._taps.close()
 
     def show_keys(self, *, is_on: bool) -> None:
-        """Of hot shards, as text from now on; or hashed."""
+        """On: keys of hot shards are shown as text from now on. Off: as hashes."""
         self._shows_keys = is_on
         if self._opened is not None:
             self._opened.shows_keys = is_on
 
     @property
     def live(self) -> "Live":
-        """The live page, and all who watch."""
+        """The live page, and all clients that watch it."""
         if self._opened is None:
             from kdaemon.observe.live import Live  # noqa: PLC0415 - see above
 

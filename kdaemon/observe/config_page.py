@@ -1,10 +1,11 @@
-"""The configuration in force, for who looks at a daemon that runs: each value, and who gave it.
+"""The configuration in force, for people who look at a running daemon: each value and its origin.
 
 About: `/configz/effective`, JSON with a row for each value, from the same source as `kdaemon config
---effective` (`config/effective.py`), which masks secrets. Tells of what was read at the start, or
-by the last reload that is in force; `--sandbox` stands in for the services that are named here.
-Bound: ROWS_MAX rows, made in steps; the page tells how many it leaves out.
-Flow: reloads.py -> here -> admin.py, slices.py. Loaded when the first one asks.
+--effective` (`config/effective.py`), which masks secrets. The page shows the configuration that was
+read at the start, or by the last reload that took one. With `--sandbox`, embedded services stand in
+for the services that are named here.
+Bound: ROWS_MAX rows, made in steps; the page says how many rows it leaves out.
+Flow: reloads.py -> here -> admin.py, slices.py. Loaded at the first request.
 """
 
 from itertools import islice
@@ -16,13 +17,13 @@ from kdaemon.config.effective import DEFAULT, effective
 from kdaemon.config.load import Loaded, dotted
 from kdaemon.observe.slices import JSON, Page, Steps
 
-ROWS_MAX = 2000  # the top, and the tables of 50 streams; 250 KB; ours, 2026-11-28
+ROWS_MAX = 2000  # the top level, and the tables of 50 streams; 250 KB; ours, 2026-11-28
 ROWS_A_STEP = 50  # half a millisecond; ours, 2026-11-28
 
 
 class Row(msgspec.Struct, frozen=True):
-    """`origin`: in words. `is_given`: by somebody, under this very key: neither a default nor what
-    [default] or [send] says.
+    """`origin`: in words. `is_given`: some source gave the value under this very key: the value is
+    neither a default nor taken from [default] or [send].
     """
 
     key: str
@@ -32,7 +33,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def config_steps(loaded: Loaded | None, generation: int) -> Steps:
-    """None: this daemon has not read it from anywhere."""
+    """Makes the page. `loaded`: None: this daemon has read its configuration from nowhere."""
     rows: list[Row] = []
     values = iter(()) if loaded is None else effective(loaded)
     for each in islice(values, ROWS_MAX):

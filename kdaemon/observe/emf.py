@@ -1,14 +1,16 @@
-"""A snapshot as lines in CloudWatch's Embedded Metric Format, where there is no Prometheus.
+"""A snapshot as lines in CloudWatch's Embedded Metric Format, for sites without Prometheus.
 
-About: one line a stream, and one for the daemon: the metrics of the table under their names, as
-members of a JSON object that CloudWatch Logs takes apart. Gauges are as they are. Of what only
-grows a line says how much was added since the line before, because CloudWatch sums; of a histogram
-its sum, its count, and two quantiles of what was added, as Prometheus would reckon them. What a
-metric has by reason or code is summed, and told apart beside it, where it costs no metric.
-Knows the table and snapshots; no log, no clock and no loop. Pure, but for what was told before.
-Invariant: over all lines, what was added is what the daemon has counted, though a stream close or
-open meanwhile: what closed streams have not told yet is in the line of CLOSED.
-Bound: METRICS_MAX metrics a line; what was told last of each stream in use.
+About: one line a stream, and one for the daemon. A line has the metrics of the table, under their
+names, as members of a JSON object that CloudWatch Logs takes apart. A gauge is written as it is. Of
+a counter a line says how much was added since the line before, because CloudWatch sums. Of a
+histogram a line has the sum, the count and two quantiles of what was added, reckoned as Prometheus
+does. A metric with values by reason or code is written as their sum; the values stand beside it, in
+members that are no metrics and so cost nothing.
+Knows the table and snapshots; no log, no clock and no loop. Pure, but for the values of the last
+lines.
+Invariant: over all lines, the sum of what was added is what the daemon has counted, even if a
+stream closes or opens meanwhile: the line of CLOSED has what closed streams had not yet told.
+Bound: METRICS_MAX metrics a line; the last values of each stream in use.
 Cost (one core, 2026-11-28): a line 0.1 to 0.25 ms and 5 KB.
 Flow: snapshot.py -> here -> emf_log.py.
 """
@@ -44,30 +46,31 @@ from kdaemon.observe.table import (
 )
 
 METRICS_MAX = 100
-"""Of one directive, and a line has one here: "Specification: Embedded metric format" of the
-CloudWatch User Guide, 2026-11-28."""
+"""The limit of one directive; a line has one directive here: "Specification: Embedded metric
+format" of the CloudWatch User Guide, 2026-11-28."""
 
 DOOR = "(door)"
-"""Stands for both labels where records were refused before their stream was known: a dimension may
-not be empty."""
+"""The value of both labels where records were refused before their stream was known: a dimension
+may not be empty."""
 
 OF_STREAM = ("upstream", "stream")  # dimensions
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 
 OF_A_SUM = frozenset({"reason", "code", "outcome", "part"})
-"""Labels of the table by which a metric is told apart, and can be summed. What others tell apart
-(`kind`, `unit`) are metrics of their own."""
+"""Labels of the table whose values can be summed. The values of other labels (`kind`, `unit`)
+become metrics of their own."""
 
-_Subject = tuple[tuple[Metric[Any], ...], Any]  # a section of the table, and what it reads
+# A section of the table, and the subject that it reads.
+_Subject = tuple[tuple[Metric[Any], ...], Any]
 _Labels = tuple[str, ...]
-_Told = dict[str, Reading]  # by name of the metric: what only grows, as it was
+_Told = dict[str, Reading]  # by name of the metric: counters and histograms, as they stood
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Emf:
-    """Makes the lines. `host`, and `worker` of one of several: members of each line, and no
-    dimensions.
+    """Makes the lines. `host` and `worker` (the number of one of several workers) are members of
+    each line, and no dimensions.
     """
 
     def __init__(self, namespace: str, host: str, worker: int | None = None) -> None:
@@ -78,8 +81,8 @@ class Emf:
         self._told: dict[_Labels, _Told] = {}  # by upstream and stream
 
     def lines(self, snapshot: Snapshot, unix_ms: int) -> Iterator[bytes | None]:
-        """None: the loop may turn, as it may after a line. A line that is not taken was not told:
-        what it would have said is in the next one.
+        """Makes the lines of a snapshot. None, like a line, means that the loop may turn. If the
+        caller stops before a line, its values are in a later line.
         """
         streams = {_labels(stream): stream for stream in snapshot.streams}
         for labels in self._told.keys() - streams.keys():
@@ -97,7 +100,7 @@ class Emf:
         yield from self._rest(snapshot, unix_ms)
 
     def _rest(self, snapshot: Snapshot, unix_ms: int) -> Iterator[bytes]:
-        """The door and closed streams, if they have counted anything since."""
+        """Lines for the door and for closed streams, if these have counted anything since."""
         rest: list[tuple[str, str, list[_Subject]]] = [
             (DOOR, DOOR, [(ACCOUNTS, snapshot.door)]),
             *(
@@ -111,13 +114,15 @@ class Emf:
                 yield self._line(unix_ms, {"upstream": upstream, "stream": stream}, read)
 
     def _leave_to_closed(self, labels: _Labels) -> None:
-        """A stream was closed since its last line: what that told is part of what CLOSED counts."""
+        """A stream was closed since its last line: the values of that line are a part of what
+        CLOSED counts.
+        """
         closed = (labels[0], CLOSED)
         gone = self._told.pop(labels)
         self._told[closed] = _sums(gone, self._told.get(closed, {}), 1)
 
     def _of_stream(self, labels: _Labels, stream: StreamSnapshot) -> list[_Subject]:
-        """What its line says. It may be another one of the same name, opened since."""
+        """The subjects of a stream's line. The stream may be a new one of the same name."""
         counters = stream.engine.counters
         read: list[_Subject] = [(ACCOUNTS, counters), (DELIVERY, counters)]
         told = self._told.get(labels)
@@ -152,7 +157,7 @@ def _labels(stream: StreamSnapshot) -> _Labels:
 
 
 def _of_daemon(snapshot: Snapshot) -> list[_Subject]:
-    """What has no stream; of listeners, all together."""
+    """The subjects that are of no stream; the listeners all together."""
     read: list[_Subject] = [(MEMORY, snapshot.memory), (LOOP, snapshot.loop_lag)]
     maybe: tuple[_Subject, ...] = (
         (TLS, snapshot.certificates),
@@ -169,7 +174,7 @@ def _of_daemon(snapshot: Snapshot) -> list[_Subject]:
 
 
 def _summed(metric: Metric[Any]) -> Metric[Any]:
-    """The metric of several subjects together."""
+    """The same metric, but read from several subjects and summed."""
 
     def read(subjects: list[Any]) -> Reading:
         readings = [metric.read(each) for each in subjects]
@@ -202,7 +207,7 @@ def _added(now: _Told, before: _Told) -> _Told:
 
 
 def _sum(one: Reading, other: Reading, sign: int) -> Reading:
-    """Of two readings of one metric: `one + sign * other`."""
+    """`one + sign * other`, for two readings of one metric."""
     if isinstance(one, Buckets):
         assert isinstance(other, Buckets)
         pairs = zip(one.counts, other.counts, strict=True)
@@ -226,7 +231,7 @@ def _is_more(reading: Reading) -> bool:
 
 
 def _is_less(now: _Told, before: _Told) -> bool:
-    """Something that only grows is less than it was: it is another one's."""
+    """Whether some counter is less than before: then it is the counter of another stream."""
     return any(number < 0 for added in _added(now, before).values() for number in _numbers(added))
 
 
@@ -237,7 +242,7 @@ def _tell(
     units: dict[str, str],
     apart: dict[str, dict[str, float]],
 ) -> None:
-    """Writes a metric's members."""
+    """Writes the members of one metric."""
     name, per = metric.name, metric.per
     unit = _unit(metric)
 
@@ -269,7 +274,7 @@ def _word(key: Any) -> str:
 
 
 def _unit(metric: Metric[Any]) -> str:
-    """One of CloudWatch's (`MetricDatum` of its API)."""
+    """The metric's unit, in CloudWatch's words (`MetricDatum` of its API)."""
     name = metric.name.removesuffix("_total").removesuffix("_max")
     if name.endswith("_bytes_per_second"):
         return "Bytes/Second"
@@ -281,8 +286,8 @@ def _unit(metric: Metric[Any]) -> str:
 
 
 def _quantile(buckets: Buckets, quantile: float) -> float:
-    """As Prometheus's `histogram_quantile`: evenly spread within a bucket; what is beyond the last
-    bound counts as that.
+    """Reckons as Prometheus's `histogram_quantile`: values lie evenly within a bucket; those beyond
+    the last bound count as that bound.
     """
     rank = quantile * sum(buckets.counts)
     for number, until in enumerate(accumulate(buckets.counts)):

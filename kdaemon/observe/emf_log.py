@@ -1,10 +1,10 @@
-"""Once a minute, the lines of emf.py go to the log.
+"""Puts the lines of emf.py into the log, once a minute.
 
-About: when, and how fast. A snapshot is read a stream in a turn of the loop. The lines go to the
-log's queue as fast as it is read, so that they push out neither each other nor what else is said.
-Knows the loop, a clock and the queue; not what a line says.
-Invariants: no line is left out in silence: one that nobody reads is dropped by the queue, which
-counts it; between two lines the loop turns; what goes wrong here is logged, and the next minute is
+About: when the lines are made, and how fast. A snapshot is read one stream in a turn of the loop.
+Lines go to the log's queue only as fast as the log is read, so that they push neither each other
+nor other lines out. Knows the loop, a clock and the queue; must not know what a line says.
+Invariants: no line is lost in silence: a line that nobody reads is dropped by the queue, and
+counted there. The loop turns between two lines. An error here is logged, and the next minute is
 told all the same.
 Flow: snapshot.py, emf.py -> here -> log_queue.py.
 """
@@ -23,14 +23,14 @@ INTERVAL_S = 60.0  # CloudWatch's standard resolution is a minute
 LINES_WAITING_MAX = (
     100  # in the queue before more are put there: half of its bytes; ours, 2026-11-28
 )
-LAST_WAITS_S = 1.0  # at the end, for a reader of the log that is slow; ours, 2026-11-28
-PAUSE_S = 0.1  # until the queue is looked at again; ours, 2026-11-28
+LAST_WAITS_S = 1.0  # at the end, for a slow reader of the log; ours, 2026-11-28
+PAUSE_S = 0.1  # between two looks at the queue; ours, 2026-11-28
 
 log = logging.getLogger("kdaemon.observe")
 
 
 class EmfLog:
-    """From `start` to `aclose`."""
+    """Writes lines from `start` to `aclose`."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class EmfLog:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """In the loop; once."""
+        """Begins to write. Is called once, in the loop."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="emf")
 
     async def aclose(self) -> None:
-        """No more lines. Twice is nothing."""
+        """Writes no more lines. A second call does nothing."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -58,7 +58,7 @@ class EmfLog:
                 await task
 
     async def last(self, snapshot: Snapshot) -> None:
-        """The lines of an end: what was counted since the last minute. Then no more."""
+        """Writes the last lines: everything counted since the last minute. Then writes no more."""
         await self.aclose()
         await self._put(snapshot, asyncio.get_running_loop().time() + LAST_WAITS_S)
 
@@ -73,8 +73,8 @@ class EmfLog:
                 log.exception("metrics could not be told in Embedded Metric Format")
 
     async def tell(self, until_s: float) -> None:
-        """One line for each stream, and what is not of streams. `until_s`: a reader of the log that
-        is slow is waited for until then, by the loop's time.
+        """Writes one line for each stream, and one for the daemon. `until_s`: loop time until which
+        a slow reader of the log is waited for.
         """
         steps = self._reader.read()
         while True:
@@ -90,7 +90,7 @@ class EmfLog:
         loop = asyncio.get_running_loop()
         lines = self._emf.lines(snapshot, self._unix_ms())
         while True:
-            while (  # noqa: ASYNC110 - the queue's thread tells nobody
+            while (  # noqa: ASYNC110 - the queue has no event for it
                 self._queue.waiting > LINES_WAITING_MAX and loop.time() < until_s
             ):
                 await asyncio.sleep(PAUSE_S)
@@ -98,7 +98,8 @@ class EmfLog:
                 line = next(lines)
             except StopIteration:
                 return
-            if line is not None:  # no turn between: a line that was made is a line that was told
+            # No turn between making a line and putting it: else its values could be lost.
+            if line is not None:
                 self._queue.put(line)
             await asyncio.sleep(0)
 

@@ -1,12 +1,12 @@
 """The event loop's own heartbeat: whether this process still turns, whatever the service does.
 
-About: a timer of the loop that writes down the time at each beat. `/livez` asks how old the last
-beat is, and the service manager's watchdog is fed from the same beat, so that a loop that stands
-still is seen by both. How late a beat comes is the loop's lag, a metric: what is due at every
-second anyway is looked at, so that an idle loop is not woken to be measured. Knows the loop and a
-clock; must not know streams, records or the service: an outage of the service must never restart a
-fleet.
-Invariant: at most one timer is armed, and what is called at a beat cannot stop the next one.
+About: a timer of the loop that notes the time at each beat. `/livez` asks for the age of the last
+beat, and the same beat feeds the service manager's watchdog: so both notice a loop that stands
+still. The lateness of a beat is the loop's lag, a metric. The beat is due at a whole second, when
+other things are due anyway, so that an idle loop is not woken for a measurement. Knows the loop and
+a clock; must not know streams, records or the service: an outage of the service must never restart
+a fleet.
+Invariant: at most one timer is armed, and nothing that a beat calls can stop the next beat.
 Flow: loop timer -> here -> admin.py, notify.py, hot.py.
 """
 
@@ -20,14 +20,14 @@ from kdaemon.base.ticks import next_tick_s
 BEAT_INTERVAL_S = 1.0  # seconds between two beats; ours, 2026-11-21
 
 STILL_NS_MAX = 10_000_000_000
-"""10 s: with an older beat the loop stands still. Ours, 2026-11-21: far above what one turn takes,
-below the 30 s after which the watchdog of our systemd unit ends the process."""
+"""10 s: if the last beat is older, the loop stands still. Ours, 2026-11-21: far above one turn's
+time, and below the 30 s after which the watchdog of our systemd unit ends the process."""
 
 NS = 1_000_000_000  # nanoseconds in a second
 
 
 class Heartbeat:
-    """Beats from `start` to `stop`. Before the first beat, its age counts from its creation."""
+    """Beats from `start` to `stop`. Until the first beat, the age counts from the creation."""
 
     __slots__ = (
         "_beat_at_ns",
@@ -52,7 +52,7 @@ class Heartbeat:
     ) -> None:
         """`feed` is called at the first beat and then at least every `feed_interval_s` seconds
         (`Notifier.watchdog` and `watchdog_interval_s` of notify.py); None in either: never.
-        `on_beat` is called after each beat, for what is to be looked at every second or so. `lag`:
+        `on_beat` is called after each beat, for everything that is looked at once a second. `lag`:
         takes how late each beat is, in nanoseconds.
         """
         self._clock = clock
@@ -71,12 +71,12 @@ class Heartbeat:
             self._interval_s = min(BEAT_INTERVAL_S, feed_interval_s)
 
     def start(self) -> None:
-        """Beats now, and from now on. In the loop whose turning it shows; once."""
+        """Beats now, and from now on. Is called once, in the loop that is to be watched."""
         assert self._timer is None, "the heart beats already"
         self._on_timer()
 
     def stop(self) -> None:
-        """No more beats. Stopping twice is nothing."""
+        """Stops beating. A second call does nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -90,7 +90,9 @@ class Heartbeat:
         return self.age_ns(now_ns) <= STILL_NS_MAX
 
     def beat(self) -> None:
-        """One beat; feeds if the next one would be too late to. The timer's, and a test's."""
+        """One beat. Feeds the watchdog if the next beat would be too late for that. Called by the
+        timer, and by tests.
+        """
         now_ns = self._beat_at_ns = self._clock.now_ns()
         if self._feed is None:
             return

@@ -1,13 +1,13 @@
-"""Says in the log which shard is hot: more comes for it than it takes, and somebody should know.
+"""Names hot shards in the log: shards that get more than they take.
 
-About: a look at all streams every 10 s. A shard that was more than a second behind at two looks
-in a row, answered in between and did not catch up, is named, with what to do about it. In an outage
-nothing answers, and after one the queues get shorter: neither is told as heat. Knows streams as
-snapshot.py reads them, and a clock. Looking changes nothing, but that the keys of hot shards are
-watched from then on, so that the second look can say which they are.
-Bound: WATCHED_MAX; what is remembered is HOT_SHARDS_MAX shards of each stream. A stream with
-nothing queued costs nothing, and a call looks for SLICE_NS and one step: where that is not enough
-for all, the next calls go on with the rest.
+About: a look at all streams every 10 s. A shard is named, with advice, if it was more than a second
+behind at two looks in a row, answered in between, and did not catch up. In an outage no shard
+answers, and after an outage the queues get shorter: neither is reported as heat. Knows streams as
+snapshot.py reads them, and a clock. A look changes nothing but this: from then on the keys of hot
+shards are watched, so that the second look can name the keys.
+Bound: WATCHED_MAX shards are watched; HOT_SHARDS_MAX shards of each stream are remembered. A stream
+with nothing queued costs nothing. One call takes SLICE_NS and one step; if that is too short for
+all streams, the next calls look at the rest.
 Flow: heartbeat.py -> here (and snapshot.py) -> the log.
 """
 
@@ -24,24 +24,24 @@ from kdaemon.observe.slices import SLICE_NS
 from kdaemon.observe.snapshot import SnapshotReader, StreamReading
 from kdaemon.observe.table import NS
 
-LOOK_INTERVAL_NS = 10_000_000_000  # 10 s: shorter heat is a burst, which the queue is there for
+LOOK_INTERVAL_NS = 10_000_000_000  # 10 s: shorter heat is a burst, and queues exist for bursts
 
-TOLD_INTERVAL_NS = 60_000_000_000  # 60 s: between two lines of one stream; ours, 2026-11-21
+TOLD_INTERVAL_NS = 60_000_000_000  # 60 s: between two lines about one stream; ours, 2026-11-21
 
 CATCHING_UP = 0.2
 """A queue that gets shorter by this much time in each unit of time is what an outage left, and will
-be gone; with less than that, at least four fifths of what the shard takes is still coming. Ours,
-2026-11-21: far above what a queue at its bound wavers by."""
+become empty. If it shortens less, at least four fifths of what the shard takes still comes in.
+Ours, 2026-11-21: far above the wavering of a queue at its bound."""
 
 WATCHED_MAX = 32
-"""Shards whose keys are watched at one time, of all streams: 5 MiB with usual keys, 22 with the
+"""Shards whose keys are watched at one time, in all streams: 5 MiB with usual keys, 22 MiB with the
 longest. Ours, 2026-11-28."""
 
 log = logging.getLogger("kdaemon.observe")
 
 
 class _Seen(NamedTuple):
-    """A shard at a look. `answered`: records that it took or throttled, ever."""
+    """A shard at a look. `answered`: records that it took or throttled, since it is known."""
 
     backlog_ns: int
     answered: int
@@ -49,8 +49,8 @@ class _Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """A stream, when it was looked at last. `seen`: by shard. `told_ns`: when a line told of it;
-    None: never.
+    """The last look at a stream. `seen`: by shard. `told_ns`: when a line was last logged about the
+    stream; None: never.
     """
 
     at_ns: int
@@ -59,21 +59,21 @@ class _Look:
 
 
 class HotWatch:
-    """Looks when it is time to, at a call of `look`, which is to come about once a second."""
+    """Looks at all streams when a look is due. `look` is to be called about once a second."""
 
     def __init__(self, reader: SnapshotReader, clock: Clock, *, shows_keys: bool = False) -> None:
-        """`shows_keys`: as text; otherwise hashed."""
+        """`shows_keys`: keys are shown as text; otherwise as hashes."""
         self._reader = reader
         self.shows_keys = shows_keys
         self._clock = clock
-        self._round_ns = clock.now_ns()  # when all streams were begun to be looked at
-        self._left: list[StreamReading] = []  # of them, those that were not yet
-        self._steps: Steps[None] | None = None  # of the look at the one that is looked at
+        self._round_ns = clock.now_ns()  # when the present round of looks at all streams began
+        self._left: list[StreamReading] = []  # streams of the round that were not looked at yet
+        self._steps: Steps[None] | None = None  # of the look at the present stream
         self._looks: dict[str, _Look] = {}  # by stream
-        self._watched: dict[str, int] = {}  # by stream: shards whose keys are
+        self._watched: dict[str, int] = {}  # by stream: the number of shards whose keys are watched
 
     def look(self) -> None:
-        """Call it in the loop's thread only."""
+        """Looks at some streams, if a look is due. Call it in the loop's thread only."""
         began_ns = self._clock.now_ns()
         if not self._left and self._steps is None:
             if began_ns - self._round_ns < LOOK_INTERVAL_NS:

@@ -1,13 +1,13 @@
-"""What is said of the keys that fill a hot shard: their names, and what to do about them.
+"""Names of the keys that fill a hot shard, and advice on what to do about them.
 
-About: a shard's load (`engine/hot_keys.py`) as a few words for an operator. A key is shown as text
-only where `observe.show_keys` is set: keys may be names of people. Else as the first 12 hexadecimal
-digits of the SHA-256 of its UTF-8, so that who suspects a key can tell whether it is the one:
+About: a shard's load (`engine/hot_keys.py`) in a few words for an operator. A key is shown as text
+only if `observe.show_keys` is set: keys may be names of people. Otherwise the first 12 hexadecimal
+digits of the SHA-256 of its UTF-8 are shown. Whoever suspects a key can compare:
 
     printf %s 'customer-42' | sha256sum | cut -c1-12
 
-of an explicit hash key likewise, of its decimal without leading zeros. The hash has no secret: with
-one, nobody outside the process could compute it; whoever may read the page can try what he guesses.
+An explicit hash key is hashed as its decimal without leading zeros. The hash has no secret: with
+one, nobody outside the process could compute it. Whoever may read the page can try guesses.
 Pure. Flow: snapshot.py -> here -> status.py, hot.py.
 """
 
@@ -18,15 +18,16 @@ from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot
 from kdaemon.route.sketch import Key
 
-KEY_FIELD = "heaviest_key"  # of a line of the log: as text if keys were shown when it was said
+# A field of log lines; a key as text, if keys were shown when the line was logged.
+KEY_FIELD = "heaviest_key"
 
-HASH_DIGITS = 12  # of a key that is not shown: 48 bits, no two keys of a page alike; 2026-11-28
+HASH_DIGITS = 12  # of the hash of a key: 48 bits, so no two keys of a page look alike; 2026-11-28
 
-WHOLE = 1.0  # of a shard's quota
+WHOLE = 1.0  # the whole quota of a shard
 
 HELD_BACK = 1.1
-"""A hot shard for which no more comes than this part of its quota: its clients wait for answers and
-send no faster, so that nobody knows what they would send. Ours, 2026-11-28."""
+"""A hot shard that gets at most this part of its quota: its clients wait for answers and send no
+faster, so nobody knows how much they would send. Ours, 2026-11-28."""
 
 
 def key_name(key: Key, *, shows_keys: bool) -> str:
@@ -37,7 +38,9 @@ def key_name(key: Key, *, shows_keys: bool) -> str:
 
 
 def advice(load: ShardLoad, engine: EngineSnapshot) -> str:
-    """What comes for the shard, which key is to blame if one is, and what helps. Names no key."""
+    """How much comes for the shard, which key causes that if one does, and what helps. Names no
+    key.
+    """
     quota = "bytes" if load.is_of_bytes else "records"
     begin = f"at {load.quota_part:.0%} of its quota of {quota}"
     first = load.keys[0] if load.keys else None

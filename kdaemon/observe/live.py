@@ -1,14 +1,14 @@
 """The live page: one HTML page, and the events that it draws, a second apart.
 
-About: `GET /events` of the admin listener, server-sent events (WHATWG HTML, 9.2), each with all
-that the page shows (live_event.py); and the page itself (live_page.html) with the policy under
-which a browser shows it.
-Invariants: an event is made once for all who watch, in slices of the loop, and only while somebody
-watches. Who does not read costs one event that all share: he misses those between, and the next one
-that he takes is whole.
-Bound: VIEWERS_MAX watch.
-Flow: live_event.py -> here -> http/pieces.py, admin.py, which loads this for the first who asks: a
-daemon that nobody looks at has not the memory of it.
+About: `GET /events` of the admin listener, server-sent events (WHATWG HTML, 9.2), each with
+everything that the page shows (live_event.py); and the page itself (live_page.html), with the
+policy under which a browser shows it.
+Invariants: an event is made once for all viewers, in slices of the loop, and only while there is a
+viewer. A viewer that does not read costs nothing beside the one event that all share: it misses the
+events in between, and the next event that it takes is whole.
+Bound: VIEWERS_MAX viewers.
+Flow: live_event.py -> here -> http/pieces.py, admin.py. admin.py loads this file at the first
+request, so that a daemon that nobody looks at saves the memory.
 """
 
 import asyncio
@@ -28,8 +28,9 @@ from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.slices import NO_SNIFF, NO_STORE, SLICE_NS, TEXT
 from kdaemon.observe.snapshot import Reader
 
-INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: what an eye follows
-VIEWERS_MAX = 8  # at one time: a wall, and some who look; of the listener's 64 places; ours
+INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: an eye can follow
+# At one time: a screen on a wall, and some people; of the listener's 64 places; ours.
+VIEWERS_MAX = 8
 
 PAGE = Path(__file__).with_name("live_page.html")
 EVENT_STREAM = b"text/event-stream"
@@ -42,13 +43,13 @@ log = logging.getLogger("kdaemon.observe")
 
 
 class Cancelled(Protocol):
-    """What goes on, and may be ended."""
+    """Something that runs and may be ended."""
 
     def cancel(self) -> object: ...
 
 
 Ahead = Callable[[Callable[[], object]], Cancelled]
-"""Does something, and calls back when that is done, unless it was ended."""
+"""Does something, and calls its argument when that is done, unless it was ended."""
 
 
 class LivePage:
@@ -75,20 +76,20 @@ class LivePage:
 
 
 def _hash(text: str, tag: str) -> str:
-    """Of the one element of this kind, as a Content-Security-Policy names it (CSP 3, 2.3.1)."""
+    """The hash of the only element `tag`, as a Content-Security-Policy has it (CSP 3, 2.3.1)."""
     found = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
     assert len(found) == 1, f"the page has {len(found)} elements {tag}"
     return "sha256-" + base64.b64encode(hashlib.sha256(found[0].encode()).digest()).decode()
 
 
 class _Viewer:
-    """One who watches: a `PieceSource`."""
+    """One client that watches. A `PieceSource`."""
 
     __slots__ = ("_is_over", "_live", "_seen", "pieces")
 
     def __init__(self, live: "Live") -> None:
         self._live = live
-        self._seen = 0  # the number of the event that was taken last
+        self._seen = 0  # the number of the last event that was taken
         self._is_over = False
         self.pieces: Pieces | None = None
 
@@ -115,7 +116,7 @@ class _Viewer:
 
 
 class Live:
-    """All who watch one daemon. In the loop's thread only."""
+    """All viewers of one daemon. In the loop's thread only."""
 
     def __init__(
         self,
@@ -125,8 +126,8 @@ class Live:
         shows_keys: bool = False,
         ahead: Ahead | None = None,
     ) -> None:
-        """`shows_keys`: of hot shards, as text; otherwise hashed. `ahead`: what is to be done
-        before an event is read.
+        """`shows_keys`: keys of hot shards are shown as text; otherwise as hashes. `ahead`: runs
+        before each event is read.
         """
         self._ahead = ahead
         self._reader = reader
@@ -144,7 +145,7 @@ class Live:
         return len(self._viewers)
 
     def ask(self, request: HttpRequest) -> None:
-        """Answers at once, and goes on until its client leaves or the listener drains."""
+        """Answers at once, and goes on until the client leaves or the listener drains."""
         headers = (NO_STORE, NO_SNIFF)
         if request.method == "HEAD":
             request.respond(200, b"", content_type=EVENT_STREAM, headers=headers)
@@ -161,14 +162,16 @@ class Live:
             self._next = asyncio.get_running_loop().call_soon(self._begin)
 
     def leave(self, viewer: _Viewer) -> None:
-        """Of no effect for who has left. With the last one, no event is made any more."""
+        """Forgets a viewer; does nothing for one that has left. Without viewers no event is
+        made.
+        """
         if viewer in self._viewers:
             self._viewers.remove(viewer)
         if not self._viewers:
             self._stop()
 
     def close(self) -> None:
-        """Who watches sees the end of the answer."""
+        """Ends the answers of all viewers."""
         self._stop()
         for viewer in self._viewers[:]:
             viewer.drain()
@@ -177,7 +180,7 @@ class Live:
         if self._next is not None:
             self._next.cancel()
         self._next, self._steps = None, None
-        self.newest = (0, b"")  # the next who comes is told nothing old
+        self.newest = (0, b"")  # the next viewer gets no old event
 
     def _begin(self) -> None:
         if self._ahead is None:

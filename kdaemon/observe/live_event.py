@@ -1,17 +1,17 @@
-"""An event of the live page: all that the page shows, as one line of JSON.
+"""An event of the live page: everything that the page shows, as one line of JSON.
 
-About: which of a snapshot's values the page gets, and how they are made in steps. Counters are told
-as they are: the browser makes rates of their differences. Holds no data or secret; keys of hot
-shards as keys.py names them; what others wrote is cleaned, as in status.py.
+About: which values of a snapshot the page gets, and how they are made in steps. Counters are sent
+as they are: the browser makes rates of their differences. Holds no data or secret. Keys of hot
+shards are named as keys.py says. Texts of others are cleaned, as in status.py.
 Invariant: in each event's `records`, for all streams and the door together,
 
     received + recovered = rejected + delivered + dead + dropped + settled_before
                            + buffered + in_flight + spooled
 
-Bounds: an event tells of STREAMS_MAX streams, those first that need somebody, of SHARDS_MAX shards
-of a stream and about SHARDS_TOLD of all, and of ERRORS_MAX errors.
-Cost (one core, 2026-11-28): of 1,000 streams 29 ms an event, in steps of 1.4 ms at most.
-Flow: snapshot.py -> here -> live.py. Loaded when the first one watches.
+Bounds: an event has STREAMS_MAX streams (those that need somebody come first), SHARDS_MAX shards of
+a stream and about SHARDS_TOLD of all streams, and ERRORS_MAX errors.
+Cost (one core, 2026-11-28): with 1,000 streams 29 ms an event, in steps of 1.4 ms at most.
+Flow: snapshot.py -> here -> live.py. Loaded for the first viewer.
 """
 
 from collections.abc import Iterable
@@ -48,17 +48,17 @@ from kdaemon.observe.status import (
     urgency,
 )
 
-STREAMS_MAX = 50  # of an event; ours, 2026-11-28: 30 KB
-SHARDS_MAX = 16  # of a stream, the hottest; ours: a screen
-SHARDS_TOLD = 256  # of all streams together, beside HOT_SHARDS_MAX of each: 50 KB; ours
-ERRORS_MAX = 16  # the last ones, of all streams; ours: a screen
-KEY_PART_MIN = 0.01  # of a hot shard: to spread a key with less changes nothing; ours
-WORDS_CHARACTERS_MAX = 500  # of a line of the log; ours
-RETRY_MS = 2000  # a browser that lost the daemon asks again after so long; ours
+STREAMS_MAX = 50  # in an event; ours, 2026-11-28: 30 KB
+SHARDS_MAX = 16  # of a stream, the hottest; ours: as many as a screen shows
+SHARDS_TOLD = 256  # of all streams together, beside HOT_SHARDS_MAX of each; 50 KB; ours
+ERRORS_MAX = 16  # the last ones, of all streams; ours: as many as a screen shows
+KEY_PART_MIN = 0.01  # of a hot shard: spreading a lighter key changes nothing; ours
+WORDS_CHARACTERS_MAX = 500  # of one line of the log; ours
+RETRY_MS = 2000  # after this time a browser that lost the daemon asks again; ours
 
 
 class LiveHold(msgspec.Struct, frozen=True):
-    """Why nothing can be sent, or is taken. `remedy`: what to do; None: nobody knows one."""
+    """Why nothing can be sent, or is admitted. `remedy`: what to do; None: no remedy is known."""
 
     code: str
     message: str
@@ -66,10 +66,11 @@ class LiveHold(msgspec.Struct, frozen=True):
 
 
 class LiveShard(msgspec.Struct, frozen=True):
-    """`id`: None where shards are not predicted. `behind_s`: what the shard needs for all that
-    waits for it. `taken`, `throttled`: records of ours since it is known. `quota_*`: a second; 0:
-    it is not what bounds (of records, where many go out as one).
-    `share`: our part of it, 0..1. `load`: None: the shard is calm, or not hot for long enough.
+    """`id`: None where shards are not predicted. `behind_s`: the time that the shard needs for all
+    records that wait for it. `taken`, `throttled`: our records, since the shard is known.
+    `quota_*`: a second; 0: this quota is not the bound (records, where many go out as one).
+    `share`: our part of the quota, 0..1. `load`: None: the shard is calm, or not hot for long
+    enough.
     """
 
     id: str | None
@@ -85,7 +86,9 @@ class LiveShard(msgspec.Struct, frozen=True):
 
 
 class LiveBill(msgspec.Struct, frozen=True):
-    """As `Bill`: units since the start, what aggregates would save of them, a record's mean."""
+    """As `Bill`: units since the start, what aggregates would save of them, the mean of a
+    record.
+    """
 
     units: dict[str, int]
     saves: dict[str, float]
@@ -93,8 +96,8 @@ class LiveBill(msgspec.Struct, frozen=True):
 
 
 class LiveStream(msgspec.Struct, frozen=True):
-    """`key`: unique in the daemon. Counts since the start; the rest as it stands. `shards`: the
-    hottest of `shard_count`, then those that took most.
+    """`key`: unique in the daemon. Counts are since the start; other values are of now. `shards`:
+    the hottest of `shard_count`, then those that took most.
     """
 
     key: str
@@ -120,7 +123,7 @@ class LiveStream(msgspec.Struct, frozen=True):
 
 
 class LiveError(msgspec.Struct, frozen=True):
-    """What the service, or the way to it, said; see `ErrorStatus`."""
+    """An error of the service, or of the way to it; see `ErrorStatus`."""
 
     stream: str
     code: str
@@ -131,7 +134,7 @@ class LiveError(msgspec.Struct, frozen=True):
 
 
 class LiveSaid(msgspec.Struct, frozen=True):
-    """A warning or an error of the log: the last line, and how often there was one like it."""
+    """A warning or an error of the log: the last line, and the number of lines of its kind."""
 
     level: str
     words: str
@@ -140,7 +143,9 @@ class LiveSaid(msgspec.Struct, frozen=True):
 
 
 class LiveRecords(msgspec.Struct, frozen=True):
-    """Of all streams, closed ones too, and the door. `dead`, `rejected`: by reason, not 0."""
+    """Of all streams, closed ones too, and of the door. `dead`, `rejected`: by reason,
+    without 0.
+    """
 
     received: int
     received_bytes: int
@@ -161,7 +166,9 @@ class LiveRecords(msgspec.Struct, frozen=True):
 
 
 class LiveDelivery(msgspec.Struct, frozen=True):
-    """Records by the time from acceptance to delivery. `counts` has one more, without a bound."""
+    """Records by the time from acceptance to delivery. `counts` has one entry more than `bounds_s`:
+    of the times above the last bound.
+    """
 
     bounds_s: list[float]
     counts: list[int]
@@ -175,9 +182,9 @@ class LiveSpool(msgspec.Struct, frozen=True):
 
 
 class LiveEvent(msgspec.Struct, frozen=True):
-    """`began`: of the processes that counted; others have another. `streams`: at most STREAMS_MAX
-    of `stream_count`. `units`: billed, of all open streams. `reloads`: how often the configuration
-    was read again; whether that of the last time is in force is `is_reload_good`.
+    """`began`: names the processes that counted; it changes with them. `streams`: at most
+    STREAMS_MAX of `stream_count`. `units`: billed, of all open streams. `reloads`: how often the
+    configuration was read again. `is_reload_good`: whether the last one read is in force.
     """
 
     version: str
@@ -201,12 +208,12 @@ class LiveEvent(msgspec.Struct, frozen=True):
 
 
 def shards_told(stream_count: int) -> int:
-    """Of each stream, beside HOT_SHARDS_MAX."""
+    """How many shards of each stream an event has; HOT_SHARDS_MAX hot ones in any case."""
     return min(SHARDS_MAX, SHARDS_TOLD // max(1, stream_count))
 
 
 def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
-    """One event as the wire has it: a field `data` of one line, since JSON breaks none."""
+    """One event as it is sent: a field `data` of one line, since this JSON has no line breaks."""
     shards_max = shards_told(reader.stream_count)
     snapshot = yield from reader.read(max(HOT_SHARDS_MAX, shards_max), shards_max)
     records, counts, units = yield from _sums(snapshot)
@@ -242,7 +249,7 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
     )
     yield
     left = [*snapshot.streams]
-    del snapshot  # its streams go one by one: to free all at once takes long
+    del snapshot  # its streams are freed one by one: freeing all at once takes long
     while left:
         left.pop()
         yield
@@ -253,15 +260,15 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
 
 
 def _began(snapshot: Snapshot) -> str:
-    """The counts of another process, or without one of several workers, are others. A text:
-    JavaScript would round the number.
+    """Names the processes that counted: a new process, or another set of workers, has other counts.
+    A text: JavaScript would round the number.
     """
     told = (f"-{each.number}.{each.pid}" for each in snapshot.workers if each.is_serving)
     return f"{snapshot.began_ns}{''.join(told)}"
 
 
 def _sums(snapshot: Snapshot) -> Steps[tuple[LiveRecords, list[int], dict[str, int]]]:
-    """Everything that was counted, the records by time to delivery, and what is billed."""
+    """All counts, the records by their time to delivery, and the billed units."""
     plain = dict.fromkeys(_PLAIN, 0)
     by_reason: dict[str, dict[str, int]] = {"rejected": {}, "dead": {}, "dropped": {}}
     retried, times = 0, [0] * len(snapshot.door.delivery_ns.counts)
@@ -297,7 +304,7 @@ def _counted(snapshot: Snapshot) -> Iterable[StreamCounts]:
 
 
 def _errors(snapshot: Snapshot) -> Steps[list[LiveError]]:
-    """The last ones, of all streams that are open. To clean one takes a tenth of a millisecond."""
+    """The last errors of all open streams. Cleaning one takes a tenth of a millisecond."""
     found = (
         (stream.engine.read_ns - failure.last_ns, stream.name, failure)
         for stream in snapshot.streams
@@ -322,7 +329,7 @@ def _error(name: str, failure: FailureSnapshot, age_ns: int) -> LiveError:
 
 
 def _said(recent: Iterable[SaidSnapshot], *, shows_keys: bool) -> Steps[list[LiveSaid]]:
-    """A line may be older than a reload that took the right to show keys away."""
+    """Warnings and errors of the log. A line may be from before a reload that hid the keys."""
     said = []
     for each in recent:
         line, fields = each.line, each.line.fields
@@ -384,12 +391,12 @@ def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) ->
 
 
 def _quota(rate: int, share: float) -> int:
-    """Of which our rate is this share."""
+    """The quota of which `rate` is our `share`."""
     return round(rate / share) if share > 0 else 0
 
 
 def _heavy(load: LoadStatus) -> LoadStatus:
-    """Without keys that are too light to matter."""
+    """The load without keys that are too light to matter."""
     keys = [key for key in load.keys if max(key.records_part, key.bytes_part) >= KEY_PART_MIN]
     return msgspec.structs.replace(load, keys=keys)
 

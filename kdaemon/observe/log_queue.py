@@ -1,12 +1,12 @@
-"""Between those who log and where the log goes: a bounded queue and a thread that writes.
+"""A bounded queue between those who log and the log's destination, and a thread that writes.
 
-About: lines, as bytes. Whoever logs puts a line in the queue and goes on; the thread writes one
-line after the other and may wait as long as it likes: for a pipe that nobody reads, a terminal that
-was stopped, a disk. Knows nothing of what a line says.
-Invariant: `put` never waits for anything outside the process, and nothing else here is called by
-the event loop. Bound: LINES_MAX lines and BYTES_MAX bytes. When the queue is full the oldest line
-is dropped, so that what is left is about now and ends with the last words; every drop is counted,
-and told before the next line that can be written.
+About: lines, as bytes. Whoever logs puts a line in the queue and goes on. The thread writes one
+line after the other, and may wait for as long as it must: for a pipe that nobody reads, a stopped
+terminal, a disk. Knows nothing of what a line says.
+Invariant: `put` never waits for anything outside the process, and the event loop calls nothing else
+here. Bound: LINES_MAX lines and BYTES_MAX bytes. When the queue is full the oldest line is dropped,
+so that the newest lines and the last words are kept. Every drop is counted, and is told before the
+next line that can be written.
 Flow: logs.py -> here -> standard error.
 """
 
@@ -19,18 +19,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-LINES_MAX = 5_000  # ours, 2026-11-28: of 200 bytes they are about BYTES_MAX
+LINES_MAX = 5_000  # ours, 2026-11-28: with 200 bytes a line they make about BYTES_MAX
 BYTES_MAX = 1024 * 1024  # ours, 2026-11-28: sixteen pipes of Linux (64 KiB)
 
 Write = Callable[[bytes], object]
 
 
 class LogQueue:
-    """The queue and its thread, from its creation to `close`."""
+    """The queue and its thread. Lines are written from its creation to `close`."""
 
     def __init__(self, write: Write, tell_dropped: Callable[[int], bytes]) -> None:
-        """`write` writes a whole line and may wait; OSError or ValueError: it could not.
-        `tell_dropped` makes the line that says how many were dropped.
+        """`write` writes a whole line and may wait; OSError or ValueError: it could not write.
+        `tell_dropped` makes the line that says how many lines were dropped.
         """
         self._write = write
         self._tell_dropped = tell_dropped
@@ -39,9 +39,10 @@ class LogQueue:
         self._is_writing = False
         self._is_closed = False
         self._untold = 0
-        self.lines_dropped = 0  # ever
-        self.shared_by = -1  # descriptor of a file: who writes to the same place locks it meanwhile
-        self._changed = threading.Condition()  # whose lock is never held while writing
+        self.lines_dropped = 0  # since the start
+        # Descriptor of a file that several processes lock to write by turns; below 0: none.
+        self.shared_by = -1
+        self._changed = threading.Condition()  # its lock is never held during a write
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -63,13 +64,15 @@ class LogQueue:
         return len(self._lines) + self._is_writing
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until everything is written, at most this long. Not for the event loop."""
+        """Waits until everything is written, `timeout_s` at most; whether it is. Not for
+        the loop.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: not self.waiting, timeout_s)
 
     def close(self, timeout_s: float) -> bool:
-        """Takes no more lines, and waits at most this long for those it has: whether they are
-        written. The thread of one that is stuck dies with the process.
+        """Takes no more lines, and waits `timeout_s` at most for the lines in the queue. Returns
+        whether they are written. A thread that is stuck ends with the process.
         """
         with self._changed:
             self._is_closed = True
@@ -85,8 +88,9 @@ class LogQueue:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        """Of this process to write: a line of several processes' log that is longer than what a
-        pipe takes at once would be mixed with others. Who dies lets go.
+        """The turn of this process to write. Several processes share a log: a line that is longer
+        than a pipe takes at once would be mixed with theirs. A process that dies lets go of its
+        turn.
         """
         if self.shared_by < 0:
             yield
@@ -116,14 +120,15 @@ class LogQueue:
                         with self._changed:
                             self._untold -= untold
                     self._write(line)
-            except (OSError, ValueError):  # its reader is gone, the disk is full, it was closed
+            # The reader is gone, the disk is full, or the stream was closed.
+            except (OSError, ValueError):
                 with self._changed:
                     self._count_dropped(1)
 
 
 def write_to(stream: TextIO) -> Write:
-    """How to write whole lines to `stream`: past its buffer where it has a descriptor, so that no
-    lock of Python's is held meanwhile.
+    """How to write whole lines to `stream`. If it has a descriptor, its buffer is bypassed, so that
+    no lock of Python's is held during a write.
     """
     try:
         descriptor = stream.fileno()
@@ -138,8 +143,8 @@ def write_to(stream: TextIO) -> Write:
 
 
 class _Descriptor:
-    """Writes lines to a descriptor that may be a pipe, a socket, a file or a terminal; others may
-    have set it to return at once (`O_NONBLOCK` belongs to all who share it), and it stays so.
+    """Writes lines to a descriptor: a pipe, a socket, a file or a terminal. Another process may
+    have set `O_NONBLOCK`, which holds for all who share the descriptor; this class leaves it so.
     """
 
     __slots__ = ("_descriptor", "_is_mid_line", "_room")
@@ -152,8 +157,8 @@ class _Descriptor:
             self._room.register(descriptor, select.POLLOUT)
 
     def write(self, line: bytes) -> None:
-        """A line is one write, if whoever reads has room for it. OSError: it was not written, or
-        not wholly; then the next one begins on a line of its own.
+        """Writes a line in one write, if there is room for it. OSError: the line was not written,
+        or only a part of it; then the next line begins on a line of its own.
         """
         rest = memoryview(b"\n" + line if self._is_mid_line else line)
         while rest:

@@ -1,19 +1,20 @@
 """Logs: lines on standard error, JSON on a pipe and readable on a terminal; repeats are summed.
 
-Everybody logs with `logging.getLogger("kdaemon.room")` and `extra={"fields": {...}}`: the text is
-constant, what varies is a field. Fields name streams, counts and codes, never data, keys or
-secrets; bytes are shown by their length only, whatever is passed. What others wrote (a stream's
-name, a service's words) is cleaned of secrets and made printable here, whatever the format.
+All rooms log with `logging.getLogger("kdaemon.room")` and `extra={"fields": {...}}`: the text is
+constant, and values are fields. Fields name streams, counts and codes, never data, keys or secrets;
+bytes are shown only by their length, whatever is passed. Texts of others (a stream's name, a
+service's words) are cleaned of secrets and made printable here, in every format.
 
-A line of one call site opens a window. In it, the site is shown once for each of STREAMS_SHOWN_MAX
-streams (`fields` has a `stream`; none is one, too); further lines are counted. When the window
-ends, a line for each stream says how often it was repeated, and one line speaks for all other
-streams. `extra={"is_always_shown": True}` exempts a line, and `extra={"is_last": True}` ends all
-windows before it: what it says is said last. After it, errors are still shown, and other last words
-(the end itself may go wrong); what else rooms say while they are closed is not.
+A line of one call site opens a window. In the window, the site is shown once for each of
+STREAMS_SHOWN_MAX streams (`fields` has a `stream`; no stream counts as one, too); more lines are
+counted. When the window ends, one line for each stream says how often its line was repeated, and
+one line does so for all other streams. `extra={"is_always_shown": True}` exempts a line.
+`extra={"is_last": True}` ends all windows before its line, so that this line comes last. After it,
+only errors and other last lines are shown (the end itself may fail); other lines of rooms that are
+being closed are not.
 
 Knows nothing of what the rooms do, and never waits: log_queue.py writes. Bound: one window for each
-call site; no window holds an exception, or an object of who logged. Other libraries are heard from
+call site; no window holds an exception, or an object of the caller. Other libraries are shown from
 WARNING up, whatever the level: botocore's debug lines hold signatures.
 """
 
@@ -36,11 +37,11 @@ from kdaemon.observe.log_queue import LogQueue, write_to
 from kdaemon.observe.recent import Recent
 
 WINDOW_NS = 10_000_000_000  # 10 s: lines of one call site are summed over this; Vector's figure
-STREAMS_SHOWN_MAX = 20  # of one call site and window, each by its own line; ours, 2026-11-28
-STREAMS_COUNTED_MAX = 1_000  # others, told apart so that they can be counted; ours, 2026-11-28
-VALUE_CHARACTERS_MAX = 1_000  # of one text or field: what a client sent cannot flood the log
+STREAMS_SHOWN_MAX = 20  # of one call site and window, each with a line of its own; ours, 2026-11-28
+STREAMS_COUNTED_MAX = 1_000  # other streams that are told apart to be counted; ours, 2026-11-28
+VALUE_CHARACTERS_MAX = 1_000  # of one text or field: clients' texts cannot flood the log
 STACK_CHARACTERS_MAX = 10_000  # of one traceback
-CLOSE_TIMEOUT_S = 1.0  # for who reads the log, at the end; ours, 2026-11-28
+CLOSE_TIMEOUT_S = 1.0  # at the end, for the reader of the log; ours, 2026-11-28
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -54,10 +55,10 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is said: values only, nothing that keeps an object of who logged alive.
+    """One line of the log: values only, nothing that keeps an object of the caller alive.
 
-    `repeat_count`: lines like this one that were not shown, `stream_count`: of how many streams
-    (None: of this line's own).
+    `repeat_count`: lines like this one that were not shown. `stream_count`: of how many streams
+    those were (None: of this line's own).
     """
 
     created: float  # Unix seconds
@@ -72,7 +73,7 @@ class Line:
 
 @dataclass(slots=True)
 class _Repeats:
-    """Lines of a window that were not shown. `last` is the newest of them."""
+    """Lines of a window that were not shown. `last` is the newest."""
 
     count: int = 0
     last: Line | None = None
@@ -90,7 +91,7 @@ class _Repeats:
 
 @dataclass(slots=True)
 class _Window:
-    """A call site since its first line was shown."""
+    """The window of a call site, from its first line on."""
 
     ends_ns: int
     by_stream: dict[str, _Repeats] = field(default_factory=dict)
@@ -116,16 +117,16 @@ class _Window:
         return False
 
     def summed(self) -> list[Line]:
-        """What is said at its end."""
+        """The lines that are shown at its end."""
         lines = [repeats.summed() for repeats in self.by_stream.values()]
         lines.append(self.others.summed(len(self.other_streams)))
         return [line for line in lines if line is not None]
 
 
 class LogHandler(logging.Handler):
-    """Makes lines and sums repeats. Any thread may log; `attach` and `close` are the owner's.
+    """Makes lines and sums repeats. Any thread may log; only the owner calls `attach` and `close`.
 
-    Windows end when the next line comes, when the loop's timer rings (after `attach`), at `close`.
+    Windows end when the next line comes, when the loop's timer fires (after `attach`), at `close`.
     """
 
     def __init__(self, stream: TextIO, clock: Clock, *, is_json: bool) -> None:
@@ -135,18 +136,19 @@ class LogHandler(logging.Handler):
         self._windows: dict[_Site, _Window] = {}  # by ends_ns, because all are equally long
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_timer_set = False
-        self._is_over = False  # the last words were said
-        self._guard = threading.RLock()  # the windows: lines come from any thread, timers from one
+        self._is_over = False  # a last line was shown
+        # Of the windows: lines come from any thread, timers from one.
+        self._guard = threading.RLock()
         self.recent = Recent()
-        self.fields: Mapping[str, Value] = {}  # of each line: which process of several speaks
+        self.fields: Mapping[str, Value] = {}  # in each line: which process of several logs it
         self.queue = LogQueue(write_to(stream), self._dropped_line)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on, this loop's timer tells of repeats even if no other line comes."""
+        """From now on, this loop's timer ends windows even if no other line comes."""
         self._loop = loop
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show the line, or count it."""
+        """Shows the line, or counts it."""
         try:
             with self._guard:
                 is_last = getattr(record, "is_last", False)
@@ -160,11 +162,11 @@ class LogHandler(logging.Handler):
                 is_always_shown = is_last or getattr(record, "is_always_shown", False)
                 if is_always_shown or self._is_shown(site, line):
                     self._put(read_record(record, with_stack=True))
-        except Exception:  # noqa: BLE001 - a log line must not end what it tells of
+        except Exception:  # noqa: BLE001 - a log line must not end the work that it is about
             self.handleError(record)
 
     def _is_shown(self, site: _Site, line: Line) -> bool:
-        """Whether its window shows it; if not, it is counted there."""
+        """Whether the window of the site shows the line; otherwise the line is counted there."""
         window = self._windows.get(site)
         if window is None:
             window = self._windows[site] = _Window(self._clock.now_ns() + WINDOW_NS)
@@ -174,7 +176,7 @@ class LogHandler(logging.Handler):
         return False
 
     def end_windows(self, *, all_of_them: bool = False) -> None:
-        """Say how often each line was repeated whose window is over."""
+        """Shows how often each line was repeated in the windows that are over."""
         now_ns = self._clock.now_ns()
         while self._windows:
             site = next(iter(self._windows))
@@ -184,12 +186,12 @@ class LogHandler(logging.Handler):
                 self._put(line)
 
     def flush(self) -> None:
-        """Waits until everything is written, at most CLOSE_TIMEOUT_S. Not for the event loop."""
+        """Waits until everything is written, CLOSE_TIMEOUT_S at most. Not for the event loop."""
         self.queue.flush(CLOSE_TIMEOUT_S)
 
     def close(self) -> None:
-        """Say what is still to be said, wait for who reads, at most CLOSE_TIMEOUT_S, and write no
-        more. The stream stays open: it is not ours.
+        """Ends all windows, waits until everything is written, CLOSE_TIMEOUT_S at most, and writes
+        no more. The stream stays open: it is not ours.
         """
         logging.getLogger().removeHandler(self)
         with self._guard:
@@ -211,7 +213,7 @@ class LogHandler(logging.Handler):
         return self._format_line(line).encode() + b"\n"
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """A line that cannot be made (a field whose text raises, say) is given up, and said so."""
+        """Shows that a line could not be made (a field's text raised an error, for example)."""
         line = Line(
             record.created, "error", record.name, "a line of the log could not be made",
             {"file": record.pathname, "line": record.lineno},
@@ -224,7 +226,7 @@ class LogHandler(logging.Handler):
             self._loop.call_soon_threadsafe(self._start_timer)
 
     def _start_timer(self) -> None:
-        """Runs in the loop. Rings when the oldest window with a repeat ends."""
+        """Runs in the loop. Sets the timer to the end of the oldest window with a repeat."""
         with self._guard:
             ends = [window.ends_ns for window in self._windows.values() if window.has_repeats]
             if self._loop is None or not ends:
@@ -240,7 +242,7 @@ class LogHandler(logging.Handler):
 
 
 def configure_logs(settings: LogConfig, stream: TextIO, clock: Clock) -> LogHandler:
-    """Send all logging of the process to `stream`; returns the handler, to attach and to close."""
+    """Sends all logging of the process to `stream`; returns the handler, to attach and to close."""
     is_terminal = stream.isatty()
     is_json = settings.format == "json" or (settings.format == "auto" and not is_terminal)
     handler = LogHandler(stream, clock, is_json=is_json)
@@ -255,12 +257,12 @@ def configure_logs(settings: LogConfig, stream: TextIO, clock: Clock) -> LogHand
 
 
 def set_level(level: str) -> None:
-    """From now on lines of this level and above are shown, one of LEVELS."""
+    """From now on lines of this level and above are shown. `level`: one of LEVELS."""
     logging.getLogger("kdaemon").setLevel(LEVELS[level])
 
 
 def read_record(record: logging.LogRecord, *, with_stack: bool) -> Line:
-    """The values of a record. Without its stack, an exception is told by its last line."""
+    """The values of a record. Without its stack, an exception is shown by its last line."""
     error = record.exc_info[1] if record.exc_info else None
     stack = "" if error is None else _stack(error, is_whole=with_stack)
     given = getattr(record, "fields", None)
@@ -276,7 +278,7 @@ def read_record(record: logging.LogRecord, *, with_stack: bool) -> Line:
 
 
 def words_of(line: Line) -> str:
-    """What it says, on one line: text, fields, the end of a stack."""
+    """A line's text, fields and the end of its stack, on one line."""
     words = [_shown(line.text)]
     words += [f"{name}={value}" for name, value in _shown_fields(line).items()]
     if line.stack:
@@ -306,7 +308,7 @@ def format_json(line: Line) -> str:
 
 
 def format_text(line: Line) -> str:
-    """For people: local time, level, logger, text, fields; a stack is indented below, so that no
+    """For people: local time, level, logger, text, fields. A stack is indented below, so that no
     text in it can look like a line of the log.
     """
     time = _utc(line).astimezone().strftime("%H:%M:%S")
@@ -328,7 +330,8 @@ def _plain(value: object) -> Value:
     """A field's value as a number, a truth or a bounded text."""
     if value is None or isinstance(value, bool | float):
         return value
-    if isinstance(value, int) and abs(value) < 2**63:  # a hash key is longer: JSON gets a text
+    # A hash key is longer: JSON gets it as a text.
+    if isinstance(value, int) and abs(value) < 2**63:
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
@@ -336,7 +339,9 @@ def _plain(value: object) -> Value:
 
 
 def _bounded(text: str) -> str:
-    """A text that may be kept. It is longer than what is shown: a secret is not cut in two."""
+    """A text short enough to keep. It is longer than what is shown, so that no secret is cut in two
+    before it is cleaned.
+    """
     return text if len(text) <= 4 * VALUE_CHARACTERS_MAX else text[: 4 * VALUE_CHARACTERS_MAX]
 
 
@@ -356,6 +361,6 @@ def _shown_stack(line: Line) -> str:
 
 
 def _stack(error: BaseException, *, is_whole: bool) -> str:
-    """The end of the traceback, where the cause stands; or the cause alone."""
+    """The end of the traceback, which has the cause; or the cause alone."""
     told = traceback.format_exception(error) if is_whole else traceback.format_exception_only(error)
     return "".join(told).rstrip("\n")[-STACK_CHARACTERS_MAX:]

@@ -1,11 +1,12 @@
-"""Snapshots of several workers as one: what the pages of their supervisor tell.
+"""Merges the snapshots of several workers into one, for the pages of their supervisor.
 
-About: how each value of a snapshot goes together with that of another worker. What is counted, and
-what waits, is added up; what is bounded for each is bounded for all together; of times the worst
-counts; of words the first that says something, since one that needs somebody is enough. A stream,
-a shard, an upstream, a listener is one, whichever worker has it. Pure: values in, a value out.
+About: how each value of a snapshot goes together with the same value of another worker. Counts and
+waiting records are added. A bound of each becomes a bound of all together. Of times the worst is
+taken. Of texts the first one that says something is taken, since one worker that needs somebody is
+enough. A stream, a shard, an upstream and a listener are one each, whichever worker has them. Pure:
+values in, a value out.
 Invariants: in each sum, received = rejected + delivered + dead + buffered + in flight holds as in
-its parts; nothing of a worker is left out but who it was.
+its parts; everything of a worker is merged, only its number is lost.
 Cost (one core, 2026-11-28): a stream of two workers with five shards 60 us; a step is a stream.
 Flow: snapshot.py of each worker -> daemon/pages.py -> here -> status.py, live_event.py.
 """
@@ -40,14 +41,16 @@ from kdaemon.observe.snapshot import (
 T = TypeVar("T")
 K = TypeVar("K")
 
-FAILURES_MAX = 8  # codes of a stream, as `engine/failures.py` has them; 2026-11-28
-SAID_MAX = 16  # places of the log, as `recent.py` has them; 2026-11-28
+FAILURES_MAX = 8  # codes of a stream, as in `engine/failures.py`; 2026-11-28
+SAID_MAX = 16  # places of the log, as in `recent.py`; 2026-11-28
 
 
 def merged(
     own: Snapshot, parts: Sequence[Snapshot], workers: tuple[WorkerSnapshot, ...]
 ) -> Steps[Snapshot]:
-    """`own`: of the supervisor, which has no streams. `parts`: of the workers that answered."""
+    """`own`: the snapshot of the supervisor, which has no streams. `parts`: those of the workers
+    that answered.
+    """
     streams = yield from _streams(parts)
     spools = [each.spool for each in parts if each.spool is not None]
     principals = [each.principals for each in parts if each.principals is not None]
@@ -101,7 +104,7 @@ def _buckets(several: Sequence[Buckets]) -> Buckets:
 
 
 def _added(several: Sequence[T]) -> dict[str, Any]:
-    """Of Structs whose fields are all counts, tables of counts or histograms."""
+    """Sums of Structs whose fields are all counts, tables of counts or histograms."""
     sums: dict[str, Any] = {}
     for name in several[0].__struct_fields__:  # type: ignore[attr-defined]
         values = [getattr(each, name) for each in several]
@@ -251,7 +254,7 @@ def _engine(several: Sequence[EngineSnapshot]) -> EngineSnapshot:
 
 
 def _bill(several: Sequence[Bill]) -> Bill:
-    """Parts and means count by what each has sent."""
+    """Savings and means are weighted by how much each worker has sent."""
     units = _sum(each.units for each in several)
     saves: dict[Any, float] = {}
     for unit, total in units.items():
@@ -278,7 +281,7 @@ def _failures(several: Sequence[EngineSnapshot]) -> tuple[FailureSnapshot, ...]:
 
 
 def _shards(several: Sequence[ShardsSnapshot]) -> ShardsSnapshot:
-    """The hottest first, as each worker has them; those that took most behind them."""
+    """The hottest first, as in each worker; then those that took most."""
     tables = [{each.shard_id: each for each in shards.shards} for shards in several]
     found = list(_by_key(tables, _shard).values())
     found.sort(key=lambda each: (not each.is_hot, -each.backlog_ns, -each.throttled, -each.taken))
@@ -294,10 +297,10 @@ def _shards(several: Sequence[ShardsSnapshot]) -> ShardsSnapshot:
 
 
 def _shard(several: Sequence[ShardSnapshot]) -> ShardSnapshot:
-    """Workers share a shard as a fleet does: their rates and shares add up, and it is free when the
-    last of them is.
+    """Workers share a shard as the daemons of a fleet do: their rates and shares add up, and the
+    shard is as far from sending as the worker that is furthest.
     """
-    states = list(type(several[0].state))  # the one that is furthest from sending last
+    states = list(type(several[0].state))  # the state that is furthest from sending is last
     return ShardSnapshot(
         shard_id=several[0].shard_id,
         state=max((each.state for each in several), key=states.index),
@@ -319,8 +322,8 @@ def _shard(several: Sequence[ShardSnapshot]) -> ShardSnapshot:
 
 
 def _load(several: Sequence[ShardLoad]) -> ShardLoad:
-    """Of a shard that is hot for several: rates add up; keys and the place to split are those that
-    the one knows to which most comes.
+    """The load of a shard that is hot for several workers. Rates add up. The keys and the place to
+    split are those of the worker that gets most for the shard.
     """
     most = max(several, key=lambda each: each.quota_part)
     return ShardLoad(

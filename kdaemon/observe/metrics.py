@@ -1,9 +1,9 @@
-"""The exposition: writes a snapshot as the table of metrics says, for Prometheus, in slices.
+"""The exposition: writes a snapshot for Prometheus, as the table of metrics says, in slices.
 
-About: what the rooms have counted, as text. Knows the table (table.py) and the forms that
-Prometheus reads; must not count, and keeps no value between two scrapes: all of them are of one
-snapshot (snapshot.py), which is read first and says what conserves.
-Cost (one core, 2026-11-28): see STEP_SAMPLES. A sample is 8 us as text or 12 as OpenMetrics.
+About: the counts of the rooms, as text. Knows the table (table.py) and the formats that Prometheus
+reads; must not count, and keeps no value between two scrapes. All values of a scrape are of one
+snapshot, which is read first; snapshot.py says which sums hold in it.
+Cost (one core, 2026-11-28): see STEP_SAMPLES. A sample takes 8 us as text, 12 us as OpenMetrics.
 Flow: snapshot.py -> here -> slices.py -> Prometheus.
 """
 
@@ -56,12 +56,12 @@ from kdaemon.observe.table import (
 OPENMETRICS = "application/openmetrics-text"
 
 CLOSED = "(closed)"
-"""The label of what closed streams have counted, so that sums over all streams never fall. No
-stream can have this name.
+"""The label of the counts of closed streams, so that sums over all streams never fall. No stream
+can have this name.
 """
 
-STEP_SAMPLES = 100  # written in one step: about a millisecond; ours, 2026-11-28
-STEP_SHARDS = 250  # whose labels are made in one step: half a millisecond; ours, 2026-11-28
+STEP_SAMPLES = 100  # samples written in one step: about a millisecond; ours, 2026-11-28
+STEP_SHARDS = 250  # shards whose labels are made in one step: half a millisecond; ours, 2026-11-28
 
 _Labels = tuple[str, ...]
 _Row = tuple[_Labels, Reading]
@@ -69,7 +69,7 @@ _Subject = tuple[_Labels, Any]
 
 
 class Metrics:
-    """Exposes the table, and what prometheus_client tells of the process and of Python."""
+    """Writes the table, and what prometheus_client knows of the process and of Python."""
 
     def __init__(
         self,
@@ -78,7 +78,9 @@ class Metrics:
         per_shard: bool = False,
         workers: "Callable[[], Workers] | None" = None,
     ) -> None:
-        """`workers`: of a supervisor, when its reader has read: each worker's own snapshot."""
+        """`workers`: for a supervisor: each worker's own snapshot, once its reader has read
+        them.
+        """
         self._reader = reader
         self._workers = workers
         self.per_shard = per_shard
@@ -87,17 +89,17 @@ class Metrics:
         PlatformCollector(registry=self._process)
 
     def openmetrics(self) -> Steps:
-        """A scrape as OpenMetrics 1.0.0."""
+        """Makes a scrape as OpenMetrics 1.0.0."""
         return self._write(_OpenMetrics())
 
     def plain(self) -> Steps:
-        """A scrape as text 0.0.4."""
+        """Makes a scrape as text 0.0.4."""
         return self._write(_Plain())
 
     def _write(self, form: "_Form") -> Steps:
         per_shard = self.per_shard
         snapshot = yield from self._reader.read(None if per_shard else HOT_SHARDS_MAX)
-        page = BytesIO()  # to join 50 MB at the end would take 50 ms
+        page = BytesIO()  # joining 50 MB at the end would take 50 ms
         info = InfoMetricFamily("kdaemon_build", "This program.", {"version": snapshot.version})
         page.write(form.family(info))
         page.write(form.family(_upstreams(snapshot)))
@@ -107,7 +109,7 @@ class Metrics:
             sections = yield from _of_workers(snapshot, self._workers(), per_shard=per_shard)
         sections.reverse()
         pids = [(str(each.number), each.pid) for each in snapshot.workers if each.pid]
-        del snapshot  # its parts go as they are written: to free all at once takes long
+        del snapshot  # its parts are freed as they are written: freeing all at once takes long
         while sections:
             section = sections.pop()
             yield
@@ -126,7 +128,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """`own`: of the supervisor. `parts`: of each worker that answered, by what it is called."""
+    """`own`: the supervisor's snapshot. `parts`: of each worker that answered, with its number."""
 
     own: Snapshot
     parts: list[tuple[str, Snapshot]]
@@ -141,8 +143,8 @@ class _Section:
     subjects: list[_Subject]
 
     def in_steps(self, metric: Metric[Any], *, is_last: bool) -> Iterator[Sequence[_Row]]:
-        """The metric's rows; at least one part, though it may have none. `is_last`: the subjects
-        are not needed any more, and go.
+        """The metric's rows in parts: at least one part, which may be empty. `is_last`: the
+        subjects are not needed any more, and are freed.
         """
         subjects, read = self.subjects, metric.read
         if not subjects:
@@ -160,7 +162,7 @@ class _Section:
 
 
 def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, list[_Section]]:
-    """In the order of the page. A stream a step, and more where it has many shards."""
+    """The sections in the order of the page. A step is a stream, or a part of its shards."""
     counted: list[_Subject] = []
     engines: list[_Subject] = []
     hot: list[_Subject] = []
@@ -215,9 +217,9 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
 def _of_workers(
     merged: Snapshot, workers: Workers, *, per_shard: bool
 ) -> Generator[None, None, list[_Section]]:
-    """A row for each worker, which a label names; "": the supervisor's own, which is no label at
-    all. A sum of workers would fall when one of them ends, and a rate over it would take what is
-    left for new.
+    """Sections in which a label names the worker of each row; the supervisor's own rows have "",
+    which is the same as no label. Workers are not summed: such a sum would fall when a worker ends,
+    and Prometheus would take the rest of it for newly counted.
     """
     found: dict[int, _Section] = {}
     own = yield from _sections(workers.own, per_shard=False)
@@ -243,7 +245,7 @@ _OF_SUPERVISOR = (LISTENER, LOOP, LOG, TLS)
 
 
 def _processes(own: CollectorRegistry, pids: Iterable[tuple[str, int]]) -> Iterable[Family]:
-    """What the system and Python tell of this process, and of those of workers, by a label."""
+    """What the system and Python know of this process, and of the workers' processes by a label."""
     families = {family.name: family for family in own.collect()}
     for word, pid in pids:
         collector = ProcessCollector(pid=partial(str, pid), registry=None)
@@ -258,13 +260,13 @@ def _processes(own: CollectorRegistry, pids: Iterable[tuple[str, int]]) -> Itera
 
 
 def _credential_ends(snapshot: Snapshot) -> list[_Subject]:
-    """Of the upstreams whose credentials end."""
+    """When credentials end, of the upstreams whose credentials end."""
     ends = ((each.name, each.credentials_end_s) for each in snapshot.upstreams)
     return [((name,), end_s) for name, end_s in ends if end_s is not None]
 
 
 def _upstreams(snapshot: Snapshot) -> Family:
-    """Where records go: a row for each upstream, which other metrics name by its label."""
+    """A row for each upstream: where records go. Other metrics name the upstream by its label."""
     names = ("upstream", "service", "region", "account")
     family = InfoMetricFamily("kdaemon_upstream", "Where records go.", labels=names)
     for each in snapshot.upstreams:
@@ -309,15 +311,15 @@ class _One:
 
 
 def accepts_openmetrics(accept: str) -> bool:
-    """Which form an `Accept` header asks for: OpenMetrics 1.0.0, or text 0.0.4. Nothing else: the
-    version in a header is the client's word, and neither an answer nor a table of answers should
-    grow with it.
+    """Whether an `Accept` header asks for OpenMetrics 1.0.0; if not, text 0.0.4 is written. There
+    is no third format: the version in a header is the client's text, and neither an answer nor a
+    table of answers should grow with it.
 
-    prometheus_client's judgement; a version that is no number counts as none of ours.
+    prometheus_client decides; a version that is no number is not for OpenMetrics.
     """
     try:
         _, content_type = plain.choose_encoder(accept)
-    except TypeError:  # it compares `version=x.y` with (1, 0, 0)
+    except TypeError:  # prometheus_client compares `version=x.y` with (1, 0, 0)
         return False
     return content_type.startswith(OPENMETRICS)
 
@@ -331,21 +333,21 @@ def _parts(whole: Sequence[ShardSnapshot], length: int) -> Iterable[Sequence[Sha
 
 
 def _width(reading: Reading) -> int:
-    """Samples of one row."""
+    """How many samples a row has."""
     if isinstance(reading, Buckets):
         return len(reading.counts) + 2
     return max(1, len(reading)) if isinstance(reading, Mapping) else 1
 
 
 def _without_head(text: bytes) -> bytes:
-    """Samples alone, for a family whose head is written."""
+    """The samples alone, for a family whose head is already written."""
     while text.startswith(b"#"):
         text = text[text.index(b"\n") + 1 :]
     return text
 
 
 def _family(metric: Metric[Any], label_names: tuple[str, ...], rows: Iterable[_Row]) -> Family:
-    """One metric of some of its subjects. `rows`: values for `label_names`, and what is read."""
+    """A metric of some subjects. `rows`: values for `label_names`, and the reading."""
     per = metric.per
     unit = metric.name.removesuffix("_total").rpartition("_")[2]
     unit = unit if unit in {"seconds", "bytes"} else ""
@@ -374,5 +376,5 @@ def _family(metric: Metric[Any], label_names: tuple[str, ...], rows: Iterable[_R
 
 @cache
 def _edges(bounds: tuple[int, ...], per: int) -> tuple[str, ...]:
-    """Upper bounds as the formats write them. As many entries as there are histogram layouts."""
+    """Upper bounds as the formats write them. The cache has an entry for each layout of buckets."""
     return (*(repr(bound / per) for bound in bounds), "+Inf")

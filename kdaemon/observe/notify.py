@@ -1,9 +1,9 @@
-"""Tells the service manager how the daemon stands: systemd's notifications, in stdlib alone.
+"""Tells the service manager the state of the daemon: systemd's notifications, with the stdlib only.
 
 About: READY=1, RELOADING=1, STOPPING=1, STATUS=, WATCHDOG=1 and EXTEND_TIMEOUT_USEC= as datagrams
-to the socket that `NOTIFY_SOCKET` names, and how often the watchdog wants to hear from us.
-Knows the environment it is given; must not know when the daemon is ready or idle: `daemon/`
-says so. No clock, no timer, no task of its own.
+to the socket that `NOTIFY_SOCKET` names, and how often the watchdog must be fed. Knows the
+environment that it is given; must not know when the daemon is ready or idle: `daemon/` says so. Has
+no clock, no timer, no task.
 Invariant: without `NOTIFY_SOCKET`, or with a manager that does not listen, nothing happens and
 nothing is raised; a send holds the event loop for SEND_TIMEOUT_S at most.
 Flow: daemon/ (started, draining, heartbeat of the loop) -> here -> systemd.
@@ -33,18 +33,18 @@ class Notifier:
         self._address = name.replace("@", "\0", 1) if name.startswith(("/", "@")) else ""
 
     def ready(self, status: str = "") -> bool:
-        """Start-up is over: sockets are bound. Not "the service was reached"."""
+        """The start is done: sockets are bound. This does not say that the service was reached."""
         return self._send("READY=1", status)
 
     def reloading(self, now_ns: int) -> bool:
-        """The configuration is read again; `ready` says that this is over, whatever became of it.
+        """The configuration is being read again; `ready` ends this state, whatever the result.
         `now_ns`: CLOCK_MONOTONIC, by which systemd tells this answer to its signal from an earlier
         one (Type=notify-reload, systemd 253).
         """
         return self._send(f"RELOADING=1\nMONOTONIC_USEC={now_ns // 1_000}", "")
 
     def stopping(self, status: str = "") -> bool:
-        """The drain begins. Final since systemd 259: no `ready` may follow."""
+        """The drain begins. No `ready` may follow: since systemd 259 this is final."""
         return self._send("STOPPING=1", status)
 
     def status(self, text: str) -> bool:
@@ -52,11 +52,11 @@ class Notifier:
         return self._send("", text)
 
     def watchdog(self) -> bool:
-        """The event loop turns. Send it every `watchdog_interval_s`, from that loop."""
+        """The event loop turns. Call this every `watchdog_interval_s`, from that loop."""
         return self._send("WATCHDOG=1", "")
 
     def extend_timeout(self, timeout_s: float) -> bool:
-        """Starting or stopping goes on: wait `timeout_s` seconds (> 0) more, counted from now."""
+        """The start or the stop goes on: wait `timeout_s` seconds (> 0) more, counted from now."""
         if timeout_s <= 0:
             raise ValueError(f"timeout_s is {timeout_s}; expected seconds above 0")
         return self._send(f"EXTEND_TIMEOUT_USEC={round(timeout_s * 1_000_000)}", "")
@@ -70,7 +70,8 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(SEND_TIMEOUT_S)
                 sender.sendto(state.strip().encode(), self._address)
-        except OSError:  # no listener, queue full (TimeoutError), path too long: not our end
+        # No listener, a full queue (TimeoutError), a path too long: no reason to end.
+        except OSError:
             return False
         return True
 

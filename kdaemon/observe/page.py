@@ -1,23 +1,23 @@
 """The shape of the status page: its JSON has these names.
 
 About: what `/statusz` shows, as plain values. Seconds are rounded to milliseconds. Mappings show
-what has happened at least once. Holds no data or secret, and of partition keys those of hot shards,
-as keys.py names them; status.py fills it. Structs of msgspec: a class has a fifth of the memory of
-a dataclass.
+only counts above 0. Holds no data or secret, and no partition keys but those of hot shards, as
+keys.py names them. status.py fills the page. The classes are Structs of msgspec: such a class takes
+a fifth of a dataclass's memory.
 """
 
 import msgspec
 
 
 class HoldStatus(msgspec.Struct, frozen=True):
-    """Why nothing can be sent, or is taken: the code, and the harmless part of the message."""
+    """Why nothing can be sent, or is admitted: the code, and the harmless part of the message."""
 
     code: str
     message: str
 
 
 class BacklogStatus(msgspec.Struct, frozen=True):
-    """What waits for a shard, and how long the shard needs for it at the rate it has now."""
+    """What waits for a shard, and the time that the shard needs for that at its present rate."""
 
     records: int
     bytes: int
@@ -25,7 +25,7 @@ class BacklogStatus(msgspec.Struct, frozen=True):
 
 
 class PaceStatus(msgspec.Struct, frozen=True):
-    """What we use of a shard at most now. Shares: what part of its quota that is, 0..1."""
+    """How much of a shard we use at most now. Shares: the parts of its quota, 0..1."""
 
     records_per_second: int
     bytes_per_second: int
@@ -34,8 +34,8 @@ class PaceStatus(msgspec.Struct, frozen=True):
 
 
 class HotKeyStatus(msgspec.Struct, frozen=True):
-    """`key`: where keys are not shown, the beginning of its SHA-256. Parts of what comes for the
-    shard, 0..1.
+    """`key`: as text, or the beginning of its SHA-256 where keys are not shown. Parts of what comes
+    for the shard, 0..1.
     """
 
     key: str
@@ -45,8 +45,8 @@ class HotKeyStatus(msgspec.Struct, frozen=True):
 
 
 class LoadStatus(msgspec.Struct, frozen=True):
-    """What comes for a hot shard of late, refused records included. `quota_part`: of what kdaemon
-    may use of the shard; above 1, the shard cannot take it. `keys`: the heaviest first.
+    """What came for a hot shard lately, refused records included. `quota_part`: as a part of what
+    kdaemon may use of the shard; above 1, the shard cannot take it. `keys`: the heaviest first.
     """
 
     records_per_second: float
@@ -57,8 +57,8 @@ class LoadStatus(msgspec.Struct, frozen=True):
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
-    """A hot shard: more comes for it than it takes. `shard_id`: None where shards are not
-    predicted, and all of the stream waits in one queue. `taken`, `throttled`: records, since the
+    """A hot shard: one that gets more than it takes. `shard_id`: None where shards are not
+    predicted: then the whole stream waits in one queue. `taken`, `throttled`: records, since the
     shard is known. `load`: None: the shard has not been hot for long enough to know its keys.
     """
 
@@ -74,7 +74,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
 
 
 class RatesStatus(msgspec.Struct, frozen=True):
-    """A second, over the daemon's whole life."""
+    """Counts a second, over the daemon's whole life."""
 
     received: float
     delivered: float
@@ -82,9 +82,10 @@ class RatesStatus(msgspec.Struct, frozen=True):
 
 
 class BillingStatus(msgspec.Struct, frozen=True):
-    """By unit: where the service told the mode of the stream, the one that it bills; else all that
-    it may. `aggregation_saves`: the part of that, 0..1, that full aggregates would have saved at
-    most; empty where the stream has aggregates already, or may not have them.
+    """Counts by unit: only the unit that the service bills, if the service told the stream's mode;
+    else every unit that it may bill. `aggregation_saves`: the part of that, 0..1, that full
+    aggregates would have saved at most; empty where the stream has aggregates already, or may not
+    have them.
     """
 
     units: dict[str, int]
@@ -94,8 +95,8 @@ class BillingStatus(msgspec.Struct, frozen=True):
 
 
 class ErrorStatus(msgspec.Struct, frozen=True):
-    """What the service, or the way to it, said of late. `calls`: that failed whole with it;
-    `records`: those of such calls, and those that failed alone. `age_s`: since the last one.
+    """An error of the service, or of the way to it. `calls`: failed as a whole with this error.
+    `records`: those of these calls, and those that failed alone. `age_s`: since the last one.
     """
 
     code: str
@@ -106,7 +107,7 @@ class ErrorStatus(msgspec.Struct, frozen=True):
 
 
 class MapStatus(msgspec.Struct, frozen=True):
-    """What is known of the shards. `asks_in_s`: below 0 is due; meaningless while asking."""
+    """The known map of the shards. `asks_in_s`: below 0: due; without meaning while asking."""
 
     shards: int
     refreshes: int
@@ -116,8 +117,8 @@ class MapStatus(msgspec.Struct, frozen=True):
 
 
 class CapacityStatus(msgspec.Struct, frozen=True):
-    """How the service scales the stream. Warm: what an on-demand one takes at once, from all who
-    write to it; `warm_target`: what the service is making that. None: not told.
+    """How the service scales the stream. Warm: what an on-demand stream takes at once, from all who
+    write to it; `warm_target`: what the service is raising that to. None: the service did not tell.
     """
 
     is_on_demand: bool
@@ -126,12 +127,12 @@ class CapacityStatus(msgspec.Struct, frozen=True):
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even taken.
-    `keyless`: of the buffered records those that may go to any shard. `oldest_queued_s`: since the
-    acceptance of the oldest record that is queued. `capacity`: None: the service told none.
-    `record_bytes_max`: as configured, until the service tells. `is_auto`: the service ignores keys.
-    `has_record_readers`: queues or channels read the stream. `shard_bytes_per_second`: what kdaemon
-    sends to a shard at most: as configured, or what the service tells, if that is less.
+    """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even admitted.
+    `keyless`: the buffered records that may go to any shard. `oldest_queued_s`: since the oldest
+    queued record was accepted. `capacity`: None: the service told none. `record_bytes_max`: as
+    configured, until the service tells. `is_auto`: the service ignores keys. `has_record_readers`:
+    queues or channels read the stream. `shard_bytes_per_second`: the most that kdaemon sends to a
+    shard: as configured, or what the service tells, if that is less.
     """
 
     name: str
@@ -172,7 +173,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
 
 class DoorStatus(msgspec.Struct, frozen=True):
-    """Records refused before their stream was known."""
+    """Records that were refused before their stream was known."""
 
     received: int
     rejected: dict[str, int]
@@ -193,7 +194,7 @@ class MemoryStatus(msgspec.Struct, frozen=True):
 
 
 class SpoolStatus(msgspec.Struct, frozen=True):
-    """`trouble`: why the disk takes no frames now."""
+    """`trouble`: why the disk takes no frames now; None: it takes them."""
 
     frames: int
     live_bytes: int
@@ -207,7 +208,7 @@ class SpoolStatus(msgspec.Struct, frozen=True):
 
 class TlsStatus(msgspec.Struct, frozen=True):
     """The certificate of the listener. `faults`: why clients that check certificates refuse it.
-    `trouble`: why the files that stand there now are not used.
+    `trouble`: why the present files are not used.
     """
 
     certificate: str
@@ -219,16 +220,16 @@ class TlsStatus(msgspec.Struct, frozen=True):
 
 
 class LogStatus(msgspec.Struct, frozen=True):
-    """`lines_waiting` for whoever reads standard error; those dropped could not wait any longer."""
+    """`lines_waiting`: not yet read from standard error. `lines_dropped`: those waited too long."""
 
     lines_waiting: int
     lines_dropped: int
 
 
 class PassedOnStatus(msgspec.Struct, frozen=True):
-    """Calls that clients make of the service through kdaemon. `waiting` for their turn, `in_flight`
-    without an answer yet; `kept_bytes`: of answers of the last second. `refused`: requests, by
-    kdaemon itself.
+    """Calls that clients make to the service through kdaemon. `waiting`: for their turn.
+    `in_flight`: without an answer yet. `kept_bytes`: of the answers of the last second. `refused`:
+    requests that kdaemon itself refused.
     """
 
     operations: list[str]
@@ -240,9 +241,9 @@ class PassedOnStatus(msgspec.Struct, frozen=True):
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
-    """Where records go. `region`, `account`: "": not known (yet). `health`: "well" (a stream's last
-    call succeeded), "ill" (none did, and one failed), "untried". `hold`: of one of its streams that
-    nothing can be sent of.
+    """Where records go. `region`, `account`: "": not known (yet). `health`: "well" (the last call
+    of some stream succeeded), "ill" (none did, and one failed), "untried". `hold`: of the first
+    stream on hold.
     """
 
     name: str
@@ -260,7 +261,7 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
 
 
 class PrincipalsStatus(msgspec.Struct, frozen=True):
-    """`problem`: why the file is not used as it is now; what was read before is."""
+    """`problem`: why the present file is not used; the principals read before are."""
 
     keys: int
     reloads: int
@@ -268,8 +269,8 @@ class PrincipalsStatus(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """One of several workers. `is_heir`: it takes nothing in, and delivers what stands in the spool
-    of a worker that is no more. `restarts`: times that it ended without being told to.
+    """One of several workers. `is_heir`: it takes no records, and delivers those in the spool of a
+    worker that no longer exists. `restarts`: how often it ended without an order.
     """
 
     worker: int
@@ -285,8 +286,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class StatusPage(msgspec.Struct, frozen=True):
-    """The whole. Streams that need somebody come first, then those with the most queued.
-    `workers`: left out where there is one process.
+    """The whole page. Streams that need somebody come first, then those with the most queued.
+    `workers`: absent where there is one process.
     """
 
     version: str

@@ -1,8 +1,8 @@
 """Whether clients should come: what `/readyz` answers.
 
-About: one small state machine, and what else keeps clients away. Knows whether memory is full and
-whether the disk or a listener is in trouble, as it is told; must not know the service: an outage of
-the service keeps no client away.
+About: a small state machine, and the other reasons to keep clients away. Is told whether memory is
+full and whether the disk or a listener is in trouble; must not know the service: an outage of the
+service keeps no client away.
 Invariant: there is no way back from DRAINING.
 Flow: daemon/ moves it -> here -> admin.py, snapshot.py.
 """
@@ -14,12 +14,12 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.redact import harmless_line
 
 FULL_FRACTION = 16
-"""Memory is full when less than 1/16 of it is free. Ours, 2026-11-21: of the default 256 MiB that
-is 16 MiB, which the largest request with what it holds besides needs, and no more."""
+"""Memory is full when less than 1/16 of it is free. Ours, 2026-11-21: 1/16 of the default 256 MiB
+is 16 MiB, just what the largest request needs with everything that it holds."""
 
 
 class ReadyState(Enum):
-    STARTING = "starting"  # not everything is built and bound
+    STARTING = "starting"  # not all parts are built and bound
     READY = "ready"  # clients are served
     DRAINING = (
         "draining"  # told to stop: clients are still served for a while, and none should come
@@ -46,19 +46,19 @@ class Readiness:
     def __init__(
         self, is_full: Callable[[], bool], trouble: Callable[[], str | None] = lambda: None
     ) -> None:
-        """`is_full`: whether there is no room for more records now (`is_memory_full`, say).
-        `trouble`: what else should keep clients away now (the spool's disk), for people; or None.
+        """`is_full`: whether there is no room for more records now (`is_memory_full`, for example).
+        `trouble`: another reason to keep clients away now (the spool's disk), for people; or None.
         """
         self._is_full = is_full
         self._trouble = trouble
         self.state = ReadyState.STARTING
 
     def started(self) -> None:
-        """Listeners are bound. Not "the service was reached"."""
+        """Listeners are bound. This does not say that the service was reached."""
         self._move(ReadyMove.STARTED)
 
     def told_to_stop(self) -> None:
-        """The lame duck begins; there is no way back."""
+        """The lame-duck time begins; there is no way back."""
         self._move(ReadyMove.TOLD_TO_STOP)
 
     def why_not(self) -> str | None:
@@ -75,5 +75,5 @@ class Readiness:
 
 
 def is_memory_full(memory: ByteBudget) -> bool:
-    """Whether a large request would find no room. Small ones may still be taken."""
+    """Whether a large request would find no room. Small requests may still be admitted."""
     return memory.bytes_max - memory.bytes_taken < memory.bytes_max // FULL_FRACTION

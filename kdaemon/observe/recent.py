@@ -1,11 +1,12 @@
-"""What the log said of late that somebody should know: its warnings and errors, with counts.
+"""The recent warnings and errors of the log, with counts, for pages.
 
-About: by the place in the code that says them, how often, and the last line. For who looks at a
-page and not at a log: an error that came a thousand times is one entry. Knows nothing of what a
-line says, and shows none: texts are as they were logged, and whoever shows one cleans it.
-Bound: PLACES_MAX places, those that spoke last; each has one line, whose texts logs.py has bounded.
-Written under the log handler's lock, from any thread; read by the loop without it: what is in the
-dictionary is never changed, only replaced.
+About: each place in the code that logs one: how often it did, and its last line. For people who
+look at a page and not at a log: an error that came a thousand times is one entry. Knows nothing of
+what a line says, and shows none: texts are kept as they were logged, and the page that shows one
+cleans it.
+Bound: PLACES_MAX places, those that logged last; each has one line, whose texts logs.py has
+bounded. Written under the log handler's lock, from any thread. The loop reads without the lock: an
+entry of the dictionary is never changed, only replaced.
 Flow: logs.py -> here -> snapshot.py.
 """
 
@@ -16,11 +17,13 @@ import msgspec
 if TYPE_CHECKING:
     from kdaemon.observe.logs import Line
 
-PLACES_MAX = 16  # ours, 2026-11-28: what fits a screen; in a bad hour five or six speak
+PLACES_MAX = 16  # ours, 2026-11-28: as many as a screen shows; in a bad hour five or six places log
 
 
 class SaidSnapshot(msgspec.Struct, frozen=True):
-    """One place: how often it spoke since it is known, its last line, and how long ago."""
+    """One place: how often it logged, since it is known; its last line, and the age of that
+    line.
+    """
 
     count: int
     line: "Line"
@@ -34,22 +37,23 @@ class _Said(NamedTuple):
 
 
 class Recent:
-    """Of one process."""
+    """The recent warnings and errors of one process."""
 
     __slots__ = ("_said",)
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, int], _Said] = {}  # by file and line, the last one last
+        # By file and line; the place that logged last is last.
+        self._said: dict[tuple[str, int], _Said] = {}
 
     def note(self, place: tuple[str, int], line: "Line", now_ns: int) -> None:
-        """A warning or an error, whether it is shown in the log or summed."""
+        """Notes a warning or an error, whether the log shows it or sums it."""
         before = self._said.pop(place, None)
         if before is None and len(self._said) >= PLACES_MAX:
             del self._said[next(iter(self._said))]
         self._said[place] = _Said(1 if before is None else before.times + 1, line, now_ns)
 
     def snapshot(self, now_ns: int) -> tuple[SaidSnapshot, ...]:
-        """The one that spoke last first."""
+        """The place that logged last comes first."""
         return tuple(
             SaidSnapshot(times, line, max(0, now_ns - at_ns))
             for times, line, at_ns in reversed(list(self._said.values()))

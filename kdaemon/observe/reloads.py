@@ -1,9 +1,10 @@
-"""What became of the configuration since the start: counts, and the last reload in words.
+"""The reloads since the start: their counts, and the last reload in words.
 
-Written by `daemon/reload.py`, read by the metrics, by `/configz` and so by `kdaemon reload`, which
-signals the process that this page names and waits until `count` has grown: by one, or by two where
-a reload goes on, which may have read the file before it was changed. Values only; no value of
-a setting, but those that a problem shows, which are masked where they were found.
+Written by `daemon/reload.py`. Read by the metrics and by `/configz`. `kdaemon reload` reads that
+page too: it signals the process that the page names, and waits until `count` has grown. It waits
+for one reload more, or for two if a reload was running, which may have read the file before it was
+changed. Holds no values of settings, except those in the texts of problems; these are masked where
+the problems are found.
 """
 
 from collections.abc import Callable
@@ -16,30 +17,30 @@ import msgspec
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 
-if TYPE_CHECKING:  # who only asks a daemon (`kdaemon reload`) reads no configuration
+if TYPE_CHECKING:  # `kdaemon reload`, which only asks a daemon, loads no configuration
     from kdaemon.config.load import Loaded
 
 SHOWN_MAX = 200  # keys, and problems, on the page; ours, 2026-11-28
 
 
 class Outcome(Enum):
-    """What a reload came to."""
+    """The result of a reload."""
 
     APPLIED = "applied"
-    UNCHANGED = "unchanged"  # what was read is what is in force
-    WRONG = "wrong"  # a configuration that cannot be used
-    RESTART = "restart"  # it needs one
-    FAILED = "failed"  # it could not be built, or kdaemon broke
+    UNCHANGED = "unchanged"  # the configuration that was read is the one in force
+    WRONG = "wrong"  # the configuration cannot be used
+    RESTART = "restart"  # the configuration needs a restart
+    FAILED = "failed"  # the configuration could not be built, or kdaemon broke
 
     @property
     def is_success(self) -> bool:
-        """Whether what was read is in force."""
+        """Whether the configuration that was read is in force."""
         return self in {Outcome.APPLIED, Outcome.UNCHANGED}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One reload. `keys`: what was changed, or what needs a restart; `problems`: sentences."""
+    """One reload. `keys`: the changed ones, or those that need a restart. `problems`: sentences."""
 
     outcome: Outcome
     keys: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class Report:
 
 
 class Reloads:
-    """Of one process."""
+    """The reloads of one process."""
 
     __slots__ = (
         *("_pid", "_start", "_wall_s", "count", "failures", "generation", "is_going_on", "last"),
@@ -55,8 +56,8 @@ class Reloads:
     )
 
     def __init__(self, wall_s: Callable[[], float], pid: int, start: int | None) -> None:
-        """`pid` and `start` name the process (`system.start_of`). What it started with counts as a
-        success.
+        """`pid` and `start` name the process (`system.start_of`). The configuration of the start
+        counts as a success.
         """
         self._wall_s, self._pid, self._start = wall_s, pid, start
         self.count = 0
@@ -64,16 +65,17 @@ class Reloads:
         self.generation = 1  # of the configuration in force
         self.is_going_on = False
         self.last: Report | None = None
-        self.loaded: Loaded | None = None  # what is in force, and who gave it; None: nobody read it
+        # The configuration in force, with its origins; None: nothing was read.
+        self.loaded: Loaded | None = None
         self.last_success_s = wall_s()
 
     @property
     def is_last_successful(self) -> bool:
-        """What was read last is in force."""
+        """Whether the configuration that was read last is in force."""
         return self.last is None or self.last.outcome.is_success
 
     def note(self, report: Report) -> None:
-        """A reload is over."""
+        """Counts a reload that is done."""
         self.last = report
         if report.outcome.is_success:
             self.last_success_s = self._wall_s()
@@ -84,7 +86,7 @@ class Reloads:
         self.count += 1
 
     def told(self) -> bytes:
-        """The page."""
+        """The page `/configz`."""
         last = self.last
         page = {
             "pid": self._pid,

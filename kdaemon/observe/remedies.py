@@ -1,7 +1,7 @@
-"""What to do about what holds a stream, or fails a check: a line for each kind of error.
+"""Remedies: a line of advice for each kind of error that holds a stream or fails a check.
 
-Knows the codes of the services and our own words of trouble. Pure. Invariant: a remedy names what
-to change, and where; of a code that nobody knows there is none, and the service's text must do.
+Knows the codes of the services and our own codes of trouble. Pure. Invariant: a remedy names what
+to change, and where. An unknown code has no remedy: the service's text must do.
 """
 
 from collections.abc import Mapping
@@ -106,7 +106,9 @@ _BY_CODE: Mapping[str, str] = {code: text for codes, text in _REMEDIES.items() f
 
 
 def remedy(code: str, message: str = "") -> str | None:
-    """What to do about an error. `message`: the service's, or ours: of a wrong clock it tells."""
+    """What to do about an error; None: no remedy is known. `message`: the service's text, or ours;
+    a text about signature times tells of a wrong clock, whatever the code.
+    """
     if "ignature expired" in message or "ignature not yet current" in message:
         return _CLOCK
     return _BY_CODE.get(code)

@@ -1,13 +1,13 @@
-"""Pages that take long are made in slices of the event loop, one at a time, for all who ask.
+"""Makes pages that take long: in slices of the event loop, one page at a time, for all who ask.
 
-About: when a page is made and who gets it. A page is a generator that yields wherever the loop may
-turn and returns the whole; what it says is its maker's. Knows the loop, a clock and requests; must
-not know metrics or streams.
-Invariants: a slice ends after SLICE_NS, so that nothing else waits longer than that and one step;
-one page is made at a time; whoever asks before it is begun gets the same one, and whoever asks
-later shares the next one, so that no page tells of a time before it was asked for; a page that
-nobody waits for any more is not finished. Bound: making pages takes at most a tenth of the loop's
-time, or one page a second where that is more.
+About: when a page is made, and who gets it. A page is a generator that yields wherever the loop may
+turn, and returns the whole; its maker decides on the contents. Knows the loop, a clock and
+requests; must not know metrics or streams.
+Invariants: a slice ends after SLICE_NS, so that nothing else waits longer than that and one step.
+One page is made at a time. Requests that come before a page is begun get that page; later requests
+share the next one, so that no page is older than its request. A page is not finished if nobody
+waits for it any more. Bound: making pages takes a tenth of the loop's time at most, or the time of
+one page a second where that is more.
 Flow: admin.py -> here -> metrics.py, status.py -> here -> the waiting requests.
 """
 
@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
 
-SLICE_NS = 2_000_000  # 2 ms of the loop, then others; ours, 2026-11-28
-PAUSE_FACTOR = 10  # a page is followed by a pause of this many times what it took of the loop,
-PAUSE_NS_MAX = 1_000_000_000  # 1 s at most; ours, 2026-11-28
+SLICE_NS = 2_000_000  # 2 ms of the loop, then other work; ours, 2026-11-28
+PAUSE_FACTOR = 10  # the pause after a page is this many times the loop's time that the page took,
+PAUSE_NS_MAX = 1_000_000_000  # but 1 s at most; ours, 2026-11-28
 
 TEXT = b"text/plain; charset=utf-8"
 JSON = b"application/json"
-NO_STORE = (b"Cache-Control", b"no-store")  # each page is of this moment
-NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")  # names and records in it are others' texts
+NO_STORE = (b"Cache-Control", b"no-store")  # a page is of one moment
+NO_SNIFF = (b"X-Content-Type-Options", b"nosniff")  # names and records in a page are others' texts
 
 log = logging.getLogger("kdaemon.observe")
 
@@ -38,7 +38,7 @@ class Page:
     content_type: bytes = TEXT
 
     def give(self, request: HttpRequest) -> None:
-        """Nothing happens if who asked is gone."""
+        """Answers the request; does nothing if its client is gone."""
         headers = (NO_STORE, NO_SNIFF)
         request.respond(self.status, self.body, content_type=self.content_type, headers=headers)
 
@@ -49,34 +49,35 @@ Steps = Generator[None, None, Page]
 
 
 class SlicedPages:
-    """`makers`: by name of the page, what begins it. In the loop's thread only."""
+    """`makers`: for each name of a page, the function that begins it. In the loop's thread only."""
 
     def __init__(self, clock: Clock, makers: Mapping[str, Callable[[], Steps]]) -> None:
         self._clock = clock
         self._makers = makers
-        self._waiting: dict[str, list[HttpRequest]] = {}  # by page, first come first
+        # By page; the page that was asked for first is first.
+        self._waiting: dict[str, list[HttpRequest]] = {}
         self._name = ""  # of the page that is being made
         self._steps: Steps | None = None
-        self._sharing: list[HttpRequest] = []  # who gets it
-        self._spent_ns = 0  # on it
+        self._sharing: list[HttpRequest] = []  # the requests that get it
+        self._spent_ns = 0  # time of the loop that the page took
         self._pause_ends_ns = clock.now_ns()
         self._next: asyncio.Handle | None = None  # the next slice, or the end of the pause
 
     def ask(self, name: str, request: HttpRequest) -> None:
-        """Answers when the page is made: in the next turn of the loop if that takes no longer than
-        a slice.
+        """Answers when the page is made: in the next turn of the loop, if making it takes no longer
+        than a slice.
         """
         self._waiting.setdefault(name, []).append(request)
-        if not self._is_busy:  # who asks in the same turn gets the same page
+        if not self._is_busy:  # requests of the same turn get the same page
             self._next = asyncio.get_running_loop().call_soon(self._end_pause)
 
     @property
     def _is_busy(self) -> bool:
-        """A callback will go on: with a page, at the end of the pause, or with the first page."""
+        """Whether a callback is due: a slice of a page, the end of the pause, or the first page."""
         return self._next is not None
 
     def close(self) -> None:
-        """Makes nothing more."""
+        """Makes no more pages, and forgets the requests that wait."""
         if self._next is not None:
             self._next.cancel()
         self._steps, self._next = None, None
@@ -84,8 +85,8 @@ class SlicedPages:
         self._sharing.clear()
 
     def _begin(self) -> None:
-        """The page that is waited for longest, after the pause. An answer that is given may let the
-        next request in, so that somebody asks while this runs.
+        """Begins the page that is waited for longest, when the pause is over. An answer may let the
+        next request of its client in, so requests may be added while this runs.
         """
         while self._waiting and not self._is_busy:
             pause_ns = self._pause_ends_ns - self._clock.now_ns()
@@ -103,7 +104,7 @@ class SlicedPages:
         self._begin()
 
     def _slice(self) -> None:
-        """Some steps of the page; then the loop turns, or the page is given."""
+        """Makes some steps of the page. Then the loop turns, or the page is given."""
         began_ns = self._clock.now_ns()
         page = self._advance(began_ns + SLICE_NS)
         now_ns = self._clock.now_ns()
@@ -117,11 +118,11 @@ class SlicedPages:
             return
         if self._spent_ns < SLICE_NS:
             self._give(page, sharing)
-        else:  # to give it takes as long again
+        else:  # giving the page takes as long again
             asyncio.get_running_loop().call_soon(self._give, page, sharing)
 
     def _give(self, page: Page, requests: list[HttpRequest]) -> None:
-        """One answer in a turn of the loop: each is a copy of a page that may be large."""
+        """Gives one answer in a turn of the loop: each is a copy of a page that may be large."""
         page.give(requests.pop(0))
         if requests:
             asyncio.get_running_loop().call_soon(self._give, page, requests)
@@ -132,7 +133,7 @@ class SlicedPages:
         self._begin()
 
     def _advance(self, until_ns: int) -> Page | None:
-        """Steps until this time; the page, if it is whole (or cannot be made)."""
+        """Makes steps until `until_ns`. Returns the page if it is whole, or cannot be made."""
         assert self._steps is not None
         try:
             while True:

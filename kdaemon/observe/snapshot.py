@@ -1,19 +1,19 @@
-"""One read of everything: all that metrics, pages, logs and the drain's last line may say.
+"""One read of everything that metrics, pages, logs and the drain's last line may say.
 
-About: what the rooms have counted and how they stand, as values that nothing changes any more. This
-is the only file of `observe/` that reads a room; the others read a `Snapshot`, and an engine is
-asked for its own (`engine/snapshot.py`) and for nothing else. Holds no data, key or secret of a
-client; what others wrote (a hold, a trouble) is as they wrote it: whoever shows it cleans it.
-Invariants: looking changes nothing. A read begins when it is asked for: no value is older than its
-beginning. Which streams there are, and all that is not about streams, what the door and closed
-streams have counted included, is read in the first step; then all that a stream has counted in one
-synchronous pass, a stream a step. So in every snapshot, for each stream and for all,
+About: the counts and the states of the rooms, as values that nothing changes any more. Only this
+file of `observe/` reads rooms; the others read a `Snapshot`. An engine is asked for its own
+snapshot (`engine/snapshot.py`), and for nothing else. Holds no data, key or secret of a client.
+Texts of others (a hold, a trouble) are kept as they are: the file that shows one cleans it.
+Invariants: reading changes nothing. A read begins when it is asked for: no value is older than its
+beginning. The first step reads which streams there are, and everything that is not of open streams,
+with the counts of the door and of closed streams. Then each step reads all counts of one stream, in
+one synchronous pass. So in every snapshot, for each stream and for all,
 
     received = sum(rejected) + delivered + sum(dead) + buffered + in flight
 
-though a stream be closed or opened meanwhile, and records move between the steps.
-Cost (one core, 2026-11-28): a stream 20 us, and 0.3 us for each of its shards that is idle, or 4 us
-where it is told of. A step is a stream, or 250 of its shards: a millisecond at most.
+although streams may close or open meanwhile, and records move between the steps.
+Cost (one core, 2026-11-28): a stream 20 us; each of its shards 0.3 us if it is idle, or 4 us if it
+is in the snapshot. A step is a stream, or 250 of its shards: a millisecond at most.
 Flow: the rooms -> here -> metrics.py, status.py, hot.py, daemon/.
 """
 
@@ -38,17 +38,18 @@ from kdaemon.observe.readiness import Readiness, ReadyState, is_memory_full
 from kdaemon.observe.recent import Recent, SaidSnapshot
 from kdaemon.send.relay import Relay
 
-if TYPE_CHECKING:  # who asks nobody, speaks no TLS and stores nothing does not load what does
+if TYPE_CHECKING:  # a daemon without principals, TLS or a spool does not load their code
     from kdaemon.door.principals import Principals
     from kdaemon.http.renewal import Certificates
     from kdaemon.observe.reloads import Reloads
     from kdaemon.spool.spool import Spool
 
-HOT_SHARDS_MAX = 5  # of a stream, in metrics and on the page; ours: fits a screen, 2026-11-21
+# Of a stream, in metrics and on the page; ours: as many as a screen shows, 2026-11-21.
+HOT_SHARDS_MAX = 5
 
 
 class SeenEngine(Protocol):
-    """All that those who look may ask of an engine."""
+    """All that observers may ask of an engine."""
 
     @property
     def is_idle(self) -> bool: ...
@@ -71,12 +72,12 @@ class SeenUpstream(Protocol):
 
     @property
     def account(self) -> str:
-        """Empty where it is not known."""
+        """Empty: the account is not known."""
         ...
 
     @property
     def region(self) -> str:
-        """The same."""
+        """Empty: the region is not known."""
         ...
 
     @property
@@ -84,12 +85,12 @@ class SeenUpstream(Protocol):
 
     @property
     def closed(self) -> StreamCounters:
-        """What its streams have counted that are closed now."""
+        """The counts of its streams that are closed now."""
         ...
 
 
 class Observed(Protocol):
-    """The streams in use, as `streams/registry.py` keeps them."""
+    """The streams in use, as `streams/registry.py` has them."""
 
     @property
     def memory(self) -> ByteBudget:
@@ -98,7 +99,7 @@ class Observed(Protocol):
 
     @property
     def loop_lag(self) -> Histogram:
-        """How late the event loop comes to what is due, in nanoseconds."""
+        """How late the event loop turns to what is due, in nanoseconds."""
         ...
 
     @property
@@ -110,14 +111,14 @@ class Observed(Protocol):
     def upstreams(self) -> Iterable[SeenUpstream]: ...
 
     def engines(self) -> Iterable[tuple[str, SeenEngine]]:
-        """Every stream once: its name, unique (`Qualified.text`), and its engine."""
+        """Every stream once: its unique name (`Qualified.text`), and its engine."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sources:
-    """The rooms. `listeners`: by name (`http`, `unix`, `admin`); more may come. `relays`: by
-    upstream. None: there is no such thing.
+    """The rooms to read. `listeners`: by name (`http`, `unix`, `admin`); more may be added later.
+    `relays`: by upstream. None: the daemon has no such room.
     """
 
     streams: Observed
@@ -141,8 +142,9 @@ class MemorySnapshot(msgspec.Struct, frozen=True):
 
 
 class RelaySnapshot(msgspec.Struct, frozen=True):
-    """What is passed on for clients. `counters`: by operation. `waiting_count`: calls that wait for
-    their turn; `call_count`: that are made now; `kept_bytes`: of answers that are kept for others.
+    """Calls that are passed on for clients. `counters`: by operation. `waiting_count`: calls that
+    wait for their turn; `call_count`: calls that are made now; `kept_bytes`: of answers that are
+    kept for other requests.
     """
 
     operations: tuple[str, ...]
@@ -153,9 +155,9 @@ class RelaySnapshot(msgspec.Struct, frozen=True):
 
 
 class UpstreamSnapshot(msgspec.Struct, frozen=True):
-    """Where records go. `closed`: what its streams have counted that are closed now.
+    """Where records go. `closed`: the counts of its streams that are closed now.
     `credentials_end_s`: when its credentials end, since 1970, unless they are renewed; None: they
-    do not, or nobody tells.
+    do not end, or their source does not tell.
     """
 
     name: str
@@ -168,20 +170,21 @@ class UpstreamSnapshot(msgspec.Struct, frozen=True):
 
 
 class StreamSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """One stream. `name`: unique in the daemon; `called`: its upstream, and its name there."""
+    """One stream. `name`: unique in the daemon. `called`: its upstream, and its name there."""
 
     name: str
     called: Qualified
     engine: EngineSnapshot
 
     def hottest(self) -> list[ShardSnapshot]:
-        """Of the shards that are hot, the hottest HOT_SHARDS_MAX, the hottest first."""
+        """The hottest HOT_SHARDS_MAX of the hot shards, the hottest first."""
         return self.engine.hottest(HOT_SHARDS_MAX)
 
 
 class SpoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The disk. `held_records`: that an engine has, and the disk too. `oldest_ms`: when the oldest
-    frame in hand was accepted, since 1970; 0: there is none. `trouble`: why it takes no frames.
+    """The disk. `held_records`: records that both an engine and the disk have. `oldest_ms`: when
+    the oldest frame in hand was accepted, since 1970; 0: there is none. `trouble`: why the disk
+    takes no frames.
     """
 
     frame_count: int
@@ -200,7 +203,7 @@ class SpoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogSnapshot(msgspec.Struct, frozen=True):
-    """`recent`: its warnings and errors of late, the last first."""
+    """`recent`: the log's recent warnings and errors, the last first."""
 
     waiting: int
     lines_dropped: int
@@ -208,7 +211,7 @@ class LogSnapshot(msgspec.Struct, frozen=True):
 
 
 class PrincipalsSnapshot(msgspec.Struct, frozen=True):
-    """`problem`: why the file as it stands now is not used; None: it is."""
+    """`problem`: why the present file is not used; None: it is used."""
 
     key_count: int
     reload_count: int
@@ -216,7 +219,7 @@ class PrincipalsSnapshot(msgspec.Struct, frozen=True):
 
 
 class ReloadsSnapshot(msgspec.Struct, frozen=True):
-    """What became of the configuration since the start."""
+    """The reloads since the start."""
 
     count: int
     failures: int
@@ -226,8 +229,8 @@ class ReloadsSnapshot(msgspec.Struct, frozen=True):
 
 class CertificatesSnapshot(msgspec.Struct, frozen=True):
     """The certificate that is served. `path`: its file. `expires_s`: since 1970. `faults`: why
-    clients that check certificates refuse it. `failures`: changes that could not be used;
-    `trouble`: why the files that stand there are not used.
+    clients that check certificates refuse it. `failures`: changed files that could not be used.
+    `trouble`: why the present files are not used.
     """
 
     path: str
@@ -239,9 +242,9 @@ class CertificatesSnapshot(msgspec.Struct, frozen=True):
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One of several workers, as its supervisor has it. `number`: 0, or that of a worker that is no
-    more: an heir, which delivers what stands in a spool. `uptime_ns`: of its process; `restarts`:
-    since the supervisor began. `why_not_ready`: None: clients come to it.
+    """One of several workers, as its supervisor sees it. `number`: of an heir: 0, or the number of
+    a worker that no longer exists; an heir delivers the records in a spool. `uptime_ns`: of its
+    process. `restarts`: since the supervisor began. `why_not_ready`: None: clients come to it.
     """
 
     number: int
@@ -260,9 +263,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon. `state`, `why_not_ready`: whether clients should come. `began_ns`: when the
-    reader was made, by the machine's clock that never goes back; `uptime_ns`: since then. `door`:
-    records that were refused before their stream was known. `workers`: of
-    a supervisor.
+    reader was made, by the monotonic clock; `uptime_ns`: since then. `door`: records that were
+    refused before their stream was known. `workers`: only of a supervisor.
     """
 
     version: str
@@ -291,14 +293,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def spooled(self) -> int:
-        """Records that stand on disk, whether an engine has them or not."""
+        """Records on disk, whether an engine has them or not."""
         held = 0 if self.spool is None else self.spool.held_records
         return held + sum(each.spooled for each in self._all())
 
     @property
     def undelivered(self) -> int:
-        """Records that are taken and neither delivered nor dead, or withdrawn by a drain's end; but
-        for those that stand on disk.
+        """Records that were admitted and are neither delivered nor dead, and those that the drain
+        withdrew at its end; without those on disk.
         """
         held = 0 if self.spool is None else self.spool.held_records
         return -held + sum(
@@ -307,13 +309,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _all(self) -> Iterable[StreamCounts]:
-        """Of all streams, those that are closed too."""
+        """The counts of all streams, closed ones too."""
         yield from (upstream.closed for upstream in self.upstreams)
         yield from (stream.engine.counters for stream in self.streams)
 
 
 class StreamReading:
-    """A stream that may be read."""
+    """A stream that can be read."""
 
     __slots__ = ("_clock", "_engine", "name")
 
@@ -324,7 +326,7 @@ class StreamReading:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is queued or in flight: it need not be read to know that nothing is hot."""
+        """Whether nothing is queued or in flight: then no shard is hot, and no read is needed."""
         return self._engine.is_idle
 
     def watch(self, shard_ids: Iterable[str | None], watched_max: int) -> int:
@@ -334,15 +336,15 @@ class StreamReading:
     def read(
         self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0
     ) -> Steps[StreamSnapshot]:
-        """`shards_max`: so many of the hottest shards are told of; None: all. `calm_max`: beside
-        them, so many of those that are not hot, those that took most.
+        """`shards_max`: how many of the hottest shards are in the snapshot; None: all. `calm_max`:
+        how many of the other shards are in it too, those that took most.
         """
         read = yield from self._engine.snapshot(self._clock.now_ns(), shards_max, calm_max)
         return StreamSnapshot(self.name, parse_qualified(self.name), read)
 
 
 class Reader(Protocol):
-    """Who reads, and tells all that may be told."""
+    """Reads everything that may be told."""
 
     def read(
         self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0
@@ -350,12 +352,12 @@ class Reader(Protocol):
 
     @property
     def stream_count(self) -> int:
-        """Those that are in use now."""
+        """How many streams are in use now."""
         ...
 
 
 class SnapshotReader:
-    """In the loop's thread only. Several may read at a time."""
+    """Reads one daemon. In the loop's thread only. Several reads may run at a time."""
 
     def __init__(self, sources: Sources, clock: Clock) -> None:
         self._sources = sources
@@ -367,15 +369,15 @@ class SnapshotReader:
         return len(self.streams())
 
     def streams(self) -> list[StreamReading]:
-        """Those that are in use now."""
+        """The streams that are in use now."""
         return [
             StreamReading(name, engine, self._clock)
             for name, engine in self._sources.streams.engines()
         ]
 
     def read(self, shards_max: int | None = HOT_SHARDS_MAX, calm_max: int = 0) -> Steps[Snapshot]:
-        """Everything, in steps. `shards_max`, `calm_max`: of each stream, as `StreamReading.read`
-        has them.
+        """Reads everything, in steps. `shards_max`, `calm_max`: of each stream, as
+        `StreamReading.read` has them.
         """
         sources, observed, now_ns = self._sources, self._sources.streams, self._clock.now_ns()
         readings, memory, readiness = self.streams(), observed.memory, sources.readiness

@@ -1,10 +1,10 @@
-"""The page for people: how the daemon stands.
+"""The status page for people: the state of the daemon.
 
 About: `/statusz`, what an operator wants to see at three in the morning: what is held up, since
-when, and why. Knows names, counts, codes and times, of one snapshot (snapshot.py); must not show
-data or secrets, and partition keys as hashes only, unless it is told otherwise (keys.py): what
-others wrote is cleaned of secrets and made printable.
-Invariant: nothing is changed by looking. The streams are written in steps (slices.py).
+when, and why. Knows names, counts, codes and times, of one snapshot (snapshot.py). Must not show
+data or secrets; shows partition keys as hashes, unless it is told to show text (keys.py). Texts of
+others are cleaned of secrets and made printable.
+Invariant: a look changes nothing. The streams are written in steps (slices.py).
 Flow: snapshot.py -> here -> admin.py.
 """
 
@@ -69,22 +69,22 @@ NS = 1_000_000_000  # nanoseconds in a second
 
 
 class Status:
-    """Makes the page."""
+    """Makes the status page."""
 
     def __init__(self, reader: Reader, *, shows_keys: bool = False) -> None:
-        """`shows_keys`: of hot shards, as text; otherwise hashed."""
+        """`shows_keys`: keys of hot shards are shown as text; otherwise as hashes."""
         self._reader = reader
         self.shows_keys = shows_keys
 
     def steps(self) -> Steps:
-        """The page as indented JSON: read, then a stream a step, those first that need somebody,
-        with the most records.
+        """The page as indented JSON. Reads a snapshot, then writes a stream a step: first those
+        that need somebody, then those with the most records.
         """
         snapshot = yield from self._reader.read()
         before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")
         yield
         uptime_ns, last_first = snapshot.uptime_ns, sorted(snapshot.streams, key=urgency)[::-1]
-        del snapshot  # its streams go as they are written: to free all at once takes long
+        del snapshot  # its streams are freed as they are written: freeing all at once takes long
         pieces: list[bytes] = []
         while last_first:
             status = _stream(last_first.pop(), uptime_ns, shows_keys=self.shows_keys)
@@ -95,7 +95,7 @@ class Status:
 
 
 def _page(snapshot: Snapshot) -> StatusPage:
-    """All but the streams."""
+    """Everything but the streams."""
     memory, log, door = snapshot.memory, snapshot.log, snapshot.door
     tls, principals = snapshot.certificates, snapshot.principals
     return StatusPage(
@@ -136,7 +136,7 @@ def _worker(worker: WorkerSnapshot) -> WorkerStatus:
 def upstreams_of(snapshot: Snapshot) -> list[UpstreamStatus]:
     of_each: dict[str, list[EngineSnapshot]] = {each.name: [] for each in snapshot.upstreams}
     for stream in snapshot.streams:
-        # Of one that was taken out of the configuration, streams may be left for a while.
+        # An upstream that a reload took out of the configuration may still have streams.
         of_each.setdefault(stream.called.upstream, []).append(stream.engine)
     return [_upstream(each, of_each[each.name]) for each in snapshot.upstreams]
 
@@ -283,7 +283,7 @@ def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
 
 
 def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> ShardStatus:
-    """A shard's row. `shows_keys`: of a hot one, as text; otherwise hashed."""
+    """A shard's row. `shows_keys`: keys of a hot shard are shown as text; otherwise as hashes."""
     load = engine.loads.get(shard.shard_id or "")
     return ShardStatus(
         shard_id=None if shard.shard_id is None else printable(shard.shard_id),
@@ -306,7 +306,7 @@ def shard_of(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) 
 
 
 def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) -> LoadStatus:
-    """What comes for a hot shard, its heaviest keys, and what helps."""
+    """What comes for a hot shard, its heaviest keys, and advice."""
     keys = [
         HotKeyStatus(
             key=key_name(each.key, shows_keys=shows_keys),
@@ -378,7 +378,7 @@ def _billing(bill: Bill, uptime_ns: int) -> BillingStatus:
 
 
 def happened(counts: Mapping[Any, int]) -> dict[str, int]:
-    """What is not 0, by the words of the metrics' labels."""
+    """The counts above 0, under the words that the metrics' labels have."""
     return {
         (key.value if isinstance(key, Enum) else key): count
         for key, count in counts.items()
@@ -387,7 +387,7 @@ def happened(counts: Mapping[Any, int]) -> dict[str, int]:
 
 
 def _mean_s(histogram: Buckets) -> float | None:
-    """Of what a histogram of nanoseconds has seen; None: nothing."""
+    """The mean of a histogram of nanoseconds, in seconds; None: it has no values."""
     count = sum(histogram.counts)
     return seconds_of(histogram.sum // count) if count else None
 

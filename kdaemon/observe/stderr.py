@@ -1,9 +1,9 @@
-"""What a process says besides its log goes the log's way, so that this, too, can hold up nothing.
+"""Sends everything that a process writes to standard error through the log, so that it never waits.
 
 About: warnings, errors that nobody caught (of threads, of finalizers), and what libraries print to
 `sys.stderr`. Knows the log; must not know rooms. Python's own last words at a crash
-(`faulthandler`, a fatal error of the interpreter) are written past everything, as they must be.
-Invariant: within `process_logs` nothing of Python's writes to standard error but the log's thread.
+(`faulthandler`, a fatal error of the interpreter) bypass the log, as they must.
+Invariant: within `process_logs` only the log's thread writes to standard error, of all Python code.
 """
 
 import io
@@ -19,14 +19,14 @@ from kdaemon.base.ports import Clock
 from kdaemon.config import LogConfig
 from kdaemon.observe.logs import LogHandler, configure_logs
 
-LINE_CHARACTERS_MAX = 10_000  # of a line that is printed in parts; more begins another; ours
+LINE_CHARACTERS_MAX = 10_000  # of a line that is printed in parts; a longer one is split; ours
 
 log = logging.getLogger("kdaemon.stderr")
 
 
 @contextmanager
 def process_logs(settings: LogConfig, clock: Clock) -> Iterator[LogHandler]:
-    """The log of this process, on standard error, until the end; then everything is as before."""
+    """The log of this process, on standard error. At the end everything is as it was before."""
     stream = sys.stderr
     logs = configure_logs(settings, stream, clock)
     before = (sys.stderr, sys.excepthook, sys.unraisablehook, threading.excepthook)
@@ -43,7 +43,7 @@ def process_logs(settings: LogConfig, clock: Clock) -> Iterator[LogHandler]:
         logs.close()
 
 
-# A call site for each, because the log sums the lines of one.
+# A call site for each kind, because the log sums the lines of one call site.
 
 
 def _tell_of_process(_kind: type, error: BaseException, _stack: TracebackType | None) -> None:
@@ -51,7 +51,7 @@ def _tell_of_process(_kind: type, error: BaseException, _stack: TracebackType | 
 
 
 def _tell_of_finalizer(given: "sys.UnraisableHookArgs") -> None:
-    log.error("an error that nobody could be told", exc_info=given.exc_value)
+    log.error("an error in a finalizer", exc_info=given.exc_value)
 
 
 def _tell_of_thread(given: threading.ExceptHookArgs) -> None:
@@ -59,7 +59,7 @@ def _tell_of_thread(given: threading.ExceptHookArgs) -> None:
 
 
 class _LoggedText(io.TextIOBase):
-    """Takes the place of `sys.stderr`: each line that is printed becomes a line of the log."""
+    """Stands in for `sys.stderr`: each line that is printed becomes a line of the log."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,10 +1,10 @@
 """The table of metrics: what each is called, what its labels are, and what it is read from.
 
-About: one row a metric, in sections by what is read: a part of a snapshot (snapshot.py). Holds no
-value and does no work: metrics.py reads the rows at a scrape. Knows no room.
-Labels are enums, listeners, upstreams and streams (`streams_max` bounds them). Shards: of each
-stream the HOT_SHARDS_MAX hottest; all of them only where asked for. A partition key is never a
-label.
+About: one row a metric, in sections by the part of a snapshot (snapshot.py) that is read. Holds no
+value and does no work: metrics.py reads the rows at a scrape. Knows no room. Labels are enums,
+listeners, upstreams and streams (`streams_max` bounds them). Of the shards of a stream, the
+HOT_SHARDS_MAX hottest are shown; all of them only if the configuration asks for that. A partition
+key is never a label.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,16 +36,16 @@ class Kind(Enum):
 
 
 Subject = TypeVar("Subject")
-Reading = float | Mapping[Any, float] | Buckets  # of a mapping, keys are enums or words
+Reading = float | Mapping[Any, float] | Buckets  # the keys of a mapping are enums or words
 
 
 @dataclass(frozen=True, slots=True)
 class Metric(Generic[Subject]):
     """One row of the table.
 
-    `read` gives a number; with a `label`, a number for each value of that label (all of them, so
-    that each starts at 0); for a histogram, its buckets. `per`: what one unit of the name is in
-    units of the reading (a second in nanoseconds).
+    `read` gives a number. With a `label`, it gives a number for each value of that label (for all
+    values, so that each starts at 0); for a histogram, its buckets. `per`: one unit of the name, in
+    units of the reading (for seconds: a second in nanoseconds).
     """
 
     name: str
@@ -80,9 +80,9 @@ def _warm(stream: EngineSnapshot) -> dict[str, int]:
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
-# The table, in sections by what is read. Labels of the section first, then the row's own.
+# The table, in sections by what is read. The labels of a section come first, then the row's own.
 
-# {upstream, stream}; both are "" at the door: refused before its stream was known.
+# {upstream, stream}; both are "" for records that were refused before their stream was known.
 ACCOUNTS: tuple[Metric[StreamCounts], ...] = (
     Metric("kdaemon_records_received_total", _C, "Records that clients sent.",
            lambda c: c.received),
@@ -214,7 +214,7 @@ HOT: tuple[Metric[ShardSnapshot], ...] = (
            lambda h: h.share),
 )  # fmt: skip
 
-# {upstream, stream, shard_id}, only where asked for; the shard "": the whole stream, without a map.
+# {upstream, stream, shard_id}, only if asked for; shard "": the whole stream, without a shard map.
 SHARD: tuple[Metric[ShardSnapshot], ...] = (
     Metric("kdaemon_shard_records_buffered", _G,
            "Records that wait for this shard, but for those that are being bisected.",
@@ -257,7 +257,7 @@ LISTENER: tuple[Metric[HttpCounts], ...] = (
            lambda h: h.handler_failures),
 )  # fmt: skip
 
-# {upstream, operation}: those that may be passed on; "other": those that may not.
+# {upstream, operation}: operations that may be passed on; "other": all that may not.
 PASSED_ON: tuple[Metric[OperationCounts], ...] = (
     Metric("kdaemon_passed_on_requests_total", _C,
            "Requests of clients for operations that kdaemon does not answer itself.",
@@ -365,7 +365,7 @@ LOG: tuple[Metric[LogSnapshot], ...] = (
            lambda q: q.lines_dropped),
 )  # fmt: skip
 
-# no label, only where clients show who they are
+# no label, only where clients must show who they are
 AUTH: tuple[Metric[PrincipalsSnapshot], ...] = (
     Metric("kdaemon_principals_keys", _G, "Access keys that clients may sign with.",
            lambda p: p.key_count),

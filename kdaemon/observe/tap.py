@@ -1,10 +1,11 @@
-"""A look at records that pass through: a sample of those that one stream took within a moment.
+"""`/tap`: a sample of the records that one stream admits within a short time.
 
-About: `GET /tap` of the admin listener, where listen.admin_tap lets it. Knows records as the door
-takes them; changes, delays and counts nothing. While nobody looks it costs the door one comparison
-a frame.
-Invariants: an answer has RECORDS_MAX records at most, of each DATA_BYTES_MAX bytes; TAPS_MAX looks
-go on at one time, each for WINDOW_S; a partition key is text only where the data is asked for.
+About: `GET /tap` of the admin listener, if listen.admin_tap allows it. Knows records as the door
+admits them; changes, delays and counts nothing. While nobody looks, the door pays one comparison a
+frame.
+Invariants: an answer has RECORDS_MAX records at most, each with DATA_BYTES_MAX bytes at most.
+TAPS_MAX looks go on at one time, each for WINDOW_S. A partition key is shown as text only if the
+data is asked for.
 Flow: door.py -> here -> the waiting request.
 """
 
@@ -29,20 +30,20 @@ log = logging.getLogger("kdaemon.observe")
 
 WINDOW_S = 0.5  # as Vector's tap has it; ours, 2026-11-28
 RECORDS_MAX = 100  # the same
-PER_FRAME_MAX = 4  # of one frame, so that a large one does not hide the others; ours
-DATA_BYTES_MAX = 4 * 1024  # of one record; what is longer is cut, and says so; ours
+PER_FRAME_MAX = 4  # of one frame, so that a large frame does not hide the others; ours
+DATA_BYTES_MAX = 4 * 1024  # of one record; longer data is cut, and marked as cut; ours
 TAPS_MAX = 4  # at one time; ours
-KEY_DIGITS = 12  # of a key's SHA-256, in hex: tells keys apart, and not which they are; ours
+KEY_DIGITS = 12  # of a key's SHA-256, in hex: enough to tell keys apart, without showing them; ours
 NDJSON = b"application/x-ndjson"
 
-_OFF = b"Records are not shown here: set listen.admin_tap = true, and start kdaemon again.\n"
+_OFF = b"Records are not shown here: set listen.admin_tap = true, then `kdaemon reload`.\n"
 MANY = b"%d looks go on already: try again in a second.\n" % TAPS_MAX
 ENDED = b"The look ended early.\n"
 _NO_STREAM = b"Expected /tap?stream=NAME, and perhaps &data=1.\n"
 
 
 class _Look:
-    """One that goes on."""
+    """A look that goes on."""
 
     __slots__ = ("ending", "give", "kept", "offered", "seen", "stream", "with_data")
 
@@ -50,8 +51,8 @@ class _Look:
         self.give = give
         self.stream = stream
         self.with_data = with_data
-        self.seen = 0  # records
-        self.offered = 0  # of them, to be kept
+        self.seen = 0  # records that the stream admitted
+        self.offered = 0  # those of them that could be kept
         self.kept: list[Record] = []
         self.ending: asyncio.TimerHandle
 
@@ -62,21 +63,21 @@ class Taps:
     def __init__(self, dice: Dice, *, is_on: bool) -> None:
         self._dice = dice
         self._is_on = is_on
-        self._door: Door | None = None  # it opens later than the admin listener
+        self._door: Door | None = None  # the door opens later than the admin listener
         self._looks: list[_Look] = []
 
     def watch(self, door: Door) -> None:
-        """From now on looks are of this door."""
+        """From now on looks are at this door."""
         self._door = door
 
     def allow(self, *, is_on: bool) -> None:
-        """Whether anybody may look, from now on."""
+        """Sets whether anybody may look, from now on. Off: looks that go on end."""
         self._is_on = is_on
         if not is_on:
             self.close()
 
     def ask(self, request: HttpRequest) -> None:
-        """Answers at the end of the window, or at once with why not."""
+        """Answers at the end of the look, or at once with the reason why there is none."""
         asked = what_is_asked(request, is_on=self._is_on)
         if asked is not None:
             stream, with_data = asked
@@ -87,8 +88,8 @@ class Taps:
     def look(
         self, give: Callable[[Page], object], stream: str, *, with_data: bool
     ) -> Callable[[], object] | None:
-        """Gives a page at the end of the window; what ends the look before, without one. None: it
-        gave a page at once, which says why there is no look now.
+        """Gives a page at the end of the look. Returns what ends the look early, without a page.
+        None: a page was given at once, which says why there is no look now.
         """
         if self._door is None or len(self._looks) >= TAPS_MAX:
             give(Page(503, MANY if self._looks else b"kdaemon is starting.\n"))
@@ -100,13 +101,13 @@ class Taps:
         return lambda: self._forget(look)
 
     def close(self) -> None:
-        """No look goes on any more; who waits for one hears so."""
+        """Ends all looks; clients that wait for one are told so."""
         for look in list(self._looks):
             self._forget(look)
             look.give(Page(503, ENDED))
 
     def _taken(self, stream: Stream, records: Sequence[Record]) -> None:
-        """The records are taken whatever becomes of the look."""
+        """Samples admitted records. An error here must not stop the records."""
         try:
             for look in self._looks:
                 is_listed_so = stream.is_listed and look.stream == stream.config.name
@@ -117,8 +118,8 @@ class Taps:
             self.close()
 
     def _sample(self, look: _Look, records: Sequence[Record]) -> None:
-        """Each frame offers a few of its records, spread over it; those that were offered have the
-        same chance to be kept, whenever they came.
+        """Each frame offers a few of its records, spread over the frame. All offered records have
+        the same chance to be kept, whenever they came.
         """
         look.seen += len(records)
         step = max(1, len(records) // PER_FRAME_MAX)
@@ -147,7 +148,9 @@ class Taps:
 
 
 def what_is_asked(request: HttpRequest, *, is_on: bool) -> tuple[str, bool] | None:
-    """The stream, and whether data are to be shown. None: it was answered with why not."""
+    """The stream, and whether data is to be shown. None: the request was answered with the
+    reason.
+    """
     wanted = parse_qs(request.query)
     streams = wanted.get("stream", [])
     if is_on and len(streams) == 1:
@@ -157,14 +160,14 @@ def what_is_asked(request: HttpRequest, *, is_on: bool) -> tuple[str, bool] | No
 
 
 def _cut(record: Record) -> Record:
-    """A copy that holds no more than what is shown; one byte more says that there is more."""
+    """A copy with no more data than is shown; one byte more marks that there was more."""
     if len(record.data) <= DATA_BYTES_MAX:
         return record
     return Record(record.data[: DATA_BYTES_MAX + 1], record.partition_key, record.explicit_hash_key)
 
 
 def _shown(record: Record, *, with_data: bool) -> dict[str, Any]:
-    """As a record line has it; without data only how much there is, and the key's digest."""
+    """A line for a record: all of it, or only its size and the digest of its key."""
     key = record.partition_key
     is_cut = len(record.data) > DATA_BYTES_MAX
     data = record.data[:DATA_BYTES_MAX]

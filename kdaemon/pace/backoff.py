@@ -9,7 +9,7 @@ from kdaemon.base.ports import Dice
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Doubles from `first_ns` to at most `last_ns`; the actual wait is uniform in its upper
+    """Waits double from `first_ns` to at most `last_ns`; an actual wait is uniform in the upper
     half.
     """
 
@@ -24,11 +24,12 @@ class Backoff:
 
 
 SHARD_BACKOFF = Backoff(first_ns=100_000_000, last_ns=5_000_000_000)
-"""A shard that throttled or failed a record: 0.1 s to 5 s. The first is a tenth of the second that
-quotas are counted in."""
+"""For a shard that throttled or failed a record: 0.1 s to 5 s. The first wait is a tenth of the
+second over which quotas are counted."""
 
 STREAM_BACKOFF = Backoff(first_ns=50_000_000, last_ns=10_000_000_000)
-"""A whole call that failed: 50 ms (a blip) to 10 s (an outage, probed by one call at a time)."""
+"""For a whole call that failed: 50 ms (a blip) to 10 s (an outage, probed by one call at a
+time)."""
 
 HOLD_BACKOFF = Backoff(first_ns=1_000_000_000, last_ns=30_000_000_000)
-"""Credentials, access, a missing stream: somebody must act, so probe slowly, 1 s to 30 s."""
+"""For credentials, access, a missing stream: a person must act, so probe slowly: 1 s to 30 s."""

@@ -1,4 +1,4 @@
-"""Token buckets: what a shard can be asked to take, and when it can take more.
+"""Token buckets: how much a shard can be sent now, and when it can be sent more.
 
 Time and tokens are integers: a level is in token-nanoseconds (tokens x 1e9), so that refill never
 rounds and the time at which a cost can be paid is exact. Knows nothing of records, shards or
@@ -14,12 +14,12 @@ NS: Final = 1_000_000_000  # nanoseconds in a second
 
 BURST_NS: Final = 900_000_000
 """How long a bucket saves up while idle: 0.9 s of its rate. The service's own limiter saves one
-second (quotas are per second: services.md A, checked 2026-11-21); the tenth that we do not spend
-is the room for calls that arrive closer together than they were sent."""
+second (quotas are per second [AD][YD], as in `base/limits.py`; checked 2026-11-21). The tenth that
+we do not spend is for calls that arrive closer together than they were sent."""
 
 
 class TokenBucket:
-    """One rate. Starts full.
+    """A bucket with one rate. It starts full.
 
     A cost above the capacity is taken from a full bucket and leaves a debt, so that a large record
     waits for its rate rather than for ever.
@@ -39,15 +39,15 @@ class TokenBucket:
         return self._rate
 
     def set_rate(self, rate: int, now_ns: int) -> None:
-        """Another rate from now on; what was saved or owed is kept, within the new capacity."""
+        """Sets another rate from now on; savings and debts stay, within the new capacity."""
         self.refill(now_ns)
         self._rate = rate
         self._capacity = _capacity(rate)
         self._level = min(self._level, self._capacity)
 
     def take_over(self, other: "TokenBucket") -> None:
-        """As short of full as `other` is (after its `refill`), at worst empty: what was taken
-        there may have been taken here. A debt is not taken over.
+        """Becomes as short of full as `other` is (after its `refill`), at worst empty: what was
+        taken there may have been taken here. A debt is not taken over.
         """
         self._level = min(self._level, max(0, self._capacity - other.missing))
 
@@ -62,11 +62,11 @@ class TokenBucket:
 
     @property
     def available(self) -> int:
-        """Whole tokens there are; negative while in debt."""
+        """Whole tokens in the bucket; negative: a debt."""
         return self._level // NS
 
     def available_at(self, now_ns: int) -> int:
-        """What `available` would be after a refill. Changes nothing: for those who look."""
+        """What `available` would be after a refill. Changes nothing; for observers."""
         elapsed_ns = max(0, now_ns - self._updated_ns)
         return min(self._level + self._rate * elapsed_ns, self._capacity) // NS
 
@@ -80,7 +80,7 @@ class TokenBucket:
         return self._level >= cost_ns or (cost_ns > self._capacity <= self._level)
 
     def take(self, cost: int, now_ns: int) -> bool:
-        """Refills, and takes `cost` tokens if there are so many; else none."""
+        """Refills, and takes `cost` tokens if the bucket has them. False: nothing is taken."""
         elapsed_ns = now_ns - self._updated_ns
         if elapsed_ns > 0:
             self._level = min(self._level + self._rate * elapsed_ns, self._capacity)
@@ -96,7 +96,7 @@ class TokenBucket:
         self._level -= cost * NS
 
     def keep_at_most(self, tokens: int) -> None:
-        """Lets go of what was saved up beyond this; after `refill`."""
+        """Drops savings above `tokens`. Call it after `refill`."""
         self._level = min(self._level, tokens * NS)
 
     def ready_at_ns(self, cost: int) -> int:

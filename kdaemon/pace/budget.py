@@ -1,8 +1,8 @@
-"""What one shard takes from this daemon, a second: records and bytes, together or not at all.
+"""How much one shard takes from this daemon a second: records and bytes, both or neither.
 
-The quota bounds both; under it, each has an adaptive share that follows the shard's own throttles
-(`adaptive.py`), apart: a shard that is short of bytes is not short of records. Bytes are data +
-partition key, as the service counts them. Sits between the lanes and the two buckets.
+The quota bounds both. Under it, each has an adaptive share of its own, which follows the shard's
+throttles (`adaptive.py`): a shard that is short of bytes is not short of records. Bytes are those
+of data + partition key, as the service counts them. Sits between the lanes and the two buckets.
 """
 
 from typing import Final
@@ -10,25 +10,26 @@ from typing import Final
 from kdaemon.pace.adaptive import ALONE_TAKEN, FIRST_SHARE, AdaptiveShare
 from kdaemon.pace.bucket import NS, TokenBucket
 
-GROWTH_STEP_NS: Final = 20_000_000  # 20 ms: how often a share that grows moves its bucket's rate
+GROWTH_STEP_NS: Final = 20_000_000  # 20 ms: how often a growing share moves its bucket's rate
 INTERVAL_NS: Final = 900_000_000
-"""0.9 s: what one daemon sees of a shard is counted over about the second that quotas are counted
-in. Found by simulation, as the constants of `adaptive.py`."""
+"""0.9 s: what one daemon sees of a shard is counted over about the second over which quotas are
+counted. Found by simulation, as the constants of `adaptive.py`."""
 
-HELD_SPAN_NS: Final = 300_000_000  # 0.3 s: over less than that the growth of a queue is noise
-HELD_WHOLE_NS: Final = 5_000_000_000  # 5 s: in which a queue that does not grow is to go
+HELD_SPAN_NS: Final = 300_000_000  # 0.3 s: over less time the growth of a queue is noise
+# 5 s: a queue that does not grow should be gone after this time.
+HELD_WHOLE_NS: Final = 5_000_000_000
 QUIET_NS: Final = (
     300_000_000  # 0.3 s without a throttle: a share that was levelled need wait no longer
 )
 IDLE_NS: Final = 5_000_000_000
-"""5 s without a call: no backoff of a shard is longer (`backoff.SHARD_BACKOFF`), so that nobody
-wanted to send. A rate over such a time says nothing of what the shard takes."""
+"""5 s without a call: no backoff of a shard is longer (`backoff.SHARD_BACKOFF`), so there was
+nothing to send. A rate over such a time says nothing of what the shard takes."""
 
-BURST_S: Final = 0.5  # what was sent in less than half a second says nothing of a rate
+BURST_S: Final = 0.5  # sending for less than half a second says nothing of a rate
 
 
 class Interval:
-    """What was sent to the shard and throttled, since the last decision."""
+    """What was sent to the shard, and what was throttled, since the last decision."""
 
     __slots__ = (
         "bytes",
@@ -48,18 +49,19 @@ class Interval:
     def begin(self, now_ns: int) -> None:
         self.since_ns = self.last_sent_ns = self.quiet_since_ns = now_ns
         self.calls = self.records = self.bytes = self.throttled_calls = 0
-        self.throttled = 0.0  # records
-        self.held: list[tuple[int, int]] = []  # when sent, for how long held: first and last
+        self.throttled = 0.0  # in records
+        # Of calls: when sent, and how long stalled; the first and the last.
+        self.held: list[tuple[int, int]] = []
 
     def hold(self, sent_ns: int, held_ns: int) -> None:
-        """A call that left then was held for so long. The first and the last are kept."""
+        """Notes that a call, sent at `sent_ns`, was stalled. The first and the last are kept."""
         self.held[1:] = [(sent_ns, held_ns)]
 
     def part(self) -> float:
-        """Of what was sent, how much was too much, 0..1: refused, or held.
+        """The part of what was sent that was too much, 0..1: refused, or stalled.
 
-        Of what is held, the growth of the queue tells: a queue that grows by half a second in a
-        second means a third too much. And the queue itself has to go.
+        For stalled calls the growth of the queue tells the part: a queue that grows by half a
+        second in a second means a third too much. And the queue itself must shrink.
         """
         part = self.throttled / self.records
         if self.held:
@@ -72,7 +74,7 @@ class Interval:
 
 
 class Quota:
-    """A bucket of one kind of token, at the part of its ceiling that is ours now."""
+    """A bucket for one kind of token. Its rate is our share of the ceiling."""
 
     __slots__ = ("_grown_at_ns", "bucket", "ceiling", "share")
 
@@ -84,14 +86,14 @@ class Quota:
         self._grown_at_ns = now_ns
 
     def grow(self, now_ns: int) -> None:
-        """Time has passed for the share; the bucket is refilled."""
+        """Grows the share for the time that has passed, and refills the bucket."""
         if not self.share.is_settled and now_ns - self._grown_at_ns >= GROWTH_STEP_NS:
             self._grown_at_ns = now_ns
             self.share.grow(now_ns)
             self.bucket.set_rate(self._rate(), now_ns)
 
     def set_rate(self, now_ns: int) -> None:
-        """After a change of the ceiling or of the share."""
+        """Sets the bucket's rate after a change of the ceiling or of the share."""
         self.bucket.set_rate(self._rate(), now_ns)
 
     def _rate(self) -> int:
@@ -99,7 +101,7 @@ class Quota:
 
 
 class ShardBudget:
-    """Both quotas of a shard."""
+    """Both quotas of a shard, and the interval over which its answers are judged."""
 
     __slots__ = ("_bytes", "_interval", "_may_grow", "_records", "bytes", "records")
 
@@ -110,25 +112,25 @@ class ShardBudget:
         now_ns: int,
         first_share: float = FIRST_SHARE,
     ) -> None:
-        """The ceilings: the shard's quotas, times our configured share of them. `first_share`: the
-        part of them to begin with, 0..1.
+        """The ceilings are the shard's quotas, times our configured share of them. `first_share`:
+        the part of them to begin with, 0..1.
         """
         self._records = Quota(records_per_second, first_share, now_ns)
         self._bytes = Quota(bytes_per_second, first_share, now_ns)
         self._interval = Interval(now_ns)
-        # False when all of both quotas is ours: most refills have no more to do.
+        # False when all of both quotas is ours: then most refills have nothing more to do.
         self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)
         self.records = self._records.bucket
         self.bytes = self._bytes.bucket
 
     @property
     def quotas(self) -> tuple[Quota, Quota]:
-        """Of records, of bytes."""
+        """The quota of records, and that of bytes."""
         return self._records, self._bytes
 
     @property
     def records_share(self) -> float:
-        """Of the quota of records: what we use at most now."""
+        """The part of the quota of records that we use at most now."""
         return self._records.share.share
 
     @property
@@ -141,23 +143,23 @@ class ShardBudget:
         self._bytes.set_rate(now_ns)
 
     def inherit(self, other: "ShardBudget", now_ns: int) -> None:
-        """Shares of `other`, whose shard this one's came from."""
+        """Takes the shares of `other`, the budget of the parent shard."""
         self._may_grow = True
         for mine, theirs in zip(self.quotas, other.quotas, strict=True):
             mine.share.inherit(theirs.share)
             mine.set_rate(now_ns)
 
     def begin_at(self, share: float, now_ns: int) -> None:
-        """Shares that know nothing of the shard yet are at least so large. What is saved up stays
-        as it is: many that begin so together send little more than their rates before they hear of
-        a throttle.
+        """Raises shares that know nothing of the shard yet to `share`. Savings stay as they are:
+        many daemons that begin so together send little more than their rates before they get a
+        throttled answer.
         """
         for quota in self.quotas:
             quota.share.begin_at(share, now_ns)
             quota.set_rate(now_ns)
 
     def use(self, record_count: int, byte_count: int) -> float:
-        """So much as a part of a second's quota, of the one that it takes most of."""
+        """Such records as a part of a second's quota, of the quota that they use most of."""
         return max(record_count / self._records.ceiling, byte_count / self._bytes.ceiling)
 
     def take_over(self, other: "ShardBudget") -> None:
@@ -173,16 +175,15 @@ class ShardBudget:
         now_ns: int,
         held_ns: int = 0,
     ) -> None:
-        """An answer for a call that left at `sent_ns` with so many records and bytes for the shard;
-        `throttled`: how many of the records it did not take. `held_ns`: it took them,
-        but so much later.
+        """Reports one call's outcome for this shard: what was sent and when, how many records were
+        throttled (`throttled`), and by how much the service delayed taking them (`held_ns`).
 
-        The service does not say of what it is short. It is taken to be that of which we used more
-        of its quota lately.
+        The service does not say which quota is short. The one of which we used the larger part
+        lately is taken to be short.
         """
         interval = self._interval
         if sent_ns < interval.since_ns:
-            return  # of the time before the last decision
+            return  # sent before the last decision
         if sent_ns > interval.last_sent_ns:
             if sent_ns - interval.last_sent_ns > IDLE_NS:
                 self._end_before_idleness(now_ns)
@@ -204,42 +205,44 @@ class ShardBudget:
                 interval.begin(now_ns)
             interval.quiet_since_ns = now_ns
             if held_ns and self._is_waiting:
-                return  # what was sent before is still waiting there: that is no news
+                return  # records sent before still wait there: that is no news
         if now_ns - interval.since_ns >= INTERVAL_NS:
             self._end_interval(interval.part(), now_ns)
         elif self._may_grow and now_ns - interval.quiet_since_ns >= QUIET_NS and self._is_waiting:
-            self._end_interval(0.0, now_ns)  # it was the end of a second, and that is over
+            self._end_interval(0.0, now_ns)  # it was the end of a second, and that second is over
 
     @property
     def _is_waiting(self) -> bool:
-        """Whether a share fell and waits until that shows."""
+        """Whether a share fell, and waits until the effect shows."""
         return self._records.share.is_waiting or self._bytes.share.is_waiting
 
     @property
     def is_contended(self) -> bool:
-        """Whether less than the quota is ours."""
+        """Whether less than the whole quota is ours."""
         return self._records.share.share < 1.0 or self._bytes.share.share < 1.0
 
     def _short_one(self) -> Quota:
-        """Of which the shard is taken to be short."""
+        """The quota that is taken to be short."""
         interval = self._interval
         of_records = interval.records * self._bytes.ceiling
         of_bytes = interval.bytes * self._records.ceiling
         return self._records if of_records >= of_bytes else self._bytes
 
     def _used(self, quota: Quota) -> float:
-        """The part of the quota that was sent in this interval, while something was sent."""
+        """The used part of the quota in this interval, over the time in which something was
+        sent.
+        """
         interval = self._interval
         if interval.held:
-            return quota.share.share  # while a shard holds a call, less is sent than may be
+            return quota.share.share  # while a shard stalls a call, we send less than we may
         sent = interval.records if quota is self._records else interval.bytes
-        # Calls stand for the time until the next one: n of them for n of the n - 1 gaps between.
+        # A call stands for the time until the next one: n calls have n - 1 gaps between them.
         gaps_ns = interval.last_sent_ns - interval.since_ns
         seconds = gaps_ns * interval.calls / max(1, interval.calls - 1) / NS
         return sent / quota.ceiling / seconds if seconds >= BURST_S else quota.share.share
 
     def _end_interval(self, part: float, now_ns: int) -> None:
-        """`part`: of what was sent, throttled."""
+        """Ends the interval. `part`: the throttled part of what was sent."""
         interval = self._interval
         short = self._short_one()
         used = self._used(short)
@@ -256,10 +259,10 @@ class ShardBudget:
         self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)
 
     def _end_before_idleness(self, now_ns: int) -> None:
-        """Ends an interval in which nothing was sent lately, without the time of idleness.
+        """Ends an interval in which nothing was sent lately, without the idle time.
 
         No answer may come to end it: a share that waits for one does not grow, and a large record
-        in debt at a small share would keep its shard from being sent anything, for minutes.
+        in debt at a small share would keep the shard from being sent anything, for minutes.
         """
         interval = self._interval
         last_sent_ns = interval.last_sent_ns
@@ -269,10 +272,10 @@ class ShardBudget:
             self._end_interval(0.0, now_ns)
         else:
             return
-        interval.begin(last_sent_ns)  # what was sent since, and is not answered yet, is heard
+        interval.begin(last_sent_ns)  # answers for what was sent since then still count
 
     def keep_at_most(self, record_count: int, byte_count: int) -> None:
-        """Lets go of what was saved up beyond this; after `refill`."""
+        """Drops savings above these. Call it after `refill`."""
         self.records.keep_at_most(record_count)
         self.bytes.keep_at_most(byte_count)
 
@@ -293,8 +296,8 @@ class ShardBudget:
         self.bytes.pay(byte_count)
 
     def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
-        """Refills, and pays for so much if it is there; False: nothing was paid. What is above a
-        bucket's capacity is never there: it is paid into debt, by `pay`.
+        """Refills, and pays if both buckets have enough. False: nothing was paid. A cost above a
+        bucket's capacity is never there: `pay` takes it into debt.
         """
         if self._may_grow:
             self.refill(now_ns)
@@ -306,7 +309,7 @@ class ShardBudget:
         return False
 
     def give_back(self, record_count: int, byte_count: int) -> None:
-        """What was just taken and is not used."""
+        """Gives back what was just taken and is not used."""
         self.pay(-record_count, -byte_count)
 
     def ready_at_ns(self, record_count: int, byte_count: int) -> int:

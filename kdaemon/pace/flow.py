@@ -1,8 +1,8 @@
 """Whether a stream may send at all: the circuit around whole calls that fail.
 
-One failed call stops the stream for a jittered backoff; then one call probes, alone; its success
-opens the stream again. What single records suffer (throttles) is their shard's affair, not this
-one's. The table below is the whole of it; an illegal move raises and changes nothing.
+One failed call stops the stream for a jittered backoff. Then one call probes, alone, and its
+success opens the stream again. Throttles of single records are the business of their shard, not of
+this file. The table below has every move; an illegal move raises and changes nothing.
 """
 
 from enum import Enum
@@ -11,14 +11,14 @@ from kdaemon.base.ports import Dice
 from kdaemon.pace.backoff import Backoff
 
 BEYOND_BACKOFF_NS_MAX = 5_000_000_000
-"""5 s: how much longer than our own backoff a service may make us wait (`x-amz-retry-after`), as
-botocore 1.44 has it, 2026-11-28."""
+"""5 s: how much longer than our own backoff a service may make us wait (`x-amz-retry-after`), as in
+botocore 1.44, 2026-11-28."""
 
 
 class FlowState(Enum):
     OPEN = "open"  # calls go out as the packer fills them
     WAITING = "waiting"  # nothing goes out until `resume_at_ns`
-    PROBING = "probing"  # one call is out; the rest waits for its outcome
+    PROBING = "probing"  # one call is in flight; all others wait for its outcome
 
 
 class FlowMove(Enum):
@@ -31,7 +31,7 @@ _NEXT: dict[tuple[FlowState, FlowMove], FlowState] = {
     (FlowState.OPEN, FlowMove.SENT): FlowState.OPEN,
     (FlowState.OPEN, FlowMove.SUCCEEDED): FlowState.OPEN,
     (FlowState.OPEN, FlowMove.FAILED): FlowState.WAITING,
-    # Calls that were out when the stream stopped come back in their own time: old news.
+    # Calls that were in flight when the stream stopped come back later: they say nothing new.
     (FlowState.WAITING, FlowMove.SUCCEEDED): FlowState.WAITING,
     (FlowState.WAITING, FlowMove.FAILED): FlowState.WAITING,
     (FlowState.WAITING, FlowMove.SENT): FlowState.PROBING,
@@ -41,7 +41,7 @@ _NEXT: dict[tuple[FlowState, FlowMove], FlowState] = {
 
 
 class Flow:
-    """State, failures in a row, and when a waiting stream may probe."""
+    """The circuit: its state, the failures in a row, and when a waiting stream may probe."""
 
     __slots__ = ("failure_count", "resume_at_ns", "state")
 
@@ -56,19 +56,19 @@ class Flow:
         return self.state is FlowState.WAITING and now_ns >= self.resume_at_ns
 
     def next_send_ns(self) -> int | None:
-        """When a call may go out: 0 if now, None if only the probe's outcome can tell."""
+        """When a call may go out: 0: now; None: only the probe's outcome can tell."""
         if self.state is FlowState.OPEN:
             return 0
         return self.resume_at_ns if self.state is FlowState.WAITING else None
 
     def sent(self) -> bool:
-        """A call goes out; true if it is the probe. Only after `may_send`."""
+        """A call goes out; returns True if it is the probe. Call it only after `may_send`."""
         self._move(FlowMove.SENT)
         return self.state is FlowState.PROBING
 
     def succeeded(self, *, is_probe: bool) -> None:
         if self.state is FlowState.PROBING and not is_probe:
-            return  # an older call: only the probe speaks for the service as it is now
+            return  # an older call: only the probe shows how the service is now
         self._move(FlowMove.SUCCEEDED)
         if self.state is FlowState.OPEN:
             self.failure_count = 0
@@ -76,7 +76,9 @@ class Flow:
     def failed(
         self, backoff: Backoff, now_ns: int, dice: Dice, *, is_probe: bool, asked_ns: int = 0
     ) -> None:
-        """`asked_ns`: how long the service asks to be left alone; 0: it does not."""
+        """A whole call failed. `asked_ns`: how long the service asks to be left alone; 0: it does
+        not ask.
+        """
         if self.state is FlowState.PROBING and not is_probe:
             return
         was_waiting = self.state is FlowState.WAITING

@@ -1,1 +1,1 @@
-"""`kdaemon put`: a file's records to a running daemon. A client; imported by `cli.py` only."""
+"""`kdaemon put`: sends a file's records to a running daemon. A client; only `cli/` imports it."""

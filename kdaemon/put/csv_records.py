@@ -1,9 +1,9 @@
-"""Lines of a CSV file -> records: what a CSV reader takes for one, with its own text.
+"""Makes the lines of a CSV file into records: a CSV reader's records, with their own text.
 
 Pure. The csv module reads each line; this file only joins the lines of a record whose quoted field
-goes on over their ends. Knows nothing of record lines or keys; `lines.py` makes those.
-Invariant: a record is given out once it is whole, and where no reader could tell its end, nothing
-is given out any more (`CsvError`).
+goes on over line ends. Knows nothing of record lines or keys; `lines.py` makes those.
+Invariant: a record is returned once it is whole. Where no reader could tell a record's end, no more
+records are returned (`CsvError`).
 """
 
 import csv
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 
 class CsvError(Exception):
-    """From here on nobody can tell where a record begins. The text names the line and says why."""
+    """From here on the beginnings of records are unknown. The text names the line and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvRecord:
-    """`raw`: its own text, the line ends inside it too; None: it is longer than may be held.
-    `first`, `last`: its lines, from 1. `fields`: as the csv module reads them; of a record that is
-    too long, none.
+    """`raw`: its own text, with the line ends inside it; None: it is longer than the bound.
+    `first`, `last`: its lines, from 1. `fields`: as the csv module reads them; empty if it is too
+    long.
     """
 
     raw: bytes | None
@@ -28,16 +28,17 @@ class CsvRecord:
 
 
 class CsvReader:
-    """Joins lines to records. Holds one record, of `bytes_max` at most."""
+    """Joins lines into records. Holds one record, of `bytes_max` at most."""
 
     def __init__(self, bytes_max: int) -> None:
-        csv.field_size_limit(bytes_max)  # of the process: 128 KiB else, less than a record may hold
+        # Of the process: the default of 128 KiB is less than a record may have.
+        csv.field_size_limit(bytes_max)
         self._bytes_max = bytes_max
-        self.first = 0  # line of the record whose quoted field is open; 0: none is
+        self.first = 0  # line of the record whose quoted field is open; 0: none is open
         self._held_bytes = 0
         self._lines: list[bytes] = []
-        self._fields: list[str] = []  # of the open record, before the field that is open
-        self._parts: list[str] = []  # of the field that is open
+        self._fields: list[str] = []  # fields of the open record, before its open field
+        self._parts: list[str] = []  # parts of the open field
 
     def add(self, line: bytes, number: int) -> CsvRecord | None:
         """The record that this line (without its LF) completes, if any. Raises CsvError."""
@@ -46,7 +47,7 @@ class CsvReader:
         if not self.first and '"' not in text and "\r" not in text:
             return CsvRecord(body, number, number, text.split(","))
         try:
-            # Inside a quoted field, the line goes on as if one had been opened just before it.
+            # Within a quoted field, a line is read as if a quote had been opened just before it.
             fields, is_open = _parse(f'"{text}' if self.first else text)
         except csv.Error as error:
             begun = f" (its record begins in line {self.first})" if self.first else ""
@@ -62,7 +63,7 @@ class CsvReader:
     def _hold(self, line: bytes, fields: list[str], number: int) -> None:
         self.first = self.first or number
         self._held_bytes += len(line) + 1
-        if self._held_bytes > self._bytes_max:  # only its end is looked for
+        if self._held_bytes > self._bytes_max:  # from here on only its end is looked for
             self._lines, self._fields, self._parts = [], [], []
             return
         self._lines.append(line)
@@ -87,7 +88,7 @@ class CsvReader:
 def _parse(text: str) -> tuple[list[str], bool]:
     """The fields of one line, and whether the last one is quoted and still open. Raises csv.Error.
 
-    Only an open quote can be mended by a quote at the end.
+    The field is open if a quote at the end of the line makes it valid.
     """
     try:
         return next(csv.reader([text], strict=True)), False

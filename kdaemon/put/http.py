@@ -1,10 +1,11 @@
-"""`kdaemon put --endpoint`: the same records over HTTP, where the Unix socket cannot be reached.
+"""`kdaemon put --endpoint`: sends the records over HTTP, where the Unix socket cannot be reached.
 
-One request at a time, of NDJSON, each answered in full before the next: simpler and slower than the
-socket (`unix.py`), whose totals and blocks it shares. Goes where it was told and nowhere else: no
-redirect, no proxy; what answers is read as it is, up to a bound.
-Invariant: a record is sent again only after an answer that says that nothing of its request was
-taken, and that it may be sent again (503, 429) or that names other lines as the reason (400).
+Requests of NDJSON go one at a time, and each is answered in full before the next: simpler and
+slower than the socket (`unix.py`), whose totals and blocks this file shares. It calls only the
+address that it was given: it follows no redirect and uses no proxy. It reads answers as they are,
+up to a bound.
+Invariant: a record is sent again only after an answer which says that nothing of its request was
+taken, and that it may be sent again (503, 429) or that other lines are the reason (400).
 """
 
 import asyncio
@@ -27,20 +28,20 @@ REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larg
 ANSWER_BYTES_MAX = (
     4 * 1024 * 1024
 )  # of one answer: 1,000 rejected lines with 4 KB; ours, 2026-11-28
-RETRY_AFTER_MAX_S = 30.0  # seconds; a daemon that asks for more is asked sooner
-RETRY_AFTER_MIN_S = 0.1  # seconds; one that asks for less is not hammered
-RETRY_AFTER_S = 1.0  # seconds, where the daemon names none
-# Seconds without an answer but "ask again": then a line says why, and again after each of the next.
+RETRY_AFTER_MAX_S = 30.0  # seconds; a daemon that asks for a longer wait is asked sooner
+RETRY_AFTER_MIN_S = 0.1  # seconds; a daemon that asks for a shorter wait is asked later
+RETRY_AFTER_S = 1.0  # seconds, if the daemon does not say
+# Seconds of only "ask again" before a line says why; then a line follows after each TOLD_AGAIN_S.
 TOLD_AFTER_S = 5.0
 TOLD_AGAIN_S = 60.0
 WAIT_MAX_S = (
     3600.0  # an hour of "ask again", and nothing was taken: nobody mends it. Ours, 2026-11-28
 )
-SHOWN_CHARACTERS_MAX = 300  # of what an answer says, in an error
+SHOWN_CHARACTERS_MAX = 300  # of an answer's text, in an error
 
-PROMISES = ("accepted", "stored", "delivered")  # from the weakest
+PROMISES = ("accepted", "stored", "delivered")  # from the weakest to the strongest
 
-# What the daemon says of a line that it cannot read, or that breaks a limit (`wire/lines.py`).
+# The daemon's codes for a line that it cannot read, or that breaks a limit (`wire/lines.py`).
 _CODES_OF_LINES = frozenset({"ValidationException", "SerializationException"})
 _ASK_AGAIN = frozenset({429, 503})
 
@@ -56,7 +57,7 @@ class _Rejected(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """`rejected_count`: where more lines were rejected than are named."""
+    """`rejected_count`: given if more lines were rejected than are named."""
 
     acknowledged: int
     rejected: list[_Rejected] = []
@@ -68,7 +69,7 @@ class _Answer(msgspec.Struct):
 
 
 class _Refusal(msgspec.Struct, rename={"code": "__type"}):
-    """The body of a status that is no success. All of it may be missing: not ours, or older."""
+    """The body of an error status. All of it may be missing: another server, or an older daemon."""
 
     code: str = ""
     message: str = ""
@@ -78,8 +79,8 @@ class _Refusal(msgspec.Struct, rename={"code": "__type"}):
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """What was answered, read to its end. `promise`: what it says that it acknowledges; None:
-    nothing.
+    """An answer, read to its end. `promise`: the acknowledgement that it gives; None: it does not
+    say.
     """
 
     status: int
@@ -89,7 +90,7 @@ class _Response:
 
 
 class HttpPut:
-    """NDJSON over HTTP to one stream of the daemon at `endpoint` (`HOST:PORT` or a URL)."""
+    """Sends NDJSON over HTTP to one stream of the daemon at `endpoint` (`HOST:PORT` or a URL)."""
 
     def __init__(
         self,
@@ -101,9 +102,9 @@ class HttpPut:
         signer: Signer | None = None,
         ca_file: str | None = None,
     ) -> None:
-        """`tell`: takes a line for whoever waits, when nothing goes on for long. `signer`: signs
-        each request, for a daemon that asks for it. `ca_file`: of certificates to trust; None: the
-        system's. PutError, if it cannot be used.
+        """`tell`: takes a line for a person who waits, if nothing goes on for long. `signer`: signs
+        each request, for a daemon that requires it. `ca_file`: certificates to trust; None: the
+        system's. Raises PutError if it cannot be used.
         """
         self._trust = None if ca_file is None else _trust(ca_file)
         self._path = f"/v1/streams/{quote(stream, safe='')}/records"
@@ -112,7 +113,7 @@ class HttpPut:
             "Content-Type": "application/x-ndjson",
             "Accept-Encoding": "identity",
             "X-Kdaemon-Acknowledge": acknowledge,
-            "X-Kdaemon-Lines": "envelope",  # whatever the stream's lines are else
+            "X-Kdaemon-Lines": "envelope",  # whatever the form of the stream's lines is otherwise
         }
         self._signer = signer
         self._totals = totals
@@ -120,7 +121,7 @@ class HttpPut:
         self._tell = tell
 
     async def send(self, endpoint: str, blocks: AsyncIterator[Block]) -> None:
-        """Send all and hear all answers. PutError where that cannot be; the totals then stand."""
+        """Sends all blocks and reads all answers. Raises PutError; the totals hold up to then."""
         base, shown = _endpoint(endpoint)
         url = URL(str(base).rstrip("/") + self._path, encoded=True)
         try:
@@ -158,7 +159,7 @@ class HttpPut:
             ) from error
 
     async def _put(self, session: aiohttp.ClientSession, url: URL, part: Block) -> None:
-        """Until all lines of a part are acknowledged or rejected."""
+        """Sends a part until all of its lines are acknowledged or rejected."""
         while part.lines:
             response = await self._post_patiently(session, url, b"".join(part.lines))
             if response.status in (200, 207):
@@ -169,7 +170,7 @@ class HttpPut:
                 self._give_up(part, refusal, response)
             if response.status != 400 or not refusal.rejected or refusal.acknowledged:
                 raise PutError(f"the daemon refuses: {_told(response, refusal)}")
-            # Nothing of it was taken, because of these lines; the others may go without them.
+            # These lines are the reason that nothing was taken; the others may go without them.
             left = self._without(part, refusal.rejected)
             self._on_progress()
             if not left.lines and _is_of_request(refusal):
@@ -179,7 +180,7 @@ class HttpPut:
     async def _post_patiently(
         self, session: aiohttp.ClientSession, url: URL, body: bytes
     ) -> _Response:
-        """The answer, once it is not "ask again". Says why it waits; PutError after WAIT_MAX_S."""
+        """The first answer other than "ask again". Says why it waits; PutError after WAIT_MAX_S."""
         waited_s, tell_at_s = 0.0, TOLD_AFTER_S
         while True:
             response = await self._post(session, url, body)
@@ -260,7 +261,7 @@ class HttpPut:
         self._totals.acknowledged += answer.acknowledged
 
     def _without(self, part: Block, rejected: list[_Rejected]) -> Block:
-        """Settles the lines that are named, and leaves the others."""
+        """Counts the named lines as rejected, and returns the others."""
         gone = {each.line: each for each in rejected if 1 <= each.line <= len(part.lines)}
         if len(gone) != len(rejected):
             raise PutError("what answers there is no kdaemon: it rejects lines that were not sent")
@@ -270,7 +271,9 @@ class HttpPut:
         return Block([part.lines[at] for at in kept], [part.numbers[at] for at in kept])
 
     def _give_up(self, part: Block, refusal: _Refusal, response: _Response) -> None:
-        """The outcome of some is unknown. What is known is counted; nothing is sent again."""
+        """Counts what is known, and raises: the outcome of the rest is unknown. Nothing is sent
+        again.
+        """
         known = [each for each in refusal.rejected if each.code != "InternalFailure"]
         if 0 <= refusal.acknowledged <= len(part.lines) - len(known):
             for each in known:
@@ -283,15 +286,15 @@ class HttpPut:
 
 
 def _is_of_request(refusal: _Refusal) -> bool:
-    """Whether all lines were rejected for what they have in common: no spool, a promise that the
-    stream cannot give. The next request would hear the same.
+    """Whether all lines were rejected for a common reason: no spool, or a promise that the stream
+    cannot give. The next request would be refused in the same way.
     """
     codes = {each.code for each in refusal.rejected}
     return codes == {refusal.code} and not codes & _CODES_OF_LINES
 
 
 def _number(part: Block, rejected: _Rejected) -> int | None:
-    """The line of the file."""
+    """The number of a rejected line in the file; None: the daemon names no line of ours."""
     is_ours = 1 <= rejected.line <= len(part.numbers)
     return part.numbers[rejected.line - 1] if is_ours else None
 
@@ -303,19 +306,19 @@ def _refusal(text: bytes) -> _Refusal:
 
 
 def _told(response: _Response, refusal: _Refusal) -> str:
-    """The status and the reason, bounded."""
+    """The status and the reason of an answer, bounded."""
     said = ": ".join(each for each in (refusal.code, refusal.message) if each)
     said = said or response.text[: 4 * SHOWN_CHARACTERS_MAX].decode(errors="replace").strip()
     return f"HTTP {response.status} {said[:SHOWN_CHARACTERS_MAX]}".strip()
 
 
 def _rank(promise: str) -> int:
-    """How much an acknowledgement promises; one that nobody knows, nothing."""
+    """The strength of an acknowledgement; an unknown one is the weakest."""
     return PROMISES.index(promise) if promise in PROMISES else -1
 
 
 def _trust(path: str) -> ssl.SSLContext:
-    """Trusts what the file holds and nothing else."""
+    """A context that trusts the certificates in the file, and no others. Raises PutError."""
     try:
         return ssl.create_default_context(cafile=path)
     except ssl.SSLError as error:
@@ -327,11 +330,11 @@ def _trust(path: str) -> ssl.SSLContext:
 
 
 def _endpoint(text: str) -> tuple[URL, str]:
-    """The address, and how it is shown: without a password."""
+    """The address, and its shown form without a password. Raises PutError."""
     try:
         url = URL(text if "://" in text else f"http://{text}")
         is_usable = url.scheme in ("http", "https") and bool(url.host)
-        url.port  # noqa: B018 - raises for one that is none
+        url.port  # noqa: B018 - raises for a bad port
     except ValueError:
         is_usable = False
     if not is_usable:
@@ -342,13 +345,13 @@ def _endpoint(text: str) -> tuple[URL, str]:
 
 
 def _masked(address: str) -> str:
-    """Without a password; also where there is no scheme. Bounded."""
+    """The address without its password, also without a scheme; bounded."""
     start = "" if "//" in address else "//"
     return masked_url(start + address).removeprefix(start)[:SHOWN_CHARACTERS_MAX]
 
 
 def _split(block: Block) -> list[Block]:
-    """Parts of at most REQUEST_BYTES_MAX."""
+    """Splits a block into parts of at most REQUEST_BYTES_MAX, or of one larger line."""
     parts: list[Block] = []
     part_bytes = REQUEST_BYTES_MAX
     for line, number in zip(block.lines, block.numbers, strict=True):

@@ -1,9 +1,9 @@
-"""Lines of a file -> record lines of the daemon's NDJSON, for `kdaemon put`.
+"""Makes the lines of a file into record lines of the daemon's NDJSON, for `kdaemon put`.
 
-Pure. Knows the forms a record can have (a record line, a line of data, a record of a CSV file) and
-where a partition key comes from; knows nothing of files or sockets. Invariant: each line that is
-not blank is in exactly one record or is refused with a reason; the data of a record is the bytes of
-its line, or lines (CSV), without the last line end.
+Pure. Knows the forms of a record (a record line, a line of data, a record of a CSV file) and the
+origins of a partition key; knows nothing of files or sockets. Invariant: each line that is not
+blank is in exactly one record, or is refused with a reason. The data of a record is the bytes of
+its line (or lines, in CSV), without the last line end.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +17,13 @@ from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.put.csv_records import CsvError, CsvReader, CsvRecord
 from kdaemon.wire.json_field import field_at, text_of
 
-# A record of the largest size in base64, and its key. The daemon's own bound may be lower, and it
-# says so; this one keeps a file without line ends out of memory. Ours, 2026-11-21
+# A record of the largest size in base64, with its key. The daemon's own bound may be lower, and the
+# daemon says so; this bound keeps a file without line ends out of memory. Ours, 2026-11-21
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * 1024
 RECORD_FIELDS = frozenset({"data", "data_base64", "partition_key", "explicit_hash_key", "stream"})
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8: says nothing, and is no part of the first record
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # of UTF-8: it says nothing, and is no part of the first record
 _COLUMNS_SHOWN_BYTES = 300  # of a header, in an error
-_OTHER_BEGINNINGS = {  # what a file begins with that is no text of ours, and what to do about it
+_OTHER_BEGINNINGS = {  # beginnings of files that are no text of ours, and what to do about each
     b"\xff\xfe": "is UTF-16 text: convert it (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "is UTF-16 text: convert it (iconv -f UTF-16 -t UTF-8)",
     b"\x00\x00\xfe\xff": "is UTF-32 text: convert it (iconv -f UTF-32 -t UTF-8)",
@@ -36,7 +36,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class FormError(Exception):
-    """The file cannot be read as asked."""
+    """The file cannot be read in the given form."""
 
 
 class BadLine(Exception):  # noqa: N818 - a line is bad, the program is not
@@ -48,8 +48,8 @@ class Form:
     """How lines are read. With neither switch, the first line decides: record lines, or data.
 
     `partition_key`: for each record that names none. `key_field`: the path of a field of a JSON
-    object, or the column of a CSV file (whose header is not sent), that holds the key; the line is
-    the data.
+    object, or the column of a CSV file (whose header is not sent), that has the key; then the line
+    is the data.
     """
 
     partition_key: str | None = None
@@ -65,14 +65,14 @@ class _RecordLine(msgspec.Struct, omit_defaults=True):
 
 
 class LineSplitter:
-    """Blocks of bytes -> lines. Holds one unfinished line, of LINE_BYTES_MAX at most."""
+    """Splits blocks of bytes into lines. Holds one unfinished line, of LINE_BYTES_MAX at most."""
 
     def __init__(self) -> None:
         self._rest = b""
-        self._is_skipping = False  # within a line that was too long
+        self._is_skipping = False  # inside a line that is too long
 
     def feed(self, block: bytes) -> list[bytes | None]:
-        """The lines that `block` completes, without their LF; None stands for one too long."""
+        """The lines that `block` completes, without their LF; None: a line that is too long."""
         *lines, rest = (self._rest + block).split(b"\n")
         found = [_bounded(line) for line in lines]
         if self._is_skipping and found:
@@ -84,7 +84,7 @@ class LineSplitter:
         return found
 
     def finish(self) -> list[bytes | None]:
-        """The last line, if the file does not end in a line end."""
+        """The last line, if the file does not end with a line end."""
         if self._is_skipping:
             return [None]
         return [_bounded(self._rest)] if self._rest else []
@@ -95,25 +95,25 @@ def _bounded(line: bytes) -> bytes | None:
 
 
 class LineFormer:
-    """Lines -> record lines, each with its line end."""
+    """Makes lines into record lines, each with its line end."""
 
     def __init__(self, form: Form) -> None:
         self._form = form
         self._csv = CsvReader(LINE_BYTES_MAX) if form.is_csv else None
-        self._csv_form: _CsvForm | None = None  # made of the header
+        self._csv_form: _CsvForm | None = None  # made from the header
         self._line_form: _LineForm | None = None  # chosen by the first line
-        self.line_number = 0  # of the line that was formed last, from 1
+        self.line_number = 0  # number of the last formed line, from 1
 
     def form(self, lines: list[bytes | None]) -> Iterator[tuple[int, bytes | BadLine]]:
-        """(line number, record line) for each record, or why it cannot be sent. Of a record with
-        several lines (CSV), the number of the first.
+        """For each record its line number and its record line, or why the record cannot be sent.
+        For a record with several lines (CSV), the number is that of the first line.
 
-        FormError: no line of the file can be sent, or none from here on.
+        Raises FormError: no line of the file can be sent, or none from here on.
         """
         for line in lines:
             self.line_number += 1
             if self.line_number == 1 and line is not None:
-                line = _without_mark(line)  # noqa: PLW2901 - the line without what is no part of it
+                line = _without_mark(line)  # noqa: PLW2901 - the line without its mark
             if self._csv is not None:
                 yield from self._form_csv(self._csv, line)
             elif line is None:
@@ -128,7 +128,7 @@ class LineFormer:
                     yield self.line_number, wrong
 
     def finish(self) -> Iterator[tuple[int, BadLine]]:
-        """What the end of the file leaves unfinished."""
+        """The record that the end of the file leaves unfinished. Raises FormError for a header."""
         if self._csv is not None and self._csv.first:
             reason = f"opens a quote that is not closed by line {self.line_number}, the last one"
             if self._csv_form is None:
@@ -178,7 +178,7 @@ def _choose(form: Form, first: bytes) -> _LineForm:
 
 
 def _is_record_line(line: bytes) -> bool:
-    """An object that has data and none but the fields of a record line."""
+    """Whether a line is an object that has data, and only fields of a record line."""
     try:
         found = msgspec.json.decode(line)
     except _UNREADABLE:
@@ -188,8 +188,8 @@ def _is_record_line(line: bytes) -> bool:
 
 
 def _record_form(partition_key: str | None) -> _LineForm:
-    """Record lines go as they are: the daemon checks them. A key is put in where there is none, in
-    front, so that all else stays as it is written.
+    """The form of record lines: they are sent as they are, since the daemon checks them. A missing
+    key is put in front, so that the rest stays as it is written.
     """
     if partition_key is None:
         return lambda line: line + b"\n"
@@ -206,8 +206,8 @@ def _record_form(partition_key: str | None) -> _LineForm:
 
 
 def _field_form(key_field: str) -> _LineForm:
-    """The key is the text of the field, as the daemon takes it from raw lines. A line without one
-    cannot be sent, unless the field is null.
+    """The form of lines with a key field. The key is the text of the field, as the daemon reads it
+    from raw lines. A line without the field cannot be sent, unless the field is null.
     """
     try:
         names = parse_field_path(key_field)
@@ -228,7 +228,7 @@ def _field_form(key_field: str) -> _LineForm:
 
 
 def _why_none(line: bytes, names: Sequence[str], key_field: str) -> str:
-    """Why a line has no value at a path. Raises BadLine if it is no object."""
+    """Why a line has no single value at a path. Raises BadLine if the line is no object."""
     value: Any = _decode_object(line)
     for name in names:
         if not isinstance(value, dict) or name not in value:
@@ -271,7 +271,7 @@ def _decode_object(line: bytes) -> dict[str, Any]:
 
 
 def _encode(data: bytes, partition_key: str | None) -> bytes:
-    """A record line. An empty key is none: the daemon spreads such records over the shards."""
+    """A record line. An empty key counts as none: the daemon spreads such records over shards."""
     try:
         record = _RecordLine(data=data.decode(), partition_key=partition_key or None)
     except UnicodeDecodeError:

@@ -1,10 +1,10 @@
-"""With which access key `kdaemon put` signs its requests, and how.
+"""The access key with which `kdaemon put` signs its requests, and the signing.
 
-About: the AWS variables of the environment, and profiles of the file that AWS's tools share. The
-AWS libraries are not asked (`send/credentials.py` has them): what a daemon knows are access keys,
-so that roles, SSO and what a process hands out are of no use here.
-Invariant: no secret stands in an error; a profile that was named signs, or is an error: nothing is
-sent unsigned, or with another key, by mistake.
+About: the AWS variables of the environment, and profiles in the file that AWS's tools share. The
+AWS libraries are not used (`send/credentials.py` does): a daemon knows only access keys, so roles,
+SSO and credential processes are of no use here.
+Invariant: no secret is in an error. A named profile signs, or is an error: no request is sent
+unsigned, or with another key, by mistake.
 Where it sits: cli/ asks for a signer -> http.py signs each request with it.
 """
 
@@ -21,11 +21,11 @@ from kdaemon.base.text import printable
 from kdaemon.put.unix import PutError
 from kdaemon.wire.signature import AccessKey, sign
 
-DEFAULT_REGION = "us-east-1"  # of a signature, where none is set: a daemon takes any
+DEFAULT_REGION = "us-east-1"  # of a signature, if no variable gives one: a daemon takes any
 CREDENTIALS_FILE = "~/.aws/credentials"  # where AWS's tools look (SDKs and Tools reference)
-FILE_BYTES_MAX = 1024 * 1024  # of it; ours, 2026-11-28: a thousand profiles take 150 KiB
+FILE_BYTES_MAX = 1024 * 1024  # of that file; ours, 2026-11-28: a thousand profiles take 150 KiB
 
-_PART = re.compile(r"[!-~]+")  # of a key: what can stand in a header
+_PART = re.compile(r"[!-~]+")  # the characters of a key: those that a header can have
 
 
 class Signer:
@@ -40,7 +40,7 @@ class Signer:
         self._wall_seconds = wall_seconds
 
     def sign(self, url: URL, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        """The headers that sign a POST, and its host."""
+        """The headers that sign a POST, with its host."""
         host = url.host_port_subcomponent or ""
         signed = {name.lower().encode(): value.encode() for name, value in headers.items()}
         signed[b"host"] = host.encode()
@@ -54,9 +54,9 @@ class Signer:
 def signer_of(
     environ: Mapping[str, str], wall_seconds: Callable[[], float], profile: str | None = None
 ) -> Signer | None:
-    """Signs with the key of this profile; without one with that of the environment, or else of the
-    profile that AWS_PROFILE names. None: there is nothing to sign with. PutError: the profile
-    has no key.
+    """A signer with the key of `profile`; without a profile, with the key in the environment; else
+    with the key of the profile in AWS_PROFILE. None: there is no key. PutError: the profile has no
+    key.
     """
     if profile is not None:
         key = _key_of(profile, environ, "--profile")
@@ -76,7 +76,7 @@ def _key_in(environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _key_of(profile: str, environ: Mapping[str, str], asked_by: str) -> tuple[str, str]:
-    """Id and secret."""
+    """The id and the secret of a profile's key. Raises PutError."""
     path = environ.get("AWS_SHARED_CREDENTIALS_FILE") or CREDENTIALS_FILE
     where = f"the profile {printable(profile)} ({asked_by}) in {printable(path)}"
     sections = _read(path, where)
@@ -98,8 +98,8 @@ def _key_of(profile: str, environ: Mapping[str, str], asked_by: str) -> tuple[st
 
 
 def _read(path: str, where: str) -> configparser.RawConfigParser:
-    """As AWS's tools read it: no interpolation, and no section that lends its values to others. Its
-    errors are told without what stands in the file.
+    """Reads the file as AWS's tools do: without interpolation, and without a section that gives its
+    values to others. Errors do not quote the file. Raises PutError.
     """
     sections = configparser.RawConfigParser(default_section="")
     try:

@@ -1,8 +1,8 @@
-"""The bytes of a file, a pipe or a terminal, without holding up the loop, for `kdaemon put`.
+"""Reads a file, a pipe or a terminal without holding up the loop, for `kdaemon put`.
 
-Knows descriptors and gzip; knows nothing of lines or records. A pipe is waited for, so that answers
-are read meanwhile; no thread, so that Ctrl-C ends it at once. Invariant: at most READ_BYTES of the
-file and INFLATED_BYTES_MAX of what it inflates to are held at one time.
+Knows descriptors and gzip; knows nothing of lines or records. The loop waits for a pipe, so that
+answers are read meanwhile. There is no thread, so that Ctrl-C ends it at once. Invariant: at most
+READ_BYTES of the file and INFLATED_BYTES_MAX of its inflated data are held at one time.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ import stat
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
-READ_BYTES = 256 * 1024  # of the file, at once
-INFLATED_BYTES_MAX = 1024 * 1024  # of gzip, at once
+READ_BYTES = 256 * 1024  # of the file, in one read
+INFLATED_BYTES_MAX = 1024 * 1024  # of gzip data, in one step
 
 
 class SourceError(Exception):
-    """The file cannot be read (to its end). The text names it and says why."""
+    """The file cannot be read (to its end). The text names the file and says why."""
 
 
 class Source:
-    """One open descriptor, which stays the caller's. `read_bytes`: of it as it is stored."""
+    """One open descriptor, which stays the caller's. `read_bytes`: what was read, as stored."""
 
     def __init__(self, descriptor: int, name: str, *, is_gzip: bool) -> None:
         self._descriptor = descriptor
@@ -31,10 +31,10 @@ class Source:
         self.read_bytes = 0
         status = os.fstat(descriptor)
         is_file = stat.S_ISREG(status.st_mode)
-        self.size_bytes = status.st_size if is_file else None  # None: nobody knows
+        self.size_bytes = status.st_size if is_file else None  # None: not known
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Bytes, inflated, until the end. SourceError where it cannot be read."""
+        """The bytes, inflated, up to the end. Raises SourceError."""
         while stored := await self._read():
             self.read_bytes += len(stored)
             if not self._is_gzip:
@@ -50,7 +50,7 @@ class Source:
         is_readable = asyncio.Event()
         try:
             loop.add_reader(self._descriptor, is_readable.set)
-        except PermissionError:  # epoll takes no regular file and no /dev/null: those never wait
+        except PermissionError:  # epoll takes no regular file and no /dev/null, which never wait
             await asyncio.sleep(0)
         else:
             try:
@@ -63,7 +63,7 @@ class Source:
             raise SourceError(f"cannot read {self._name}: {error.strerror}") from error
 
     def _inflate(self, stored: bytes) -> Iterator[bytes]:
-        """Several gzip members in a row are one file, as gunzip has it."""
+        """Inflates. Several gzip members in a row are one file, as for gunzip."""
         try:
             while stored:
                 if self._inflater.eof:

@@ -1,10 +1,9 @@
-"""Sends a file's records to a running daemon and counts what became of them: `kdaemon put`.
+"""Sends a file's records to a running daemon, and counts their outcomes: `kdaemon put`.
 
-A client of the daemon, not a part of it: `source.py` (bytes) -> `lines.py` (record lines)
--> here, the Unix socket (NDJSON with cumulative acknowledgements), or `http.py`. Imported by
-`cli.py` only; prints nothing. Invariant: sent = acknowledged + rejected + open at any moment, so
-that an interrupted `put` can say what it knows. Nothing is sent twice: a rejected line is the
-user's to mend.
+A client of the daemon, not a part of it: `source.py` (bytes) -> `lines.py` (record lines) -> here,
+the Unix socket (NDJSON with cumulative acknowledgements), or `http.py`. Only `cli/` imports it; it
+prints nothing. Invariant: sent = acknowledged + rejected - unsendable + open at any moment, so that
+an interrupted `put` can say what it knows. Nothing is sent twice: the user mends rejected lines.
 """
 
 import asyncio
@@ -19,19 +18,21 @@ import msgspec
 from kdaemon.put.lines import BadLine, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source, SourceError
 
-OPEN_RECORDS_MAX = 20_000  # sent and not answered: what an interrupted put knows nothing of
-BLOCK_RECORDS_MAX = 1_000  # formed and written at once
-ANSWER_BYTES_MAX = 64 * 1024  # one answer line of the daemon
+OPEN_RECORDS_MAX = 20_000  # sent and not answered: an interrupted put does not know their outcome
+BLOCK_RECORDS_MAX = 1_000  # formed and written together
+ANSWER_BYTES_MAX = 64 * 1024  # of one answer line of the daemon
 REASONS_MAX = 5  # reasons of rejected lines that are kept for the summary
 
 
 class PutError(Exception):
-    """It cannot go on: no daemon, no such stream, an unreadable file. The text says what to do."""
+    """`put` cannot go on: no daemon, no such stream, an unreadable file. The text says what
+    to do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Record lines, and their line numbers in the file: same length and order."""
+    """Record lines, and their line numbers in the file, of the same length and order."""
 
     lines: list[bytes]
     numbers: list[int]
@@ -39,25 +40,25 @@ class Block:
 
 @dataclass(slots=True)
 class Totals:
-    """What is known so far. `rejected` counts `unsendable` lines too: refused here, never sent.
+    """The outcomes so far. `rejected` also counts `unsendable` lines: refused here, never sent.
 
-    `waits_for`: why nothing is sent just now, in words; None: nothing keeps it.
+    `waits_for`: why nothing is sent just now, in words; None: nothing prevents it.
     """
 
     sent: int = 0
     acknowledged: int = 0
     rejected: int = 0
     unsendable: int = 0
-    reasons: list[str] = field(default_factory=list)  # of the first few rejected lines
+    reasons: list[str] = field(default_factory=list)  # of the first rejected lines
     waits_for: str | None = None
 
     @property
     def open(self) -> int:
-        """Sent, and no answer yet."""
+        """Records that were sent and have no answer yet."""
         return self.sent - self.acknowledged - (self.rejected - self.unsendable)
 
     def reject(self, number: int | None, reason: str, *, is_sent: bool) -> None:
-        """`number`: of the line in the file; None: it is not known any more."""
+        """Counts a rejected line. `number`: in the file; None: it is no longer known."""
         self.rejected += 1
         self.unsendable += not is_sent
         if len(self.reasons) < REASONS_MAX:
@@ -65,7 +66,9 @@ class Totals:
 
 
 async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> AsyncIterator[Block]:
-    """The record lines of `source`, as they can be read. A line that cannot be sent is counted."""
+    """Record lines of `source`, as they can be read. A line that cannot be sent is counted. Raises
+    PutError.
+    """
     splitter = LineSplitter()
     try:
         async for piece in source.pieces():
@@ -92,7 +95,7 @@ def _form(former: LineFormer, lines: list[bytes | None], totals: Totals) -> Iter
                 yield block
                 block = Block([], [])
     except FormError:
-        if block.lines:  # what was read before it is sound
+        if block.lines:  # the lines before it are sound
             yield block
         raise
     if block.lines:
@@ -100,10 +103,10 @@ def _form(former: LineFormer, lines: list[bytes | None], totals: Totals) -> Iter
 
 
 class _Answer(msgspec.Struct):
-    """What the daemon says on the Unix socket: how many so far, or which line and why not."""
+    """An answer on the Unix socket: how many records so far, or which line was rejected and why."""
 
     acknowledged: int | None = None
-    rejected: int | None = None  # the line of this connection, from 1: ours is the first
+    rejected: int | None = None  # the line of this connection, from 1: line 1 is our setup
     code: str = ""
     message: str = ""
 
@@ -112,7 +115,7 @@ class UnixPut:
     """One NDJSON session on the daemon's Unix socket.
 
     Bound: OPEN_RECORDS_MAX records without an answer; then the file is not read. With acknowledge
-    "none" there is no answer to wait for, and the socket alone holds back.
+    "none" there is no answer to wait for: only the socket limits the sending.
     """
 
     def __init__(
@@ -127,13 +130,13 @@ class UnixPut:
         self._totals = totals
         self._on_progress = on_progress
         self._has_room = asyncio.Event()
-        # Where the line numbers of session and file drift apart: (session, file) pairs. Lines
-        # before the oldest pair are settled: no more are open than pairs are kept.
+        # Where the line numbers of session and file begin to differ: (session, file) pairs. Lines
+        # before the oldest pair are settled: no more records are open than pairs are kept.
         self._drifts: deque[tuple[int, int]] = deque(maxlen=OPEN_RECORDS_MAX)
         self._failure: PutError | None = None
 
     async def send(self, path: str, blocks: AsyncIterator[Block]) -> None:
-        """Send all and hear all answers. PutError where that cannot be; the totals then stand."""
+        """Sends all blocks and reads all answers. Raises PutError; the totals hold up to then."""
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
         except OSError as error:
@@ -148,7 +151,7 @@ class UnixPut:
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sender
-            writer.transport.abort()  # all was answered, or nobody reads what is still unsent
+            writer.transport.abort()  # all was answered, or nobody reads the unsent rest
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
         if self._failure is not None:
@@ -160,7 +163,7 @@ class UnixPut:
             )
 
     async def _send_all(self, writer: asyncio.StreamWriter, blocks: AsyncIterator[Block]) -> None:
-        # What we send are envelopes, whatever the stream's lines are else.
+        # We send envelopes, whatever the form of the stream's lines is otherwise.
         setup = {"stream": self._stream, "acknowledge": self._acknowledge, "lines": "envelope"}
         try:
             writer.write(msgspec.json.encode(setup) + b"\n")
@@ -171,10 +174,10 @@ class UnixPut:
                 writer.write(b"".join(block.lines))
                 self._on_progress()
                 await writer.drain()
-        except PutError as error:  # of the file: what was sent before it is still answered
+        except PutError as error:  # an error of the file: what was sent before it is still answered
             self._failure = error
         except OSError:
-            return  # the daemon is gone; the reader sees the end, and what is open is told
+            return  # the daemon is gone; the reader sees the end, and tells the open records
         with contextlib.suppress(OSError):
             writer.write_eof()
 
@@ -184,7 +187,7 @@ class UnixPut:
             await self._has_room.wait()
 
     def _note_drift(self, block: Block) -> None:
-        session = self._totals.sent + 2  # the first line is the setup
+        session = self._totals.sent + 2  # line 1 is the setup
         for number in block.numbers:
             drift = self._drifts[-1][1] - self._drifts[-1][0] if self._drifts else None
             if number - session != drift:
@@ -198,7 +201,7 @@ class UnixPut:
                 self._on_progress()
                 self._has_room.set()
         except OSError:
-            return  # reset: told as what is open
+            return  # a reset: told as the open records
         except (ValueError, msgspec.DecodeError, RecursionError) as error:
             raise PutError("what answers there is no kdaemon: its answer cannot be read") from error
 

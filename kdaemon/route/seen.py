@@ -1,7 +1,7 @@
-"""How many shards a stream has, learnt from answers, where nobody may ask for the map.
+"""How many shards a stream has, learnt from answers, where we may not ask for the map.
 
-A record's answer names its shard. The count of shards seen lately is what the stream is paced for.
-Bound: one entry per shard seen in the last two minutes.
+The answer of a record names its shard. The stream is paced for the number of shards seen lately.
+Bound: one entry for each shard seen in the last two minutes.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ GENERATION_NS = 60_000_000_000  # a shard that took nothing for one to two minut
 
 
 class SeenShards:
-    """Shard ids in two generations; `count` is of both."""
+    """Ids of shards, in two generations. `count`: of both together."""
 
     __slots__ = ("_began_ns", "_old", "_young", "count")
 
@@ -23,7 +23,7 @@ class SeenShards:
         self.count = 0
 
     def see(self, answers: Iterable[RecordResult], now_ns: int) -> bool:
-        """Notes the shards of these answers; true if the count changed."""
+        """Notes the shards of these answers; returns whether the count changed."""
         if now_ns - self._began_ns > GENERATION_NS:
             self._old, self._young, self._began_ns = self._young, set(), now_ns
         self._young.update([result.shard_id for result in answers if result.shard_id])

@@ -1,8 +1,8 @@
 """Which open shard takes a record: MD5 of its partition key, or its explicit hash key, over ranges.
 
-A map is immutable but for its cache of keys; a new one replaces it in one assignment. Knows
-nothing of queues or rates. Source of the rule: services.md D (ranges are inclusive; MD5 of the
-UTF-8 key, big-endian).
+A map never changes, except for its cache of keys; a new map replaces it in one assignment. Knows
+nothing of queues or rates. Source of the rule: [M][YS], as in `base/limits.py` (ranges are
+inclusive; MD5 of the UTF-8 key, big-endian).
 """
 
 from bisect import bisect_left
@@ -18,36 +18,36 @@ except ImportError:  # pragma: no cover - a build without it
     from hashlib import md5
 
 KEY_CACHE_MAX = 8_192
-"""Keys in one generation of the cache. Two generations of at most 64 characters are about 3 MiB
+"""Keys in one generation of the cache. Two generations of keys with 64 characters take about 3 MiB
 a stream at worst; a hit costs a tenth of MD5 and a search (measured 2026-11-21: 60 against 550
 ns)."""
 
-KEY_CACHE_CHARACTERS_MAX = 64  # longer keys are seldom few, and dear to keep
+KEY_CACHE_CHARACTERS_MAX = 64  # there are seldom few longer keys, and keeping them is expensive
 
 UNCACHED_GROUPS = 7
-"""Groups that leave the cache alone after one in which most keys were new though a generation had
-been full: where keys do not repeat it costs a third of a route. So one group in eight tries it, and
-fills it. Ours, 2026-11-28."""
+"""After a group with mostly new keys, although a generation had been full, so many groups do not
+use the cache: where keys do not repeat, it costs a third of a route. So one group in eight tries
+the cache, and fills it. Ours, 2026-11-28."""
 
-JUDGED_MIN = 16  # records of a group by which the cache is judged; ours, 2026-11-28
+JUDGED_MIN = 16  # the least records of a group by which the cache is judged; ours, 2026-11-28
 
 SPREAD_KEYS = 10**SPREAD_KEY_BYTES
-"""A record without a key gets one of this many (consumers that work in parallel by key, as AWS
+"""A record without a key gets one of this many keys (consumers that work in parallel by key, as AWS
 Lambda does, need more than one)."""
 
-ANY_SHARD = -1  # the "index" of the shard for a record without any key: wherever there is room
+ANY_SHARD = -1  # the "index" for a record without any key: any shard that has room
 
 
 def keyless_key(count: int) -> str:
-    """The partition key of the `count`th record that came without one."""
+    """The partition key for the `count`th record that came without one."""
     return str(count % SPREAD_KEYS)
 
 
 class ShardMap:
     """The open shards of a stream, in the order of their ranges.
 
-    `shards` covers 0..2**128-1 without gaps as far as the service told the truth; a hash key beyond
-    the last range goes to the last shard (the service decides anyway, and its answer corrects us).
+    `shards` covers 0..2**128-1 without gaps, if the service told the truth. A hash key beyond the
+    last range goes to the last shard (the service decides in any case, and its answer corrects us).
     """
 
     __slots__ = (
@@ -64,22 +64,23 @@ class ShardMap:
         """`shards`: at least one."""
         self.shards = tuple(sorted(shards, key=lambda shard: shard.last_hash_key))
         self._ends = [shard.last_hash_key.to_bytes(16, "big") for shard in self.shards[:-1]]
-        # Of each shard, a hash key well inside its range, as the wire has it: the middle, never the
-        # end, which YDS sends to the next shard (services.md D).
+        # For each shard, a hash key well inside its range, as the wire has it: the middle, never
+        # the end, which YDS sends to the next shard [YS].
         self.hash_keys = [
             str((shard.first_hash_key + shard.last_hash_key) // 2) for shard in self.shards
         ]
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
-        self._uncached_groups = 0  # to come, which leave both alone
-        self.has_unnamed = False  # a record with an explicit hash key alone was asked for
+        self._uncached_groups = 0  # coming groups that do not use the cache
+        # There was a record with an explicit hash key and no partition key.
+        self.has_unnamed = False
 
     def index_of_hash_key(self, hash_key: int) -> int:
         """Index into `shards` of the shard whose range holds `hash_key` (0..2**128-1)."""
         return bisect_left(self._ends, hash_key.to_bytes(16, "big"))
 
     def index_of_key(self, partition_key: str) -> int:
-        """Index into `shards` for a partition key, remembered if it is short."""
+        """Index into `shards` for a partition key; remembered if the key is short."""
         index = self._young.get(partition_key)
         if index is None:
             index = self._old.get(partition_key)
@@ -92,7 +93,7 @@ class ShardMap:
         return index
 
     def _age_cache(self) -> None:
-        """Makes the young generation the old one when it is full, and forgets the old."""
+        """When the young generation is full, it becomes the old one, which is forgotten."""
         if len(self._young) >= KEY_CACHE_MAX:
             self._old = self._young
             self._young = {}
@@ -112,8 +113,8 @@ class ShardMap:
     def group(self, records: list[Record]) -> dict[int, list[int]]:
         """Indices of `records` by shard index, each in the order of `records`. As `index_of`.
 
-        The hot path: `index_of_key` is written out here, and the cache aged once (it may exceed its
-        bound by the records of one request).
+        The hot path: `index_of_key` is written out here, and the cache is aged only once (it may
+        exceed its bound by the records of one request).
         """
         if self._uncached_groups and len(records) >= JUDGED_MIN:
             self._uncached_groups -= 1
@@ -149,7 +150,7 @@ class ShardMap:
         return groups
 
     def _group_uncached(self, records: list[Record]) -> dict[int, list[int]]:
-        """The same, of keys that are most likely new."""
+        """As `group`, for keys that are most likely new."""
         groups: dict[int, list[int]] = {}
         ends = self._ends
         for index, record in enumerate(records):
@@ -167,10 +168,10 @@ class ShardMap:
 
 
 GOLDEN_HASH_STEP = 0x9E3779B97F4A7C15F39CC0605CEDC835
-"""2**128 divided by the golden ratio, odd: multiples of it modulo 2**128 fall evenly (Weyl's
-sequence)."""
+"""2**128 divided by the golden ratio, made odd: its multiples modulo 2**128 are evenly spread
+(Weyl's sequence)."""
 
 
 def spread_hash_key(count: int) -> str:
-    """The explicit hash key of the `count`th record without a key where no shard is predicted."""
+    """The explicit hash key for the `count`th record without a key, where no shard is predicted."""
     return str(count * GOLDEN_HASH_STEP % 2**128)

@@ -1,12 +1,12 @@
 """Which keys fill one shard, and where in its range: a heavy-hitter sketch of bounded memory.
 
 About: records that were routed to a hot shard, by key; an explicit hash key counts as a key of its
-own. Misra and Gries's algorithm with weights: a new key that finds no room makes all keys give up
-the median of what they have, and those with nothing left are forgotten (as Anderson et al., "A
-High-Performance Algorithm for Identifying Frequent Items in Data Streams", 2017). So a record costs
-a lookup and two additions, and a new key a part of a walk. Pure; knows nothing of lanes or time.
-Invariant: a key with more than 2/KEYS_MAX of all weight is there; what is told of a key is at most
-that part less than what came. Of the past, half is forgotten at each `decay`.
+own. Misra and Gries's algorithm with weights: a new key that finds no room takes the median credit
+from all keys, and keys with nothing left are forgotten (as in Anderson et al., "A High-Performance
+Algorithm for Identifying Frequent Items in Data Streams", 2017). So a record costs a lookup and two
+additions, and a new key costs a part of a walk. Pure; knows nothing of lanes or time.
+Invariant: a key with more than 2/KEYS_MAX of all weight is in the sketch; the told weight of a key
+is less than its true weight by at most that part. Each `decay` forgets half of the past.
 """
 
 from collections.abc import Sequence
@@ -22,28 +22,28 @@ except ImportError:  # pragma: no cover - a build without it
     from hashlib import md5
 
 KEYS_MAX = 512
-"""Keys in a sketch: 0.15 MiB with usual keys, 0.7 with the longest. A key with 0.4 % of a shard is
-found for certain. Ours, 2026-11-28."""
+"""Keys in a sketch: 0.15 MiB with usual keys, 0.7 MiB with the longest. A key with 0.4 % of a shard
+is found for certain. Ours, 2026-11-28."""
 
-PLACED = 8  # of so many keys that are forgotten, the place of one is worked out; ours, 2026-11-28
+PLACED = 8  # of this many forgotten keys, the place of one is computed; ours, 2026-11-28
 
-SLICES = 256  # of a shard's range, in which weight is counted, to split it by; ours, 2026-11-28
+SLICES = 256  # parts of a shard's range in which weight is counted, for a split; ours, 2026-11-28
 
 RECORD_BYTES = 1_048
-"""What a record weighs beside its bytes: its part of a shard's 1,000 records a second is that of so
-many bytes of its 1 MiB a second. In aggregates it weighs its bytes alone. Ours, 2026-11-28."""
+"""The weight of a record beside its bytes: one of a shard's 1,000 records a second is worth this
+many bytes of its 1 MiB a second. In aggregates only bytes count. Ours, 2026-11-28."""
 
 Key = str | int  # a partition key; an explicit hash key
 
 
 _Tally = list[float]
 """Of one key: records, bytes, and the floor when it came. A list, because a new key then costs half
-of what an object costs. Its credit is its weight and that floor less the floor of now."""
+as much as with an object. The key's credit is its weight and that floor, less the present floor."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPart:
-    """A key, and its part of what came for the shard: of the records and of the bytes, 0..1."""
+    """A key, and its parts of what came for the shard: of the records and of the bytes, 0..1."""
 
     key: Key
     records_part: float
@@ -52,8 +52,8 @@ class KeyPart:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Where to split a shard: the first hash key of the upper half, and the part of what came that
-    falls below, 0..1.
+    """Where to split a shard: the first hash key of the upper half, and the part of the weight
+    below it, 0..1.
     """
 
     hash_key: int
@@ -61,7 +61,7 @@ class Split:
 
 
 class KeySketch:
-    """Of one shard."""
+    """The sketch of one shard."""
 
     __slots__ = (
         "_first",
@@ -75,18 +75,18 @@ class KeySketch:
     )
 
     def __init__(self, shard: OpenShard, *, is_joined: bool = False) -> None:
-        """`is_joined`: records go out in aggregates."""
+        """`is_joined`: records are sent in aggregates."""
         self._record_bytes = 0 if is_joined else RECORD_BYTES
         self._first = shard.first_hash_key
         self._width = shard.last_hash_key - shard.first_hash_key + 1
         self._tallies: dict[Key, _Tally] = {}
-        self._floor = 0.0  # what a key that was there from the beginning has given up
-        self._gone_records = 0.0  # of keys that are forgotten
+        self._floor = 0.0  # the credit that a key which was there from the beginning has lost
+        self._gone_records = 0.0  # of forgotten keys
         self._gone_bytes = 0.0
-        self._places = [0.0] * SLICES  # weight of some of them, by slice
+        self._places = [0.0] * SLICES  # weight of some forgotten keys, by slice
 
     def see(self, records: Sequence[Record], sizes: Sequence[int], indices: Sequence[int]) -> None:
-        """Some records of a frame came for the shard, each with a key or an explicit hash key.
+        """Notes some records of a frame for the shard, each with a key or an explicit hash key.
         `sizes`: data + partition key, of all records of the frame.
         """
         tallies = self._tallies
@@ -106,12 +106,12 @@ class KeySketch:
 
     @property
     def records(self) -> float:
-        """All that came, less what is forgotten of the past."""
+        """All records that came, less the forgotten past."""
         return self._gone_records + sum([tally[0] for tally in self._tallies.values()])
 
     @property
     def byte_count(self) -> float:
-        """The same in bytes."""
+        """All bytes that came, less the forgotten past."""
         return self._gone_bytes + sum([tally[1] for tally in self._tallies.values()])
 
     def heaviest(self, count: int) -> list[KeyPart]:
@@ -121,8 +121,8 @@ class KeySketch:
         return [KeyPart(key, tally[0] / records, tally[1] / byte_count) for key, tally in found]
 
     def split(self) -> Split | None:
-        """Where both halves get the most equal parts; None: nothing came, or the range is one hash
-        key. Takes 0.5 ms: the place of each key is worked out.
+        """The split that gives both halves the most equal parts. None: nothing came, or the range
+        is one hash key. Takes 0.5 ms: it computes the place of each key.
         """
         seen = sum(self._places)
         gone = self._gone_bytes + self._record_bytes * self._gone_records
@@ -143,7 +143,7 @@ class KeySketch:
         return best
 
     def decay(self) -> None:
-        """Half of all that came is forgotten."""
+        """Forgets half of all that came."""
         self._floor /= 2
         self._gone_records /= 2
         self._gone_bytes /= 2
@@ -152,7 +152,7 @@ class KeySketch:
             tally[:] = [part / 2 for part in tally]
 
     def _make_room(self) -> None:
-        """At least half of the keys are forgotten: those with no more than the median."""
+        """Forgets the keys with no more than the median credit: at least half of them."""
         tallies, record_bytes = self._tallies, self._record_bytes
         raised = [
             records * record_bytes + size + floor for records, size, floor in tallies.values()
@@ -170,7 +170,7 @@ class KeySketch:
         return tally[1] + self._record_bytes * tally[0]
 
     def _place(self, key: Key) -> int:
-        """The slice of the range."""
+        """The slice of the range that has the key."""
         hash_key = key if isinstance(key, int) else _hash_of(key)
         return min(max(0, (hash_key - self._first) * SLICES // self._width), SLICES - 1)
 

@@ -1,11 +1,11 @@
 """What a stream can take: provisioned or on demand, and how warm an on-demand stream is kept.
 
-Pure. As in `control.py` a call takes the catalogue, a payload and the time, and the change is done
-when it is answered: what is told as warm is there. The sandbox is an account with
-MinimumThroughputBillingCommitment, without which AWS has no warm throughput [M]; a stream shows it
-once somebody has set it. A shard's own limits hold, whatever is warm.
-Invariants: a provisioned stream has no warm throughput; the open shards of one that has it take as
-much together; a call that is refused has changed nothing.
+Pure. As in `control.py`, a call takes the catalogue, a payload and the time, and its change is done
+when it is answered: the told warm throughput is there at once. The sandbox is an account with
+MinimumThroughputBillingCommitment, without which AWS has no warm throughput [M]. A stream shows its
+warm throughput once a client has set it. A shard keeps its own limits, whatever is warm.
+Invariants: a provisioned stream has no warm throughput; the open shards of a stream with a warm
+throughput take at least that much together; a refused call has changed nothing.
 """
 
 from kdaemon.base.limits import MIB
@@ -16,13 +16,13 @@ from kdaemon.sandbox.shards import Stream
 
 STREAM_MODES = ("PROVISIONED", "ON_DEMAND")  # StreamMode [M]
 WARM_MIB_MAX = 10 * 1024  # MiB/s of one stream: 10 GiB/s, by default [M]
-_INTEGER_MAX = 2**31 - 1  # what the wire carries
+_INTEGER_MAX = 2**31 - 1  # the largest number on the wire
 
 Answer = dict[str, object]
 
 
 def is_on_demand_in(payload: Payload) -> bool:
-    """What StreamModeDetails says, which must be there."""
+    """Whether StreamModeDetails says ON_DEMAND. The member must be there."""
     given = structure(payload, "StreamModeDetails") or {}
     return choice(given, "StreamMode", STREAM_MODES) == "ON_DEMAND"
 
@@ -38,15 +38,15 @@ def require_on_demand(name: str, *, is_auto: bool, is_on_demand: bool) -> None:
 
 
 def warm_mib_in(payload: Payload, name: str, *, is_on_demand: bool) -> int | None:
-    """WarmThroughputMiBps; None where it is absent."""
+    """WarmThroughputMiBps; None if it is absent."""
     if payload.get("WarmThroughputMiBps") is None:
         return None
     return _required_warm_mib(payload, name, is_on_demand=is_on_demand)
 
 
 def _required_warm_mib(payload: Payload, name: str, *, is_on_demand: bool) -> int:
-    """ServiceError for a provisioned stream, and for too much [M]. AWS's codes for these, and its
-    texts, are not verified; kinesis-mock 0.6.2 has the first one.
+    """Raises ServiceError for a provisioned stream, and for too large a number [M]. AWS's codes and
+    texts for these are not verified; kinesis-mock 0.6.2 has the first one.
     """
     warm_mib = integer(payload, "WarmThroughputMiBps", 0, _INTEGER_MAX)
     if not is_on_demand:
@@ -65,13 +65,13 @@ def _required_warm_mib(payload: Payload, name: str, *, is_on_demand: bool) -> in
 
 
 def shards_for(warm_mib: int, quota: Quota) -> int:
-    """How many shards take so much together."""
+    """How many shards take `warm_mib` MiB/s together."""
     return -(-warm_mib * MIB // quota.bytes_per_second)
 
 
 def update_stream_mode(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """PROVISIONED or ON_DEMAND. A stream that is AUTO stays on demand; what AWS says then is not
-    verified.
+    """UpdateStreamMode: PROVISIONED or ON_DEMAND. A stream that is AUTO stays on demand; what AWS
+    answers then is not verified.
     """
     stream = catalogue.find_by_arn(payload)
     is_on_demand = is_on_demand_in(payload)
@@ -91,7 +91,7 @@ def update_stream_mode(catalogue: Catalogue, payload: Payload, now_ns: int) -> A
 
 
 def update_warm_throughput(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """UpdateStreamWarmThroughput. A lower one takes no shard away: AWS does so in its own time."""
+    """UpdateStreamWarmThroughput. A lower one closes no shard: AWS does so in its own time."""
     stream = catalogue.find_in(payload)
     warm_mib = _required_warm_mib(payload, stream.name, is_on_demand=stream.is_on_demand)
     _warm(catalogue, stream, warm_mib, now_ns)
@@ -107,7 +107,7 @@ def warm_form(warm_mib: int) -> Answer:
 
 
 def _warm(catalogue: Catalogue, stream: Stream, warm_mib: int, now_ns: int) -> None:
-    """Halves all shards until they take so much together."""
+    """Halves all shards until they take `warm_mib` MiB/s together."""
     wanted, open_count = shards_for(warm_mib, stream.quota), len(stream.open_shards)
     rounds = 0
     while open_count << rounds < wanted:

@@ -1,8 +1,8 @@
 """All streams of a sandbox: making, finding and deleting them, and the memory they hold.
 
-Pure. The one owner of the set of streams and of the retention budget. Knows nothing of request
-forms beyond the two ways a request names a stream. Invariant: `retained_bytes` is the sum over all
-stored records, and after every write it is at most the setting.
+Pure. Only this file owns the set of streams and the retention budget. Of the forms of requests it
+knows only the two ways in which a request names a stream. Invariant: `retained_bytes` is the sum
+over all stored records, and after every write it is at most the setting.
 """
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
@@ -17,11 +17,12 @@ from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
 NAME_PATTERN_AWS = r"[a-zA-Z0-9_.-]{1,128}"
 NAME_PATTERN_YANDEX = r"[a-zA-Z0-9_./-]{1,1024}"
 
-TRIM_SLACK = 16  # a trim frees one part in 16 of the budget beyond need, so that it is rare
+# A trim frees one part in 16 of the budget more than needed, so that trims are rare.
+TRIM_SLACK = 16
 
 
 class Catalogue:
-    """The streams by name, and what is common to them.
+    """The streams by name, and everything that they share.
 
     `wall_offset_ns` turns `now_ns` into nanoseconds since 1970 where a client sees a time.
     """
@@ -41,7 +42,7 @@ class Catalogue:
         return NAME_PATTERN_YANDEX if is_yandex else NAME_PATTERN_AWS
 
     def arn_of(self, name: str) -> str:
-        """AWS: a real-looking ARN. Yandex gives the name itself."""
+        """AWS: an ARN that looks real. Yandex: the name itself."""
         if self.settings.flavour is Flavour.YANDEX:
             return name
         region = self.settings.region
@@ -60,7 +61,7 @@ class Catalogue:
         is_auto: bool = False,
         can_split: bool = False,
     ) -> Stream:
-        """ServiceError when it exists already or would exceed the sandbox's bounds."""
+        """Raises ServiceError if the stream exists, or if it would exceed the sandbox's bounds."""
         settings = self.settings
         if name in self.streams:
             raise refuse(
@@ -92,14 +93,14 @@ class Catalogue:
         return stream
 
     def delete(self, stream: Stream) -> None:
-        """Its records go with it."""
+        """Deletes a stream with its records."""
         del self.streams[stream.name]
         self.retained_bytes -= sum(
             stored.held_bytes for shard in stream.shards for stored in shard.log
         )
 
     def find(self, name: str) -> Stream:
-        """ResourceNotFoundException for an unknown name."""
+        """The stream. Raises ServiceError, ResourceNotFoundException, for an unknown name."""
         stream = self.streams.get(name)
         if stream is None:
             if self.settings.flavour is Flavour.YANDEX:
@@ -111,10 +112,10 @@ class Catalogue:
         return stream
 
     def name_of(self, stream_name: str | None, stream_arn: str | None) -> str:
-        """The name a request means; with both given the ARN decides and the name must agree.
+        """The name that a request means. If it gives both, the ARN decides and the name must agree.
 
-        Account and region of an ARN are not compared: a client configured for a real stream may be
-        pointed at the sandbox as it is.
+        Account and region of an ARN are not compared, so that a client that is configured for a
+        real stream can call the sandbox unchanged.
         """
         if stream_arn is not None:
             name = stream_arn.partition("stream/")[2]
@@ -131,11 +132,11 @@ class Catalogue:
         return stream_name
 
     def find_by_arn(self, payload: Payload) -> Stream:
-        """The stream of a call that takes no name; ValidationException where the ARN is missing."""
+        """The stream of a call that takes no name. A missing ARN is a ValidationException."""
         return self.find(self.name_of(None, arn(payload, "StreamARN")))
 
     def name_in(self, payload: Payload) -> str | None:
-        """The name in a control or reading call; None when it gives neither name nor ARN."""
+        """The name in a control or reading call; None if it gives neither a name nor an ARN."""
         name = optional_text(payload, "StreamName", self.name_pattern)
         stream_arn = optional_arn(payload, "StreamARN")
         no_stream = name is None and stream_arn is None
@@ -146,7 +147,7 @@ class Catalogue:
         return self.find(self.name_of(self.name_in(payload), None))
 
     def require_room_for_shards(self, added_count: int) -> None:
-        """LimitExceededException when that many more shards would exceed the bound."""
+        """Raises LimitExceededException if `added_count` more shards would exceed the bound."""
         shard_count = sum(len(stream.shards) for stream in self.streams.values())
         limit = self.settings.shard_count_max
         if shard_count + added_count > limit:
@@ -159,8 +160,8 @@ class Catalogue:
             )
 
     def retain(self, held_bytes: int) -> None:
-        """Counts what was just stored, as Python holds it, and trims the oldest when over the
-        budget.
+        """Counts the memory of newly stored records, and trims the oldest records if all have more
+        than the budget.
         """
         self.retained_bytes += held_bytes
         budget = self.settings.retained_bytes_max

@@ -1,9 +1,8 @@
-"""Calls that change a stream while records go on coming: its shards, its limits.
+"""Calls that change a stream while records come in: its shards, its limits.
 
-Pure. As in `control.py` each function takes the catalogue, a payload and the time, and the change
-is done when it is answered. Knows what each service allows; how shards split and merge is in
-`shards.py`, a stream's mode in `capacity.py`. Invariant: a call that is refused has changed
-nothing.
+Pure. As in `control.py`, each function takes the catalogue, a payload and the time, and its change
+is done when it is answered. Knows what each service allows; `shards.py` knows how shards split and
+merge, `capacity.py` a stream's mode. Invariant: a refused call has changed nothing.
 """
 
 from kdaemon.base.limits import KIB
@@ -31,8 +30,8 @@ SHARDS_MAX = 10_000  # TargetShardCount of UpdateShardCount [M]
 
 
 def split_shard(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """SplitShard: closes the shard and opens two; ServiceError, and nothing is changed, if the hash
-    key is not well inside its range.
+    """SplitShard: closes the shard and opens two. Raises ServiceError if the hash key is not well
+    inside the shard's range; then nothing is changed.
     """
     stream = catalogue.find_in(payload)
     _require_provisioned(catalogue, stream)
@@ -52,7 +51,7 @@ def split_shard(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
 
 
 def merge_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """MergeShards: closes two shards and opens one; ServiceError if they are not adjacent."""
+    """MergeShards: closes two shards and opens one. ServiceError if they are not adjacent."""
     stream = catalogue.find_in(payload)
     _require_provisioned(catalogue, stream)
     shards = [
@@ -73,7 +72,7 @@ def merge_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
 
 
 def update_shard_count(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """AWS: from half to twice the open shards. Yandex: never fewer, and static streams only."""
+    """AWS: from half to twice the open shards. Yandex: never fewer, and only of static streams."""
     stream = catalogue.find_in(payload)
     current = len(stream.open_shards)
     is_yandex = catalogue.settings.flavour is Flavour.YANDEX
@@ -109,8 +108,8 @@ def _check_scaling(current: int, target: int) -> None:
 
 
 def _check_growth(stream: Stream, target: int) -> None:
-    """Yandex [YS: `ValidateShardsCount`]. What it says of a stream that splits by itself is not
-    verified.
+    """The check of Yandex [YS: `ValidateShardsCount`]. Its answer for a stream that splits by
+    itself is not verified.
     """
     if stream.can_split:
         raise refuse(
@@ -127,7 +126,7 @@ def _check_growth(stream: Stream, target: int) -> None:
 
 
 def _require_provisioned(catalogue: Catalogue, stream: Stream) -> None:
-    """Shards of an on-demand stream are the service's own business [M]."""
+    """Refuses on-demand streams: only the service changes their shards [M]."""
     if stream.is_on_demand:
         raise refuse(
             "ValidationException",
@@ -154,7 +153,7 @@ def split_unasked(catalogue: Catalogue, stream: Stream, shard_id: str, now_ns: i
 
 
 def update_max_record_size(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """In force for the next call."""
+    """UpdateMaxRecordSize: in force from the next call on."""
     stream = catalogue.find_by_arn(payload)
     kib = integer(payload, "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX)
     stream.record_bytes_max = kib * KIB
@@ -162,8 +161,8 @@ def update_max_record_size(catalogue: Catalogue, payload: Payload, _now_ns: int)
 
 
 def update_distribution(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """UpdateStreamRecordDistributionStrategy: immediate, records that are there stay where they
-    are [M].
+    """UpdateStreamRecordDistributionStrategy: in force at once; stored records stay where they are
+    [M].
     """
     stream = catalogue.find_by_arn(payload)
     is_auto = choice(payload, "RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
@@ -173,7 +172,7 @@ def update_distribution(catalogue: Catalogue, payload: Payload, _now_ns: int) ->
 
 
 def _open_shard(catalogue: Catalogue, stream: Stream, shard_id: str) -> Shard:
-    """ResourceNotFoundException for an unknown shard, ResourceInUseException for a closed one."""
+    """The shard. ResourceNotFoundException if it is unknown, ResourceInUseException if closed."""
     where = f"in stream {stream.name} under account {catalogue.settings.account}"
     shard = stream.find(shard_id)
     if shard is None:

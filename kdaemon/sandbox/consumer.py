@@ -1,7 +1,7 @@
-"""A registered consumer of a stream: who reads by SubscribeToShard.
+"""A registered consumer of a stream, which reads by SubscribeToShard.
 
-Pure. Knows its name, its times and who reads for it now; nothing of requests or events.
-Invariant: of a consumer and a shard one subscription is current at most.
+Pure. Knows the consumer's name, its times and its present subscriptions; nothing of requests or
+events. Invariant: a consumer has at most one current subscription to a shard.
 Where it sits: a `Stream` has its consumers; `consumers.py` makes and finds them, `subscription.py`
 reads for them.
 """
@@ -10,24 +10,25 @@ from typing import Protocol
 
 from kdaemon.base.errors import ServiceError
 
-CREATING_NS = 500_000_000  # until it is ACTIVE; ours: the service takes seconds; 2026-11-28
+# From its registration until it is ACTIVE; ours: the service takes seconds; 2026-11-28.
+CREATING_NS = 500_000_000
 
 
 class Reader(Protocol):
-    """A subscription, as far as the stream knows it."""
+    """A subscription, as the stream knows it."""
 
     def changed(self) -> None:
         """The stream has more records, or other shards."""
         ...
 
     def end(self, failure: ServiceError | None = None) -> None:
-        """It ends; `failure`: its client is told why."""
+        """The subscription ends. `failure`: the reason that its client is told."""
         ...
 
 
 class Consumer:
-    """`subscribed_ns`: when a shard, by its index, was last subscribed to. `readers`: the current
-    ones, by shard.
+    """`subscribed_ns`: the last subscription to a shard, by the shard's index. `readers`: the
+    current subscriptions, by the shard's index.
     """
 
     __slots__ = ("arn", "created_ns", "name", "readers", "subscribed_ns")
@@ -43,11 +44,11 @@ class Consumer:
         return "ACTIVE" if now_ns - self.created_ns >= CREATING_NS else "CREATING"
 
     def changed(self) -> None:
-        """Tells its readers."""
+        """Tells the subscriptions that there are more records, or other shards."""
         for reader in [*self.readers.values()]:
             reader.changed()
 
     def end(self, failure: ServiceError) -> None:
-        """It is no more: its readers are told so."""
+        """The consumer is deleted: its subscriptions end with `failure`."""
         for reader in [*self.readers.values()]:
             reader.end(failure)

@@ -1,9 +1,9 @@
 """Calls about consumers: registering, describing, listing and deregistering them.
 
-Pure. As in `control.py` each function takes the catalogue, a payload and the time. Of AWS's flavour
-only: Yandex has no SubscribeToShard. A consumer is CREATING for a moment, as clients must expect;
-it is gone as soon as it is deregistered, where the service shows DELETING for a while.
-Invariant: a call that is refused has changed nothing; a stream has CONSUMERS_MAX consumers at most.
+Pure. As in `control.py`, each function takes the catalogue, a payload and the time. Only of AWS's
+flavour: Yandex has no SubscribeToShard. A new consumer is CREATING for a moment, which clients must
+expect. A deregistered consumer is gone at once; the service shows DELETING for a while.
+Invariant: a refused call has changed nothing; a stream has CONSUMERS_MAX consumers at most.
 Where it sits: between `service.py` and `catalogue.py`; `subscription.py` finds its consumer here.
 """
 
@@ -28,12 +28,12 @@ from kdaemon.sandbox.payload import (
 )
 from kdaemon.sandbox.shards import Stream
 
-CONSUMERS_MAX = 20  # registered with a stream [M]
+CONSUMERS_MAX = 20  # of a stream [M]
 CREATING_MAX = 5  # of an account in CREATING at once [M]
 LIST_DEFAULT, LIST_MAX = 100, 10_000  # MaxResults of ListStreamConsumers [M]
 CONSUMER_NAME_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"  # [M]
 _NAME = CONSUMER_NAME_PATTERN
-# [M], with each part bounded, so that it is linear
+# [M], with each part bounded, so that matching takes linear time
 CONSUMER_ARN_PATTERN = (
     rf"arn:aws[a-z-]{{0,20}}:kinesis:[a-z0-9-]{{0,40}}:\d{{12}}:stream/{_NAME}"
     rf"/consumer/{_NAME}:[0-9]{{1,19}}"
@@ -42,7 +42,7 @@ _PARTS = re.compile(rf"[^/]*:stream/({_NAME})/consumer/({_NAME}):[0-9]{{1,19}}",
 
 
 def register(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """RegisterStreamConsumer: it is CREATING for CREATING_NS."""
+    """RegisterStreamConsumer: the consumer is CREATING for CREATING_NS."""
     stream = catalogue.find_by_arn(payload)
     name = text(payload, "ConsumerName", CONSUMER_NAME_PATTERN)
     given = tags.tags_in(payload)
@@ -78,7 +78,7 @@ def register(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
 
 
 def describe(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """DescribeStreamConsumer: by its ARN, or by the stream's and its name."""
+    """DescribeStreamConsumer: by the consumer's ARN, or by the stream's ARN and the name."""
     stream, consumer = find(catalogue, payload)
     form = _form(catalogue, consumer, now_ns)
     form["StreamARN"] = catalogue.arn_of(stream.name)
@@ -86,7 +86,7 @@ def describe(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
 
 
 def deregister(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """DeregisterStreamConsumer: who reads for it is told, and reads no more."""
+    """DeregisterStreamConsumer: its subscriptions end, and are told why."""
     stream, consumer = find(catalogue, payload)
     del stream.consumers[consumer.name]
     consumer.end(_not_found(catalogue, consumer.arn))
@@ -94,7 +94,7 @@ def deregister(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
 
 
 class _Page(msgspec.Struct, array_like=True):
-    """What NextToken says."""
+    """The contents of a NextToken."""
 
     stream: str
     after: str
@@ -102,7 +102,7 @@ class _Page(msgspec.Struct, array_like=True):
 
 
 def list_consumers(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """ListStreamConsumers: in the order of their names. NextToken comes beside the stream's ARN."""
+    """ListStreamConsumers: ordered by name. NextToken comes together with the stream's ARN."""
     stream = catalogue.find_by_arn(payload)
     limit = integer(payload, "MaxResults", 1, LIST_MAX, LIST_DEFAULT)
     made_ns = timestamp_ns(payload, "StreamCreationTimestamp")
@@ -147,7 +147,7 @@ def _read_token(token: str, stream: Stream, now_ns: int) -> str:
 
 
 def delete_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """DeleteStream: one with consumers only if EnforceConsumerDeletion says so [M]."""
+    """DeleteStream: a stream with consumers is deleted only with EnforceConsumerDeletion [M]."""
     stream = catalogue.find_in(payload)
     if stream.consumers and payload.get("EnforceConsumerDeletion") is not True:
         raise refuse(
@@ -163,7 +163,7 @@ def delete_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
 
 
 def find(catalogue: Catalogue, payload: Payload) -> tuple[Stream, Consumer]:
-    """The consumer that a call means; what it says of it must agree."""
+    """The consumer that a call means. All members that name it must agree."""
     arn = optional_text(payload, "ConsumerARN", CONSUMER_ARN_PATTERN)
     stream_arn = optional_arn(payload, "StreamARN")
     name = optional_text(payload, "ConsumerName", CONSUMER_NAME_PATTERN)
@@ -190,7 +190,9 @@ def find(catalogue: Catalogue, payload: Payload) -> tuple[Stream, Consumer]:
 
 
 def find_by_arn(catalogue: Catalogue, arn: str) -> tuple[Stream, Consumer]:
-    """As with streams, account and region are not compared; when it was made is."""
+    """The consumer of an ARN. As with streams, account and region are not compared; the creation
+    time is.
+    """
     named = _PARTS.fullmatch(arn)
     stream = None if named is None else catalogue.streams.get(named[1])
     consumer = None if stream is None or named is None else stream.consumers.get(named[2])
@@ -200,7 +202,7 @@ def find_by_arn(catalogue: Catalogue, arn: str) -> tuple[Stream, Consumer]:
 
 
 def stream_named_in(payload: Payload) -> str | None:
-    """The stream that a consumer's ARN names, for choosing a fault."""
+    """The stream in a consumer's ARN, to choose a fault; None if there is none."""
     arn = payload.get("ConsumerARN")
     named = _PARTS.fullmatch(arn) if isinstance(arn, str) else None
     return None if named is None else named[1]

@@ -1,10 +1,9 @@
 """The control plane: making, describing and listing streams, as JSON payloads.
 
-Pure. What changes a stream that is there is in `changes.py`. Each function takes the catalogue, a
-payload and the time, and returns the answer's members.
-Streams are ACTIVE at once and resharding is done when it is answered: nothing here has to be waited
-for, where the service shows CREATING and UPDATING for a while. Sits between `service.py` and
-`catalogue.py`.
+Pure. `changes.py` has the calls that change a stream. Each function takes the catalogue, a payload
+and the time, and returns the answer's members. Streams are ACTIVE at once, and a reshard is done
+when it is answered: a client need not wait, where the service shows CREATING and UPDATING for a
+while. Sits between `service.py` and `catalogue.py`.
 """
 
 import base64
@@ -44,8 +43,8 @@ NEXT_TOKEN_LIFETIME_NS = 300 * 1_000_000_000  # 300 seconds [M]
 WRITE_QUOTAS_KIB_YANDEX = (128, 512, 1024)  # WriteQuotaKbPerSec of Yandex's CreateStream [YS]
 RECORD_KIB_MIN, RECORD_KIB_MAX = 1024, 10240  # MaxRecordSizeInKiB [M]
 DISTRIBUTIONS = ("AUTO", "USER_PARTITION_KEY")  # RecordDistributionStrategy [M]
-# Strategy of a Yandex stream's auto-partitioning that splits shards and never merges them [YS]; the
-# other one that does something (SCALE_UP_AND_DOWN) is not offered to users [YD].
+# The strategy of Yandex's auto-partitioning that splits shards and never merges them [YS]. The
+# other strategy that has an effect (SCALE_UP_AND_DOWN) is not offered to users [YD].
 SCALE_UP_YANDEX = "AUTO_PARTITIONING_STRATEGY_SCALE_UP"
 
 FILTER_TYPES = (
@@ -62,6 +61,7 @@ _Page = TypeVar("_Page", "_ListShardsPage", "_ListStreamsPage")
 
 
 def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
+    """CreateStream: the stream is ACTIVE at once. Raises ServiceError."""
     name = text(payload, "StreamName", catalogue.name_pattern)
     shard_count = integer(payload, "ShardCount", 1, PAGE_MAX, default=4)
     quota = None
@@ -100,8 +100,8 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
 
 
 def _partitioning(payload: Payload, shard_count: int) -> tuple[bool, int]:
-    """Yandex: whether shards split by themselves, and how many there are first, which
-    PartitioningSettings says over ShardCount [YS: `TCreateStreamActor`].
+    """Yandex: whether shards split by themselves, and the first number of shards:
+    PartitioningSettings goes before ShardCount [YS: `TCreateStreamActor`].
     """
     settings = structure(payload, "PartitioningSettings") or {}
     automatic = structure(settings, "AutoPartitioningSettings") or {}
@@ -111,11 +111,13 @@ def _partitioning(payload: Payload, shard_count: int) -> tuple[bool, int]:
 
 
 def delete_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
+    """Deletes a stream with its records; `consumers.delete_stream` checks for consumers first."""
     catalogue.delete(catalogue.find_in(payload))
     return {}
 
 
 def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
+    """DescribeStream: shards in the order of their ids, from ExclusiveStartShardId on."""
     stream = catalogue.find_in(payload)
     is_yandex = catalogue.settings.flavour is Flavour.YANDEX
     most = DESCRIBE_SHARDS_DEFAULT if is_yandex else PAGE_MAX
@@ -134,12 +136,13 @@ def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Ans
 
 
 def describe_stream_summary(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
+    """DescribeStreamSummary: everything but the shards."""
     stream = catalogue.find_in(payload)
     summary = _head_of(catalogue, stream)
     summary["OpenShardCount"] = len(stream.open_shards)
     summary["ConsumerCount"] = len(stream.consumers)
     summary["MaxRecordSizeInKiB"] = stream.record_bytes_max // KIB
-    if stream.is_on_demand:  # the member is there for no other [M]
+    if stream.is_on_demand:  # only on-demand streams have the member [M]
         strategy = "AUTO" if stream.is_auto else "USER_PARTITION_KEY"
         summary["RecordDistributionStrategy"] = strategy
     if stream.warm_mib_per_second is not None:
@@ -169,6 +172,7 @@ def _seconds(catalogue: Catalogue, stream: Stream) -> int:
 
 
 def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
+    """ListStreams: ordered by name. A NextToken goes before ExclusiveStartStreamName."""
     limit = integer(payload, "Limit", 1, PAGE_MAX, LIST_STREAMS_DEFAULT)
     after = optional_text(payload, "ExclusiveStartStreamName", catalogue.name_pattern)
     token = optional_text(payload, "NextToken")
@@ -196,7 +200,7 @@ def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer
 
 
 def list_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """NextToken comes alone: it carries the stream, and the filter as of the first page."""
+    """ListShards. NextToken comes alone: it has the stream, and the filter of the first page."""
     token = optional_text(payload, "NextToken")
     name = catalogue.name_in(payload)
     limit = integer(payload, "MaxResults", 1, PAGE_MAX, LIST_SHARDS_DEFAULT)
@@ -227,14 +231,14 @@ def list_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
 
 
 class _View(msgspec.Struct, array_like=True):
-    """Which shards a listing shows: ids after `after`, opened by one time, still open after
-    another. Fixed when the first page is made, so that resharding between pages neither adds nor
-    hides a shard.
+    """The shards that a listing shows: with ids after `after`, opened by one time, and still open
+    after another. The view is fixed with the first page, so that resharding between two pages
+    neither adds nor hides a shard.
     """
 
     after: str
     opened_by_ns: int
-    open_after_ns: int | None  # None: closed ones too
+    open_after_ns: int | None  # None: also closed shards
 
     def shows(self, shard: Shard) -> bool:
         is_open_then = (
@@ -276,8 +280,8 @@ def _first_view(catalogue: Catalogue, stream: Stream, payload: Payload, now_ns: 
 
 
 def shard_form(stream: Stream, shard: Shard) -> Answer:
-    """A shard as DescribeStream and ListShards show it. Yandex does not say of a closed one that it
-    is closed; only its children name it as their parent [YS].
+    """A shard as DescribeStream and ListShards show it. Yandex does not say that a shard is closed;
+    only its children name it as their parent [YS].
     """
     start, end = stream.told_range(shard)
     sequences = {"StartingSequenceNumber": shard.template % shard.starting_sequence}

@@ -1,10 +1,10 @@
-"""Messages of `application/vnd.amazon.eventstream`, in which the service answers in events.
+"""Messages of `application/vnd.amazon.eventstream`, in which the service answers with events.
 
-Pure. Knows the frame of a message: its lengths, headers and
-two sums; not what is in it. Own code: botocore and the other SDKs for Python read messages and
-write none (smithy-aws-event-stream does, for Python 3.12 and later), and forty lines are less than
-a dependency.
-Invariant: a message's sums are those of its bytes; tests read each with botocore's own reader.
+Pure. Knows the frame of a message: its lengths, headers and two checksums; not the contents. This
+is our own code: botocore and the other SDKs for Python only read messages (smithy-aws-event-stream
+also writes them, for Python 3.12 and later), and forty lines are less than a dependency.
+Invariant: a message's checksums are those of its bytes; tests read each message with botocore's own
+reader.
 Where it sits: `feed.py` writes its events with it.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from zlib import crc32
 
 CONTENT_TYPE = b"application/vnd.amazon.eventstream"
-_STRING = 7  # the type of a header's value
-_LENGTHS_BYTES = 8  # of the message and of its headers
+_STRING = 7  # the type of a header's value: a string
+_LENGTHS_BYTES = 8  # the length of the message, and that of its headers
 _SUM_BYTES = 4
 
 
 def message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """A whole message, with headers that are texts."""
+    """A whole message, with headers that are strings."""
     told = b"".join(_header(name, value) for name, value in headers.items())
     byte_count = _LENGTHS_BYTES + _SUM_BYTES + len(told) + len(payload) + _SUM_BYTES
     lengths = struct.pack(">II", byte_count, len(told))
@@ -35,7 +35,7 @@ def event(kind: str, payload: bytes, content_type: str) -> bytes:
 
 
 def exception(code: str, payload: bytes, content_type: str) -> bytes:
-    """An error of the operation's model; nothing follows it."""
+    """An error of the operation's model; no message follows it."""
     headers = {":message-type": "exception", ":exception-type": code}
     return message({**headers, ":content-type": content_type}, payload)
 

@@ -1,8 +1,8 @@
-"""Faults on request: what goes wrong with which call, how many times.
+"""Faults on request: what goes wrong with which call, and how many times.
 
-Pure: this file decides, the server (or a simulation) carries out. A script is a queue: of the
-faults that fit a call, the oldest is taken; when its calls are used up the next one's turn comes.
-Knows nothing of streams' contents. Invariant: every matching call uses up exactly one call of
+Pure: this file decides; the server (or a simulation) carries out. A script is a queue: the oldest
+fault that fits a call is taken; when its calls are used up, the next one has its turn. Knows
+nothing of the contents of streams. Invariant: every matching call uses up exactly one call of
 exactly one fault.
 """
 
@@ -19,7 +19,7 @@ from kdaemon.sandbox.settings import ACCOUNT
 
 LATENCY_MS_MAX = 3_600_000  # an hour; ours: a larger number is a mistake in the unit
 FAULT_COUNT_MAX = 10_000  # faults queued at once; ours, to bound memory
-CODE_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 128, 1024  # of a fault's own words; ours, as well
+CODE_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 128, 1024  # of a fault's own texts; ours, as well
 
 
 INTERNAL_FAILURE = RecordResult(
@@ -28,7 +28,7 @@ INTERNAL_FAILURE = RecordResult(
 
 
 class FaultKind(Enum):
-    """What goes wrong. `W` marks the kinds that heed `is_written`."""
+    """What goes wrong. `W`: the kind heeds `is_written`."""
 
     LATENCY = "latency"  # only the delay: the records are written at once, the answer is late
     RESET = "reset"  # W: the connection is reset instead of an answer
@@ -51,21 +51,21 @@ _HEED_IS_WRITTEN = (
     FaultKind.UNPARSABLE_BODY,
     FaultKind.EMPTY_BODY,
 )
-# Kinds that say something about single records: they make sense for PutRecords only.
+# Kinds about single records: only PutRecords can have them.
 _RECORD_KINDS = (FaultKind.RECORD_FAILURE, FaultKind.WRONG_COUNT)
-_WORDED = (FaultKind.STATUS, FaultKind.RECORD_FAILURE)  # kinds that may have words of their own
+_WORDED = (FaultKind.STATUS, FaultKind.RECORD_FAILURE)  # kinds that may have texts of their own
 
 
 class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One fault of the script; also the JSON form of the control call.
 
-    `calls`: how many matching calls it applies to; None until cleared. `operation`: the API's word;
-    `stream`: None fits every stream. `latency_ms`: the answer (or the reset) comes that late, with
-    any kind. `is_written`: whether the records are written although the client never learns it.
-    `status`: 500 or 503, of kind `status`. `indices` (positions in the request) or else `fraction`
-    (chance of each record, by the service's dice): of kind `record_failure`. `code` and `message`:
-    what the service says, of kinds `status` and `record_failure`; without a code it says what it
-    would of such a failure.
+    `calls`: how many matching calls it applies to; None: until it is cleared. `operation`: its name
+    in the API. `stream`: None fits every stream. `latency_ms`: how late the answer (or the reset)
+    comes, with any kind. `is_written`: whether the records are written although the client never
+    learns that. `status`: 500 or 503, for kind `status`. For kind `record_failure`: `indices`
+    (positions in the request), or `fraction` (chance of each record, by the service's dice). `code`
+    and `message`: the service's words, for kinds `status` and `record_failure`; without a code the
+    service says what it usually says for such a failure.
     """
 
     kind: FaultKind
@@ -127,7 +127,7 @@ class _Scripted:
 
 
 class FaultScript:
-    """The queue of faults, oldest first; at most `FAULT_COUNT_MAX`, refused beyond."""
+    """The queue of faults, oldest first. It has FAULT_COUNT_MAX at most; more are refused."""
 
     def __init__(self) -> None:
         self._queue: list[_Scripted] = []
@@ -136,7 +136,7 @@ class FaultScript:
         return len(self._queue)
 
     def add(self, faults: Sequence[Fault]) -> None:
-        """Appends all or none. ValueError when the script would grow too long."""
+        """Appends all or none. Raises ValueError if the script would grow too long."""
         if len(self._queue) + len(faults) > FAULT_COUNT_MAX:
             raise ValueError(f"at most {FAULT_COUNT_MAX} faults can be queued; clear them first")
         self._queue.extend(map(_Scripted, faults))
@@ -145,14 +145,14 @@ class FaultScript:
         self._queue.clear()
 
     def pending(self) -> list[dict[str, object]]:
-        """What is still to come: each fault with the number of calls left (None: until cleared)."""
+        """The faults that are left, each with its number of calls (None: until it is cleared)."""
         return [
             {**msgspec.to_builtins(scripted.fault), "calls": scripted.calls_left}
             for scripted in self._queue
         ]
 
     def take(self, operation: str, stream: str | None) -> Fault | None:
-        """The fault for this call, used up by one; None when the call goes well."""
+        """The fault of this call, which loses one of its calls; None: the call goes well."""
         for position, scripted in enumerate(self._queue):
             fault = scripted.fault
             if fault.operation != operation or fault.stream not in (None, stream):
@@ -168,9 +168,7 @@ class FaultScript:
 def error_of(
     fault: Fault, stream: str | None, account: str = ACCOUNT, *, is_yandex: bool = False
 ) -> ServiceError | None:
-    """The error that a whole-request fault answers with; None for the kinds that are no error
-    answer.
-    """
+    """The error with which a fault answers the whole request; None: the kind answers with none."""
     name = stream or "unknown"
     if fault.kind is FaultKind.STATUS and fault.code is not None:
         return ServiceError(fault.code, fault.message, status=fault.status)
@@ -231,7 +229,7 @@ def _error_at_yandex(fault: Fault, name: str) -> ServiceError | None:
 
 
 def failure_of(fault: Fault | None, *, is_yandex: bool = False) -> RecordResult:
-    """What a record is told that the fault lets fail."""
+    """The result of a record that fails by this fault."""
     if fault is None or fault.code is None:
         return yandex_words.INTERNAL_FAILURE if is_yandex else INTERNAL_FAILURE
     nothing = "" if is_yandex else None
@@ -239,9 +237,9 @@ def failure_of(fault: Fault | None, *, is_yandex: bool = False) -> RecordResult:
 
 
 def failing_indices(fault: Fault, record_count: int, dice: Dice | None) -> frozenset[int]:
-    """Which records of a request fail with InternalFailure: the named ones, or each by chance.
+    """Which records of a request fail: the named ones, or each by chance.
 
-    `dice` may be None where nothing is left to chance: indices, or a fraction of 1.
+    `dice` may be None if nothing is left to chance: with indices, or a fraction of 1.
     """
     if fault.indices:
         return frozenset(fault.indices)

@@ -1,8 +1,8 @@
-"""The events of a subscription as bytes, in what its client speaks.
+"""The events of a subscription as bytes, in its client's encoding.
 
 Pure. Knows the event stream and both encodings; nothing of shards, connections or timers.
-Invariant: the first message is the initial response, and what follows an exception is nothing.
-Where it sits: `wire.py` makes one for a call that was taken; `push.py` carries it to the client.
+Invariant: the first message is the initial response, and no message follows an exception.
+Where it sits: `wire.py` makes a feed for a subscribing call; `push.py` sends it to the client.
 """
 
 import msgspec
@@ -31,8 +31,8 @@ class Feed:
         self._is_broken = False
 
     def broken_off(self) -> bytes:
-        """The last message where an event could not be made: a client that takes the end of its
-        stream for the end of the answer, however it ended, is told.
+        """The last message, if an event could not be made. It tells the client: some clients take
+        any end of the stream for the end of the answer.
         """
         self._is_broken = True
         self.subscription.end()
@@ -40,7 +40,7 @@ class Feed:
         return event_stream.exception("InternalFailureException", told, self._content_type)
 
     def next_message(self, now_ns: int) -> bytes | None:
-        """Empty: there is none yet; None: that was all."""
+        """The next message; empty: there is none yet; None: there will be none."""
         if self._is_broken:
             return None
         if not self._has_begun:

@@ -1,7 +1,7 @@
-"""What a stream with the strategy AUTO takes that others do not, and the other way round.
+"""Which records a stream with the strategy AUTO takes and others do not, and vice versa.
 
-Pure. PartitionKey is optional in the service's model since AUTO, and required by the streams that
-go by it; an order to ask for exists on the latter only [M]. The daemon's own reader
+Pure. Since AUTO, PartitionKey is optional in the service's model; streams that go by the key
+require it. Only those streams take SequenceNumberForOrdering [M]. The daemon's own reader
 (`wire/put.py`) says which records lack a key. Sits between `wire.py` and `service.py`.
 """
 
@@ -11,7 +11,7 @@ from kdaemon.wire.put import PutRequest, refuse_ordering, require_keys
 
 
 def check(service: Service, request: PutRequest) -> None:
-    """ApiError if the request's stream does not take records like these."""
+    """Raises ApiError if the request's stream does not take such records."""
     if _is_auto(service, request.stream):
         refuse_ordering(request)
     else:

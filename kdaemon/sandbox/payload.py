@@ -1,9 +1,9 @@
-"""Reading the members of a control or reading call, with the service's refusals.
+"""Reads the members of a control or reading call, and refuses them as the service does.
 
-Pure. A payload is what JSON gave: a dict of anything. Each reader returns a member of the right
-type and in its bounds, or raises ServiceError: SerializationException for a wrong type,
-ValidationException for a bound. A null member counts as absent. Knows nothing of what the members
-mean. (PutRecord and PutRecords do not come this way: `wire/put.py` reads them, at speed.)
+Pure. A payload is decoded JSON: a dict of anything. Each reader returns a member of the right type
+and within its bounds, or raises ServiceError: SerializationException for a wrong type,
+ValidationException for a bound. A null member counts as absent. Knows nothing of the meaning of
+members. (PutRecord and PutRecords are not read here: `wire/put.py` reads them, at speed.)
 """
 
 import re
@@ -13,8 +13,8 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_PATTERN, KIB
 from kdaemon.base.names import ARN_PATTERN, parse_arn, partition_problem
 
-# Each of these is bounded in length and linear, as every pattern here must be: a client chooses the
-# text that is held to it.
+# Each of these is bounded in length and matches in linear time, as every pattern here must: a
+# client chooses the text that is matched.
 SHARD_ID_PATTERN = r"[a-zA-Z0-9_.-]{1,128}"  # [M]
 SEQUENCE_NUMBER_PATTERN = r"0|([1-9]\d{0,128})"  # [M]
 HASH_KEY = HASH_KEY_PATTERN.strip("^$")
@@ -38,7 +38,7 @@ def _invalid(member: str, constraint: str) -> ServiceError:
 
 
 def optional_text(payload: Payload, member: str, pattern: str | None = None) -> str | None:
-    """A string that matches the whole `pattern`; None when it is absent."""
+    """A string that matches the whole `pattern`; None if it is absent."""
     value = payload.get(member)
     if value is None:
         return None
@@ -50,7 +50,7 @@ def optional_text(payload: Payload, member: str, pattern: str | None = None) -> 
 
 
 def text(payload: Payload, member: str, pattern: str | None = None) -> str:
-    """As `optional_text`, but it must be there."""
+    """As `optional_text`, but the member must be there."""
     value = optional_text(payload, member, pattern)
     if value is None:
         raise _invalid(member, "not be null")
@@ -58,7 +58,7 @@ def text(payload: Payload, member: str, pattern: str | None = None) -> str:
 
 
 def optional_arn(payload: Payload, member: str) -> str | None:
-    """The ARN of a stream; None when it is absent."""
+    """The ARN of a stream; None if it is absent."""
     value = optional_text(payload, member)
     if value is not None and parse_arn(value) is None:
         problem = partition_problem(value)
@@ -69,7 +69,7 @@ def optional_arn(payload: Payload, member: str) -> str | None:
 
 
 def arn(payload: Payload, member: str) -> str:
-    """As `optional_arn`, but it must be there."""
+    """As `optional_arn`, but the member must be there."""
     value = optional_arn(payload, member)
     if value is None:
         raise _invalid(member, "not be null")
@@ -85,7 +85,7 @@ def choice(payload: Payload, member: str, allowed: tuple[str, ...]) -> str:
 
 
 def integer(payload: Payload, member: str, low: int, high: int, default: int | None = None) -> int:
-    """A whole number in low..high; without a default it must be there."""
+    """A whole number in low..high. Without a default the member must be there."""
     value = payload.get(member)
     if value is None:
         if default is None:
@@ -103,7 +103,7 @@ def integer(payload: Payload, member: str, low: int, high: int, default: int | N
 
 
 def timestamp_ns(payload: Payload, member: str) -> int | None:
-    """Seconds since 1970, a number with any fraction, in nanoseconds; None when it is absent."""
+    """Seconds since 1970, with any fraction, as nanoseconds; None if the member is absent."""
     value = payload.get(member)
     if value is None:
         return None
@@ -115,7 +115,7 @@ def timestamp_ns(payload: Payload, member: str) -> int | None:
 
 
 def structure(payload: Payload, member: str) -> Payload | None:
-    """A nested object; None when it is absent."""
+    """A nested object; None if it is absent."""
     value = payload.get(member)
     if value is None:
         return None

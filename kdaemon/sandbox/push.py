@@ -1,11 +1,11 @@
-"""One subscription on its way to its client: the source of an answer in pieces.
+"""Sends one subscription to its client: the source of an answer in pieces.
 
-Knows the loop's timers and the clock; what is sent is `feed.py`'s. No task: an event is made when
-the client takes more, and a timer tells when one is due that no record brings.
-Invariants: when the answer has ended, however, there is no timer and no subscription left; where we
-fail, the client is told in an event, because some SDKs (Java 2.57) take the reset of a stream for
-its end.
-Where it sits: `server.py` begins one; http/ asks for pieces.
+Knows the loop's timers and the clock; `feed.py` makes what is sent. There is no task: an event is
+made when the client takes more, and a timer fires when an event without records is due.
+Invariants: when the answer has ended, in whatever way, no timer and no subscription is left. If an
+event cannot be made, the client is told so in an event, because some SDKs (Java 2.57) take the
+reset of a stream for its end.
+Where it sits: `server.py` begins a push; http/ asks for pieces.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from kdaemon.sandbox.feed import Feed
 
 
 class Push:
-    """`on_end`: is told once, when nothing more is sent."""
+    """The answer for one subscription. `on_end`: is told once, when nothing more is sent."""
 
     def __init__(self, feed: Feed, clock: Clock, on_end: Callable[["Push"], object]) -> None:
         self._feed = feed
@@ -30,7 +30,7 @@ class Push:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, request: HttpRequest, headers: Headers) -> None:
-        """Answers the request."""
+        """Answers the request, message by message from now on."""
         self._feed.subscription.on_change = self._wake
         self._pieces = request.respond_in_pieces(
             200, self, content_type=CONTENT_TYPE, headers=headers
@@ -39,11 +39,14 @@ class Push:
     # --- as the source of an answer
 
     def next_piece(self) -> bytes | None:
+        """The next message. Empty: none yet, and a timer will ask again; None: that was all, and
+        `on_end` was told.
+        """
         self._stop_timer()
         now_ns = self._clock.now_ns()
         try:
             message = self._feed.next_message(now_ns)
-        except Exception as error:  # noqa: BLE001 - a defect of ours: its client must hear of it
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the client must be told
             told = {"message": "an event of a subscription could not be made", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)
             message = self._feed.broken_off()
@@ -55,10 +58,11 @@ class Push:
         return message
 
     def drain(self) -> None:
-        """The client subscribes anew, elsewhere or later, from where this one ended."""
+        """Ends the subscription: the client subscribes again, and goes on where this one ended."""
         self._feed.subscription.end()
 
     def gone(self) -> None:
+        """The client has gone: the subscription ends, and `on_end` is told."""
         self._feed.subscription.end()
         self._end()
 

@@ -1,15 +1,15 @@
-"""What a shard may take per second, counted exactly: token buckets, or fixed windows.
+"""What a shard takes per second, counted exactly: by token buckets, or by fixed windows.
 
-Pure: the time comes in as an argument and every number is an integer, so that a test can say to
-the nanosecond when a record fits again. A quota has two sides, records and bytes, taken together or
-not at all. Knows nothing of streams or records. Invariant: a refusal takes nothing.
+Pure: time is an argument and every number is an integer, so that a test can say to the nanosecond
+when a record fits again. A quota has two sides, records and bytes, which are taken together or not
+at all. Knows nothing of streams or records. Invariant: a refusal takes nothing.
 
 AWS documents the quota (1,000 records and 1 MiB a second), not how it is counted. `TokenBuckets`
-holds one second's worth and refills continuously; `FixedWindows` starts anew on every whole second.
-A pacer that holds under both holds under what lies between them.
+holds one second's quota and refills continuously. `FixedWindows` starts again at every whole
+second. A pacer that works with both works with anything in between.
 
-`take` is for a service that refuses, `grant` for one that holds a write until there is quota,
-`take_by` for one that waits for so long and then refuses.
+`take` is for a service that refuses; `grant` is for a service that stalls a write until there is
+quota; `take_by` is for a service that waits until a deadline and then refuses.
 """
 
 from typing import Protocol
@@ -20,27 +20,26 @@ NS_PER_SECOND = 1_000_000_000
 
 
 class Limiter(Protocol):
-    """One shard's quota in force."""
+    """The quota of one shard, as it is counted."""
 
     def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
-        """Takes both or neither; False when the quota is exceeded. `now_ns` never goes back."""
+        """Takes both sides or neither. False: the quota is exceeded. `now_ns` never goes back."""
         ...
 
     def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
-        """Takes both at the first time from `now_ns` on at which there is quota; that time, ns.
-
-        That time counts as the limiter's `now_ns` for what is asked next.
+        """Takes both sides at the first time from `now_ns` on at which there is quota. Returns that
+        time, in nanoseconds; later calls count it as the limiter's `now_ns`.
         """
         ...
 
 
 class TokenBuckets:
-    """Two buckets of one second's capacity, full at the start, refilled continuously.
+    """Two buckets with the capacity of one second, full at the start, refilled continuously.
 
     Levels are in token-nanoseconds: a rate of R a second adds exactly R of them each nanosecond,
-    and one record costs 10**9, so refill never rounds. A single call larger than a whole bucket
-    passes when the bucket is full and leaves it in debt (AWS: bursts up to 10 MiB, 1 MiB/s on
-    average); without that a 5 MiB record could never be written.
+    and one record costs 10**9, so a refill never rounds. A single call larger than a whole bucket
+    passes if the bucket is full, and leaves the bucket in debt (AWS: bursts up to 10 MiB, 1 MiB/s
+    on average). Without that a 5 MiB record could never be written.
     """
 
     __slots__ = (
@@ -61,6 +60,7 @@ class TokenBuckets:
         self._refilled_ns = now_ns
 
     def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
+        """As `Limiter.take`: passes if each level covers its cost, or is full. Refills first."""
         elapsed_ns = now_ns - self._refilled_ns
         if elapsed_ns > 0:
             self._refilled_ns = now_ns
@@ -81,11 +81,11 @@ class TokenBuckets:
         return True
 
     def take_by(self, record_count: int, now_ns: int, deadline_ns: int) -> int | None:
-        """Takes so many records' worth as soon as the bucket has all of it (or is full), if that is
-        by the deadline; when that is, or None, and nothing is taken. A time that is given counts as
-        `now_ns` for what is asked next, which queues behind it.
+        """Takes `record_count` records as soon as the bucket has them (or is full). Returns that
+        time; None, and nothing is taken, if it is after the deadline. Later calls count the
+        returned time as `now_ns`, so they queue behind this one.
         """
-        self.take(0, 0, now_ns)  # nothing is taken: it refills
+        self.take(0, 0, now_ns)  # takes nothing, but refills
         missing = min(record_count * NS_PER_SECOND, self._records_full) - self._record_level
         taken_ns = max(now_ns, self._refilled_ns) + max(0, -(-missing // self._record_rate))
         if taken_ns > deadline_ns:
@@ -95,10 +95,10 @@ class TokenBuckets:
         return taken_ns
 
     def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
-        """As soon as anything is left on both sides, in debt for the rest: whoever asks next waits
-        for it. (`TQuotaTracker::CanExaust` and `Exaust` of ydb-platform/ydb, read 2026-11-21.)
+        """Grants as soon as both sides have anything left. The rest is a debt, for which the next
+        call waits. (`TQuotaTracker::CanExaust` and `Exaust` of ydb-platform/ydb, read 2026-11-21.)
         """
-        self.take(0, 0, now_ns)  # nothing is taken: it refills
+        self.take(0, 0, now_ns)  # takes nothing, but refills
         wait_ns = max(
             _until_positive_ns(self._record_level, self._record_rate),
             _until_positive_ns(self._byte_level, self._byte_rate),
@@ -111,12 +111,12 @@ class TokenBuckets:
 
 
 def _until_positive_ns(level: int, rate: int) -> int:
-    """Nanoseconds of refill until a level is above 0."""
+    """Nanoseconds of refill until the level is above 0."""
     return max(0, (rate - level) // rate)
 
 
 class FixedWindows:
-    """Counts from zero in every whole second of `now_ns`; a lone call over the quota passes."""
+    """Counts from zero in every whole second of `now_ns`. A single call over the quota passes."""
 
     __slots__ = ("_bytes_taken", "_quota", "_records_taken", "_window")
 
@@ -127,6 +127,7 @@ class FixedWindows:
         self._bytes_taken = 0
 
     def take(self, record_count: int, byte_count: int, now_ns: int) -> bool:
+        """As `Limiter.take`, within the window of `now_ns`; the first call in it always passes."""
         window = now_ns // NS_PER_SECOND
         if window > self._window:
             self._window = window
@@ -143,7 +144,7 @@ class FixedWindows:
         return True
 
     def grant(self, record_count: int, byte_count: int, now_ns: int) -> int:
-        """In the window of `now_ns`, or at the start of the next."""
+        """Grants in the window of `now_ns`, or at the start of the next window."""
         now_ns = max(now_ns, self._window * NS_PER_SECOND)
         if self.take(record_count, byte_count, now_ns):
             return now_ns
@@ -154,7 +155,7 @@ class FixedWindows:
 
 
 def make_limiter(kind: LimiterKind, quota: Quota, now_ns: int) -> Limiter:
-    """A fresh limiter: nothing of the quota is spent."""
+    """A new limiter with its whole quota."""
     if kind is LimiterKind.WINDOW:
         return FixedWindows(quota, now_ns)
     return TokenBuckets(quota, now_ns)

@@ -1,10 +1,10 @@
-"""Reading records back: iterators and GetRecords.
+"""Reads records back: shard iterators and GetRecords.
 
-Pure. A shard iterator is a bookmark that the client carries: stream (and when it was created, so
-that one of the same name made later is not mixed up with it), shard, the next sequence to read, and
-when it was issued. The sandbox remembers none of them. Invariant: following NextShardIterator from
-TRIM_HORIZON yields every retained record of the shard once, in order, and ends with null on a
-closed shard. A record that waits for quota is not there yet.
+Pure. A shard iterator is a bookmark that the client keeps: the stream (with its creation time, so
+that a later stream of the same name is not mistaken for it), the shard, the next sequence to read,
+and the time of issue. The sandbox remembers none of them. Invariant: a client that follows
+NextShardIterator from TRIM_HORIZON gets every retained record of the shard once, in order; at the
+end of a closed shard the iterator is null. A record that waits for quota is not there yet.
 """
 
 import base64
@@ -36,12 +36,12 @@ ITERATOR_TYPES = (
     "AT_SEQUENCE_NUMBER",
     "TRIM_HORIZON",
 )
-RECORDS_PER_READ_MAX = 10_000  # one GetRecords [M]
+RECORDS_PER_READ_MAX = 10_000  # records in one GetRecords [M]
 READ_BYTES_MAX = 10 * MIB  # data of one GetRecords [M]
 
 
 class Bookmark(msgspec.Struct, array_like=True):
-    """What a shard iterator says."""
+    """The contents of a shard iterator."""
 
     stream: str
     stream_created_ns: int
@@ -59,7 +59,7 @@ def encode_bookmark(bookmark: Bookmark) -> str:
 
 
 def decode_bookmark(iterator: str) -> Bookmark:
-    """InvalidArgumentException for what this sandbox never issued."""
+    """Raises InvalidArgumentException for a text that this sandbox never issued."""
     try:
         return _decode(base64.b64decode(iterator.encode("ascii"), validate=True))
     except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
@@ -69,7 +69,7 @@ def decode_bookmark(iterator: str) -> Bookmark:
 def shard_iterator(
     stream: Stream, payload: Payload, now_ns: int, wall_offset_ns: int, account: str
 ) -> dict[str, object]:
-    """GetShardIterator."""
+    """GetShardIterator. Raises ServiceError."""
     shard_id = text(payload, "ShardId", SHARD_ID_PATTERN)
     kind = choice(payload, "ShardIteratorType", ITERATOR_TYPES)
     starting = optional_text(payload, "StartingSequenceNumber", SEQUENCE_NUMBER_PATTERN)
@@ -82,7 +82,7 @@ def shard_iterator(
 
 
 def find_shard(stream: Stream, shard_id: str, account: str) -> Shard:
-    """ResourceNotFoundException for one that the stream never had."""
+    """The shard. ResourceNotFoundException if the stream never had it."""
     shard = stream.find(shard_id)
     if shard is None:
         raise refuse(
@@ -93,12 +93,12 @@ def find_shard(stream: Stream, shard_id: str, account: str) -> Shard:
 
 
 class Position(NamedTuple):
-    """Where reading starts: one of ITERATOR_TYPES, and what some of them need."""
+    """Where reading starts: one of ITERATOR_TYPES, with the values that some types need."""
 
     kind: str
     starting: str | None
     at_ns: int | None
-    operation: str = "GetShardIterator"  # that asks
+    operation: str = "GetShardIterator"  # the call that asks, for texts
 
 
 def first_sequence(
@@ -109,8 +109,8 @@ def first_sequence(
     wall_offset_ns: int,
     account: str,
 ) -> int:
-    """The counter from which records are read. ServiceError for a position that says too little or
-    too much.
+    """The first sequence to read. Raises ServiceError for a position that lacks a value or has one
+    too many.
     """
     kind, starting, at_ns, operation = position
     if kind == "TRIM_HORIZON":
@@ -139,7 +139,7 @@ def first_sequence(
 
 
 def _sequence_at(shard: Shard, at_ns: int) -> int:
-    """The counter of the first record that arrived at `at_ns` or later, or of the next to come."""
+    """The sequence of the first record that arrived at `at_ns` or later, or of the next write."""
     position = shard.position_at_ns(at_ns)
     return shard.log[position].sequence if position < len(shard.log) else shard.sequencer.next
 
@@ -167,10 +167,10 @@ def _sequence_of(
 def get_records(
     find_stream: Callable[[str], Stream], payload: Payload, now_ns: int, wall_offset_ns: int
 ) -> dict[str, object]:
-    """GetRecords: up to `Limit` records and 10 MiB of data, one record at least if there is any.
+    """GetRecords: up to `Limit` records and 10 MiB of data; at least one record if there is any.
 
     `Data` is bytes (base64 on the wire). At the end of a closed shard NextShardIterator is None and
-    ChildShards names its children. MillisBehindLatest is the age of the oldest record left unread.
+    ChildShards names its children. MillisBehindLatest is the age of the oldest unread record.
     """
     bookmark = decode_bookmark(text(payload, "ShardIterator"))
     limit = integer(payload, "Limit", 1, RECORDS_PER_READ_MAX, RECORDS_PER_READ_MAX)
@@ -211,7 +211,7 @@ def end_of_read(
     now_ns: int,
     bytes_max: int = READ_BYTES_MAX,
 ) -> int:
-    """Where one answer ends: index after its last record. It has one at least, if there is any."""
+    """The index after the last record of one answer. It has at least one record if there is any."""
     data_bytes = 0
     end = first
     for stored in log[first : first + limit]:
@@ -224,19 +224,20 @@ def end_of_read(
 
 
 def record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dict[str, object]:
-    """A record as a reader has it. `Data` is bytes."""
+    """A record as a reader gets it. `Data` is bytes."""
     form: dict[str, object] = {
         "SequenceNumber": shard.template % stored.sequence,
         "ApproximateArrivalTimestamp": (stored.arrival_ns + wall_offset_ns) // 10**6 / 1000,
         "Data": stored.record.data,
     }
-    if stored.record.partition_key:  # an AUTO stream takes records without; then there is none [M]
+    # An AUTO stream takes records without a key; then the member is absent [M].
+    if stored.record.partition_key:
         form["PartitionKey"] = stored.record.partition_key
     return form
 
 
 def child_form(child: Shard) -> dict[str, object]:
-    """A shard as the end of its parent tells of it."""
+    """A child shard, as the end of its parent lists it."""
     return {
         "ShardId": child.shard_id,
         "ParentShards": [parent.shard_id for parent in child.parents],

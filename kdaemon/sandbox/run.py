@@ -1,7 +1,7 @@
-"""Composition of the embedded service: `kdaemon sandbox` alone, and within `kdaemon run --sandbox`.
+"""Composition of the embedded service: for `kdaemon sandbox`, and within `kdaemon run --sandbox`.
 
-No logic: settings -> Service with its streams -> server. Sits beside `daemon/`, which calls
-`open_sandbox` for itself; `run_sandbox` is the whole of the `sandbox` command.
+No logic: settings -> Service with its streams -> server. `daemon/` calls `open_sandbox` for itself;
+`run_sandbox` is the whole `sandbox` command.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ log = logging.getLogger("kdaemon.sandbox")
 async def open_sandbox(
     config: SandboxConfig, hosts: tuple[str, ...] = (), *, account: str = "", region: str = ""
 ) -> SandboxServer:
-    """A sandbox that listens where `config` says, its streams created. OSError or TlsError if it
-    cannot.
+    """A sandbox that listens where `config` says, with its streams made. Raises OSError or
+    TlsError.
 
-    The caller owes it `aclose`. `hosts`: names by which clients may call it (listen.hosts).
-    `account`, `region`: that its ARNs name; "": the sandbox's own.
+    The caller calls `aclose`. `hosts`: names by which clients may call the sandbox (listen.hosts).
+    `account`, `region`: for its ARNs; "": the sandbox's own.
     """
     clock = SystemClock()
     quota = Quota(config.shard_records_per_second, config.shard_bytes_per_second)
@@ -51,8 +51,8 @@ async def run_sandbox(
     hosts: tuple[str, ...] = (),
     tell: Callable[[str], object] | None = None,
 ) -> int:
-    """Serve until a signal asks for the end; the exit code. Its records are gone with it. `tell`:
-    is given its URL once it listens.
+    """Serves until a signal asks for the end; returns the exit code. Its records are lost then.
+    `tell`: is given the sandbox's URL once it listens.
     """
     is_stopped = asyncio.Event()
     on_signals(asyncio.get_running_loop(), lambda _: is_stopped.set())

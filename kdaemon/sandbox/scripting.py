@@ -1,18 +1,18 @@
 """The sandbox's own calls, beside the service's: faults, quotas, state. For tests and for people.
 
     POST   /sandbox/faults   one fault or a list of them (`faults.Fault`), appended to the script
-    GET    /sandbox/faults   what is still to come
-    DELETE /sandbox/faults   back to good weather
+    GET    /sandbox/faults   the faults that are left
+    DELETE /sandbox/faults   clears the script
     POST   /sandbox/quotas   {"records_per_second": N, "bytes_per_second": N} for all streams, or
                              for one with "stream": NAME
-    POST   /sandbox/splits   {"stream": NAME, "shard_id": ID}: the service halves a shard of its own
-                             accord, as Yandex's auto-partitioning and AWS's on-demand mode do
-    POST   /sandbox/tokens   {"accepted": [TOKEN, ...]}: Yandex lets in these IAM tokens alone, as
-                             if all others had expired; null: any. With "is_required": true who
-                             brings neither a token nor a signature is refused
+    POST   /sandbox/splits   {"stream": NAME, "shard_id": ID}: the service halves a shard by itself,
+                             as Yandex's auto-partitioning and AWS's on-demand mode do
+    POST   /sandbox/tokens   {"accepted": [TOKEN, ...]}: Yandex admits only these IAM tokens, as if
+                             all others had expired; null: any. With "is_required": true a client
+                             that sends neither a token nor a signature is refused
     GET    /sandbox/state    streams, shards, counts; no data and no keys
 
-Pure: a request in, status and JSON out. A call that is refused has changed nothing.
+Pure: takes a request, returns a status and JSON. A refused call has changed nothing.
 """
 
 import msgspec
@@ -27,7 +27,7 @@ from kdaemon.wire.refusals import MESSAGE_CHARACTERS_MAX, echo
 
 PREFIX = "/sandbox/"
 JSON = b"application/json"
-CALL_BYTES_MAX = 2 * MIB  # of a body: as many faults as may be queued; ours, 2026-11-28
+CALL_BYTES_MAX = 2 * MIB  # of a body: enough for as many faults as may be queued; ours, 2026-11-28
 
 
 class _QuotaCall(msgspec.Struct, forbid_unknown_fields=True):

@@ -1,14 +1,13 @@
 """The sandbox over HTTP: what a Kinesis client sees on 127.0.0.1:4567.
 
-Hands each request to `wire.py` and `scripting.py`, and carries out the faults that are below the
-meaning of HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of
-streams.
+Passes each request to `wire.py` or `scripting.py`, and carries out the faults below the meaning of
+HTTP: delays, resets, hangs, garbled bodies. Decides nothing itself; knows nothing of streams.
 
-Where the service holds an answer until there is quota, a timer gives it then. A subscription is
-answered in pieces (`push.py`), for as long as it lasts.
+If the service stalls an answer until there is quota, a timer gives the answer then. A subscription
+is answered in pieces (`push.py`), for as long as it lasts.
 
 Invariant: every request is answered once, or aborted, or (a hang) left open until the client or
-`aclose` ends it. Bounds are the listener's (`http/connection.py`) and the service's.
+`aclose` ends it. The listener's bounds (`http/connection.py`) and the service's apply.
 """
 
 import asyncio
@@ -38,12 +37,13 @@ from kdaemon.wire.refusals import ApiError
 HOST = "127.0.0.1"
 PORT = 4567  # where Kinesis emulators listen by custom (kinesalite, kinesis-mock)
 
-GOODBYE_S = 1.0  # for the last event of a subscription when the sandbox ends; ours, 2026-11-28
-PING = "/ping"  # Yandex's proxy answers it to anybody, whatever the method [YS: `http_service.cpp`]
+GOODBYE_S = 1.0  # for the last event of subscriptions when the sandbox ends; ours, 2026-11-28
+# Yandex's proxy answers it to any client, whatever the method [YS: `http_service.cpp`].
+PING = "/ping"
 
 UNPARSABLE = b'{"FailedRecordCount":0,"Records":[{"Sequ'  # a body cut off in the middle
 
-# Kinds that give no answer of the service's: whether it worked at all is the fault's `is_written`.
+# Kinds without an answer of the service: the fault's `is_written` says whether the call did work.
 _ENDINGS = (FaultKind.RESET, FaultKind.HANG, FaultKind.UNPARSABLE_BODY, FaultKind.EMPTY_BODY)
 
 
@@ -77,7 +77,7 @@ class SandboxServer:
 
     @property
     def port(self) -> int:
-        """The port in use; RuntimeError before `start`."""
+        """The port in use. Raises RuntimeError before `start`."""
         if self._http is None:
             raise RuntimeError("the sandbox is not started")
         port: int = self._http.port
@@ -90,8 +90,8 @@ class SandboxServer:
         hosts: tuple[str, ...] = (),
         files: TlsFiles | None = None,
     ) -> None:
-        """Listens (`port` 0: the system chooses). OSError if it cannot. `hosts`: names by which
-        clients may call it, beside its address. `files`: with them it speaks TLS. TlsError.
+        """Listens (`port` 0: the system chooses). `hosts`: names by which clients may call the
+        sandbox, beside its address. `files`: with them it speaks TLS. Raises OSError, TlsError.
         """
         wall_ns = int(self._clock.wall_seconds() * 1_000_000_000)
         self.service.set_wall_offset_ns(wall_ns - self._clock.now_ns())
@@ -105,8 +105,8 @@ class SandboxServer:
         self._http = await serve(bind_tcp(host, port), self._on_request, hub)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
-        """Stops listening, drops delayed answers and hung connections; subscriptions have a moment
-        to end as clients expect. Closing twice is nothing.
+        """Stops listening; drops delayed answers and hung connections. Subscriptions get a moment
+        to end as clients expect. A second call does nothing.
         """
         for handle in self._delayed:
             handle.cancel()
@@ -168,11 +168,11 @@ class SandboxServer:
         push.begin(request, headers)
 
     def _refusal(self, request: HttpRequest, error: ServiceError | ApiError) -> Reply:
-        """In the request's own encoding."""
+        """The answer for an error, in the request's own encoding."""
         return refusal(error, encoding=encoding_of(self.service, request.headers))
 
     def _carry_out(self, request: HttpRequest, call: Call, fault: Fault, now_ns: int) -> None:
-        """Does the call as far as the fault lets it; the request ends as the fault says, maybe
+        """Does as much of the call as the fault allows. The request ends as the fault says, perhaps
         later.
         """
         reply = Reply(200, b"")

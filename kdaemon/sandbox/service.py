@@ -1,18 +1,18 @@
-"""The sandbox service: streams that take, throttle, reshard and give back, as Kinesis or Yandex do.
+"""The sandbox service: its streams take, throttle, reshard and return records as Kinesis or Yandex.
 
-Pure: time is an argument, chance is passed in, nothing is awaited. The HTTP server, the
-simulations and the tests all drive this one object. Knows the operations by name and which flavour
-offers which; the work is done by `writes.py` (records in), `reads.py` (records out), `control.py`
-(streams and shards), `consumers.py` and `subscription.py` (who is sent the records of a shard),
-`tags.py` (tags and limits), and `faults.py` (what goes wrong). Errors are
-ServiceError with the service's code, message and HTTP status.
+Pure: time is an argument, dice are passed in, nothing is awaited. The HTTP server, the simulations
+and the tests all drive this one object. Knows the operations by name, and which flavour offers
+which. Other files do the work: `writes.py` (records in), `reads.py` (records out), `control.py`
+(streams and shards), `consumers.py` and `subscription.py` (pushing a shard's records), `tags.py`
+(tags and limits), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
+code, message and HTTP status.
 
-Where the service holds a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
-waits here: `take_records` says the results at once, and until when they are held back. The server
-and the simulations let that time pass.
+Where the service stalls a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
+waits here: `take_records` returns the results at once, and the time until which they are stalled.
+The server and the simulations let that time pass.
 
-Invariant: an operation that raises has changed nothing, except that a fault with `is_written`
-wrote first.
+Invariant: an operation that raises has changed nothing, except that a fault with `is_written` wrote
+first.
 """
 
 from collections.abc import Callable
@@ -83,14 +83,14 @@ _OPERATIONS: dict[str, Operation] = {
     ),
 }
 _PUT_OPERATIONS = ("PutRecord", "PutRecords")
-SUBSCRIBE = "SubscribeToShard"  # which is answered in events
+SUBSCRIBE = "SubscribeToShard"  # it is answered with events
 _READ_OPERATIONS = ("GetRecords", "GetShardIterator")
 
 DRY_RUN_TEXT = "The request would have succeeded, but DryRun was set. Nothing was done."
-"""A dry run that is in order is answered with an error [M]; AWS's own text is not known."""
+"""A dry run that would succeed is answered with an error [M]; AWS's own text is not known."""
 
-# Yandex documents the first three as not supported; a client must manage with DescribeStream [YD
-# api-ref]. Its partitions are not split or merged by call. It tells of no tags. The last are AWS's.
+# Yandex documents the first three as not supported; clients must use DescribeStream [YD api-ref].
+# No call splits or merges its partitions. It does not document tags. The rest are AWS's alone.
 _NOT_AT_YANDEX = frozenset(
     {
         *("ListShards", "DescribeStreamSummary", "DescribeLimits", "SplitShard", "MergeShards"),
@@ -106,9 +106,8 @@ _NOT_AT_YANDEX = frozenset(
 class Taken(NamedTuple):
     """An answer to PutRecords: one result for each record, in order, and when it may be given.
 
-    `held_until_ns`: the `now_ns` of the call unless the service holds the answer back, and then
-    later. What was taken counts as arrived when its shard had quota for it, at that time at the
-    latest.
+    `held_until_ns`: the `now_ns` of the call, or later if the service stalls the answer. A taken
+    record counts as arrived when its shard had quota for it, at `held_until_ns` at the latest.
     """
 
     results: list[RecordResult]
@@ -119,8 +118,8 @@ class Service:
     """One imitated service with all its streams.
 
     Bounds: `settings.retained_bytes_max` for records, `shard_count_max`, `stream_count_max`, and
-    `FAULT_COUNT_MAX` for the script. `dice` is rolled for faults by fraction only. `now_ns` in
-    every call is of one clock that never goes back; `wall_offset_ns` added to it gives nanoseconds
+    `FAULT_COUNT_MAX` for the script. `dice` are used only for faults by fraction. `now_ns` in every
+    call is of one clock that never goes back; with `wall_offset_ns` added it is in nanoseconds
     since 1970.
     """
 
@@ -136,8 +135,8 @@ class Service:
         self._dice = dice
         wait_ms = self.settings.quota_wait_ms
         self._quota_wait_ns = None if wait_ms is None else wait_ms * 1_000_000
-        self.entrance = Entrance()  # who is let in; Yandex only
-        self.call_counts: dict[str, int] = {}  # answered or failed calls by operation
+        self.entrance = Entrance()  # checks tokens and signatures; Yandex only
+        self.call_counts: dict[str, int] = {}  # by operation: calls that were answered or failed
 
     @property
     def is_yandex(self) -> bool:
@@ -148,7 +147,9 @@ class Service:
         return sorted(self._catalogue.streams)
 
     def set_wall_offset_ns(self, wall_offset_ns: int) -> None:
-        """What to add to `now_ns` for nanoseconds since 1970; the server sets it at start."""
+        """Sets what is added to `now_ns` for nanoseconds since 1970; the server does at its
+        start.
+        """
         self._catalogue.wall_offset_ns = wall_offset_ns
 
     def create_stream(
@@ -162,7 +163,7 @@ class Service:
         is_auto: bool = False,
         can_split: bool = False,
     ) -> Stream:
-        """Straight from Python; ACTIVE at once. ServiceError when it exists already.
+        """Makes a stream, for Python callers. It is ACTIVE at once. ServiceError if it exists.
 
         `is_auto` (AWS; then on demand) and `can_split` (Yandex): see `Stream`.
         """
@@ -178,7 +179,7 @@ class Service:
         )
 
     def stream(self, name: str) -> Stream:
-        """For tests and status: the stream itself. ServiceError when there is none."""
+        """The stream itself, for tests and status. ServiceError if there is none."""
         return self._catalogue.find(name)
 
     def stored(self, name: str) -> list[StoredRecord]:
@@ -186,13 +187,15 @@ class Service:
         return [stored for shard in self.stream(name).shards for stored in shard.log]
 
     def split_shard(self, stream_name: str, shard_id: str, now_ns: int) -> None:
-        """The service halves a shard of its own accord, as auto-partitioning does (and AWS on
-        demand). ServiceError for a shard that is not there or not open, and for a static stream.
+        """The service halves a shard by itself, as auto-partitioning does (and AWS on demand).
+        ServiceError for an unknown or closed shard, and for a static stream.
         """
         changes.split_unasked(self._catalogue, self.stream(stream_name), shard_id, now_ns)
 
     def set_quota(self, quota: Quota, now_ns: int, stream: str | None = None) -> None:
-        """In force at once, for one stream or all that are; nothing of the new quota is spent."""
+        """Sets the quota of one stream, or of all present ones, at once; none of it is
+        spent yet.
+        """
         streams = (
             list(self._catalogue.streams.values()) if stream is None else [self.stream(stream)]
         )
@@ -200,15 +203,16 @@ class Service:
             each.set_quota(quota, now_ns)
 
     def accept_tokens(self, tokens: list[str] | None, *, is_required: bool = False) -> None:
-        """Yandex: these IAM tokens alone are accepted from now on, as if all others had expired;
-        None: any. `is_required`: who brings neither a token nor a signature is refused. ValueError.
+        """Yandex: only these IAM tokens are accepted from now on, as if all others had expired;
+        None: any. `is_required`: a client that sends neither a token nor a signature is refused.
+        Raises ValueError.
         """
         if not self.is_yandex:
             raise ValueError("only Yandex takes IAM tokens")
         self.entrance.accept(tokens, is_required=is_required)
 
     def add_faults(self, *faults: Fault) -> None:
-        """Appends to the script. ValueError when it is full, or dice are needed and missing."""
+        """Appends to the script. ValueError if it is full, or if dice are needed and missing."""
         for fault in faults:
             by_chance = fault.kind is FaultKind.RECORD_FAILURE and not fault.indices
             if by_chance and fault.fraction < 1.0 and self._dice is None:
@@ -219,14 +223,15 @@ class Service:
         self._script.clear()
 
     def pending_faults(self) -> list[dict[str, object]]:
-        """The script as it stands, oldest first, with the calls left."""
+        """The faults that are left, oldest first, with their numbers of calls."""
         return self._script.pending()
 
     def next_fault(self, operation: str, stream: str | None) -> Fault | None:
-        """What goes wrong with this call, if anything; uses up one call of that fault.
+        """The fault of this call, which loses one of its calls; None: the call goes well.
 
-        The caller carries it out: it hands it to `put_record(s)` or `handle`, which raise and write
-        as the fault says, and itself does what is below HTTP (delay, reset, hang, garbled body).
+        The caller carries the fault out: it passes the fault to `put_record(s)` or `handle`, which
+        raise and write as the fault says, and does itself what is below HTTP (delay, reset, hang,
+        garbled body).
         """
         return self._script.take(operation, stream)
 
@@ -235,15 +240,15 @@ class Service:
     ) -> list[RecordResult]:
         """One result for each record, in order; one fewer under a `wrong_count` fault.
 
-        ServiceError when the whole request is refused. The records are kept, not copied. For a
-        caller who does not mind when: see `take_records`.
+        ServiceError if the whole request is refused. The records are kept, not copied. For callers
+        to whom the time of the answer does not matter; see `take_records`.
         """
         return self.take_records(stream_name, records, now_ns, fault).results
 
     def take_records(
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None = None
     ) -> Taken:
-        """As `put_records`, and the time until which the service holds the answer."""
+        """As `put_records`, with the time until which the service stalls the answer."""
         self._count("PutRecords")
         if fault is not None and not fault.writes_first:
             self._raise_for(fault, stream_name)
@@ -257,7 +262,7 @@ class Service:
     def put_record(
         self, stream_name: str, record: Record, now_ns: int, fault: Fault | None = None
     ) -> RecordResult:
-        """A delivered result; a throttled record is an error of the whole call."""
+        """A delivered result. A throttled record is an error of the whole call."""
         (result,), _ = self.take_record(stream_name, record, now_ns, fault)
         if not result.is_delivered:
             raise self.refusal_of(result)
@@ -266,8 +271,8 @@ class Service:
     def take_record(
         self, stream_name: str, record: Record, now_ns: int, fault: Fault | None = None
     ) -> Taken:
-        """As `put_record`, and the time until which the service holds the answer; a throttled
-        record is its one result here, and `refusal_of` makes the error of it.
+        """As `put_record`, with the time until which the service stalls the answer. Here a
+        throttled record is the one result; `refusal_of` makes the error of it.
         """
         self._count("PutRecord")
         if fault is not None and not fault.writes_first:
@@ -326,8 +331,8 @@ class Service:
         return Taken(results, held_until_ns)
 
     def dry_run(self, stream_name: str, fault: Fault | None = None) -> NoReturn:
-        """What would become of records: one that is in order is answered with an error that says
-        so [M], and nothing is written.
+        """What would become of records. A request that would succeed is answered with an error that
+        says so [M]; nothing is written.
         """
         self.stream(stream_name)
         if fault is not None:
@@ -340,7 +345,8 @@ class Service:
         """Every operation but PutRecord(s), which come typed, and SubscribeToShard (`subscribe`).
         Bytes in the answer are base64 on the wire.
 
-        ServiceError: UnknownOperationException (Yandex: InvalidAction) for what is not offered.
+        ServiceError: UnknownOperationException (Yandex: InvalidAction) for an operation that is not
+        offered.
         """
         perform = _OPERATIONS.get(operation)
         if perform is None or not self.offers(operation):
@@ -357,7 +363,7 @@ class Service:
         return answer
 
     def subscribe(self, payload: Payload, now_ns: int, fault: Fault | None = None) -> Subscription:
-        """SubscribeToShard: what its caller is sent from now on. ServiceError."""
+        """SubscribeToShard: a new subscription. Raises ServiceError."""
         self._count(SUBSCRIBE)
         stream_name = None if fault is None else self.stream_in(payload)
         if fault is not None and not fault.writes_first:
@@ -370,14 +376,14 @@ class Service:
         return found
 
     def offers(self, operation: str) -> bool:
-        """Whether this flavour knows the operation."""
+        """Whether this flavour has the operation."""
         if operation in _PUT_OPERATIONS:
             return True
         is_known = operation in _OPERATIONS or operation == SUBSCRIBE
         return is_known and not (self.is_yandex and operation in _NOT_AT_YANDEX)
 
     def unknown_operation(self, operation: str) -> ServiceError:
-        """What each service says of an operation it does not know."""
+        """The error of each service for an unknown operation."""
         if not self.is_yandex:
             return refuse("UnknownOperationException", "")
         if not operation:
@@ -385,14 +391,14 @@ class Service:
         return refuse("InvalidAction", f'Unknown method name "{operation}"')
 
     def stream_in(self, payload: Payload) -> str | None:
-        """The stream a control or reading call names, for choosing its fault; None if it names
+        """The stream that a control or reading call names, to choose its fault; None: it names
         none.
         """
         name = self._catalogue.name_in(payload)
         return consumers.stream_named_in(payload) if name is None else name
 
     def state(self) -> dict[str, object]:
-        """What is there, for people and tests: streams, shards, counts; no data and no keys."""
+        """Streams, shards and counts, for people and tests; no data and no keys."""
         proofs = {"requests_with": self.entrance.counts} if self.is_yandex else {}
         return {
             "flavour": self.settings.flavour.value,
@@ -423,7 +429,7 @@ def _stream_state(stream: Stream) -> dict[str, object]:
         "bytes_per_second": stream.quota.bytes_per_second,
         "record_bytes_max": stream.record_bytes_max,
         "is_auto": stream.is_auto,
-        "consumers": {  # and the shards that each reads now
+        "consumers": {  # each with the shards that it reads now
             name: [stream.shards[index].shard_id for index in sorted(consumer.readers)]
             for name, consumer in stream.consumers.items()
         },

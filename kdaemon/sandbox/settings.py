@@ -1,7 +1,7 @@
-"""What a sandbox can be told to be: its flavour, its quotas, its bounds.
+"""The settings of a sandbox: its flavour, its quotas, its bounds.
 
 Pure data. Knows nothing of records or HTTP. Every number is a default with its source; a test or
-the configuration replaces it. Read by every other file of this room.
+the configuration replaces it. Every other file of this room reads it.
 """
 
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from kdaemon.base.limits import (
     SHARD_RECORDS_PER_SECOND,
 )
 
-ACCOUNT = "000000000000"  # twelve digits that are nobody's account
+ACCOUNT = "000000000000"  # twelve digits that are no real account
 REGION = "us-east-1"
-RETAINED_BYTES_MAX = 512 * MIB  # what Python holds for the records of all streams; ours
-SHARD_COUNT_MAX = 10_000  # open and closed, all streams; ours, so that resharding is bounded
-STREAM_COUNT_MAX = 1_000  # ours, for the same reason
-# Milliseconds; ours: with it even 5 MiB at 128 KiB/s, which a grant owes for 40 s, are answered
+RETAINED_BYTES_MAX = 512 * MIB  # of Python, for the records of all streams; ours
+SHARD_COUNT_MAX = 10_000  # open and closed, of all streams; ours: bounds resharding
+STREAM_COUNT_MAX = 1_000  # ours: bounded for the same reason
+# Milliseconds; ours: even 5 MiB at 128 KiB/s, a debt of 40 s after the grant, are answered with it
 # before the 60 s after which Yandex's front gives up (`RequestExpired`) [YS].
 QUOTA_WAIT_MS_MAX = 15_000
 
@@ -33,7 +33,7 @@ class Flavour(Enum):
 
 
 class LimiterKind(Enum):
-    """How a quota of N a second is counted: see `quota.py`."""
+    """How a quota of N a second is counted; see `quota.py`."""
 
     BUCKET = "bucket"
     WINDOW = "window"
@@ -41,7 +41,7 @@ class LimiterKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What one shard takes in a second; both count data and partition key."""
+    """What one shard takes in a second. Bytes are of data and partition keys."""
 
     records_per_second: int = SHARD_RECORDS_PER_SECOND
     bytes_per_second: int = SHARD_BYTES_PER_SECOND
@@ -53,15 +53,15 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSettings:
-    """The whole of it.
+    """All settings of a sandbox.
 
-    `request_bytes_max`: data and partition keys of one PutRecords; None takes the flavour's own
-    (AWS 10 MiB since 2025-10, Yandex 5 MiB). `request_units_per_second`: Yandex only, a stream's
-    quota of request units (1 + one for each 4 KiB of a call); None leaves calls unmetered.
-    `quota_wait_ms`: Yandex only, its QuotaWaitDurationMs: a write over its shard's quota is held
-    until the shard has quota for it, and refused after that long in the shard's queue; None refuses
-    it at once.
-    `retained_bytes_max`: records of all streams as Python holds them; the oldest are trimmed.
+    `request_bytes_max`: data and partition keys of one PutRecords; None: the flavour's own (AWS 10
+    MiB since 2025-10, Yandex 5 MiB). `request_units_per_second`: Yandex only, a stream's quota of
+    request units (a call costs 1, and one more for each 4 KiB); None: calls are not metered.
+    `quota_wait_ms`: Yandex only, its QuotaWaitDurationMs: a write over its shard's quota is stalled
+    until the shard has quota for it, and is refused after this time in the shard's queue; None: it
+    is refused at once. `retained_bytes_max`: records of all streams, as Python holds them; the
+    oldest are trimmed.
     """
 
     flavour: Flavour = Flavour.AWS

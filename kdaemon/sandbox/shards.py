@@ -1,14 +1,14 @@
-"""Streams and their shards: hash ranges, resharding, and the records each shard holds.
+"""Streams and their shards: hash ranges, resharding, and the records that each shard holds.
 
-Pure. Knows how keys map to shards, what follows from splitting and merging, and how sequence
-numbers look; nothing of requests, errors on the wire or faults. It deliberately does not use the
-daemon's own `route/`: a test double that shared its routing code could not show that it is wrong.
+Pure. Knows how keys map to shards, what splitting and merging does, and how sequence numbers look;
+nothing of requests, errors on the wire or faults. It does not use the daemon's own `route/`, on
+purpose: a test double that shared the daemon's routing code could not show an error in it.
 
-Invariants: the open shards of a stream cover 0..2**128-1 exactly, with no overlap; a closed shard
-never grows; a shard's records stand in the order in which they arrived, which for a write that
-waited for quota is when it got it; sequence numbers strictly increase in the order of writing (AWS:
-over the whole service, so that a stream made anew never repeats one; Yandex: an offset per shard,
-from 0, without gaps).
+Invariants: the open shards of a stream cover 0..2**128-1 exactly, without overlap. A closed shard
+never grows. A shard's records are in the order of their arrival; a write that waited for quota
+arrives when it gets the quota. Sequence numbers strictly increase in the order of writing (AWS:
+over the whole service, so that a stream that is made again never repeats one; Yandex: an offset per
+shard, from 0, without gaps).
 """
 
 from bisect import bisect_left
@@ -23,12 +23,12 @@ from kdaemon.sandbox.consumer import Consumer
 from kdaemon.sandbox.quota import Limiter, TokenBuckets, make_limiter
 from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
 
-# Bytes Python holds for one stored record beside its data and key: 92 for StoredRecord, its number
-# and a list slot (RSS over 200,000 records), 48 for Record, headers of a bytes and a str (33, 49),
-# 10 for rounding up by the allocator. CPython 3.11, 2026-11-21.
+# Bytes that Python holds for one stored record beside its data and key: 92 for StoredRecord, its
+# number and a list slot (RSS over 200,000 records), 48 for Record, headers of a bytes and a str
+# (33, 49), 10 for rounding up by the allocator. CPython 3.11, 2026-11-21.
 STORED_OVERHEAD_BYTES = 92 + 48 + 33 + 49 + 10
 
-# AWS: "4965", 40 digits that count writes, 12 digits of the shard: 56 in all, as the real ones.
+# AWS: "4965", 40 digits that count writes, 12 digits of the shard: 56 in all, as in real ones.
 _AWS_SEQUENCE_PREFIX = "4965"
 _AWS_COUNTER_DIGITS = 40
 
@@ -39,7 +39,7 @@ def hash_key_of(partition_key: bytes) -> int:
 
 
 class Sequencer:
-    """A counter of writes: `next` is the number the next write gets."""
+    """A counter of writes: `next` is the number of the next write."""
 
     __slots__ = ("next",)
 
@@ -48,8 +48,8 @@ class Sequencer:
 
 
 class StoredRecord(msgspec.Struct, gc=False):
-    """One record at rest. `sequence` is the counter, not yet the text a client sees. Before
-    `arrival_ns` nobody can read it: it waits for quota.
+    """One stored record. `sequence`: the counter, not the text that a client sees. Before
+    `arrival_ns` no client can read the record: it waits for quota.
     """
 
     sequence: int
@@ -58,7 +58,7 @@ class StoredRecord(msgspec.Struct, gc=False):
 
     @property
     def held_bytes(self) -> int:
-        """What Python holds for it, about."""
+        """About how many bytes Python holds for it."""
         key_bytes = len(self.record.partition_key.encode())
         return len(self.record.data) + key_bytes + STORED_OVERHEAD_BYTES
 
@@ -66,8 +66,9 @@ class StoredRecord(msgspec.Struct, gc=False):
 class Shard:
     """One shard: its range (both ends inclusive), its parents, its quota, its records in order.
 
-    `closed_ns` is None while it is open. `log` loses its head to retention only. `granted_ns`: when
-    the last write that was held gets its quota, maybe in the future; the next one queues behind it.
+    `closed_ns`: None while it is open. Only retention removes records from `log`, at its head.
+    `granted_ns`: when the last stalled write gets its quota, perhaps in the future; the next one
+    queues behind it.
     """
 
     __slots__ = (
@@ -126,7 +127,7 @@ class Shard:
         return self.closed_ns is None
 
     def append(self, record: Record, now_ns: int) -> RecordResult:
-        """Stores a record; the result a client sees. The quota is not asked here."""
+        """Stores a record; returns the result for the client. Does not check the quota."""
         sequencer = self.sequencer
         sequence = sequencer.next
         sequencer.next = sequence + 1
@@ -135,9 +136,7 @@ class Shard:
         return RecordResult(self.template % sequence, self.shard_id)
 
     def sequence_of(self, text: str) -> int | None:
-        """The counter behind a sequence number of this shard; None if this shard cannot have given
-        it.
-        """
+        """The counter in a sequence number of this shard; None: this shard cannot have given it."""
         prefix, _, suffix = self.template.partition("%")
         suffix = suffix[suffix.index("d") + 1 :]
         digits = text[len(prefix) : len(text) - len(suffix)]
@@ -164,11 +163,11 @@ class Shard:
 class Stream:
     """A stream and all the shards it ever had; `shards[i].index == i`.
 
-    `is_auto` (AWS, RecordDistributionStrategy AUTO; only of streams with `is_on_demand`): keys are
-    ignored and records spread over the open shards. Set it at any time: the next call heeds it.
-    `can_split` (Yandex, auto-partitioning): shards split and are closed by it, where a static
-    stream's stay open and change their ranges. `record_bytes_max`: may be set at any time, too.
-    `warm_mib_per_second` (AWS, on demand): None where nobody set it.
+    `is_auto` (AWS, RecordDistributionStrategy AUTO; only with `is_on_demand`): keys are ignored,
+    and records are spread over the open shards. It may be set at any time: the next call heeds it.
+    `can_split` (Yandex, auto-partitioning): a split closes the shard; the shards of a static stream
+    stay open and change their ranges. `record_bytes_max` may also be set at any time.
+    `warm_mib_per_second` (AWS, on demand): None: no client has set it.
     """
 
     def __init__(
@@ -199,7 +198,7 @@ class Stream:
         self.tags: dict[str, str] = {}
         self.consumers: dict[str, Consumer] = {}
         self.can_split = can_split or flavour is Flavour.AWS
-        self.next_turn = 0  # AUTO: counts records, to spread them
+        self.next_turn = 0  # AUTO: counts records, so that they are spread
         self.shards: list[Shard] = []
         self._limiter_kind = limiter_kind
         self._sequencer = sequencer
@@ -213,11 +212,11 @@ class Stream:
 
     @property
     def open_shards(self) -> list[Shard]:
-        """In the order of their hash ranges."""
+        """The open shards, in the order of their hash ranges."""
         return self._open_shards
 
     def find(self, shard_id: str) -> Shard | None:
-        """Open or closed; None when there never was one of this id."""
+        """The shard with this id, open or closed; None: there never was one."""
         digits = shard_id.rpartition("-")[2]
         if not digits.isascii() or not digits.isdigit() or int(digits[-12:]) >= len(self.shards):
             return None
@@ -228,19 +227,19 @@ class Stream:
         return [shard for shard in self.shards if parent in shard.parents]
 
     def changed(self) -> None:
-        """Tells who reads on that there are more records, or other shards."""
+        """Tells all consumers that there are more records, or other shards."""
         for consumer in self.consumers.values():
             consumer.changed()
 
     def set_quota(self, quota: Quota, now_ns: int) -> None:
-        """In force at once, with nothing spent, for the shards that are and those to come."""
+        """Sets the quota at once, for present and later shards; none of it is spent yet."""
         self.quota = quota
         for shard in self.shards:
             shard.limiter = make_limiter(self._limiter_kind, quota, now_ns)
 
     def split(self, shard: Shard, new_starting_hash_key: int, now_ns: int) -> None:
-        """Closes a shard and opens two: below the new key, and from it on. Writes that the shard
-        holds for quota stay its own.
+        """Closes a shard and opens two: below the new key, and from the new key on. Writes that
+        wait for quota in the old shard stay there.
         """
         self._split(shard, new_starting_hash_key, now_ns)
         self._reindex()
@@ -259,7 +258,7 @@ class Stream:
         self._open((new_starting_hash_key, shard.ending_hash_key), (shard,), now_ns)
 
     def merge(self, lower: Shard, upper: Shard, now_ns: int) -> None:
-        """Closes two neighbours and opens one over both ranges."""
+        """Closes two neighbouring shards, and opens one for both ranges."""
         assert lower.ending_hash_key + 1 == upper.starting_hash_key
         lower.close(now_ns)
         upper.close(now_ns)
@@ -269,9 +268,9 @@ class Stream:
     def resize(self, target_count: int, now_ns: int) -> None:
         """Makes the open shards `target_count` equal ranges.
 
-        AWS: by splits and merges, which leave short-lived shards in between. Yandex: the shards
-        that are stay open with other ranges, so that every key is mapped anew, and new ones join;
-        never fewer, and not of a stream that splits by itself.
+        AWS: by splits and merges, which leave short-lived shards in between. Yandex: present shards
+        stay open with other ranges, so that keys map anew, and new shards join them; never fewer
+        shards, and not for a stream that splits by itself.
         """
         ranges = uniform_ranges(target_count, self.flavour)
         if self.flavour is Flavour.YANDEX:
@@ -292,15 +291,15 @@ class Stream:
                 self.merge(shard, self.shard_of(shard.ending_hash_key + 1), now_ns)
 
     def shards_added_by_resize(self, target_count: int) -> int:
-        """An upper bound on the shards that `resize` opens, closed ones included."""
+        """An upper bound on the shards that `resize` opens, with those that it closes again."""
         return 3 * (target_count + len(self._open_shards))
 
     def told_range(self, shard: Shard) -> tuple[int, int]:
         """The range as the service tells it, both ends inclusive.
 
-        That of a Yandex stream with `can_split` is told one too high: its DescribeStream gives
-        (from, to] where its writes go by [from, to), so that the last hash key it tells of a shard
-        goes to the next one [YS: `TDescribeStreamActor::ReplyAndDie`, `TBoundaryChooser`].
+        For a Yandex stream with `can_split` the told range is one too high: DescribeStream gives
+        (from, to], but writes go by [from, to). So the last hash key of a told range goes to the
+        next shard [YS: `TDescribeStreamActor::ReplyAndDie`, `TBoundaryChooser`].
         """
         start, end = shard.starting_hash_key, shard.ending_hash_key
         if self.flavour is Flavour.AWS or not self.can_split:
@@ -331,9 +330,9 @@ class Stream:
 
 
 def uniform_ranges(shard_count: int, flavour: Flavour) -> list[tuple[int, int]]:
-    """Equal hash ranges, both ends inclusive; the last takes what division leaves over.
+    """Equal hash ranges, both ends inclusive. The last one takes the rest of the division.
 
-    AWS divides 2**128, Yandex 2**128 - 1, so that with two shards AWS's first ends one higher.
+    AWS divides 2**128, Yandex 2**128 - 1: so with two shards AWS's first ends one higher.
     """
     width = (HASH_KEY_MAX if flavour is Flavour.YANDEX else HASH_KEY_MAX + 1) // shard_count
     starts = [index * width for index in range(shard_count)]
@@ -343,7 +342,7 @@ def uniform_ranges(shard_count: int, flavour: Flavour) -> list[tuple[int, int]]:
 
 
 def trim_oldest(streams: list[Stream], bytes_to_free: int) -> int:
-    """Drops what arrived first, over all streams, until that much is free; bytes freed."""
+    """Drops the oldest records of all streams until `bytes_to_free` are free; returns the bytes."""
     shards = [shard for stream in streams for shard in stream.shards if shard.log]
     heads = [(shard.log[0].arrival_ns, order, 0) for order, shard in enumerate(shards)]
     heapify(heads)

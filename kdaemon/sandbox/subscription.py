@@ -1,11 +1,12 @@
-"""SubscribeToShard: what a consumer is sent of one shard, event by event, for five minutes.
+"""SubscribeToShard: sends one shard to a consumer, event by event, for five minutes.
 
-Pure: time is an argument; who carries events to a client is told by `on_change` when there may be
-one. Knows the stream and its consumer; nothing of bytes, encodings or connections.
+Pure: time is an argument. `on_change` tells the sender of events that there may be one. Knows the
+stream and its consumer; nothing of bytes, encodings or connections.
 Invariants: the events of a subscription have every record of the shard from its position on, once,
-in order; AFTER_SEQUENCE_NUMBER of any event's ContinuationSequenceNumber goes on where that event
-ended; the last event of a closed shard names its children and has no ContinuationSequenceNumber;
-of a consumer and a shard the last subscription is the current one, and the one before it is told.
+in order. A subscription AFTER_SEQUENCE_NUMBER of an event's ContinuationSequenceNumber goes on
+where that event ended. The last event of a closed shard names its children and has no
+ContinuationSequenceNumber. For each consumer and shard the newest subscription is the current one;
+the one before it is ended, and told why.
 Where it sits: `service.py` makes one for a call; `feed.py` writes its events.
 """
 
@@ -31,17 +32,17 @@ from kdaemon.sandbox.payload import (
 from kdaemon.sandbox.shards import Shard, Stream
 
 LIFETIME_NS = 300 * 1_000_000_000  # five minutes [M]
-TAKEOVER_NS = 5 * 1_000_000_000  # until then a second call is refused [M]
+TAKEOVER_NS = 5 * 1_000_000_000  # until this time after a subscription another one is refused [M]
 EVENT_INTERVAL_NS = 5 * 1_000_000_000
-"""An event is sent after so long, without records if there are none: a client learns that it is up
-to date, and one that has gone is noticed. Ours, 2026-11-28."""
-EVENT_BYTES_MAX = 256 * KIB  # data of one event, or one record; ours, 2026-11-28
-EVENT_RECORDS_MAX = 1_000  # so that one is made within a few milliseconds; ours, 2026-11-28
+"""The longest time between two events. An event without records tells a client that it is up to
+date, and lets us notice a client that has gone. Ours, 2026-11-28."""
+EVENT_BYTES_MAX = 256 * KIB  # data of one event, unless one record has more; ours, 2026-11-28
+EVENT_RECORDS_MAX = 1_000  # so that an event is made within a few milliseconds; ours, 2026-11-28
 
 
 class Subscription:
-    """`is_over`: no further event comes. `wakes_ns`: when the next event is due, whatever happens.
-    `on_change`: is called when one may be there before.
+    """`is_over`: no event follows. `wakes_ns`: when the next event is due in any case. `on_change`:
+    is called when an event may be there earlier.
     """
 
     __slots__ = (
@@ -69,12 +70,12 @@ class Subscription:
         self._consumer = consumer
         self._stream = stream
         self._shard = shard
-        self._sequence = sequence  # of the next record, at least
+        self._sequence = sequence  # the next record has this number, or a higher one
         self._wall_offset_ns = wall_offset_ns
         self._ends_ns = now_ns + LIFETIME_NS
         self._failure: ServiceError | None = None
         self.is_over = False
-        self.wakes_ns = now_ns  # a first event at once
+        self.wakes_ns = now_ns  # the first event is due at once
         self.on_change: Callable[[], object] | None = None
 
     def changed(self) -> None:
@@ -83,7 +84,7 @@ class Subscription:
             self.on_change()
 
     def end(self, failure: ServiceError | None = None) -> None:
-        """Nothing comes but `failure`."""
+        """Ends the subscription. Only `failure` follows, if there is one."""
         if self.is_over:
             return
         self._failure = failure
@@ -97,7 +98,7 @@ class Subscription:
             del readers[self._shard.index]
 
     def take(self, now_ns: int) -> Answer | ServiceError | None:
-        """The next event; None: there is none, or none yet."""
+        """The next event, or the final error; None: there is none (yet)."""
         failure, self._failure = self._failure, None
         if failure is not None or self.is_over:
             return failure
@@ -111,7 +112,7 @@ class Subscription:
         is_last = is_at_tip and not shard.is_open
         if end == first and now_ns < self.wakes_ns and not is_last:
             return None
-        # At the tip nothing of the shard is below the number that is given next.
+        # At the tip every record is read, so the next one has at least the sequencer's next number.
         self._sequence = shard.sequencer.next if is_at_tip else shard.log[end].sequence
         self.wakes_ns = min(now_ns + EVENT_INTERVAL_NS, self._ends_ns)
         records = [
@@ -138,8 +139,8 @@ class Subscription:
 
 
 def subscribe(catalogue: Catalogue, payload: Payload, now_ns: int) -> Subscription:
-    """The subscription of a call, which becomes the current one. ServiceError: it is refused, and
-    nothing has changed.
+    """Makes the subscription of a call, which becomes the current one. ServiceError: the call is
+    refused, and nothing has changed.
     """
     arn = text(payload, "ConsumerARN", consumers.CONSUMER_ARN_PATTERN)
     shard_id = text(payload, "ShardId", SHARD_ID_PATTERN)

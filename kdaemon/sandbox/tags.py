@@ -1,8 +1,8 @@
-"""Tags of streams, and the limits of the account: what tools ask beside shards and records.
+"""Tags of streams, and the limits of the account: what tools ask for beside shards and records.
 
-Pure. As in `control.py` each function takes the catalogue, a payload and the time. Of AWS's flavour
-only: Yandex documents neither. Invariant: a call that is refused has changed nothing, and a stream
-has TAGS_MAX tags at most.
+Pure. As in `control.py`, each function takes the catalogue, a payload and the time. Only of AWS's
+flavour: Yandex documents neither. Invariant: a refused call has changed nothing, and a stream has
+TAGS_MAX tags at most.
 """
 
 import re
@@ -18,11 +18,11 @@ TAG_KEY_CHARACTERS_MAX = 128  # [M]
 TAG_VALUE_CHARACTERS_MAX = 256  # [M]
 SHARD_LIMIT = 500  # of a new account in the larger regions [AD]
 ON_DEMAND_STREAM_LIMIT = 50  # of an account [AD]
-_TAG_CHARACTERS = re.compile(r"[\w\s.:/=+\-@]*")  # of letters those of all scripts [M]
+_TAG_CHARACTERS = re.compile(r"[\w\s.:/=+\-@]*")  # letters of all scripts [M]
 
 
 def add_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """AddTagsToStream: a tag that is there gets the new value."""
+    """AddTagsToStream: a tag that exists gets the new value."""
     stream = catalogue.find_in(payload)
     tags = tags_in(payload)
     if tags is None:
@@ -32,7 +32,7 @@ def add_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
 
 
 def list_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """ListTagsForStream: in the order of their keys."""
+    """ListTagsForStream: ordered by key."""
     stream = catalogue.find_in(payload)
     limit = integer(payload, "Limit", 1, TAGS_MAX, default=TAGS_MAX)
     after = optional_text(payload, "ExclusiveStartTagKey")
@@ -44,7 +44,7 @@ def list_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
 
 
 def remove_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """RemoveTagsFromStream: a tag that is not there is nothing."""
+    """RemoveTagsFromStream: a tag that does not exist is ignored."""
     stream = catalogue.find_in(payload)
     keys = payload.get("TagKeys")
     if keys is None:
@@ -59,7 +59,7 @@ def remove_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
 
 
 def tags_in(payload: Payload) -> dict[str, str] | None:
-    """The member `Tags` of a call; None when it is absent."""
+    """The member `Tags` of a call; None if it is absent."""
     tags = payload.get("Tags")
     if tags is None:
         return None
@@ -80,7 +80,9 @@ def tags_in(payload: Payload) -> dict[str, str] | None:
 
 
 def joined(tags: Mapping[str, str], more: Mapping[str, str], stream: str) -> dict[str, str]:
-    """A stream's tags with more of them."""
+    """A stream's tags with `more`; of equal keys the new value counts. ServiceError if not
+    valid.
+    """
     if not all(map(_TAG_CHARACTERS.fullmatch, (*more, *more.values()))):
         raise refuse(
             "InvalidArgumentException",
@@ -101,8 +103,8 @@ def joined(tags: Mapping[str, str], more: Mapping[str, str], stream: str) -> dic
 
 
 def describe_limits(catalogue: Catalogue, _payload: Payload, _now_ns: int) -> Answer:
-    """DescribeLimits. On-demand streams' shards are not counted [M]; what the sandbox itself bounds
-    is another thing.
+    """DescribeLimits. Shards of on-demand streams are not counted [M]. The sandbox's own bounds are
+    different ones.
     """
     streams = catalogue.streams.values()
     return {

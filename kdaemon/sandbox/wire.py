@@ -1,17 +1,16 @@
-"""From an HTTP request to a call of the service, and its answer back to bytes.
+"""Makes an HTTP request into a call of the service, and its answer into bytes.
 
-Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks
-(`wire/put.py`), so that both sides of a test agree on the wire and differ in nothing
-else. Yandex has its own reader (`yandex.py`). Reading is apart from doing, because a fault is
-chosen in between, by operation and stream.
+Pure. Uses the daemon's own reader of PutRecord(s) and its envelope checks (`wire/put.py`), so that
+both sides of a test agree on the wire. Yandex has its own reader (`yandex.py`). Reading is separate
+from doing, because a fault is chosen in between, by operation and stream.
 
 Each operation is read and answered in JSON or in CBOR, as its content type says.
 
-Bounds: a body is decoded to plain values up to CONTROL_BYTES_MAX only; PutRecord(s) are bounded by
-their reader, and large ones are read in steps.
+Bounds: only a body of up to CONTROL_BYTES_MAX is decoded to plain values. The reader of
+PutRecord(s) has its own bounds, and reads large bodies in steps.
 
-No signature is asked for: a user with curl gets an answer where AWS says
-MissingAuthenticationToken. At Yandex one that is there is read (`yandex_auth.py`).
+No signature is required: a user with curl gets an answer where AWS says MissingAuthenticationToken.
+In Yandex's flavour a signature that is there is read (`yandex_auth.py`).
 """
 
 from collections.abc import Callable
@@ -46,8 +45,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reply(NamedTuple):
-    """An answer in bytes. The service holds it back until `held_until_ns`; 0: it does not. `feed`:
-    its body comes message by message.
+    """An answer in bytes. The service stalls it until `held_until_ns`; 0: it does not. `feed`: the
+    body comes message by message; None: it is `body`.
     """
 
     status: int
@@ -61,10 +60,10 @@ Perform = Callable[[int, Fault | None], Reply]
 
 
 class Call:
-    """A request that was understood. `perform(now_ns, fault)` does it and gives the answer.
+    """A request that was understood. `perform(now_ns, fault)` does it and returns the answer.
 
-    `perform` raises ServiceError or ApiError when the service refuses; `refusal` makes an answer of
-    both.
+    `perform` raises ServiceError or ApiError if the service refuses; `refusal` makes an answer of
+    either.
     """
 
     __slots__ = ("operation", "perform", "stream")
@@ -78,8 +77,8 @@ class Call:
 def read_call(
     service: Service, method: str, path: str, headers: dict[bytes, bytes], body: bytes
 ) -> Steps[Call]:
-    """What a request asks; header names in lower case. ApiError or ServiceError if refused. All in
-    one step where the body has no more than AT_ONCE_BYTES_MAX.
+    """Reads a request; header names are in lower case. Raises ApiError or ServiceError if it is
+    refused. A body up to AT_ONCE_BYTES_MAX is read in one step.
     """
     if service.is_yandex:
         return (yield from _read_yandex(service, path, headers, body))
@@ -95,7 +94,7 @@ def read_call(
 
 
 def encoding_of(service: Service, headers: dict[bytes, bytes]) -> Encoding:
-    """What a request is written in, and its answer, unless it is refused for that."""
+    """The encoding of a request, and of its answer, unless it is refused for its encoding."""
     if service.is_yandex:
         return yandex.encoding_of(headers)
     return envelope.encoding_of(headers)
@@ -106,7 +105,7 @@ def refusal(
     held_until_ns: int = 0,
     encoding: Encoding = Encoding.JSON,
 ) -> Reply:
-    """An error answer. `encoding`: of its request."""
+    """The answer for an error. `encoding`: of the request."""
     if isinstance(error, ApiError):
         told_in = encoding if error.encoding is Encoding.JSON else error.encoding
         status, body, content_type = render(error.refusal, told_in)
@@ -118,7 +117,7 @@ def refusal(
 def _read_operation(
     service: Service, method: str, headers: dict[bytes, bytes], body: bytes
 ) -> Operation | str:
-    """The name of an operation; for PutRecord(s) what is known of it."""
+    """The name of an operation; for PutRecord(s) the typed operation."""
     target = headers.get(b"x-amz-target", b"")
     if target in _PUT_TARGETS:
         put = read_envelope(method, headers, body)
@@ -176,7 +175,7 @@ def _put_record(
 
 
 def _limits(service: Service) -> PutLimits:
-    # A stream's own limit on records is the service's to judge, once it has found the stream.
+    # The service checks a stream's own limit on records, once it has found the stream.
     return PutLimits(
         record_bytes_max=RECORD_BYTES_MAX_AWS,
         request_bytes_max=service.settings.request_limit_bytes,
@@ -230,14 +229,14 @@ def _cbor_payload(body: bytes) -> Payload:
 def _read_yandex(
     service: Service, path: str, headers: dict[bytes, bytes], body: bytes
 ) -> Steps[Call]:
-    """The service reads the body before it looks at who asks, and judges it afterwards."""
+    """Yandex reads the body before it checks the client, and judges the body after that."""
     call = yield from _parse_yandex(service, path, headers, body)
     service.entrance.check(headers)
     return call if path in ("", "/") else _in_database(call)
 
 
 def _in_database(call: Call) -> Call:
-    """The URL names the database, which is found: what is missing is the stream."""
+    """The URL names the database, which exists: so a missing path is the stream's."""
     perform, stream = call.perform, call.stream
 
     def perform_there(now_ns: int, fault: Fault | None) -> Reply:

@@ -1,10 +1,10 @@
-"""Taking records: check all of a request, find each record's shard, ask its quota, store.
+"""Takes records: checks a whole request, finds each record's shard, checks its quota, stores.
 
-Pure. Three paths, because they differ in what they refuse and in how they throttle: AWS judges
-every record by itself; so it does on a stream that spreads its records (AUTO), where any shard with
-quota will do; Yandex takes or refuses all records of a shard together, and may hold them until the
-shard has quota. In all one invalid record refuses its whole request before anything is stored. Sits
-between `service.py` and `shards.py`.
+Pure. There are three paths, which differ in their refusals and in their throttling. AWS judges each
+record by itself. For a stream that spreads its records (AUTO), AWS does the same, and any shard
+with quota will do. Yandex takes or refuses all records of a shard together, and may stall them
+until the shard has quota. In all paths one invalid record refuses its whole request before anything
+is stored. Sits between `service.py` and `shards.py`.
 
 The hot path of the sandbox: about 2 microseconds a record.
 """
@@ -28,11 +28,13 @@ from kdaemon.sandbox.shards import STORED_OVERHEAD_BYTES, Shard, Stream, hash_ke
 from kdaemon.sandbox.yandex_words import invalid
 from kdaemon.wire.refusals import echo
 
-Written = tuple[list[RecordResult], int]  # the results, and the bytes of memory for what was stored
+# The results, and the memory of the stored records in bytes.
+Written = tuple[list[RecordResult], int]
 
 THROTTLED = "ProvisionedThroughputExceededException"
-UNITS_WAIT_NS = 1_000_000_000  # Yandex: for so long a call waits for request units [YS]
-REQUEST_UNIT_BYTES = 4 * KIB  # Yandex: a call costs 1 + one unit for each block of this size [YS]
+UNITS_WAIT_NS = 1_000_000_000  # Yandex: the longest wait of a call for request units [YS]
+# Yandex: a call costs 1 unit, and one for each block of this size [YS].
+REQUEST_UNIT_BYTES = 4 * KIB
 
 
 _is_hash_key = re.compile(HASH_KEY_PATTERN, re.ASCII).fullmatch
@@ -51,7 +53,7 @@ def put_aws(
     """Results have the length and order of `records`. `failing`: indices that get `failure`
     instead.
 
-    ServiceError when the request is refused; then nothing is stored and no quota is spent.
+    ServiceError if the request is refused; then nothing is stored and no quota is spent.
     """
     targets, sizes = _route_aws(stream, records, request_bytes_max)
     results: list[RecordResult] = []
@@ -77,14 +79,14 @@ def put_auto(
     failing: frozenset[int],
     failure: RecordResult,
 ) -> Written:
-    """As `put_aws` for a stream that is AUTO: keys are ignored and may be empty. Each record goes
-    to the next open shard in turn that has quota for it, and is throttled when none has.
+    """As `put_aws`, for a stream that is AUTO: keys are ignored and may be empty. Each record goes
+    to the next open shard in turn that has quota for it, and is throttled if none has.
     """
     sizes = _check_auto(stream, records, request_bytes_max)
     shards = stream.open_shards
     results: list[RecordResult] = []
     held_bytes = 0
-    refused_bytes_min = 1 << 62  # a record of that size found no room in any shard at this time
+    refused_bytes_min = 1 << 62  # no shard had room for a record of this size at this time
     for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
         turn = stream.next_turn
         stream.next_turn = turn + 1
@@ -113,7 +115,7 @@ def _throttled(stream: Stream, shard: Shard, account: str) -> RecordResult:
 
 
 def _check_auto(stream: Stream, records: list[Record], request_bytes_max: int) -> list[int]:
-    """Sizes as in `_route_aws`; ServiceError for the first fault found."""
+    """Sizes as in `_route_aws`. ServiceError for the first fault."""
     _check_count(records)
     sizes = [len(record.data) + len(record.partition_key.encode()) for record in records]
     for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
@@ -129,8 +131,8 @@ def _check_auto(stream: Stream, records: list[Record], request_bytes_max: int) -
 def _route_aws(
     stream: Stream, records: list[Record], request_bytes_max: int
 ) -> tuple[list[Shard], list[int]]:
-    """Each record's shard and its size (data + UTF-8 key, bytes); ServiceError for the first fault
-    found.
+    """Each record's shard and its size (data + UTF-8 key, bytes). ServiceError for the first
+    fault.
     """
     _check_count(records)
     targets: list[Shard] = []
@@ -201,8 +203,7 @@ def _explicit_aws(explicit: str, index: int) -> int:
 
 
 def _invalid(member: str, constraint: str) -> ServiceError:
-    # The newest answers of AWS do not echo the value (2025-12), which also keeps data out of
-    # errors.
+    # AWS's newest answers do not repeat the value (2025-12), which also keeps data out of errors.
     return ServiceError(
         "ValidationException",
         f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
@@ -221,10 +222,11 @@ def put_yandex(
     failure: RecordResult,
     quota_wait_ns: int | None,
 ) -> tuple[list[RecordResult], int, int]:
-    """As `put_aws`; a shard's records are taken all or none, and `failing` fails its whole shard.
+    """As `put_aws`, but a shard's records are taken all or none, and one index in `failing` fails
+    its whole shard.
 
-    The third is the time until which the service holds its answer: `now_ns`, or later where the
-    call waits for request units, or with a `quota_wait_ns` for quota of its shards.
+    The third value is the time until which the service stalls its answer: `now_ns`, or later if the
+    call waits for request units, or (with a `quota_wait_ns`) for quota of its shards.
     """
     total_bytes = _check_yandex(records, request_bytes_max)
     payload_bytes = total_bytes + sum(len(record.explicit_hash_key or "") for record in records)
@@ -234,7 +236,7 @@ def put_yandex(
         units_ns = stream.request_units.take_by(units, now_ns, deadline_ns)
         if units_ns is None:
             return [yandex_words.OUT_OF_UNITS] * len(records), 0, deadline_ns
-        now_ns = units_ns  # for its shards the call arrives then
+        now_ns = units_ns  # the call reaches its shards then
     indices_by_shard: dict[Shard, list[int]] = {}
     for index, record in enumerate(records):
         explicit = record.explicit_hash_key  # an empty one counts as none [YS]
@@ -268,8 +270,8 @@ def _ask_quota(
 ) -> tuple[bool, int]:
     """Whether the shard takes a write, and when that is decided.
 
-    A shard's queue is first in, first out, and its quota is known, so both can be said at once. The
-    write at the head waits as long as it takes; the deadline is for those queued behind it [YS:
+    A shard's queue is first in, first out, and its quota is known, so both can be told at once. The
+    write at the head waits as long as it must; the deadline is for writes behind it [YS:
     `partition_write.cpp`].
     """
     if quota_wait_ns is None:
@@ -282,8 +284,8 @@ def _ask_quota(
 
 
 def _check_yandex(records: list[Record], request_bytes_max: int) -> int:
-    """Bytes of data and keys; ServiceError in the order of the service's own checks [YS]. It does
-    not mind a list without records.
+    """Bytes of data and keys. ServiceError in the order of the service's own checks [YS]. A list
+    without records passes.
     """
     if len(records) > RECORDS_PER_CALL_MAX:
         raise invalid(

@@ -1,11 +1,10 @@
-"""What Yandex Data Streams reads differently: its envelope, its strictness about keys.
+"""What Yandex Data Streams reads differently: its envelope, and its strictness about members.
 
-Pure. Where AWS ignores members it does not know, Yandex refuses the call and names the key; it
-takes any service name before the operation in X-Amz-Target, and `application/json` and
-`application/cbor` too. How it
-throttles and what it answers per record is in `writes.py`. Sources: [YS] ydb-platform/ydb,
-`http_proxy/json_proto_conversion.h` and `http_req.cpp`, as read 2026-11-21; members of control
-calls are those of its protocol as far as known.
+Pure. AWS ignores unknown members; Yandex refuses the call and names the key. Yandex takes any
+service name before the operation in X-Amz-Target, and also `application/json` and
+`application/cbor`. `writes.py` knows its throttling and its answers per record. Sources: [YS]
+ydb-platform/ydb, `http_proxy/json_proto_conversion.h` and `http_req.cpp`, as read 2026-11-21; the
+members of control calls are those of its protocol, as far as known.
 """
 
 from typing import TypeVar
@@ -25,8 +24,8 @@ from kdaemon.wire.refusals import Encoding, echo
 
 T = TypeVar("T")
 
-# Opening braces in a body: one for each record, and those in keys. Ours, 2026-11-28; it bounds
-# what is decoded for nothing.
+# Opening braces in a body: one for each record, and those in keys. Ours, 2026-11-28; it bounds how
+# much is decoded in vain.
 BRACES_MAX = RECORDS_PER_CALL_MAX * (PARTITION_KEY_BYTES_MAX_YANDEX + 8)
 
 CONTENT_TYPES = {
@@ -60,7 +59,7 @@ _MEMBERS: dict[str, frozenset[str]] = {
 }
 
 
-# A member that is null is one of the wrong type there, and an empty hash key is none [YS].
+# There a null member is one of the wrong type, and an empty hash key is no hash key [YS].
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
@@ -88,20 +87,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encoding_of(headers: dict[bytes, bytes]) -> Encoding:
-    """What a request is written in, and its answer."""
+    """The encoding of a request and of its answer."""
     return CONTENT_TYPES.get(content_type_of(headers), Encoding.JSON)
 
 
 def read_operation(headers: dict[bytes, bytes]) -> str:
-    """The operation's name: the second part of the target, whatever the first is; empty where there
-    is none [YS: `SplitString`, which leaves empty parts out].
+    """The operation's name: the second part of the target, whatever the first is; empty if there is
+    none [YS: `SplitString`, which leaves empty parts out].
     """
     parts = [part for part in headers.get(b"x-amz-target", b"").split(b".") if part]
     return parts[1].decode("latin-1") if len(parts) > 1 else ""
 
 
 def check_body(headers: dict[bytes, bytes], body: bytes) -> None:
-    """Refuses what cannot be read at all. The service looks for its operation first."""
+    """Refuses a body that cannot be read at all. The service looks for the operation first."""
     if not body:
         raise refuse("InvalidArgumentException", "Empty body")
     if content_type_of(headers) not in CONTENT_TYPES:
@@ -113,7 +112,7 @@ def read_payload(operation: str, body: bytes, encoding: Encoding = Encoding.JSON
     payload = _decoded(body, encoding)
     allowed = _MEMBERS.get(operation)
     if allowed is None:
-        return payload  # the service will say that it does not know the operation
+        return payload  # the service will say that it does not have the operation
     for member in payload:
         if member not in allowed:
             raise refuse("InvalidArgumentException", f"Unexpected json key: {echo(member)}")
@@ -121,13 +120,13 @@ def read_payload(operation: str, body: bytes, encoding: Encoding = Encoding.JSON
 
 
 def weigh(body: bytes) -> None:
-    """Refuses a large body that no request can need, without reading it."""
+    """Refuses a large body that no valid request has, without decoding it."""
     if is_too_heavy(body):
         raise invalid(f"More than {WEIGHT_MAX} bytes of the request are no data")
 
 
 def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, list[Record]]:
-    """Stream name and records, bounds unchecked (`writes.py` does that)."""
+    """Stream name and records, without checks of bounds (`writes.py` makes them)."""
     if encoding is Encoding.CBOR:
         request = _convert(body, _PutRecords)
     else:
@@ -144,7 +143,7 @@ def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[
 
 
 def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, Record]:
-    """As `parse_put_records`, for one."""
+    """As `parse_put_records`, for one record."""
     if encoding is Encoding.CBOR:
         request = _convert(body, _PutRecord)
     else:
@@ -158,7 +157,7 @@ def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[s
 
 
 def _convert(body: bytes, shape: type[T]) -> T:
-    """The same of a body in CBOR."""
+    """A body in CBOR as `shape`. Raises ServiceError."""
     value = _read_cbor(body)
     try:
         return msgspec.convert(value, shape)
@@ -168,11 +167,9 @@ def _convert(body: bytes, shape: type[T]) -> T:
 
 
 def encode_put_records(results: list[RecordResult], encoding: Encoding = Encoding.JSON) -> bytes:
-    """The answer as Yandex sends it: a failed entry keeps its empty strings, and may lack a
-    message.
-    """
+    """The answer as Yandex sends it: a failed entry has empty strings, and may lack a message."""
     failed_count = sum(not result.is_delivered for result in results)
-    # Set when a shard answers: of records that met none it stays what the enum begins with.
+    # A shard's answer sets it. If no record met a shard, it stays at the enum's default.
     met_shard = any(result.error_code != NO_UNITS for result in results)
     encryption = "NONE" if met_shard else UNDEFINED_ENCRYPTION
     if encoding is Encoding.CBOR:
@@ -191,9 +188,7 @@ def encode_put_records(results: list[RecordResult], encoding: Encoding = Encodin
 
 
 def full_name(path: str, stream_name: str) -> str:
-    """The stream's path. A database in the URL's path goes before a name that is no path itself
-    [YS].
-    """
+    """The stream's path. A database in the URL's path goes before a name that is no path [YS]."""
     if path in ("", "/") or stream_name.startswith("/"):
         return stream_name
     return f"{path.rstrip('/')}/{stream_name}"
@@ -240,9 +235,7 @@ def _no_json() -> ServiceError:
 
 
 def _unreadable(error: Exception, body: bytes) -> ServiceError:
-    """Which of the service's complaints fits: no JSON, not a map, an unknown key, or a wrong
-    type.
-    """
+    """The fitting refusal of the service: no JSON, not a map, an unknown key, or a wrong type."""
     if not isinstance(error, msgspec.ValidationError):
         return _no_json()
     if len(body) <= CONTROL_BYTES_MAX:
@@ -251,7 +244,7 @@ def _unreadable(error: Exception, body: bytes) -> ServiceError:
 
 
 def _misfit(text: str) -> ServiceError:
-    """`text`: the decoder's."""
+    """`text`: the decoder's message."""
     unknown = text.partition("unknown field `")[2].partition("`")[0]
     if unknown:
         return refuse("InvalidArgumentException", f"Unexpected json key: {unknown}")

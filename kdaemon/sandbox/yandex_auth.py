@@ -1,8 +1,9 @@
-"""Whom Yandex lets in: who brings an IAM token, or signs for the region that it serves.
+"""Which clients Yandex admits: with an IAM token, or with a signature for the region that it
+serves.
 
-Pure. Reads headers alone; knows nothing of bodies, streams or clocks. A token goes before a
-signature, which is not even read then. The sandbox has nobody's secrets: a signature is read, not
-verified, and a request without either is let in (a user with curl), unless a test asks for one.
+Pure. Reads only headers; knows nothing of bodies, streams or clocks. A token goes before a
+signature, which is not read then. The sandbox knows nobody's secrets: it reads a signature and does
+not verify it. A request without either is admitted (a user with curl), unless a test forbids that.
 Invariant: no token leaves here again, in no text and no count. Sits between `wire.py`, which asks,
 and `scripting.py`, which says what is accepted.
 
@@ -20,15 +21,15 @@ from kdaemon.sandbox.payload import refuse
 from kdaemon.sandbox.yandex_words import expired_token
 from kdaemon.wire.refusals import echo
 
-TOKENS_MAX = 100  # that are accepted at one time; ours
-TOKEN_CHARACTERS_MAX = 8_192  # of each; ours: those of today have some 200
+TOKENS_MAX = 100  # accepted at one time; ours
+TOKEN_CHARACTERS_MAX = 8_192  # of each token; ours: today's have some 200
 _BEARER = b"Bearer "
 _ALGORITHM = b"AWS4-HMAC-SHA256"
 _STAMP = re.compile(rb"[0-9]{8}T[0-9]{6}Z")
 
 
 class Proof(Enum):
-    """What a request brought, as it is counted."""
+    """What a request brought, as the counts name it."""
 
     TOKEN = "iam_token"  # noqa: S105 - a kind of proof, no password
     SIGNATURE = "signature"
@@ -37,7 +38,7 @@ class Proof(Enum):
 
 
 class Entrance:
-    """Which tokens pass; at first any. `counts`: requests by what they brought."""
+    """The accepted tokens; at first any. `counts`: requests by what they brought."""
 
     __slots__ = ("_accepted", "_is_required", "counts")
 
@@ -47,8 +48,9 @@ class Entrance:
         self.counts = dict.fromkeys((proof.value for proof in Proof), 0)
 
     def accept(self, tokens: Iterable[str] | None, *, is_required: bool = False) -> None:
-        """These alone are accepted from now on; None: any. `is_required`: who brings neither a
-        token nor a signature is refused. ValueError if that is too much.
+        """Accepts only these tokens from now on; None: any. `is_required`: a client that sends
+        neither a token nor a signature is refused. ValueError if there are too many tokens, or one
+        is too long.
         """
         accepted = None if tokens is None else frozenset(each.encode() for each in tokens)
         if accepted is not None and len(accepted) > TOKENS_MAX:
@@ -58,7 +60,7 @@ class Entrance:
         self._accepted, self._is_required = accepted, is_required
 
     def check(self, headers: dict[bytes, bytes]) -> None:
-        """Raises ServiceError for who is not let in. Header names in lower case."""
+        """Raises ServiceError for a client that is not admitted. Header names in lower case."""
         proof = Proof.REFUSED
         try:
             proof = self._proof_in(headers)
@@ -83,7 +85,7 @@ class Entrance:
 
 
 def _check_signature(authorization: bytes, headers: dict[bytes, bytes]) -> None:
-    """In the service's order: that it can be read, its region, its date, its key."""
+    """Checks in the service's order: the form, the region, the date, the key."""
     algorithm, _, rest = authorization.partition(b" ")
     parts = dict(_pair(each) for each in rest.split(b","))
     if algorithm != _ALGORITHM or b"credential" not in parts:
@@ -108,5 +110,5 @@ def _pair(part: bytes) -> tuple[bytes, bytes]:
 
 
 def _unreadable() -> ServiceError:
-    """The proxy answers so to every exception of its reader; the text is ours."""
+    """The proxy's answer to every exception of its reader; the text is ours."""
     return refuse("AccessDeniedException", "The Authorization header can not be parsed")

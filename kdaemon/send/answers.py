@@ -1,10 +1,10 @@
-"""From what came back to bytes or a `ServiceError` that can be shown to people.
+"""Makes an HTTP answer into bytes, or into a `ServiceError` that can be shown to people.
 
-Knows HTTP answers; knows nothing of AWS libraries, signing or retries, and of why no answer came
-(`failures.py`). Used by `client.py` for each answer.
-Invariant: no secret and nothing of a record is in the text that leaves here. The services do echo
-both: a refused key is quoted in a ValidationException, and an InvalidSignatureException repeats the
-signed headers, session token included.
+Knows HTTP answers; knows nothing of AWS libraries, signing or retries, nor why no answer came
+(`failures.py`). `client.py` uses it for each answer.
+Invariant: no text that leaves here has a secret or a part of a record. The services do repeat both:
+a ValidationException quotes a refused key, and an InvalidSignatureException repeats the signed
+headers, with the session token.
 """
 
 import html
@@ -25,29 +25,34 @@ from kdaemon.base.text import printable
 if TYPE_CHECKING:
     import aiohttp
 
-ERROR_BYTES_MAX: Final = 64 * KIB  # ours: of an error's body; what is beyond is not read
-PAGE_BYTES_MAX: Final = 4 * KIB  # ours: of a web page, searched for its title
-RESULT_TEXTS_MAX: Final = 64  # ours: different texts of one answer's records; more are not shown
-RESULT_TEXT_CHARACTERS_MAX: Final = 1024  # ours: of each of them
-TITLE_CHARACTERS_MAX: Final = 120  # ours: of a page's title, of a redirect's target
+ERROR_BYTES_MAX: Final = 64 * KIB  # ours: of an error's body; the rest is not read
+PAGE_BYTES_MAX: Final = 4 * KIB  # ours: of a web page, which is searched for its title
+# Ours: different texts of the records of one answer; more are not shown.
+RESULT_TEXTS_MAX: Final = 64
+RESULT_TEXT_CHARACTERS_MAX: Final = 1024  # ours: of each such text
+TITLE_CHARACTERS_MAX: Final = 120  # ours: of a page's title, and of a redirect's target
 RETRY_AFTER_NS_MAX: Final = 3_600_000_000_000.0  # ours: 1 h; the engine waits far less
-UNREADABLE_CODE: Final = "UnreadableCode"  # ours: for a record's code that cannot be repeated
-TEXT_CHARACTERS_MAX: Final = 8192  # ours: of a text that is worth searching for what it quotes
+# Ours: replaces the code of a record if that code cannot be repeated.
+UNREADABLE_CODE: Final = "UnreadableCode"
+# Ours: of a text; in a longer one nobody looks for quotes, and it is not shown.
+TEXT_CHARACTERS_MAX: Final = 8192
 MESSAGE_CHARACTERS_MAX: Final = 600  # ours: an AccessDenied names two ARNs and a reason
-_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")  # ours: a `__type` worth repeating
+_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,99}")  # ours: a `__type` that may be repeated
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # a UUID; Yandex puts ours behind it
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # a UUID; Yandex puts ours behind its own
 
-PASSING: Final = frozenset({408, 413, 429})  # whoever says so means what the service would mean
+# These mean the same, whoever answers: the service, a proxy or a gateway.
+PASSING: Final = frozenset({408, 413, 429})
 _TITLE: Final = re.compile(r"<(?:title|h1)\b[^>]{0,200}>([^<]{1,400})<", re.IGNORECASE)
 _XML_ERROR: Final = b"<ErrorResponse"  # STS's model (protocol query), 2026-11-28
 Headers = Mapping[str, str]
-"""Of an answer; the names in any case."""
+"""The headers of an answer; names match in any case."""
 
-# Where the services quote what they were sent: from here to there, and what is shown instead.
-# Sources, as of 2026-11-21: AWS's constraint texts, kinesalite's answers, ydb-platform/ydb
-# `datastreams/put_records_actor.h`. What is quoted is a client's: so no pattern may try again from
-# each place of a text (`'.*?' can` takes half a second for 8 KiB of quotes).
+# The services quote what they were sent. Each row: where a quote begins, where it ends, and the
+# text that is shown instead. Sources, as of 2026-11-21: AWS's constraint texts, kinesalite's
+# answers, ydb-platform/ydb `datastreams/put_records_actor.h`. A client chooses the quoted text, so
+# no pattern may start again at each place of a text (`'.*?' can` takes half a second for 8 KiB of
+# quotes).
 _END: Final = re.compile(r"\Z")
 _ECHOES: Final = (
     ("Value ", re.compile(r" at '(?=[\w.]{1,200}' failed)"), "Value (not shown) at '"),
@@ -55,11 +60,11 @@ _ECHOES: Final = (
     ("Partition key is too long: ", _END, "Partition key is too long"),
     ("'", re.compile("' can not be converted"), "A value can not be converted"),
 )
-_BAD_HASH_KEY: Final = " is not a valid 128 bit"  # behind the key, which has no blanks
+_BAD_HASH_KEY: Final = " is not a valid 128 bit"  # stands after the key, which has no blanks
 
 
 class TooLargeError(ServiceError):
-    """An answer has more than whoever asked can take; `has_room`: and memory is not the reason."""
+    """An answer is larger than the caller can take. `has_room`: whether there was memory for it."""
 
     def __init__(self, text: str, status: int, *, has_room: bool) -> None:
         super().__init__(Trouble.UNREADABLE, text, status=status)
@@ -71,12 +76,12 @@ def _always(_byte_count: int) -> bool:
 
 
 HasRoom = Callable[[int], bool]
-"""Whether so many bytes more may be kept; they count as kept then."""
+"""Whether this many more bytes may be kept. True: they are counted as kept."""
 
 
 class Room(NamedTuple):
-    """What a successful answer may have: so many bytes, and each part of them only if `take` has
-    room for it.
+    """What a successful answer may take: `bytes_max`, and for each part of it the memory that
+    `take` grants.
     """
 
     bytes_max: int
@@ -84,7 +89,7 @@ class Room(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came back over HTTP."""
+    """An answer over HTTP."""
 
     status: int
     body: bytes
@@ -92,7 +97,7 @@ class Answer(NamedTuple):
 
 
 class BodySoFar:
-    """The body of an answer, while it comes. Of an error only its beginning; of a success all."""
+    """The body of an answer, while it arrives: a success whole, of an error only the beginning."""
 
     __slots__ = ("_blocks", "_is_error", "_room", "_size", "_status", "bytes_max")
 
@@ -105,7 +110,7 @@ class BodySoFar:
         self.bytes_max = ERROR_BYTES_MAX if self._is_error else room.bytes_max
 
     def add(self, block: bytes) -> TooLargeError | None:
-        """Why it cannot be read to its end; None: `is_enough` says whether more is wanted."""
+        """Returns why the body cannot be read to its end. None: see `is_enough`."""
         self._size += len(block)
         self._blocks.append(block)
         if self._is_error:
@@ -120,7 +125,7 @@ class BodySoFar:
 
     @property
     def is_enough(self) -> bool:
-        """What follows is not read, and closes the connection."""
+        """Whether no more is wanted. The rest is not read, and the connection is closed."""
         return self._size > self.bytes_max
 
     def read(self) -> bytes:
@@ -130,7 +135,7 @@ class BodySoFar:
 
 
 async def read_bounded(response: "aiohttp.ClientResponse", room: Room) -> bytes:
-    """The answer's body, or `TooLargeError`. What stays unread closes the connection."""
+    """The answer's body. Raises `TooLargeError`. An unread rest closes the connection."""
     body = BodySoFar(response.status, room)
     while not body.is_enough and (block := await response.content.readany()):
         problem = body.add(block)
@@ -142,11 +147,11 @@ async def read_bounded(response: "aiohttp.ClientResponse", room: Room) -> bytes:
 def error_answer(
     status: int, body: bytes, headers: Headers, proxy: str | None = None
 ) -> ServiceError:
-    """The error that an answer other than 200 stands for.
+    """The error for an answer other than 200.
 
     A body that is no JSON object (a load balancer's HTML, nothing at all) gives the code `Http` +
-    status; a web page or a redirect is somebody else's answer (`Trouble.FOREIGN`). `proxy`: the one
-    that the call went through, for people; it is named where the service did not speak itself.
+    status; a web page or a redirect is somebody else's answer (`Trouble.FOREIGN`). `proxy`: the
+    proxy of the call, for people; the text names it where the service did not speak itself.
     """
     fields: object = None
     try:
@@ -182,7 +187,7 @@ def error_answer(
 
 
 def _fields_of_xml(body: bytes) -> dict[str, str] | None:
-    """Code and message of an error as STS writes it; None: it is none."""
+    """Code and message of an error in STS's XML; None: the body is no such error."""
     if _XML_ERROR not in body[:PAGE_BYTES_MAX]:
         return None
     text = body[:TEXT_CHARACTERS_MAX].decode(errors="replace")
@@ -194,7 +199,7 @@ def _fields_of_xml(body: bytes) -> dict[str, str] | None:
 
 
 def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:
-    """A 200 that is no answer to the operation: a web page is not the service's."""
+    """The error for a 200 that does not answer the operation; a web page is not the service's."""
     page = _page(body, headers)
     if page is not None:
         text = shown(f"HTTP 200 with {page}")
@@ -203,9 +208,9 @@ def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:
 
 
 def clean_results(results: list[RecordResult]) -> None:
-    """Takes out of single records' errors what must not leave; nothing of a success is touched.
+    """Cleans the errors of single records; results of successes are not touched.
 
-    Each text once: the records of a shard that throttles are refused in the same words.
+    Each different text is cleaned once: a shard that throttles refuses all records with one text.
     """
     failed = [each for each in results if each.error_code or each.error_message]
     codes: dict[str, str] = {}
@@ -224,15 +229,15 @@ def clean_results(results: list[RecordResult]) -> None:
 
 
 def word(text: object) -> str | None:
-    """A code that can be repeated: one word, and no secret. None: it cannot."""
+    """A code that can be repeated: one word without a secret. None: it cannot be repeated."""
     if not isinstance(text, str) or not _CODE.fullmatch(text):
         return None
     return text if SECRETS.clean(text) == text else None
 
 
 def shown(text: str) -> str:
-    """A service's text without secrets, and without what it quotes of records and signatures: one
-    line, bounded, printable.
+    """A service's text without secrets, and without its quotes of records and signatures: one line,
+    bounded, printable.
     """
     if len(text) > TEXT_CHARACTERS_MAX:
         return f"the service's text of {len(text)} characters is not shown"
@@ -247,7 +252,7 @@ def shown(text: str) -> str:
 
 
 def _without(text: str, start: str, end: re.Pattern[str], plain: str) -> str:
-    """Each part of a text that begins so and ends so, replaced; in one pass."""
+    """Replaces each part of `text` that begins with `start` and ends at `end`, in one pass."""
     kept, at = [], 0
     while (first := text.find(start, at)) >= 0:
         last = end.search(text, first + len(start))
@@ -265,7 +270,7 @@ def _without_last_word(text: str) -> str:
 
 
 def is_page(body: bytes, headers: Headers) -> bool:
-    """Whether this is a web page, by its head or by how it begins."""
+    """Whether the answer is a web page, by its header or by its first characters."""
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return (
         kind in {"text/html", "application/xhtml+xml"} or body[:PAGE_BYTES_MAX].lstrip()[:1] == b"<"
@@ -273,7 +278,7 @@ def is_page(body: bytes, headers: Headers) -> bool:
 
 
 def _page(body: bytes, headers: Headers) -> str | None:
-    """A web page in words, by its title; None: it is none."""
+    """A web page in words, with its title; None: the body is no web page."""
     if not is_page(body, headers):
         return None
     found = _TITLE.search(body[:PAGE_BYTES_MAX].decode(errors="replace"))
@@ -297,13 +302,13 @@ def _redirect(status: int, headers: Headers) -> str:
 
 
 def _request_id(headers: Headers) -> str:
-    """The service's number of the call, if it has one that can be shown."""
+    """The service's number for the call; empty if there is none that can be shown."""
     told = headers.get("x-amzn-RequestId", "")
     return told if _REQUEST_ID.fullmatch(told) and SECRETS.clean(told) == told else ""
 
 
 def _retry_after_ns(headers: Headers) -> int:
-    """How long the service asks to be left alone; 0: it does not say so in a form we know."""
+    """How long the service asks to be left alone; 0: it does not say, or in an unknown form."""
     milliseconds = headers.get("x-amz-retry-after", "").strip()
     if milliseconds.isascii() and milliseconds.isdecimal():
         return int(min(float(milliseconds) * 1e6, RETRY_AFTER_NS_MAX))
@@ -320,5 +325,5 @@ def _retry_after_ns(headers: Headers) -> int:
 
 
 def unreadable_answer(problem: str, status: int = 200) -> ServiceError:
-    """The service took the call and answered out of its contract: what it did is unknown."""
+    """The error for an answer outside the contract: nobody knows what the service did."""
     return ServiceError(Trouble.UNREADABLE, problem, status=status, was_sent=True)

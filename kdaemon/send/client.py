@@ -1,12 +1,13 @@
-"""One signed call to the service and its answer: the fast way for PutRecords and for the rest.
+"""One signed call to the service and its answer: a fast way for PutRecords, and all other calls.
 
 Knows the wire (JSON 1.1 over HTTP). Must not know the AWS libraries (`credentials.py`), shards,
 batches, pacing, or whether a failed call is made again: each outcome is an answer or one
-`ServiceError`, and the engine decides. This is the very end of a record's life here.
+`ServiceError`, and the engine decides. A record's life in the daemon ends here.
 
-Invariant: no secret and no data in an error or a repr; credentials found late, or never, fail
-single calls and not the daemon; whatever breaks before the first byte of a body is written is
-`was_sent=False`, so that nothing which cannot have been written counts as a possible duplicate.
+Invariant: no secret and no data is in an error or a repr. Credentials that are found late, or
+never, fail single calls and not the daemon. Whatever breaks before the first byte of a body is
+written is `was_sent=False`, so that no record that cannot have been written counts as a possible
+duplicate.
 """
 
 import asyncio
@@ -35,11 +36,11 @@ from kdaemon.send.sts import GET_CALLER_IDENTITY, STS_QUESTION, account_in
 
 __all__ = ["ClientSettings", "PutAnswer", "ServiceClient"]
 
-RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest messages known take 2.4 KiB
-LARGE_BYTES: Final = 256  # ours: of one result; one that was delivered takes some 115
-ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have so much, whatever was asked
+RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest known messages take 2.4 KiB
+LARGE_BYTES: Final = 256  # ours: of one result; a delivered record's takes some 115
+ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have this much, whatever was asked
 CONTROL_ANSWER_BYTES_MAX: Final = 2 * MIB  # ours: 1,000 shards take 0.5 MiB; 2026-11-28
-ROUTES_MAX: Final = 512  # ours: (operation, ARN) pairs that are prepared; all are dropped when full
+ROUTES_MAX: Final = 512  # ours: prepared pairs of operation and ARN; when full, all are dropped
 STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; newer ones may pass
     {
         "ExpiredToken",
@@ -51,15 +52,16 @@ STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; ne
         "InvalidClientTokenId",
     }
 )
-STALE_TOKEN: Final = frozenset(  # as those above, of Yandex's IAM token
+STALE_TOKEN: Final = frozenset(  # the same for Yandex's IAM token
     {
         *("Unauthenticated", "UnauthenticatedException", "NotAuthenticated", "AuthFailure"),
         *("Unauthorized", "UnauthorizedException", "InvalidToken", "InvalidTokenException"),
     }
 )
-DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})  # stale only if its text says
+# Stale only if the text says so.
+DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})
 _speaks_of_token: Final = re.compile(r"\btoken\b|expired", re.IGNORECASE).search
-_ENCRYPTIONS: Final = ("NONE", "KMS", None)  # the known ones need no look
+_ENCRYPTIONS: Final = ("NONE", "KMS", None)  # known values, which need no check
 
 
 class _PutByName(
@@ -87,8 +89,8 @@ class _PutByArn(
 class PutAnswer(
     msgspec.Struct, gc=False, rename={"records": "Records", "encryption_type": "EncryptionType"}
 ):
-    """A result for each record sent, in order (a service out of its contract gives another number),
-    and how the stream keeps them: NONE, KMS, None if the service did not say.
+    """A result for each record sent, in order (a service outside its contract gives another
+    number), and how the stream is encrypted: NONE, KMS, None if the service did not say.
     """
 
     records: list[RecordResult]
@@ -96,7 +98,7 @@ class PutAnswer(
 
 
 class ServiceClient:
-    """Calls from one daemon to one service: opened once, closed once; calls may overlap.
+    """Makes calls from one daemon to one service: opened once, closed once; calls may overlap.
 
     Bounds: `connections_max` connections; a call beyond them waits up to `connect_timeout_s` and
     then fails as not sent. A cancelled call closes its connection, and its outcome is unknown.
@@ -115,17 +117,17 @@ class ServiceClient:
         self._search = Search(settings, self._exchanges)
         self._decode = msgspec.json.Decoder(PutAnswer).decode
         self._routes: dict[tuple[str, str | None], Route] = {}
-        self._access_key = ""  # of the last route that was prepared
+        self._access_key = ""  # of the route that was prepared last
         self.on_new_keys: Callable[[Caller], object] | None = None
 
     @classmethod
     async def open(
         cls, settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
     ) -> Self:
-        """Imports the AWS libraries (0.1 s, in a thread) and asks nobody anything.
+        """Imports the AWS libraries (0.1 s, in a thread); makes no call.
 
         Credentials and endpoint are found by the first call, so that a start does not need them.
-        `traces`: hear of each exchange; the daemon has none.
+        `traces`: are told of each exchange; the daemon has none.
         """
         if settings.is_anonymous and not settings.endpoint_url:
             raise ValueError("is_anonymous needs an endpoint_url")
@@ -136,25 +138,25 @@ class ServiceClient:
     def over_http(
         cls, settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
     ) -> Self:
-        """The same, where the AWS libraries are there already."""
+        """As `open`, where the AWS libraries are imported already."""
         return cls(settings, http_session(settings, traces))
 
     def take_limits(self, settings: ClientSettings) -> None:
-        """Times and the number of connections, for the calls to come. Where and as whom is called
-        stays as it is.
+        """Takes times and the number of connections, for later calls. The address and the
+        credentials stay.
         """
         self._settings = limited = self._settings.with_limits_of(settings)
         self._search.take_limits(limited)
         self._exchanges.take_limits(limited)
 
     async def aclose(self) -> None:
-        """Closes all connections. Wait for the calls before: those still out fail as lost."""
+        """Closes all connections. Wait for all calls first: those in flight fail as lost."""
         await self._search.aclose()
         await self._exchanges.aclose()
 
     @property
     def bodies(self) -> Bodies:
-        """The memory of bodies that are not yet written."""
+        """The memory of the bodies that are not yet written."""
         return self._exchanges.bodies
 
     def __repr__(self) -> str:
@@ -162,14 +164,17 @@ class ServiceClient:
 
     @property
     def credentials_end_s(self) -> float | None:
-        """When those in use end, in seconds since 1970; None: they do not, or nobody tells."""
+        """When the credentials in use end, in seconds since 1970; None: they do not end, or their
+        source does not tell.
+        """
         who = self._search.found
         ends_at = None if who is None else who.ends_at
         return None if ends_at is None else ends_at.timestamp()
 
     async def caller(self) -> Caller:
-        """Whose credentials these are, and where they call: as their source says, else as the
-        setting says, else as STS says, if there is one to ask. Raises `ServiceError`.
+        """The account of the credentials, and the region. The account is what the credentials'
+        source says; else what the setting says; else what STS says, if there is one to ask. Raises
+        `ServiceError`.
         """
         try:
             if self._search.found is None:
@@ -187,7 +192,7 @@ class ServiceClient:
         return Caller(account or "", who.region or "", is_untold)
 
     async def _ask_sts(self) -> str:
-        """The account. No permission is needed for that, and none can be taken away."""
+        """The account, from STS. The call needs no permission, and none can deny it."""
         try:
             body, _ = await self._call(GET_CALLER_IDENTITY, None, STS_QUESTION, ANSWER_BYTES_MIN)
         except ServiceError as error:
@@ -206,14 +211,14 @@ class ServiceClient:
     ) -> PutAnswer:
         """One PutRecords call; its results as the service gave them. Raises `ServiceError`.
 
-        `leave`: asked before the first byte of a body is written; False: it is not.
+        `leave`: asked before the first byte of a body is written; False: nothing is written.
 
-        Not more than two HTTP requests: the second only where the credentials of the first were
-        refused as stale, within the same timeout.
+        At most two HTTP requests: the second only if the service refused the credentials of the
+        first as stale, and within the same timeout.
         """
         body, headers = await self._put(target, records, leave, is_dry=False)
         try:
-            # Before anything is made of them; only of an answer that is larger than any should be.
+            # Before the answer is decoded; only if it is larger than any answer should be.
             if len(body) > LARGE_BYTES * len(records) + 4 * KIB and (
                 body.count(b"{") > 8 * len(records) + 64
             ):
@@ -229,8 +234,8 @@ class ServiceClient:
         raise answers.no_answer("PutRecords", body, headers)
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
-        """What the service says of these records without writing them: DryRunOperationException if
-        it would take them. Not for services without `answers_dry_run`.
+        """What the service says of these records without writing them; DryRunOperationException: it
+        would take them. Not for services without `answers_dry_run`.
         """
         try:
             await self._put(target, records, always, is_dry=True)
@@ -247,8 +252,8 @@ class ServiceClient:
     ) -> dict[str, Any]:
         """Any other operation, JSON in and out. Raises `ServiceError`.
 
-        `target`: the stream that it concerns, whose ARN may decide the host and the region without
-        being in the payload (the second page of a list).
+        `target`: the stream of the call. Its ARN may decide the host and the region even if the
+        payload does not have the ARN (the second page of a list).
         """
         arn = self._arn_of(target) if target else None
         body, headers = await self._call(operation, arn, payload, CONTROL_ANSWER_BYTES_MAX)
@@ -268,11 +273,12 @@ class ServiceClient:
         bytes_max: int,
         has_room: answers.HasRoom,
     ) -> Relayed:
-        """A client's own call, signed anew; the service's answer as it came, but for secrets.
+        """A client's own call, signed anew. Returns the service's answer as it came, but without
+        secrets.
 
-        `arn`: of the stream that it names, which may decide host and region. `has_room`: asked for
-        each part of the answer before it is kept. Raises `ServiceError` where no answer came, or
-        one that is not the service's, or of more than `bytes_max`.
+        `arn`: of the stream that the call names; it may decide host and region. `has_room`: asked
+        for each part of the answer before the part is kept. Raises `ServiceError` if no answer
+        came, if the answer is not the service's, or if it has more than `bytes_max`.
         """
         room = answers.Room(bytes_max, has_room)
         arn = arn if self._settings.service.has_arns else None
@@ -284,10 +290,10 @@ class ServiceClient:
         raise error
 
     async def refresh_credentials(self) -> None:
-        """Looks for credentials, region and endpoint anew; the old ones serve until then.
+        """Looks for credentials, region and endpoint again; the old ones are used until then.
 
-        Callers at the same time share one search. Raises `ServiceError` (NoCredentials,
-        CredentialsError); the old ones then stay.
+        Simultaneous callers share one search. Raises `ServiceError` (NoCredentials,
+        CredentialsError); then the old ones stay.
         """
         await self._search.again()
 
@@ -321,7 +327,7 @@ class ServiceClient:
         *,
         is_put: bool = False,
     ) -> tuple[bytes, answers.Headers]:
-        """Returns the 200's body and head; any other answer is raised. As `_answer`."""
+        """The body and the headers of a 200; any other answer is raised. As `_answer`."""
         room = answers.Room(bytes_max)
         answer, error = await self._answer(operation, arn, request, room, leave, is_put=is_put)
         if error is not None:
@@ -338,12 +344,12 @@ class ServiceClient:
         *,
         is_put: bool = False,
     ) -> tuple[answers.Answer, ServiceError | None]:
-        """One call, and one more if its credentials were stale. Returns what answered it, and what
-        that stands for if it is no success.
+        """One call, and a second one if its credentials were stale. Returns the answer, and the
+        error for it if it is no success.
 
-        `request`: what its body encodes, or the body. The bytes are made for each exchange, when
-        there is room for them, and gone once they are written: calls that wait for a slow service
-        hold no copy of their records. `is_put`: over connections of our own.
+        `request`: a value that is encoded as the body, or the body itself. The body is made for
+        each exchange, when there is room for it, and freed once it is written: so calls that wait
+        for a slow service hold no copy of their records. `is_put`: uses connections of our own.
         """
         exchange = self._exchanges.put if is_put else self._exchanges.post
         was_sent = False
@@ -363,7 +369,8 @@ class ServiceClient:
                     who = self._search.found or await self._search.first()
                     try:
                         keys = await keys_of(who)
-                    except ServiceError as refusal:  # by STS, of what a role is assumed with
+                    # By STS: the credentials that a role is assumed with.
+                    except ServiceError as refusal:
                         if is_second or refusal.code not in STALE_CREDENTIALS:
                             raise
                         is_second = True
@@ -398,15 +405,18 @@ class ServiceClient:
         raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
 
     def _name(self, error: ServiceError) -> None:
-        """Says of what never left which upstream is meant, where there are several."""
+        """Adds the upstream's name to an error of a request that never left, if it is not the
+        default one.
+        """
         label = f"upstream {self._settings.name}: "
         if self._settings.name == DEFAULT_UPSTREAM or error.was_sent:
             return
-        if not error.message.startswith(label):  # of many who wait for one search, one says so
+        # Many calls that wait for one search share its error.
+        if not error.message.startswith(label):
             error.message = label + error.message
 
     def _is_stale(self, error: ServiceError) -> bool:
-        """Whether newer credentials may pass: refused before anything was written."""
+        """Whether newer credentials may pass: the call was refused before anything was written."""
         if error.code in STALE_CREDENTIALS:
             return True
         if not self._settings.has_iam_token:
@@ -415,12 +425,12 @@ class ServiceClient:
         return is_denied or error.code in STALE_TOKEN or error.status == 401
 
     async def _renew(self, who: Who, refused: Keys) -> None:
-        """Other keys than those that were refused. Raises `ServiceError`."""
+        """Gets other keys than the refused ones. Raises `ServiceError`."""
         if self._search.found is who and not await who.renew(refused):
-            await self._search.again()  # else another call has done it meanwhile
+            await self._search.again()  # else another call has done so meanwhile
 
     def _of_token(self, error: ServiceError) -> ServiceError:
-        """A refusal that stays. One of a token passes when whoever refreshes the token does."""
+        """A refusal of fresh credentials. That of a token mends when its source gives a new one."""
         if self._settings.has_iam_token:
             error.trouble = Trouble.CREDENTIALS
             place = self._settings.iam_token_file or self._settings.iam_token_url
@@ -428,7 +438,7 @@ class ServiceClient:
         return error
 
     def _route(self, who: Who, operation: str, arn: str | None, keys: Keys) -> Route:
-        """The prepared request; prepared anew when the keys are other ones."""
+        """The prepared request; it is prepared again when the keys have changed."""
         route = self._routes.get((operation, arn))
         if route is None or route.keys is not keys:
             try:
@@ -437,7 +447,7 @@ class ServiceClient:
                     route.go_through(proxy_to(route.url, self._settings.proxy_url))
             except ServiceError:
                 raise
-            except Exception as error:  # noqa: BLE001 - settings in forms that nobody foresaw
+            except Exception as error:  # noqa: BLE001 - settings in unforeseen forms
                 settings = "endpoint_url, the region or the proxy"
                 failure = unforeseen(error, f"a request for {operation}", settings)
             else:
@@ -450,7 +460,7 @@ class ServiceClient:
         return route
 
     def _note(self, who: Who, keys: Keys) -> None:
-        """Tells of keys that are used for the first time."""
+        """Tells of keys at their first use."""
         if keys.access_key == self._access_key:
             return
         self._access_key = keys.access_key
@@ -459,8 +469,8 @@ class ServiceClient:
 
 
 def _stream_of(request: object) -> str:
-    """Whose room the body takes: a PutRecords's stream; all other calls are small, and wait for
-    none.
+    """The stream in whose room the body is counted. Only PutRecords has one: all other calls are
+    small, and wait for no room.
     """
     if isinstance(request, _PutByName):
         return request.name

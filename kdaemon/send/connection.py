@@ -1,10 +1,10 @@
 """One connection to the service: a request out, its answer in, one at a time.
 
-Knows a transport and the loop's clock; the answer's bytes are `reader.py`'s. Must not know calls,
-where the connection leads, or who else uses it: `pool.py` keeps those that may carry another.
-Invariants: a request is written in one turn, or what is not written of it stays here and nowhere
-else; each request has one outcome; bytes that nobody asked for end the connection, so that no
-answer that was made up, or that is late, is taken for another call's.
+Knows a transport and the loop's clock; `reader.py` reads the answer's bytes. Must not know calls,
+where the connection leads, or who else uses it: `pool.py` keeps connections that can be used again.
+Invariants: a request is written in one turn, or its unwritten part stays here and nowhere else.
+Each request has one outcome. Bytes that come without a request end the connection, so that no
+forged or late answer is taken for the answer to another call.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ PIECE_BYTES: Final = 512 * KIB  # of a body in one write; eight take 0.2 ms more
 NEVER_S: Final = math.inf
 
 Outcome = Answer | ServiceError | Failed
-"""Of a request. An error is for whoever asked to raise: nothing is raised here, where frames know
-the request.
+"""The outcome of a request. The caller raises an error; nothing is raised here, where frames of the
+stack hold the request.
 """
 
 
 class Peer(NamedTuple):
-    """Where a connection leads. `trust`: whom, over TLS; None: not over TLS."""
+    """Where a connection leads. `trust`: the trusted certificates for TLS; None: no TLS."""
 
     host: str
     port: int
@@ -37,21 +37,21 @@ class Peer(NamedTuple):
 
 
 class Owner(Protocol):
-    """Who keeps connections (`pool.py`)."""
+    """The keeper of connections (`pool.py`)."""
 
     def keep(self, connection: "Connection") -> None:
-        """It may carry another request."""
+        """The connection can carry another request."""
 
     def forget(self, connection: "Connection") -> None:
-        """It is closed."""
+        """The connection is closed."""
 
     def watch(self, due_s: float) -> None:
-        """It is due then."""
+        """A connection is due at this loop time."""
 
 
 class Connection(asyncio.Protocol):
-    """`due_s`: by the loop's clock, when the pool ends it: idle for too long, or without an answer
-    for too long.
+    """`due_s`: when the pool is to end it, by the loop's clock: it was idle, or had no answer, for
+    too long.
     """
 
     __slots__ = (
@@ -65,16 +65,17 @@ class Connection(asyncio.Protocol):
         self._pool = pool
         self._loop = loop
         self._reader = AnswerReader()
-        self._transport: asyncio.Transport | None = None  # None: there is none any more
-        self._waiter: asyncio.Future[Outcome] | None = None  # for the answer; None: none is due
-        self._held: Held | None = None  # the memory of the body, until it is written
-        self._rest: memoryview | None = None  # of a large body: what is not yet written
+        self._transport: asyncio.Transport | None = None  # None: not connected yet, or closed
+        # For the answer; None: no request is under way.
+        self._waiter: asyncio.Future[Outcome] | None = None
+        self._held: Held | None = None  # the memory of the body, until the body is written
+        self._rest: memoryview | None = None  # the unwritten rest of a large body
         self._is_paused = False
         self._read_timeout_s = 0.0
 
     @property
     def is_usable(self) -> bool:
-        """Whether it may carry a request now."""
+        """Whether it can carry a request now."""
         return (
             self._waiter is None
             and self._transport is not None
@@ -86,15 +87,15 @@ class Connection(asyncio.Protocol):
         return self.due_s <= self._loop.time()
 
     def watch(self, limit_s: float) -> None:
-        """It is due then, unless something happens to it."""
+        """Makes it due after `limit_s`, unless something happens before."""
         self.due_s = due_s = self._loop.time() + limit_s
         self._pool.watch(due_s)
 
     def send(
         self, head: bytes, body: bytes, held: Held, room: Room, read_timeout_s: float
     ) -> asyncio.Future[Outcome]:
-        """Writes a request. `held`: the memory of its body, given back when it is written or
-        dropped. `read_timeout_s`: of silence, from when it is written.
+        """Writes a request. `held`: the memory of its body, given back when the body is written or
+        dropped. `read_timeout_s`: how long the service may be silent once the request is written.
         """
         transport = self._transport
         assert transport is not None, "the pool gives usable ones"
@@ -112,13 +113,13 @@ class Connection(asyncio.Protocol):
         return waiter
 
     def drop(self, waiter: asyncio.Future[Outcome]) -> None:
-        """Whoever waited has gone: nobody knows what becomes of the request."""
+        """The caller has gone: the outcome of its request will be unknown."""
         if self._waiter is waiter:
             self._waiter = None
             self.abort()
 
     def abort(self) -> None:
-        """Closes it at once; what is not written is not sent."""
+        """Closes the connection at once; what is not written is not sent."""
         transport, self._transport = self._transport, None
         self._forget_body()
         self.due_s = NEVER_S
@@ -126,10 +127,10 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def expire(self) -> None:
-        """It is due."""
+        """Ends the connection, which is due."""
         self._end(READ_TIMEOUT, is_kept=False)
 
-    # What the loop calls.
+    # Called by the loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but no subclass
@@ -149,7 +150,7 @@ class Connection(asyncio.Protocol):
         outcome = self._reader.feed(data)
         if outcome is not None:
             self._end(outcome, is_kept=self._reader.is_kept)
-        elif self._held is None:  # else the wait has not begun
+        elif self._held is None:  # else the wait for the answer has not begun
             self.watch(self._read_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -164,7 +165,9 @@ class Connection(asyncio.Protocol):
         return LOST if exc is None or self._reader.is_head_read else LOST.because_of(exc)
 
     def _write_rest(self) -> None:
-        """What is left of the body, as far as the transport takes it; then the wait begins."""
+        """Writes the rest of the body, as far as the transport takes it; then waits for the
+        answer.
+        """
         while self._rest is not None and not self._is_paused:
             assert self._transport is not None
             piece, rest = self._rest[:PIECE_BYTES], self._rest[PIECE_BYTES:]
@@ -181,11 +184,11 @@ class Connection(asyncio.Protocol):
             held.give()
 
     def _end(self, outcome: Outcome, *, is_kept: bool) -> None:
-        """The request has its outcome."""
+        """Gives the request its outcome."""
         waiter, self._waiter = self._waiter, None
         if is_kept and self._held is None and self.is_usable:
             self._pool.keep(self)
-        else:  # also where it is answered before all of it is written
+        else:  # also if the answer came before the whole request was written
             self.abort()
         if waiter is not None and not waiter.done():
             waiter.set_result(outcome)

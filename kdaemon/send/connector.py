@@ -1,10 +1,11 @@
-"""How connections are made, and those of aiohttp that believe one answer to one request.
+"""How connections are made; and aiohttp's connections, with one answer to one request.
 
-aiohttp keeps what arrives on an idle connection, takes it for the answer to the next request, and
-waits through interim answers (1xx) for ever. Here bytes that nobody asked for close the connection,
-so that no answer that was made up, or that is late, is taken for another call's; and interim
-answers are counted. Names are looked up in threads of their own: one that hangs keeps no other
-upstream's waiting. Knows aiohttp's protocol; must not know calls or what an answer says.
+aiohttp keeps bytes that arrive on an idle connection, takes them for the answer to the next
+request, and waits through interim answers (1xx) for ever. Here, bytes that come without a request
+close the connection, so that no forged or late answer is taken for the answer to another call; and
+interim answers are counted. Names are looked up in threads of their own, so that a look-up that
+hangs holds up no other upstream's. Knows aiohttp's protocol; must not know calls or what an answer
+says.
 Invariant: a connection that got anything between two requests carries no other request.
 """
 
@@ -31,15 +32,15 @@ T = TypeVar("T")
 
 
 class OneAnswer(ResponseHandler):
-    """aiohttp's side of a connection, with an account of what was asked."""
+    """aiohttp's side of a connection, which also counts requests and answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._is_answered = True  # nothing was asked yet
+        self._is_answered = True  # no request was made yet
         self._interim_count = 0
 
     def set_response_params(self, **kwargs: Any) -> None:
-        """A request is about to be written."""
+        """Is called when aiohttp is about to write a request."""
         self._is_answered = False
         self._interim_count = 0
         super().set_response_params(**kwargs)
@@ -51,9 +52,9 @@ class OneAnswer(ResponseHandler):
         super().data_received(data)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
-        """One parsed head with its body to come."""
+        """One parsed head; its body may still come."""
         status = data[0].code
-        if self._is_answered:  # a second answer, in the same bytes as the first
+        if self._is_answered:  # a second answer in the same bytes as the first
             self._end()
             return
         if 100 <= status < 200 and status != 101:
@@ -61,7 +62,7 @@ class OneAnswer(ResponseHandler):
             if self._interim_count > INTERIM_ANSWERS_MAX:
                 self._end()
                 self.set_exception(HttpProcessingError(message="too many interim answers"))
-            return  # nobody waits for it: no request of ours says `Expect`
+            return  # no caller waits for it: our requests never say `Expect`
         self._is_answered = True
         super().feed_data(data, size)
 
@@ -72,7 +73,7 @@ class OneAnswer(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """A pool of such connections."""
+    """A pool of connections that take one answer to one request."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(resolver=Resolver(), **kwargs)
@@ -81,16 +82,16 @@ class Connector(aiohttp.TCPConnector):
         )
 
     async def dial(self, peer: Peer, factory: Callable[[], Connection]) -> Connection:
-        """A connection of our own, made as aiohttp makes its own: the same names, in the same
-        memory of them, and the same way through several addresses. Raises `DialError`, and
-        aiohttp's error for a number that is no address.
+        """Makes a connection of our own as aiohttp makes its own: with the same look-ups in the
+        same cache, and the same tries of several addresses. Raises `DialError`, and aiohttp's error
+        for a number that is no address.
         """
         try:
             hosts = await self._resolve_host(peer.host, peer.port)
         except OSError as error:
             raise DialError(DNS.because_of(error)) from None
         context = None if peer.trust is None else _context(peer.trust)
-        name = None if context is None else peer.host.rstrip(".")  # as certificates have it
+        name = None if context is None else peer.host.rstrip(".")  # as certificates spell it
         addresses = self._convert_hosts_to_addr_infos(hosts)
         failed = CONNECT
         while addresses:
@@ -115,7 +116,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 def _context(trust: ssl.SSLContext | bool) -> ssl.SSLContext:
-    """The one of aiohttp, where none is given: each takes 20 ms and 0.5 MiB to make."""
+    """A TLS context; aiohttp's own where none is given: making one takes 20 ms and 0.5 MiB."""
     if isinstance(trust, ssl.SSLContext):
         return trust
     context = _SSL_CONTEXT_VERIFIED if trust else _SSL_CONTEXT_UNVERIFIED
@@ -124,8 +125,8 @@ def _context(trust: ssl.SSLContext | bool) -> ssl.SSLContext:
 
 
 class Resolver(aiohttp.ThreadedResolver):
-    """The system's resolver. The connector asks for one name once at a time, so that there are as
-    many threads as names are asked for.
+    """The system's resolver. The connector asks for each name only once at a time, so there are as
+    many threads as names are being looked up.
     """
 
     def __init__(self) -> None:
@@ -134,8 +135,8 @@ class Resolver(aiohttp.ThreadedResolver):
 
 
 class _Lookups:
-    """Of a loop, what `ThreadedResolver` calls; not in the loop's own pool, in which the threads of
-    six names that hang are all there are on two cores.
+    """The part of a loop that `ThreadedResolver` calls. Look-ups do not run in the loop's own pool:
+    on two cores, six that hang would take all of its threads.
     """
 
     async def getaddrinfo(self, host: str, port: int, **how: Any) -> list[Any]:
@@ -147,16 +148,16 @@ class _Lookups:
 
 
 async def in_own_thread(name: str, work: Callable[[], T]) -> T:
-    """`work` in a thread that nobody waits for at the end of the process: a read of a mount that is
-    gone does not return, nor does a resolver that nobody answers, and would keep a thread of the
-    loop's own pool, and with that thread the exit.
+    """The result of `work`, run in a thread that the end of the process does not wait for. A read
+    of a dead mount never returns, nor does a resolver without an answer: either would keep a thread
+    of the loop's own pool, and so delay the exit.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def tell(result: T | None, error: Exception | None) -> None:
         if done.done():
-            return  # nobody waits any more
+            return  # the caller has gone
         if error is None:
             done.set_result(cast("T", result))
         else:
@@ -167,7 +168,7 @@ async def in_own_thread(name: str, work: Callable[[], T]) -> T:
         failure: Exception | None = None
         try:
             result = work()
-        except Exception as error:  # noqa: BLE001 - whoever waits hears it
+        except Exception as error:  # noqa: BLE001 - the caller gets the error
             failure = error
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(tell, result, failure)

@@ -1,16 +1,17 @@
-"""Control calls within the account's quota: which goes first, how often again, what is remembered.
+"""Control calls within the account's quota: their order, their retries, and missing streams.
 
 Everything but PutRecords goes through here: the look-ups of `discovery.py`, and turns for the calls
 that `relay.py` passes on for clients. Knows errors and time; must not know what an operation says.
 
-Three queues. The listed streams' goes first: names that clients made up, and what clients ask,
-cannot hold up the shard map of a stream that the configuration lists. The other two, look-ups of
-unlisted streams and calls for clients, take turns. Bounds: UNLISTED_WAITING_MAX calls for unlisted
-streams wait, one more is refused at once; for listed streams at most a few calls for each; for
-clients one call of each operation. All are drained at `calls_per_second`. That an unlisted stream
-is missing is remembered for MISSING_S, for MISSING_MAX streams; then the oldest is forgotten.
-Invariant: never more calls a second than the quota; a call that fails is made again at most
-`attempts_max` times in all, and only where that can help.
+There are three queues. Look-ups for listed streams go first: neither names that clients made up nor
+calls of clients can delay the shard map of a listed stream. The other two queues, look-ups of
+unlisted streams and calls for clients, take turns. Bounds: at most UNLISTED_WAITING_MAX calls for
+unlisted streams wait, and one more is refused at once; for each listed stream at most a few calls
+wait; for clients one call of each operation. All queues together are drained at `calls_per_second`.
+If an unlisted stream is missing, that is remembered for MISSING_S, for MISSING_MAX streams; then
+the oldest is forgotten.
+Invariant: there are never more calls a second than the quota allows. A failed call is made at most
+`attempts_max` times in all, and again only if that can help.
 """
 
 import asyncio
@@ -28,22 +29,23 @@ from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
 from kdaemon.settle.verdict import MISSING_STREAM, judge_call
 
-BACKOFF_FIRST_S: Final = 0.2  # ours: seconds, upper bound of the first wait; doubles each time
-BACKOFF_MAX_S: Final = 5.0  # ours: seconds, upper bound of any wait
-BEYOND_BACKOFF_S_MAX: Final = 5.0  # seconds more than that for a service that asks for it; as flow
-MISSING_S: Final = 10.0  # ours, 2026-11-28: a stream is made in 10 to 30 s, and looked for again
-MISSING_MAX: Final = 1024  # ours: streams known to be missing, some 0.3 KB each
+BACKOFF_FIRST_S: Final = 0.2  # ours: seconds, the bound of the first wait; doubles each time
+BACKOFF_MAX_S: Final = 5.0  # ours: seconds, the bound of any wait
+# Seconds above the bound if the service asks for more; as the engine's flow.
+BEYOND_BACKOFF_S_MAX: Final = 5.0
+MISSING_S: Final = 10.0  # ours, 2026-11-28: a stream is made in 10 to 30 s, and is looked for again
+MISSING_MAX: Final = 1024  # ours: streams known to be missing; some 0.3 KB each
 UNLISTED_WAITING_MAX: Final = 64  # ours: 13 s of the default quota
 _PASSING: Final = frozenset({Verdict.THROTTLED, Verdict.NOT_SENT, Verdict.AMBIGUOUS})
 
 ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[str, Any]]]
-"""Operation, payload, stream -> the decoded answer, or a `ServiceError`: `ServiceClient.call`."""
+"""Operation, payload and stream -> the decoded answer, or `ServiceError`: `ServiceClient.call`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
     """`calls_per_second`: of all control calls of this daemon, > 0 (at AWS a whole account has 20
-    DescribeStreamSummary a second). `attempts_max`: of one call, the first included.
+    DescribeStreamSummary a second). `attempts_max`: of one call, with the first.
     """
 
     service: Service = AWS
@@ -65,7 +67,7 @@ class Ask(Protocol):
 
 
 class ControlCalls:
-    """One for the daemon, so that all streams share one rate."""
+    """The control calls of one upstream: all its streams share one rate."""
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class ControlCalls:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now_s: Callable[[], float] | None = None,
     ) -> None:
-        """`sleep`: for the waits between attempts, in seconds. `now_s`: None: the loop's time."""
+        """`sleep`: waits between attempts, in seconds. `now_s`: None: the loop's time."""
         self._call = call
         self._settings = settings
         self._dice = dice
@@ -86,15 +88,15 @@ class ControlCalls:
         self._listed: deque[asyncio.Future[None]] = deque()
         self._unlisted: deque[asyncio.Future[None]] = deque()
         self._passed_on: deque[asyncio.Future[None]] = deque()
-        self._is_for_clients = False  # the next turn, where both others wait
-        self._granting: asyncio.Task[None] | None = None  # runs while somebody waits
+        self._is_for_clients = False  # whether clients had the last turn that both queues wanted
+        self._granting: asyncio.Task[None] | None = None  # runs while a call waits
         self._missing: OrderedDict[tuple[str, str | None], tuple[float, ServiceError]] = (
             OrderedDict()
         )
 
     def take_rate(self, calls_per_second: float) -> None:
-        """Another rate, from the next turn on; the one that is waited for comes at the old one. The
-        same one changes nothing: what of the quota was used is used.
+        """Takes another rate, from the next turn on: a turn that is being waited for comes at the
+        old rate. The same rate changes nothing: the used part of the quota stays used.
         """
         if calls_per_second == self._calls_per_second:
             return
@@ -110,8 +112,8 @@ class ControlCalls:
         *,
         is_listed: bool,
     ) -> dict[str, Any]:
-        """One control call, made again while what fails may pass. Raises `ServiceError`: the last
-        one, or ControlQueueFull if too many calls for unlisted streams wait already.
+        """One control call, made again while its failure may pass. Raises `ServiceError`: that of
+        the last attempt, or ControlQueueFull if too many calls for unlisted streams wait.
         """
         if not is_listed:
             self._check_missing(target)
@@ -134,17 +136,17 @@ class ControlCalls:
             attempt += 1
 
     async def aclose(self) -> None:
-        """Nobody gets a turn any more."""
+        """Grants no more turns."""
         if self._granting is not None:
             self._granting.cancel()
             await asyncio.wait([self._granting])
 
     async def turn_for_client(self) -> None:
-        """Waits for the quota, for one call that is passed on."""
+        """Waits for a turn of the quota, for one call that is passed on."""
         await self._wait_in(self._passed_on)
 
     async def _turn(self, *, is_listed: bool) -> None:
-        """Waits for the quota, behind those who came before and behind every listed stream."""
+        """Waits for a turn of the quota, in the queue of this kind of stream."""
         queue = self._listed if is_listed else self._unlisted
         if not is_listed and len(queue) >= UNLISTED_WAITING_MAX:
             raise ServiceError(
@@ -163,11 +165,11 @@ class ControlCalls:
         try:
             await waiter
         finally:
-            if waiter in queue:  # cancelled before its turn: it must not use one up
+            if waiter in queue:  # cancelled before its turn: it must not use a turn up
                 queue.remove(waiter)
 
     async def _grant(self) -> None:
-        """One turn at a time, as the quota allows; who is next is decided then, not before."""
+        """Grants turns one by one, at the quota's rate. Each turn decides which call is next."""
         try:
             while self._listed or self._unlisted or self._passed_on:
                 await self._throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
@@ -188,13 +190,13 @@ class ControlCalls:
         return self._unlisted or self._passed_on
 
     def _check_missing(self, target: StreamTarget) -> None:
-        """Raises what was found of a missing stream a moment ago."""
+        """Raises the error of a stream that was found missing a moment ago."""
         known = self._missing.get(_canonical(target))
         if known is None:
             return
         until_s, error = known
         if self._now_s() < until_s:
-            raise error.kept()  # who raised it last must not stay alive
+            raise error.kept()  # the frames of the last raise must not stay alive
         del self._missing[_canonical(target)]
 
     def _note_missing(self, target: StreamTarget, error: ServiceError) -> None:

@@ -1,15 +1,16 @@
-"""As whom to call, as the AWS libraries find it: credentials, and what is signed with them.
+"""The identity of calls, as the AWS libraries find it: credentials, and the text that is signed.
 
-With `place.py` (where to call) the only importer of aiobotocore and botocore. They give the
-credentials and their refresh, the region, the endpoint rules, and what exactly is to be signed. No
-botocore client is built: its session and endpoint rules alone take 9 MiB and 0.1 s less. And
-between calls only the date and the body's hash change in what is signed, so botocore writes the
-rest once per endpoint and key (`request.py`): 55 us a call its way, 6 us this way. Measured
-2026-11-21, Python 3.11, 2 cores.
+With `place.py` (where to call) this is the only importer of aiobotocore and botocore. They give the
+credentials and their refresh, the region, the endpoint rules, and the exact text to sign. No
+botocore client is built: using only botocore's session and endpoint rules saves 9 MiB and 0.1 s.
+Between two calls only the date and the body's hash change in the signed text, so botocore writes
+the rest once for each endpoint and key (`request.py`): 6 us a call, instead of botocore's 55 us.
+Measured 2026-11-21, Python 3.11, 2 cores.
 
 Must not know requests, answers, or who calls. Each failure is a `ServiceError` that was not sent.
-Invariant: no secret in an error or a repr, and each is registered (`base/redact.py`) before it is
-used; a key that cannot be right is refused by the name of its setting, before it is sent anywhere.
+Invariant: no secret is in an error or a repr, and each secret is registered (`base/redact.py`)
+before it is used. A key that cannot be right is refused, with the name of its setting, before it is
+sent anywhere.
 """
 
 import os
@@ -29,10 +30,10 @@ from kdaemon.send.sts import STS_CONTENT_TYPE, STS_OPERATIONS
 
 TARGET_PREFIX: Final = "Kinesis_20131202"  # botocore 1.43.117's service model, 2026-11-21
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
-ANONYMOUS_REGION: Final = "us-east-1"  # ours: any would do, nothing checks it
+ANONYMOUS_REGION: Final = "us-east-1"  # ours: nothing checks it, any would do
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 ANONYMOUS_ACCOUNT: Final = "000000000000"  # the sandbox's (`sandbox/settings.py`)
-_KEY_PARTS: Final = (  # of Keys: in words, and the variable that can give it
+_KEY_PARTS: Final = (  # a field of Keys, its name in words, and the variable that can set it
     ("access_key", "the access key id", "AWS_ACCESS_KEY_ID"),
     ("secret_key", "the secret access key", "AWS_SECRET_ACCESS_KEY"),
     ("token", "the session token", "AWS_SESSION_TOKEN"),
@@ -41,7 +42,7 @@ _KEY_PARTS: Final = (  # of Keys: in words, and the variable that can give it
 
 class Who(Protocol):
     """As whom calls go, and where. `account_id`: None: not known. `may_ask_sts`: whether there is
-    an STS that can tell it.
+    an STS that can tell the account.
     """
 
     @property
@@ -58,26 +59,28 @@ class Who(Protocol):
     def is_beside_stand_in(self) -> bool: ...
     @property
     def ends_at(self) -> datetime | None:
-        """When the credentials in use end, unless they are renewed; None: they do not, or their
+        """When the credentials in use end, unless they are renewed; None: they do not end, or their
         source does not tell.
         """
         ...
 
     async def find_credentials(self) -> None:
-        """Before the first `keys`. Raises `ServiceError`, and whatever a source raises."""
+        """Is called before the first `keys`. Raises `ServiceError`, and whatever a source
+        raises.
+        """
 
     async def keys(self) -> Keys:
-        """The same object until they change. Raises as `find_credentials`."""
+        """The keys: the same object until they change. Raises as `find_credentials`."""
 
     async def renew(self, refused: Keys) -> bool:
-        """Looks for others than these, in place; False: make another of this whole."""
+        """Looks for other keys than these, in place. False: the whole object must be made again."""
 
     def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
         """The prepared request. Raises `ServiceError`, not sent."""
 
 
 class Aws:
-    """Credentials as this machine has them, and where they call. A refresh replaces it as a whole:
+    """The credentials of this machine, and where they call. A refresh replaces the whole object:
     botocore reads a profile and the environment only once.
     """
 
@@ -87,13 +90,14 @@ class Aws:
     def __init__(self, settings: ClientSettings) -> None:
         """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read."""
         self.place = Place(settings)
-        self._owner = f"{settings.name}: keys"  # of secrets: the same for one that replaces this
+        # Of secrets: an object that replaces this one has the same.
+        self._owner = f"{settings.name}: keys"
         self._credentials: Any = None
         self._frozen: Any = None
         self._keys = ANONYMOUS_KEYS  # replaced by the first `keys`
 
     async def find_credentials(self) -> None:
-        """Walks the chain: environment, profile, web identity, SSO, container, instance role."""
+        """Tries all sources: environment, profile, web identity, SSO, container, instance role."""
         self._credentials = await self.place.session.get_credentials()
         if self._credentials is None:
             raise ServiceError(
@@ -105,12 +109,15 @@ class Aws:
             )
 
     async def keys(self) -> Keys:
-        """The same object until they change. The library refreshes them here, ahead of expiry."""
+        """The same object until they change. The library refreshes the keys here, before
+        they end.
+        """
         frozen = await self._credentials.get_frozen_credentials()
         if frozen != self._frozen:
             keys = Keys(frozen.access_key, frozen.secret_key, frozen.token, frozen.account_id)
             values = [keys.access_key, keys.secret_key, keys.token]
-            plain = [value and value.strip() for value in values]  # of those with a line break
+            # Without a line break that some values have.
+            plain = [value and value.strip() for value in values]
             SECRETS.register(*values, *plain, owner=self._owner)
             self._check(keys)
             self._frozen = frozen
@@ -118,8 +125,8 @@ class Aws:
         return self._keys
 
     def _check(self, keys: Keys) -> None:
-        """Raises `ServiceError` for a key that cannot be right: what no key has would break the
-        request's head, or be signed as it stands.
+        """Raises `ServiceError` for a key that cannot be right: a character that no key has would
+        break the request's head, or be signed as a part of the key.
         """
         method = str(getattr(self._credentials, "method", None) or "the credentials")
         for part, words, variable in _KEY_PARTS:
@@ -136,12 +143,12 @@ class Aws:
 
     @property
     def ends_at(self) -> datetime | None:
-        """As botocore keeps it of what it refreshes (1.43.117); it has no public name."""
+        """As botocore keeps the end of keys that it refreshes (1.43.117); it has no public name."""
         return getattr(self._credentials, "_expiry_time", None)
 
     @property
     def account_id(self) -> str | None:
-        """Whose credentials these are, where their source says so."""
+        """The account of the credentials, if their source tells it."""
         account = self._keys.account_id
         return account if account and is_account(account) else None
 
@@ -159,7 +166,7 @@ class Aws:
 
     @property
     def may_ask_sts(self) -> bool:
-        """Whether there is an STS that can tell whose they are."""
+        """Whether there is an STS that can tell the account."""
         return self.place.may_ask_sts
 
     def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
@@ -168,11 +175,13 @@ class Aws:
 
 
 class Anonymous:
-    """A stand-in for both where nobody checks signatures: no AWS library but the signer."""
+    """Stands in for credentials and place where nobody checks signatures. Of the AWS libraries it
+    needs only the signer.
+    """
 
     __slots__ = ("_url", "account_id", "region")
     uses_proxies: Final = False  # the sandbox is on this machine
-    trust: Final = False  # whatever it shows: it is in this process
+    trust: Final = False  # any certificate will do: the sandbox is in this process
     may_ask_sts: Final = False
     is_beside_stand_in: Final = True
     ends_at: Final = None
@@ -197,15 +206,16 @@ class Anonymous:
 
 
 def signed_route(place: Place, operation: str, arn: str | None, keys: Keys) -> Route:
-    """A prepared request with a signature. Raises `ServiceError`, not sent."""
+    """A prepared request that is signed. Raises `ServiceError`, not sent."""
     url, region = place.endpoint(operation, arn, keys.account_id)
     return SignedRoute(url, region, keys, canonical(operation, url, region, keys))
 
 
 def import_libraries(*, is_anonymous: bool) -> None:
-    """The imports that cost 0.1 s and 10 MiB; those above that do the same find them done.
+    """The imports that cost 0.1 s and 10 MiB. Later imports of the same are free.
 
-    Not at the top, so that listeners are bound first and a sandbox run does without most of them.
+    They are not at the top of files, so that listeners are bound first, and so that a sandbox run
+    does without most of them.
     """
     import botocore.auth  # noqa: F401, PLC0415
 
@@ -214,8 +224,9 @@ def import_libraries(*, is_anonymous: bool) -> None:
 
 
 def profile_problem(profile: str | None) -> tuple[str, str] | None:
-    """Why the profile that calls would use is none: the variable that names it ("": `profile`, the
-    setting, does) and what is wrong; None: nothing is. Reads the AWS files, and asks nobody.
+    """What is wrong with the profile that calls would use: the variable that names the profile ("":
+    the setting `profile` does), and the problem; None: nothing is wrong. Reads the AWS files, and
+    makes no call.
     """
     variable = "" if profile else next((each for each in PROFILES if each in os.environ), None)
     if variable is None:
@@ -245,7 +256,7 @@ def _looked_at(path: str) -> str:
 
 
 async def keys_of(who: Who) -> Keys:
-    """Raises `ServiceError`, whatever a source raises."""
+    """The keys of `who`. Raises `ServiceError`, whatever its source raises."""
     try:
         return await who.keys()
     except ServiceError:
@@ -256,12 +267,13 @@ async def keys_of(who: Who) -> Keys:
 
 
 def credentials_error(error: Exception) -> ServiceError:
-    """What kept the credentials away, without what a provider printed: it can hold the secret."""
+    """Why credentials were not found. Without the text of a provider, which can hold the secret."""
     fields = getattr(error, "kwargs", {})
     where = [f"{name} {fields[name]}" for name in ("provider", "profile", "path") if name in fields]
     if "cred_var" in fields:
         where.append(f"{fields['cred_var']} is missing")
-    if type(error).__name__ == "InvalidConfigError":  # of all providers' words these alone are safe
+    # Of all providers' texts only this one is safe.
+    if type(error).__name__ == "InvalidConfigError":
         where.append(SECRETS.clean(str(fields.get("error_msg"))))
     if isinstance(error, OSError):
         where.append(_file_of(error))
@@ -274,8 +286,8 @@ def credentials_error(error: Exception) -> ServiceError:
 
 
 def _file_of(error: OSError) -> str:
-    """The file that cannot be read, why not, and the variable that names it, if one does. A program
-    that cannot be run is not named by who runs it.
+    """The file that cannot be read, the reason, and the variable that names the file, if one does.
+    For a program that cannot be run, the error names no file.
     """
     if not error.filename:
         return f"{error.strerror}: see `credential_process` of the profile"
@@ -288,7 +300,7 @@ def _file_of(error: OSError) -> str:
 
 
 def canonical(operation: str, url: str, region: str, keys: Keys) -> Canonical:
-    """What SigV4 signs of such a call, by botocore's own rules."""
+    """The text that SigV4 signs for such a call, by botocore's own rules."""
     from botocore.auth import EMPTY_SHA256_HASH, SigV4Auth  # noqa: PLC0415 - see import_libraries
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - the same
 

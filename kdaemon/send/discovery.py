@@ -1,11 +1,10 @@
 """Learns a stream's open shards and limits from the service, as far as we are allowed to ask.
 
-Knows the control calls of both services and how they page; must not know how a call is signed
-(`client.py`), when it may be made and made again (`control.py`), or what a shard map is for
-(`route/`). Asked by the driver at start and whenever its
-map looks stale.
-Invariant: a shard listed here is open, its range is within 0..2**128-1, and a part that we may not
-ask for, or a member of the summary that makes no sense, is None and takes nothing else down.
+Knows the control calls of both services and their pages; must not know how a call is signed
+(`client.py`), when a call may be made and repeated (`control.py`), or what a shard map is for
+(`route/`). The driver asks at its start, and whenever its map looks stale.
+Invariant: a shard in the result is open, and its range is within 0..2**128-1. A part that we may
+not ask for, or a member of the summary that makes no sense, is None and fails nothing else.
 """
 
 from collections.abc import Awaitable
@@ -24,10 +23,12 @@ from kdaemon.settle.verdict import MISSING_STREAM
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
 DESCRIBE_SHARDS_MAX: Final = 100  # shards a page of DescribeStream at Yandex, 2026-11-21
-PAGES_MAX: Final = 1000  # ours: a service that never ends its list is not believed
-NUMBER_MAX: Final = 2**20  # ours: a record of 1 GiB, or 1 TiB a second; more makes no sense
-UNREADABLE_MAX: Final = 3  # ours: answers in another form, before that is an error
-_NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the part is unknown
+PAGES_MAX: Final = 1000  # ours: a longer list is not believed
+# Ours: a record of 1 GiB, or 1 TiB a second; a larger number makes no sense.
+NUMBER_MAX: Final = 2**20
+UNREADABLE_MAX: Final = 3  # ours: unreadable answers in a row; the last one is an error
+# No permission, or no such call at this service: the part is unknown.
+_NOT_FOR_US: Final = frozenset(
     {
         *("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"),
         *("UnknownOperationException", "InvalidAction", "UnsupportedOperationException"),
@@ -35,8 +36,8 @@ _NOT_FOR_US: Final = frozenset(  # no permission, or no such call there: the par
 )
 _EXPIRED: Final = "expired"
 _PERHAPS_FORBIDDEN: Final = "do not have access rights"
-"""In a ResourceNotFoundException of Yandex's: the stream is not there, or not for us to describe;
-who may write need not be one who may describe [YS: `pq_schema_actor.h`, 2026-11-28]."""
+"""Yandex's ResourceNotFoundException says this: the stream is missing, or we may not describe it. A
+client that may write need not be one that may describe [YS: `pq_schema_actor.h`, 2026-11-28]."""
 
 
 class _KeyRange(msgspec.Struct, rename={"first": "StartingHashKey", "last": "EndingHashKey"}):
@@ -76,7 +77,7 @@ class _Stream(
         "shards": "Shards",
         "has_more": "HasMoreShards",
         "encryption": "EncryptionType",
-        "quota_kib": "WriteQuotaKbPerSec",  # of each shard; Yandex alone tells it [YS]
+        "quota_kib": "WriteQuotaKbPerSec",  # of each shard; only Yandex tells it [YS]
     },
 ):
     shards: list[_Shard]
@@ -102,8 +103,8 @@ class _Summary(
         "warm": "WarmThroughput",  # of on-demand streams of accounts that commit to a minimum [M]
     },
 ):
-    """Each member is read by itself: the service need not tell it, and an imitation may tell it in
-    a form of its own.
+    """Each member is checked by itself: the service need not tell it, and an imitation of the
+    service may use another form.
     """
 
     arn: Any = None
@@ -125,7 +126,7 @@ _Part = TypeVar("_Part")
 
 
 class Discovery:
-    """One for the daemon; what all streams share is `ask`."""
+    """The discovery of one upstream; all its streams share `ask`."""
 
     __slots__ = ("_ask_service", "_service")
 
@@ -134,10 +135,10 @@ class Discovery:
         self._service = service
 
     async def describe(self, target: StreamTarget) -> StreamDescription:
-        """Asks for all there is to know: 2 calls at AWS, 1 at Yandex, and one for each page more.
+        """Asks for all shards and limits: 2 calls at AWS, 1 at Yandex, and one for each more page.
 
-        Raises `ServiceError` for a missing stream (Yandex says so also where permission is
-        missing), and for what did not pass within the attempts.
+        Raises `ServiceError` for a missing stream (Yandex says the same if permission is missing),
+        and for a failure that lasted through all attempts.
         """
         if self._service.describes_shards_with_stream:
             found, _ = await self._if_allowed(self._describe_stream(target), target)
@@ -185,7 +186,7 @@ class Discovery:
     async def _describe_stream(self, target: StreamTarget) -> _Stream:
         """All pages of DescribeStream as one, without the shards that have children.
 
-        Yandex lists inactive parents as if they were open: one that is someone's parent is not.
+        Yandex lists inactive parents as if they were open: a shard that is a parent is not open.
         """
         payload: dict[str, object] = {"StreamName": target.name, "Limit": DESCRIBE_SHARDS_MAX}
         shards: list[_Shard] = []
@@ -204,24 +205,22 @@ class Discovery:
     async def _ask(
         self, operation: str, payload: dict[str, object], target: StreamTarget, kind: type[_Answer]
     ) -> _Answer:
-        """One control call, and what is wanted of its answer. An answer of another form is asked
-        for once more: it may have been a gateway's.
+        """One control call, with its answer as `kind`. After an unreadable answer the call is
+        repeated, at most UNREADABLE_MAX times in all: a gateway may have answered.
         """
         for _ in range(UNREADABLE_MAX):
             answer = await self._ask_service(operation, payload, target, is_listed=target.is_listed)
             try:
                 return msgspec.convert(answer, kind)
-            except (
-                msgspec.ValidationError
-            ) as error:  # its text names the place, never what stood there
+            except msgspec.ValidationError as error:  # its text names the place, never the value
                 unreadable = unreadable_answer(f"{operation}: {error}")
         raise unreadable
 
     async def _if_allowed(
         self, part: Awaitable[_Part], target: StreamTarget
     ) -> tuple[_Part | None, str | None]:
-        """The part, or None if we may not ask for it; then perhaps the stream's ARN, which AWS
-        names in its denial.
+        """The part. None: we may not ask for it; then also the stream's ARN, if AWS's denial has
+        it.
         """
         try:
             return await part, None
@@ -231,7 +230,7 @@ class Discovery:
             raise
 
     def _is_not_for_us(self, error: ServiceError) -> bool:
-        if error.code in _NOT_FOR_US:  # Yandex says the first of them of an old token, too
+        if error.code in _NOT_FOR_US:  # Yandex also says the first of them for an old token
             return _EXPIRED not in error.message
         return (
             not self._service.tells_missing_from_forbidden
@@ -241,14 +240,14 @@ class Discovery:
 
 
 def _arn_in(text: str, target: StreamTarget) -> str | None:
-    """The ARN of this stream in a denial: `... on resource: ARN because ...`."""
+    """The ARN of this stream in a denial: `... on resource: ARN because ...`; None: none."""
     words = text.partition(" on resource: ")[2].split(maxsplit=1)
     arn = parse_arn(words[0].rstrip(".,;")) if words else None
     return arn.text if arn is not None and arn.name == target.name else None
 
 
 def _number(value: object) -> int | None:
-    """A count or a size. None: it is none."""
+    """A count or a size; None: the value is neither."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= NUMBER_MAX else None
@@ -259,7 +258,7 @@ def _text(value: object) -> str | None:
 
 
 def _has_record_readers(summary: _Summary) -> bool | None:
-    """None if a count makes no sense; one that is absent is 0."""
+    """None if a count makes no sense; an absent count is 0."""
     counts = summary.queue_count, summary.channel_count
     numbers = [_number(count) for count in counts if count is not None]
     if any(numbers):
@@ -268,7 +267,7 @@ def _has_record_readers(summary: _Summary) -> bool | None:
 
 
 def _capacity(summary: _Summary) -> Capacity | None:
-    """None if no known mode is told. A provisioned stream has no warm throughput."""
+    """None if the service tells no known mode. A provisioned stream has no warm throughput."""
     mode = summary.mode.get("StreamMode") if isinstance(summary.mode, dict) else None
     if mode not in ("PROVISIONED", "ON_DEMAND"):
         return None
@@ -289,8 +288,8 @@ def _named(target: StreamTarget) -> dict[str, object]:
 
 
 def _open_shards(shards: list[_Shard] | None) -> tuple[OpenShard, ...] | None:
-    """Those without an ending sequence number, by range. None if unknown, or if none is open: a
-    stream that is being created has none yet, and a map of none cannot serve.
+    """The shards without an ending sequence number, by range. None if the shards are unknown, or if
+    none is open: a stream that is being created has none yet, and an empty map is of no use.
     """
     if shards is None:
         return None

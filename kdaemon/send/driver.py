@@ -1,11 +1,11 @@
-"""The shell around one Engine: its calls, its timer, its shard map. No decisions of its own.
+"""The shell around one Engine: its calls, its timer, its shard map. It makes no decisions.
 
-After every input it pumps once: polls batches and starts a call for each, tells the clients of
-what settled, arms one timer. Frames that arrive within one turn of the loop are pumped together,
-so that clients who speak at the same moment share a batch at no wait.
-Queues: `_untold`, frames that settled at once with many others: their clients are told a part in
-each turn of the loop. Bound: what settles in one call and in one slice of the engine's work, which
-waits until they are told. The engine bounds the calls in flight.
+After every input the driver pumps once: it polls batches and starts a call for each, tells the
+clients of settled frames, and arms one timer. Frames that arrive within one turn of the loop are
+pumped together, so that clients who send at the same moment share a batch without waiting. Queues:
+`_untold` has frames that settled at once with many others: in each turn of the loop some of their
+clients are told. Bound: the frames that settle in one call and in one slice of the engine's work,
+which waits until they are told. The engine bounds the calls in flight.
 """
 
 import asyncio
@@ -35,18 +35,18 @@ log = logging.getLogger("kdaemon.send")
 
 DRAWN_A_TURN = 2_000  # records that are put into calls in one turn of the loop: 2 ms; ours
 
-TOLD_AT_ONCE = 16  # frames that settle together and are told together, however large
+TOLD_AT_ONCE = 16  # up to this many frames that settle together are told together, however large
 
 TOLD_A_TURN = 2_000
-"""Of more than that, how many records' clients are told in one turn of the loop, a frame counted as
-FRAME_PIECES of them: 2 ms. Ours, 2026-11-28: an answer takes 11 us, and 0.3 us for each record."""
+"""Of more frames, the number of records whose clients are told in one turn of the loop; a frame
+counts as FRAME_PIECES more: 2 ms. Ours, 2026-11-28: an answer takes 11 us, and 0.3 us a record."""
 
 FRAME_PIECES = 12
-LETTER_PIECES = 7  # a dead record, for which a dead letter is made. Ours, 2026-11-28: 7 us
+LETTER_PIECES = 7  # for a dead record, of which a dead letter is made. Ours, 2026-11-28: 7 us
 
 ENCRYPTION_NOT_SET = "ENCRYPTION_UNDEFINED"
-"""Yandex's word where no shard answered, and in each DescribeStream [YS: its enum's default;
-2026-11-28]. No SDK knows the word, and no client hears it of us."""
+"""Yandex's word if no shard answered, and in each DescribeStream [YS: its enum's default;
+2026-11-28]. No SDK knows the word, so kdaemon tells it to no client."""
 
 DEAD_WORDS = {
     DeadReason.POISON: "the service refuses them for themselves",
@@ -59,11 +59,11 @@ class Client(Protocol):
     """How a batch reaches the service (`send/late.py`)."""
 
     on_new_keys: Callable[[Caller], object] | None
-    """Hears whose keys the calls are signed with from now on, as far as they tell."""
+    """Is told the owner of the keys that calls are signed with from now on, as far as known."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether a call would be made at once, and waits for nothing that is loaded yet."""
+        """Whether a call would be made at once, without waiting for libraries."""
         ...
 
     @property
@@ -74,7 +74,7 @@ class Client(Protocol):
     async def put_records(
         self, target: StreamTarget, records: list[Record], leave: Callable[[], bool]
     ) -> "PutAnswer":
-        """`leave`: asked before the first byte is written; False: it must not be."""
+        """`leave`: asked before the first byte is written; False: nothing may be written."""
         ...
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError: ...
@@ -104,8 +104,10 @@ class StreamDriver:
         self.engine = engine
         self.on_described: Callable[[StreamDescription], object] | None = None
         self.on_missing: Callable[[ServiceError], object] | None = None
-        self.on_no_answer: Callable[[], object] | None = None  # to the question for the stream
-        self.encryption_type = "NONE"  # as the service last said; until it does: what most are
+        # If the question for the stream had no answer.
+        self.on_no_answer: Callable[[], object] | None = None
+        # As the service said last; before that: what most streams are.
+        self.encryption_type = "NONE"
         self._client = client
         self._discovery = discovery
         self._clock = clock
@@ -116,27 +118,27 @@ class StreamDriver:
         self._timer_ns = 0
         self._is_pump_due = False
         self._is_closed = False
-        self._makes_no_calls = False  # what is queued is another process's to send
+        self._makes_no_calls = False  # another process sends what is queued
         self._dead_told = dict.fromkeys(DeadReason, 0)
-        self._gone: list[Frame] = []  # their clients have gone; withdrawn together
-        self._dead_seen = 0  # records, when some that settled together were told of last
+        self._gone: list[Frame] = []  # frames whose clients have gone; withdrawn together
+        self._dead_seen = 0  # dead records, when frames that settled together were last told
         self._untold: deque[Frame] = deque()
         self._is_turn_due = False  # for `_untold`
         self._dry_runs: set[asyncio.Task[None]] = set()
-        self._room_waiters: dict[Callable[[], object], None] = {}  # each once, in order
+        self._room_waiters: dict[Callable[[], object], None] = {}  # each callback once, in order
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_waiters: list[asyncio.Future[None]] = []
         self._pump_soon()
 
     def take_settings(self, settings: EngineSettings) -> Steps[None]:
-        """As the engine's: other limits and promises from now on. Who waits for room tries anew."""
+        """Takes other limits and promises, as the engine does. Callers that wait for room retry."""
         yield from self.engine.handle_settings(settings, self._clock.now_ns())
         self._tell_of_room()
         if not self._is_pump_due:
             self._pump_soon()
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
-        """Hands a checked frame to the engine, as its `handle_frame`."""
+        """Hands a checked frame to the engine, as its `handle_frame`. False: there is no room."""
         if not self.engine.handle_frame(frame, self._clock.now_ns(), is_patient=is_patient):
             return False
         if not self._is_pump_due:
@@ -144,7 +146,7 @@ class StreamDriver:
         return True
 
     def submit_spooled(self, frame: Frame) -> bool:
-        """As `submit`, for a frame that stands in the spool and was counted there."""
+        """As `submit`, for a frame that is in the spool and was counted there."""
         if not self.engine.handle_spooled(frame, self._clock.now_ns()):
             return False
         if not self._is_pump_due:
@@ -152,24 +154,24 @@ class StreamDriver:
         return True
 
     def when_room(self, callback: Callable[[], object]) -> None:
-        """Calls back once, when something has settled and there may be room again."""
+        """Calls back once, when a frame has settled and there may be room again."""
         self._room_waiters[callback] = None
 
     def withdraw(self, frame: Frame) -> None:
-        """The client of this frame has gone: what is queued of it is withdrawn, soon."""
+        """The client of this frame has gone: its queued records are withdrawn at the next pump."""
         self._gone.append(frame)
         if not self._is_pump_due:
             self._pump_soon()
 
     def give_up_missing(self, error: ServiceError) -> None:
-        """There is no such stream, and nobody listed it: nothing is kept for it."""
+        """The stream does not exist and is not listed: no record is kept for it."""
         self.engine.give_up_missing(error, self._clock.now_ns())
         self._tell_settled()
         if not self._is_pump_due:
             self._pump_soon()
 
     def ask_again(self) -> None:
-        """Asks the service for the stream, now."""
+        """Asks the service for the stream now."""
         self.engine.freshness.ask_again(self._clock.now_ns())
         if not self._is_pump_due:
             self._pump_soon()
@@ -181,12 +183,12 @@ class StreamDriver:
         timeout_s: float,
         arn: str | None = None,
     ) -> None:
-        """Asks the service what would become of these records; `told` hears its answer, once, or
-        after `timeout_s` that there is none. `arn`: by which the client called the stream, and so
-        by which the service is asked.
+        """Asks the service what would become of these records. `told` gets its answer, once; or
+        after `timeout_s` an error. `arn`: the client named the stream by it, so the service is
+        asked by it.
         """
         target = self.target if arn is None else StreamTarget(self.target.name, arn)
-        asked = [  # as they would go out: the wire cannot carry a key that is missing
+        asked = [  # as they would be sent: the wire cannot carry a record without a key
             each
             if each.partition_key
             else Record(each.data, keyless_key(number), each.explicit_hash_key)
@@ -213,7 +215,7 @@ class StreamDriver:
 
     @property
     def is_asking(self) -> bool:
-        """A client waits for the answer to its dry run."""
+        """Whether a client waits for the answer to its dry run."""
         return bool(self._dry_runs)
 
     @property
@@ -222,26 +224,26 @@ class StreamDriver:
         return self._client.is_ready
 
     def doubt_limits(self) -> None:
-        """A record broke a limit as we know it: it may have been raised."""
+        """A record broke a limit as we know it: the service may have raised that limit."""
         self.engine.freshness.stale(self._clock.now_ns(), Doubt.LIMITS)
         if not self._is_pump_due:
             self._pump_soon()
 
     def begin_drain(self) -> None:
-        """No linger from now on."""
+        """Records do not linger from now on."""
         self.engine.begin_drain()
         self._pump_soon()
 
     async def finish_calls(self) -> None:
-        """Makes no call from now on, and returns when those under way have ended: what is queued is
-        another process's to send.
+        """Makes no more calls, and returns when the calls in flight have ended: another process
+        sends what is queued.
         """
         self._makes_no_calls = True
         while self._calls:
             await asyncio.wait(self._calls)
 
     async def wait_idle(self) -> None:
-        """Returns when nothing is buffered and nothing in flight, and all are told."""
+        """Returns when nothing is buffered or in flight, and all clients are told."""
         while not self.is_idle:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle_waiters.append(waiter)
@@ -249,11 +251,11 @@ class StreamDriver:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is buffered and nothing in flight, and all are told."""
+        """Whether nothing is buffered or in flight, and all clients are told."""
         return self.engine.is_idle and not self._untold
 
     async def give_up(self) -> None:
-        """Answers every client that still waits: what is queued is withdrawn."""
+        """Withdraws what is queued, and answers every client that still waits."""
         self.engine.give_up(self._clock.now_ns())
         self._tell_settled()
         if not self._is_pump_due:
@@ -264,15 +266,16 @@ class StreamDriver:
             await pumped
 
     async def aclose(self) -> None:
-        """Cancels what is under way. What was in flight has an unknown outcome."""
+        """Cancels everything under way. Calls in flight have an unknown outcome."""
         self._is_closed = True
-        self.on_described = self.on_missing = self.on_no_answer = None  # they know us: a cycle
+        # They refer to this driver: a cycle.
+        self.on_described = self.on_missing = self.on_no_answer = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         describing = [self._describing] if self._describing else []
         tasks = [*self._calls, *self._dry_runs, *describing]
-        self._describing = None  # a task that was cancelled keeps the frames that it ended in
+        self._describing = None  # a cancelled task keeps the frames of the stack that it ended in
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -319,8 +322,10 @@ class StreamDriver:
             if frame.on_settled is not None:
                 try:
                     frame.on_settled(frame)
-                except Exception:  # the others are owed their answers all the same
-                    log.exception("telling of a settled frame broke")
+                except Exception:  # the other clients still get their answers
+                    log.exception(
+                        "a client could not be told of its settled frame: a defect of kdaemon"
+                    )
         if settled and self._room_waiters:
             self._tell_of_room()
         if self._idle_waiters and self.is_idle:
@@ -332,7 +337,7 @@ class StreamDriver:
             waiter()
 
     def _is_much(self, settled: list[Frame]) -> bool:
-        """Whether to tell of all these takes more than a turn. One frame is told whole."""
+        """Whether telling all these clients takes more than a turn. One frame is told whole."""
         if len(settled) < 2:
             return False
         dead_count = sum(self.engine.counters.dead.values())
@@ -345,7 +350,7 @@ class StreamDriver:
         )
 
     def _take_untold(self) -> list[Frame]:
-        """Those that are told in this turn; the others have theirs."""
+        """The frames whose clients are told in this turn; later turns tell the others."""
         taken: list[Frame] = []
         pieces = 0
         while self._untold and pieces < TOLD_A_TURN:
@@ -365,7 +370,7 @@ class StreamDriver:
         wakeup_ns = self.engine.next_wakeup_ns()
         if self._timer is not None:
             if wakeup_ns is not None and now_ns < self._timer_ns <= wakeup_ns:
-                return  # it rings early enough; moving it costs more than one idle pump
+                return  # the timer fires early enough; moving it costs more than one idle pump
             self._timer.cancel()
             self._timer = None
         if wakeup_ns is not None:
@@ -377,14 +382,15 @@ class StreamDriver:
         self._timer = None
         self._lag.observe(max(0, self._clock.now_ns() - self._timer_ns))
         self._pump()
-        self._tell_dead()  # of what grew too old
+        self._tell_dead()  # of records that grew too old
 
     async def _call(self, batch: Batch) -> None:
         engine = self.engine
         try:
             answer = await self._client.put_records(self.target, batch.records, batch.leave)
         except ServiceError as error:
-            error.kept()  # the frame that raised it knows it: a cycle that holds the records
+            # The stack frame that raised the error refers to it: a cycle that holds the records.
+            error.kept()
             log.warning("PutRecords failed", extra={"fields": self._fields(error)})
             engine.handle_failure(batch, error, self._clock.now_ns())
             if self.on_missing is not None and engine.is_missing(error):
@@ -403,7 +409,9 @@ class StreamDriver:
         self._pump()
 
     def _fields(self, error: ServiceError) -> dict[str, object]:
-        """What a log line says of a failure; the client took data out of the message."""
+        """The fields of a log line about a failure. The message has no data: the client
+        cleaned it.
+        """
         fields: dict[str, object] = {
             "stream": self.target.qualified.text,
             "code": error.code,
@@ -417,7 +425,7 @@ class StreamDriver:
             self.encryption_type = told
 
     def _tell_dead(self) -> None:
-        """Each reason has its own line, with how many there are by now."""
+        """Logs one line for each reason, with the count so far."""
         for reason, count in self.engine.counters.dead.items():
             if count != self._dead_told[reason]:
                 fields = {
@@ -433,7 +441,7 @@ class StreamDriver:
         try:
             description = await self._discovery.describe(self.target)
         except ServiceError as error:
-            error.kept()  # it goes to others, and its frames stay here
+            error.kept()  # others get the error; its stack frames stay here
             text = "the stream's shards and limits are unknown"
             log.warning(text, extra={"fields": self._fields(error)})
             engine.freshness.failed(self._clock.now_ns())

@@ -1,10 +1,10 @@
-"""One request over HTTP and its answer: its connection, its body's memory, what a failure means.
+"""One HTTP request and its answer: the connection, the memory of the body, and failures.
 
-Records go over connections of our own (`pool.py`), which cost a fifth of aiohttp's; all else, and
-whatever goes through a proxy, over aiohttp's. Must not know credentials, streams, or whether a call
-is made again: `client.py` decides that.
+Records go over connections of our own (`pool.py`), which cost a fifth of aiohttp's. All other
+calls, and whatever goes through a proxy, use aiohttp's connections. Must not know credentials,
+streams, or whether a call is made again: `client.py` decides that.
 Invariant: whatever breaks before the first byte of a body is written is `was_sent=False`; no secret
-and no data in an error, nor in what an error keeps alive.
+and no data is in an error, nor in anything that an error keeps alive.
 """
 
 import asyncio
@@ -29,21 +29,22 @@ from kdaemon.send.request import SENT_ALWAYS, Body, Route
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import STS_CONTENT_TYPE
 
-LEAST_S: Final = 0.001  # of what is left to connect: to aiohttp, 0 is no limit
+LEAST_S: Final = 0.001  # of the rest of a connect time: to aiohttp, 0 means no limit
 ANSWER_BUFFER_BYTES: Final = MIB  # ours: reading is not paused within an ordinary answer
 
 
 def always() -> bool:
-    """For `leave`: nobody withdraws what is sent."""
+    """For `leave`: lets every request be sent."""
     return True
 
 
 def http_session(
     settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
 ) -> aiohttp.ClientSession:
-    """The pool of one client."""
+    """The connections of aiohttp for one client."""
     return aiohttp.ClientSession(
-        connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S),  # `Places` bounds them
+        # `Places` bounds the connections.
+        connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S),
         timeout=_timeout(settings, settings.connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=SENT_ALWAYS,
@@ -51,13 +52,14 @@ def http_session(
         auto_decompress=False,
         read_bufsize=ANSWER_BUFFER_BYTES,
         trace_configs=list(traces),
-        trust_env=False,  # it looks for proxies in a thread on each call; `proxy_to` does once
+        # It would look for proxies in a thread at each call; `proxy_to` looks once.
+        trust_env=False,
     )
 
 
 def _timeout(settings: ClientSettings, connect_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
-        total=None,  # whoever calls bounds the whole
+        total=None,  # the caller bounds the whole
         connect=connect_s,
         sock_connect=connect_s,
         sock_read=settings.read_timeout_s,
@@ -65,8 +67,8 @@ def _timeout(settings: ClientSettings, connect_s: float) -> aiohttp.ClientTimeou
 
 
 class Exchanges:
-    """The requests of one client. `bodies`: the memory of those that are not yet written.
-    `places`: the connections that are in use, of both kinds.
+    """The requests of one client. `bodies`: the memory of the bodies that are not yet written.
+    `places`: the connections in use, ours and aiohttp's.
     """
 
     __slots__ = ("_encode", "_settings", "bodies", "http", "places", "pool")
@@ -80,7 +82,7 @@ class Exchanges:
         self._encode = msgspec.json.Encoder().encode
 
     def take_limits(self, settings: ClientSettings) -> None:
-        """Times and connections from the next request on; those under way go on by theirs."""
+        """Takes times and a number of connections, from the next request on."""
         self._settings = settings
         self.places.set_limit(settings.connections_max)
 
@@ -98,8 +100,8 @@ class Exchanges:
         room: answers.Room,
         leave: Callable[[], bool] = always,
     ) -> answers.Answer:
-        """What answers one POST of records, on a connection of our own; as `post`, which makes it
-        where the way leads through a proxy.
+        """The answer to one POST of records, on a connection of our own. Behind a proxy, the same
+        as `post`. Raises `ServiceError`.
         """
         peer = route.peer(trust)
         if peer is None:
@@ -122,7 +124,7 @@ class Exchanges:
             has_left = leave()
             if has_left:
                 waiter = connection.send(head, body, held, room, self._settings.read_timeout_s)
-                del body, head  # the connection has what is not yet written
+                del body, head  # the connection has the unwritten part
                 outcome = await waiter
             else:
                 outcome = RECALLED
@@ -136,7 +138,7 @@ class Exchanges:
             _empty(error)
         except Exception as error:
             if has_left:
-                raise  # nobody knows what became of it
+                raise  # the outcome of the request is unknown
             what = f"the request to {route.host}"
             outcome = unforeseen(error, what, "endpoint_url or the credentials")
         finally:
@@ -147,11 +149,13 @@ class Exchanges:
                 self._done(connection, waiter)
         if isinstance(outcome, answers.Answer):
             return outcome
-        # Here, so that no context carries the request along.
+        # Raised here, so that no context of the error holds the request.
         raise outcome if isinstance(outcome, ServiceError) else outcome.at(route.host)
 
     def _done(self, connection: Connection, waiter: asyncio.Future[Outcome] | None) -> None:
-        """Nobody waits for this answer any more; None: nothing was asked."""
+        """Nobody waits for an answer on this connection any more. `waiter`: None: no request was
+        sent.
+        """
         if waiter is not None:
             connection.drop(waiter)
         elif connection.is_usable:
@@ -173,8 +177,9 @@ class Exchanges:
         room: answers.Room,
         leave: Callable[[], bool] = always,
     ) -> answers.Answer:
-        """What answers one POST. `request`: what its body encodes, or the body of a question to
-        STS. `stream`: whose memory the body takes; "": it is small. Raises `ServiceError`.
+        """The answer to one POST. `request`: a value that is encoded as the body, or the body of a
+        question to STS. `stream`: in whose room the body is counted; "": the body is small. Raises
+        `ServiceError`.
         """
         body = self._body_of(request, stream, leave)
         proxy = route.proxy
@@ -209,17 +214,17 @@ class Exchanges:
             _empty(error)
         except Exception as error:
             if not body.unwritten:
-                raise  # nobody knows what became of it
+                raise  # the outcome of the request is unknown
             setting = "endpoint_url or the credentials" if proxy is None else f"{proxy.shown}"
             failure = unforeseen(error, f"the request to {route.host}", setting)
         finally:
             body.drop()
             if is_placed:
                 self.places.give()
-        raise failure  # here, so that no context carries the request's headers along
+        raise failure  # here, so that no context of the error holds the request's headers
 
     async def _placed(self, limit_s: float) -> float:
-        """Waits for a place, for so long at most. Returns how long one may take to connect then."""
+        """Waits for a place, `limit_s` at most. Returns how long connecting may take then."""
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
         try:
@@ -242,7 +247,7 @@ class Exchanges:
         try:
             return self._encode(request)
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
-            pass  # raised below, so that no context carries the data along
+            pass  # raised below, so that no context of the error holds the data
         raise ServiceError(
             "SerializationException",
             "a record cannot be written as JSON (a text that is no Unicode?), and is not sent",
@@ -252,9 +257,9 @@ class Exchanges:
 
 
 def _empty(error: BaseException | None) -> None:
-    """Takes the frames out of an error that we are done with, and out of those that it came from.
-    aiohttp and the connecting below it keep errors in places which those frames know: cycles, and
-    with them the call and its records.
+    """Takes the stack frames out of an error that we are done with, and out of its causes. aiohttp
+    and the code below it keep errors in objects that these frames refer to: cycles, which would
+    keep the call and its records.
     """
     while error is not None:
         error.__traceback__ = None
@@ -264,8 +269,8 @@ def _empty(error: BaseException | None) -> None:
 
 
 def unforeseen(error: Exception, what: str, settings: str) -> ServiceError:
-    """A request could not be made, for a reason that is in no table. Without the error's own text,
-    which can quote a header.
+    """The error for a request that could not be made, for a reason that no table has. The original
+    error's text is left out, since it can quote a header.
     """
     return ServiceError(
         Trouble.UNPREPARED,

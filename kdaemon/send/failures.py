@@ -1,9 +1,8 @@
-"""From why no answer came to a `ServiceError`: which step of a request failed, and was it sent.
+"""Makes a `ServiceError` of a request without an answer: which step failed, and was anything sent.
 
-Knows the steps of a request, aiohttp's exceptions and the operating system's words; must not know
-calls, credentials or retries. Used by `exchange.py` for each request that ends without an answer.
-Invariant: nothing of an exception's own text leaves here, which in aiohttp can hold the request's
-headers.
+Knows the steps of a request, aiohttp's exceptions and the operating system's texts; must not know
+calls, credentials or retries. `exchange.py` uses it for each request that ends without an answer.
+Invariant: an exception's own text never leaves here: in aiohttp it can hold the request's headers.
 """
 
 from typing import Final, NamedTuple
@@ -24,15 +23,16 @@ class Failed(NamedTuple):
     reason: str = ""
 
     def because_of(self, error: object) -> "Failed":
-        """With the operating system's word for it, if there is one.
+        """The same, with the operating system's text if `error` has one.
 
-        Never the exception's own text or repr, which in aiohttp can hold the request's headers.
+        Never with the exception's own text or repr: in aiohttp these can hold the request's
+        headers.
         """
         text = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
         return self._replace(reason=f" ({text})") if isinstance(text, str) and text else self
 
     def at(self, where: str, *, is_unwritten: bool = False) -> ServiceError:
-        """The error that stands for it. `where`: the host, and the proxy if there is one."""
+        """The `ServiceError`. `where`: the host, and the proxy if there is one."""
         return ServiceError(
             self.trouble,
             SECRETS.clean(f"{where}: {self.problem}{self.reason}"),
@@ -42,7 +42,7 @@ class Failed(NamedTuple):
 
 
 class DialError(Exception):
-    """No connection was made."""
+    """No connection could be made."""
 
     def __init__(self, failed: Failed) -> None:
         super().__init__(failed.problem)
@@ -68,10 +68,10 @@ LOST: Final = Failed(
 
 
 def failure_below_http(error: Exception, where: str, *, is_unwritten: bool) -> ServiceError:
-    """The error that stands for an exception of aiohttp: which step failed, and was it sent.
+    """The `ServiceError` for an exception of aiohttp: which step failed, and was anything sent.
 
-    `where`: the host, and the proxy if there is one. `was_sent` is False only where it is certain
-    that nothing of the request's body left: by the step that failed, or by `is_unwritten`.
+    `where`: the host, and the proxy if there is one. `was_sent` is False only if it is certain that
+    nothing of the request's body left: because of the step that failed, or by `is_unwritten`.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause: object = error.certificate_error

@@ -1,14 +1,14 @@
-"""Yandex's IAM token, which stands in a header in place of a signature: from a file that somebody
-else refreshes, or from the metadata service of the machine.
+"""Yandex's IAM token, which a header carries instead of a signature.
 
-Knows both places, the forms that a token has there, and HTTP as far as the metadata service needs.
-Must not know the AWS libraries. Imported where there is a token only: nobody else has its memory.
-Sources: Yandex Cloud's documents, `yc
-iam create-token` and "Getting an IAM token from within a VM"; 2026-11-28.
+The token is in a file that some other program refreshes, or comes from the machine's metadata
+service. Knows both places, the forms that a token has there, and as much HTTP as the metadata
+service needs. Must not know the AWS libraries. Imported only where there is a token, to save the
+memory elsewhere. Sources: Yandex Cloud's documents, `yc iam create-token` and "Getting an IAM token
+from within a VM"; 2026-11-28.
 Invariants: no file is read on the event loop, and a dead mount costs one waiting thread, whatever
-the load. A token is registered as a secret before it is used. A place that fails leaves the token
-that was found there before, until the service refuses that token. Each failure is a `ServiceError`
-that was not sent, and names the file or the URL.
+the load. A token is registered as a secret before it is used. If a place fails, the token that was
+found there before is used until the service refuses it. Each failure is a `ServiceError` that was
+not sent, and names the file or the URL.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ from kdaemon.send.request import Keys, Route
 from kdaemon.send.settings import ClientSettings
 
 SUBJECT_HEADER: Final = "X-YaCloud-SubjectToken"  # ydb-platform/ydb, http_req.cpp; 2026-11-28
-LOOK_S: Final = 1.0  # ours: between two looks at a file, at least
+LOOK_S: Final = 1.0  # ours: the least time between two looks at a file
 TOKEN_BYTES_MAX: Final = 32 * KIB  # ours: a token has some 1 KiB, as JSON a little more
 METADATA_HEADERS: Final = {"Metadata-Flavor": "Google"}  # without it the service refuses
-LIFETIME_MIN_S: Final = 1.0  # ours: `expires_in` below is none
-LIFETIME_MAX_S: Final = 43_200.0  # ours: a token lives for 12 hours at most
+LIFETIME_MIN_S: Final = 1.0  # ours: a shorter `expires_in` is ignored
+LIFETIME_MAX_S: Final = 43_200.0  # ours: a token is good for 12 hours at most
 _TOKEN_KEYS: Final = ("access_token", "iam_token", "iamToken")  # metadata; `yc --format json`; API
 
 log = logging.getLogger("kdaemon.send")
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class Bearer:
-    """Yandex, by an IAM token: nothing is signed."""
+    """Calls Yandex with an IAM token: nothing is signed."""
 
     __slots__ = ("_source", "place")
     uses_proxies: Final = True
@@ -60,7 +60,7 @@ class Bearer:
     is_beside_stand_in: Final = False
 
     def __init__(self, settings: ClientSettings, source: "TokenSource") -> None:
-        """Blocks, and raises, as `Aws`."""
+        """Blocks and raises as `Aws` does."""
         self.place = Place(settings)
         self._source = source
 
@@ -99,23 +99,23 @@ class Bearer:
 
 
 class TokenSource(Protocol):
-    """Where a token is found. `ends_at`: of the token in use; None: its place does not tell."""
+    """A place of tokens. `ends_at`: when the token in use ends; None: the place does not tell."""
 
     @property
     def ends_at(self) -> datetime | None: ...
 
     async def keys(self) -> Keys:
-        """The token, as the keys that calls go with: the same object until it changes."""
+        """The token, as the keys of calls: the same object until the token changes."""
 
     async def renew(self, refused: Keys) -> None:
-        """Looks again at once, if these are the keys that it has: the service has refused them.
+        """Looks again at once if `refused`, which the service has refused, is the present token.
         Raises `ServiceError`.
         """
 
 
 class TokenFile:
-    """A token in a file. Calls look at the file once in LOOK_S; while it stays unreadable they go
-    with the token that was there last.
+    """A token in a file. Calls look at the file once in LOOK_S. While the file is unreadable, calls
+    use the last token.
     """
 
     __slots__ = (
@@ -124,21 +124,21 @@ class TokenFile:
     )
 
     def __init__(self, path: str, name: str, spawn: Spawn, limit_s: float) -> None:
-        """`name`: of the upstream. `limit_s`: nobody waits longer for the first look."""
+        """`name`: of the upstream. `limit_s`: the longest wait for the first look."""
         self._path = path
         self._owner = f"{name}: token"  # of secrets
         self._setting = f"{_of(name)}iam_token_file {printable(path, 300)}"
         self._spawn = spawn
         self._limit_s = limit_s
         self._keys: Keys | None = None
-        self._seen: tuple[int, ...] | None = None  # of the file that the token is from
+        self._seen: tuple[int, ...] | None = None  # what the file was like when the token was read
         self._look_at = 0.0  # by the loop's clock
         self._task: asyncio.Task[None] | None = None
-        self._told = ""  # the last warning
+        self._told = ""  # the warning that was logged last
 
     @property
     def ends_at(self) -> datetime | None:
-        """Whoever refreshes the file knows."""
+        """Only the program that refreshes the file knows."""
         return None
 
     async def keys(self) -> Keys:
@@ -154,7 +154,7 @@ class TokenFile:
         return self._keys
 
     async def renew(self, refused: Keys) -> None:
-        """One whole look, begun now: what an earlier one finds may be older than the refusal."""
+        """Makes one whole look that begins now: an earlier look may have found an older token."""
         earlier = self._task
         if earlier is not None:
             await asyncio.wait({earlier}, timeout=self._limit_s)
@@ -210,7 +210,7 @@ class TokenFile:
             self._told = ""
 
     def _warn(self, text: str) -> None:
-        """Once, until something else is to be said."""
+        """Logs a warning, unless it is the same as the last one."""
         if text != self._told:
             self._told = text
             log.warning("%s", text)
@@ -221,14 +221,14 @@ class TokenFile:
 
 
 class TokenUrl:
-    """A token that the machine's metadata service gives, renewed ahead of its end."""
+    """A token from the machine's metadata service, renewed before it ends."""
 
     __slots__ = ("_http", "_lent", "_limit_s", "_make", "_next", "_owner", "_setting", "_url")
 
     def __init__(
         self, url: str, name: str, http: aiohttp.ClientSession, spawn: Spawn, limit_s: float
     ) -> None:
-        """`limit_s`: of one question, whole."""
+        """`limit_s`: of one whole question."""
         self._url = url
         self._owner = f"{name}: token"  # of secrets
         self._setting = f"{_of(name)}iam_token_url {url}"
@@ -238,7 +238,7 @@ class TokenUrl:
             self._ask, spawn, limit_s, self._setting
         )
         self._lent = self._make()
-        self._next: Lent[Keys] | None = None  # what comes in place of a token that was refused
+        self._next: Lent[Keys] | None = None  # is to replace a token that was refused
 
     @property
     def ends_at(self) -> datetime | None:
@@ -321,7 +321,7 @@ def _of(name: str) -> str:
 
 
 def _read(path: str, seen: tuple[int, ...] | None) -> tuple[bytes, int, tuple[int, ...]] | None:
-    """In a thread: the file's bytes, its mode, and what it was like; None: it is as `seen`."""
+    """Runs in a thread. The file's bytes, its mode, and what it is like; None: it is as `seen`."""
     found = os.stat(path)  # noqa: PTH116 - one look
     if not stat.S_ISREG(found.st_mode):
         raise OSError(0, "not a regular file")
@@ -333,7 +333,7 @@ def _read(path: str, seen: tuple[int, ...] | None) -> tuple[bytes, int, tuple[in
 
 
 def _token_in(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str, float | None]:
-    """The token, and for how many seconds it is good where that is told."""
+    """The token, and for how many seconds it is good, if the text tells."""
     if len(text) > TOKEN_BYTES_MAX:
         raise failure(f"has more than {TOKEN_BYTES_MAX} bytes, which no token has")
     try:
@@ -344,7 +344,8 @@ def _token_in(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str,
     if token.lstrip()[:1] == "{":
         token, lifetime_s = _of_json(text, failure)
     token = token.removesuffix("\n").removesuffix("\r")
-    SECRETS.register(token, token.strip(), *token.split())  # whatever is wrong with what is there
+    # Before any error, which must not quote it.
+    SECRETS.register(token, token.strip(), *token.split())
     if not token.strip():
         raise failure("is empty; expected an IAM token")
     if len(token.splitlines()) > 1:

@@ -1,9 +1,9 @@
-"""Answers of a moment ago, for those who ask the same.
+"""Answers of the last moment, for requests that ask the same.
 
 Knows keys, answers and their size; must not know what was asked, or whether an answer may be given
 to others (`relay.py` keeps successes of operations that only look).
-Invariant: nothing older than KEPT_S is given; at most KEPT_MAX answers and KEPT_BYTES_MAX are kept,
-all of it taken from the daemon's memory, and given back without anybody's asking.
+Invariant: no answer older than KEPT_S is given. At most KEPT_MAX answers and KEPT_BYTES_MAX bytes
+are kept. Their memory is taken from the daemon's, and is given back by a timer.
 """
 
 import asyncio
@@ -14,21 +14,22 @@ from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.send.relayed import Relayed
 
-KEPT_S: Final = 1.0  # an answer is given to others. Ours, 2026-11-28: who polls does so each second
-KEPT_BYTES_MAX: Final = 4 * MIB  # of all answers that are kept; ours
+# How long an answer is given to others. Ours, 2026-11-28: clients poll every second.
+KEPT_S: Final = 1.0
+KEPT_BYTES_MAX: Final = 4 * MIB  # of all kept answers; ours
 KEPT_MAX: Final = 256  # answers; ours
-ENTRY_BYTES: Final = KIB  # what an answer takes beside its body; ours
+ENTRY_BYTES: Final = KIB  # of an answer beside its body; ours
 
 
 class Kept:
-    """Answers of a moment ago, the oldest first."""
+    """The kept answers, the oldest first."""
 
     __slots__ = ("_answers", "_memory", "_timer", "byte_count")
 
     def __init__(self, memory: ByteBudget) -> None:
         self._memory = memory
         self._answers: OrderedDict[bytes, tuple[float, Relayed]] = OrderedDict()
-        self._timer: asyncio.TimerHandle | None = None  # runs while anything is kept
+        self._timer: asyncio.TimerHandle | None = None  # runs while an answer is kept
         self.byte_count = 0
 
     def find(self, key: bytes) -> Relayed | None:
@@ -38,7 +39,7 @@ class Kept:
         return kept[1]
 
     def keep(self, key: bytes, answer: Relayed) -> None:
-        """Unless it is large, or there is no memory. What is old makes room."""
+        """Keeps an answer, unless it is large or there is no memory. Old answers make room."""
         byte_count = len(answer.body) + ENTRY_BYTES
         if byte_count > KEPT_BYTES_MAX // 4:
             return

@@ -1,13 +1,13 @@
-"""A client whose libraries are loaded when the daemon takes records, not before.
+"""A client whose libraries are loaded once the daemon takes records, not before.
 
-The libraries that calls need (aiohttp, botocore, aiobotocore, and the files here that stand on
-them) are half of what a start would load, and no door needs one of them: what clients bring
-meanwhile is queued or stored. Who takes over from a daemon that runs loads them before. Here is
-what a start needs of a client: its settings, and a place for calls to wait. Knows `client.py` by
-name; must not import it before it is asked to.
-Invariants: a call waits until `Libraries.load` was called, and from then on until loading is over,
-no longer than for a connection; it is made by the one client that there is then. Else it fails as
-not sent.
+The libraries that calls need (aiohttp, botocore, aiobotocore, and the files here that import them)
+are half of what a start would load, and no door needs them: records that come meanwhile are queued
+or stored. A daemon that takes over from another one loads them first. A start needs only this of a
+client: its settings, and a place where calls wait. Knows `client.py` by name; must not import it
+before `Libraries.load`.
+Invariants: a call waits for `Libraries.load`, and after that for the end of loading, but no longer
+than for a connection. All calls use the one client that is made then. Otherwise a call fails as not
+sent.
 Where it sits: daemon/reach.py makes both; driver, control and relay call here -> client.py.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kdaemon.send.relayed import Relayed
 
 
-_NEEDED = ("aiohttp", "botocore")  # by `client.py` and what that imports
+_NEEDED = ("aiohttp", "botocore")  # by `client.py` and its imports
 _NEEDED_WITH_KEYS = ("aiobotocore",)  # see `credentials.import_libraries`
 
 
@@ -37,7 +37,7 @@ class LoadError(Exception):
 
 
 class Libraries:
-    """Those of a process."""
+    """The libraries of one process."""
 
     __slots__ = (
         *("_after", "_also", "_is_anonymous", "_is_begun", "_is_loaded", "_loading", "_refusal"),
@@ -51,9 +51,9 @@ class Libraries:
         *,
         is_anonymous: bool = False,
     ) -> None:
-        """`after`: is called once, when all is loaded, or with why it cannot be, for people.
-        `also`: loads what else can wait; in a thread, once calls can be made. `is_anonymous`: for
-        embedded services, which need fewer.
+        """`after`: is called once: with None when all is loaded, or with why that is impossible,
+        for people. `also`: loads other things that can wait; in a thread, once calls can be made.
+        `is_anonymous`: for embedded services, which need fewer libraries.
         """
         self._after = after
         self._also = also
@@ -61,12 +61,12 @@ class Libraries:
         self._is_begun = asyncio.Event()
         self._is_loaded = asyncio.Event()
         self._refusal: str | None = None  # why no call can be made
-        self.problem: str | None = None  # why something cannot be loaded
+        self.problem: str | None = None  # why some library cannot be loaded
         self._loading: asyncio.Task[None] | None = None
 
     def look(self, also: Iterable[str] = ()) -> None:
-        """Whether the packages stand there that are loaded later; 1 ms. `also`: those that `also`
-        needs. Raises `LoadError`.
+        """Checks that the packages which are loaded later are installed; 1 ms. `also`: the packages
+        that the function `also` needs. Raises `LoadError`.
         """
         names = (*_NEEDED, *(() if self._is_anonymous else _NEEDED_WITH_KEYS), *also)
         missing = [name for name in names if find_spec(name) is None]
@@ -74,41 +74,41 @@ class Libraries:
             raise LoadError(cannot_load(f"there is no {' and no '.join(missing)}"))
 
     def load(self) -> None:
-        """Begins, in a thread: the loop turns on. Twice is nothing."""
+        """Begins to load, in a thread, so that the loop turns on. A second call does nothing."""
         if self._loading is None:
             self._loading = asyncio.get_running_loop().create_task(self._load())
             self._is_begun.set()
 
     @property
     def is_loaded(self) -> bool:
-        """Calls can be made, or never."""
+        """Whether calls can be made, or never will be."""
         return self._is_loaded.is_set()
 
     async def begun(self) -> None:
-        """Until `load` was called."""
+        """Returns when `load` was called."""
         await self._is_begun.wait()
 
     async def wait(self) -> None:
-        """Until calls can be made. Raises `ServiceError`, not sent."""
+        """Returns when calls can be made. Raises `ServiceError`, not sent."""
         await self._is_loaded.wait()
         if self._refusal is not None:
             raise ServiceError(Trouble.UNPREPARED, self._refusal, was_sent=False)
 
     async def load_all(self) -> None:
-        """Loads all, and returns when that is over. Raises `LoadError`."""
+        """Returns when everything is loaded. Raises `LoadError`."""
         self.load()
         await self._over()
         if self.problem is not None:
             raise LoadError(self.problem)
 
     async def aclose(self) -> None:
-        """Waits for nothing: nobody calls any more, and the thread ends with the process."""
+        """Stops loading without waiting for its thread, which ends with the process."""
         if self._loading is not None:
             self._loading.cancel()
         await self._over()
 
     async def _over(self) -> None:
-        if self._loading is not None:  # whoever is cancelled while he waits leaves it alone
+        if self._loading is not None:  # a waiter that is cancelled leaves the loading alone
             await asyncio.wait({self._loading})
 
     async def _load(self) -> None:
@@ -121,7 +121,7 @@ class Libraries:
 
 
 async def _problem_of(load: Callable[[], object]) -> str | None:
-    """Calls it in a thread. Why it cannot be, for people."""
+    """Calls `load` in a thread. Returns why it failed, for people; None: it did not."""
     try:
         await asyncio.to_thread(load)
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises
@@ -130,7 +130,7 @@ async def _problem_of(load: Callable[[], object]) -> str | None:
 
 
 def cannot_load(why: str) -> str:
-    """For people."""
+    """The text of a `LoadError`, for people."""
     return (
         f"a part of kdaemon cannot be loaded ({why}): install kdaemon anew, with its dependencies"
     )
@@ -144,7 +144,7 @@ def _import(*, is_anonymous: bool) -> None:
 
 
 class LateClient:
-    """As `ServiceClient`, whose methods these are."""
+    """Calls as `ServiceClient` does, whose methods these are."""
 
     __slots__ = ("_client", "_libraries", "_settings", "on_new_keys")
 
@@ -202,7 +202,7 @@ class LateClient:
 
     async def _loaded(self) -> "ServiceClient":
         await self._wait()
-        if self._client is None:  # nobody else runs from here on
+        if self._client is None:  # no other task runs from here on
             from kdaemon.send.client import ServiceClient  # noqa: PLC0415 - it is loaded
 
             self._client = ServiceClient.over_http(self._settings)
@@ -210,9 +210,9 @@ class LateClient:
         return self._client
 
     async def _wait(self) -> None:
-        """For the libraries; no longer than for a connection once they are being loaded: a call
-        that may leave at any moment cannot be withdrawn. Before that no client is there, and the
-        start may take its time.
+        """Waits for the libraries. Once they are being loaded, it waits no longer than for a
+        connection: a call that may leave at any moment cannot be withdrawn. Before that there is no
+        client, and the start may take its time.
         """
         await self._libraries.begun()
         limit_s = self._settings.connect_timeout_s

@@ -1,9 +1,9 @@
-"""Something that is lent for a time (keys of a role, a token), and asked for anew ahead of its end.
+"""A thing that is lent for a time (keys of a role, a token), and renewed before its end.
 
-Knows the clock and the loop; must not know what is lent, by whom, or how one asks.
-Invariant: as long as what was lent is good, nobody waits for its renewal and no failure of the
-renewal is anybody's: the next attempt comes in RETRY_S. When it is over, whoever needs it waits for
-one attempt, shared by all, and hears why that failed.
+Knows the clock and the loop; must not know what is lent, by whom, or how to ask for it.
+Invariant: while the lent thing is good, nobody waits for its renewal, and a failed renewal fails no
+caller: the next attempt comes after RETRY. Once it has ended, all who need it wait for one attempt
+that they share, and get its error if it fails.
 """
 
 import asyncio
@@ -14,20 +14,21 @@ from typing import Any, Final, Generic, TypeVar
 
 from kdaemon.base.errors import ServiceError, Trouble
 
-AHEAD_MAX: Final = timedelta(minutes=15)  # of the end; botocore 1.43.117's "advisory" time
-AHEAD_PART: Final = 4  # ours: at most a quarter of the time, where that is short; 2026-11-28
-LAST: Final = timedelta(seconds=10)  # ours: what ends so soon may end on the way; 2026-11-28
-RETRY: Final = timedelta(seconds=30)  # ours: between two attempts that fail ahead of the end
+AHEAD_MAX: Final = timedelta(minutes=15)  # before the end; botocore 1.43.117's "advisory" time
+AHEAD_PART: Final = 4  # ours: at most a quarter of the time, if the time is short; 2026-11-28
+# Ours: closer to its end, a thing may end on the way; 2026-11-28.
+LAST: Final = timedelta(seconds=10)
+RETRY: Final = timedelta(seconds=30)  # ours: between two failed attempts before the end
 
 T = TypeVar("T")
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-"""Starts a task that ends with the client, if not before."""
+"""Starts a task that ends with the client, or earlier."""
 
 log = logging.getLogger("kdaemon.send")
 
 
 class Lent(Generic[T]):
-    """One such thing."""
+    """One lent thing."""
 
     __slots__ = (
         *("_ask", "_ends_at", "_limit_s", "_renew_at", "_retry_at", "_spawn", "_task"),
@@ -41,24 +42,24 @@ class Lent(Generic[T]):
         limit_s: float,
         what: str,
     ) -> None:
-        """`ask` gives the thing and its end, or raises `ServiceError`, not sent. `limit_s`: nobody
-        waits longer for one attempt, which goes on. `what`: for people.
+        """`ask` gives the thing and its end, or raises `ServiceError`, not sent. `limit_s`: the
+        longest wait for one attempt; the attempt itself goes on. `what`: its name, for people.
         """
         self._ask = ask
         self._spawn = spawn
         self._limit_s = limit_s
         self._what = what
-        self.value: T | None = None  # what was lent last, however long ago
+        self.value: T | None = None  # the thing that was lent last, however long ago
         self._renew_at = self._ends_at = self._retry_at = datetime.min.replace(tzinfo=UTC)
         self._task: asyncio.Task[None] | None = None
 
     @property
     def ends_at(self) -> datetime | None:
-        """When what was lent last ends; None: nothing was lent yet."""
+        """When the last lent thing ends; None: nothing was lent yet."""
         return None if self.value is None else self._ends_at
 
     async def get(self) -> T:
-        """The same object until it is renewed. Raises `ServiceError`, not sent."""
+        """The thing: the same object until it is renewed. Raises `ServiceError`, not sent."""
         now = datetime.now(UTC)
         if self.value is not None and now < self._renew_at:
             return self.value
@@ -82,7 +83,7 @@ class Lent(Generic[T]):
         )
 
     async def first(self) -> None:
-        """Asks for the first time, and waits as long as that takes. Raises `ServiceError`."""
+        """Asks for the first time, and waits without a limit. Raises `ServiceError`."""
         await asyncio.shield(self._asked(is_early=False))
 
     def _asked(self, *, is_early: bool) -> asyncio.Task[None]:

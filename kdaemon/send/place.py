@@ -1,10 +1,10 @@
 """Where to call, as the AWS libraries find it: region, address, trust, and the address of STS.
 
-Knows the session of botocore and its endpoint rules: a table test holds each host to the one that a
-botocore client calls. Must not know credentials (the account is handed in), requests or answers.
-`credentials.py` says as whom. Each failure is a `ServiceError` that was not sent.
-Invariant: what a setting of this upstream says goes before the environment, also for the clients
-that botocore builds below (a profile's own role, SSO).
+Knows the session of botocore and its endpoint rules: a table test compares each host with the one
+that a botocore client calls. Must not know credentials (callers pass the account in), requests or
+answers. `credentials.py` knows as whom to call. Each failure is a `ServiceError` that was not sent.
+Invariant: a setting of this upstream goes before the environment, also in the clients that botocore
+itself builds (for a profile's own role, for SSO).
 """
 
 import os
@@ -32,10 +32,10 @@ AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")  # VPC endpoints' t
 _ENDPOINT_SETTINGS: Final = (
     "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
 )
-RULES_MAX: Final = 4  # of two services, by up to two paths of data; ours, 2026-11-28
+RULES_MAX: Final = 4  # two services, with up to two data paths; ours, 2026-11-28
 _REGION_VARIABLES: Final = ", ".join(REGION_VARIABLES)
-_OF_ITS_OWN: Final = (  # fields of ClientSettings, and how botocore's session calls them
-    ("region", "region"),  # for STS too, when a role is assumed
+_OF_ITS_OWN: Final = (  # fields of ClientSettings, and their names in botocore's session
+    ("region", "region"),  # also used for STS, when a role is assumed
     ("ca_bundle", "ca_bundle"),
     ("use_fips", "use_fips_endpoint"),
     ("use_dualstack", "use_dualstack_endpoint"),
@@ -44,8 +44,8 @@ _OF_ITS_OWN: Final = (  # fields of ClientSettings, and how botocore's session c
 
 
 class Place:
-    """What the AWS libraries know of the way, as it was when this was made: botocore reads a
-    profile and the environment only once.
+    """The address as the AWS libraries know it, at the time when this object was made: botocore
+    reads a profile and the environment only once.
     """
 
     __slots__ = (
@@ -70,19 +70,21 @@ class Place:
             return None if is_ignored else provider.provide()
 
         endpoint_url = settings.endpoint_url
-        if not (endpoint_url or settings.has_iam_token):  # a token goes where it is told to, only
-            # The environment's is the default upstream's: it would be one for all of them.
+        # A token is sent only to a configured address.
+        if not (endpoint_url or settings.has_iam_token):
+            # The environment sets the default upstream's address: else all upstreams would share
+            # it.
             endpoint_url = configured("kinesis", None if settings.name == DEFAULT_UPSTREAM else {})
         region = variable("region")
-        if settings.service.region is not None:  # one that is meant for AWS would be refused
+        if settings.service.region is not None:  # a region that is meant for AWS would be refused
             region = settings.region or settings.service.region
         endpoint_url = endpoint_url or settings.service.endpoint_url
         data_path = variable("data_path")
-        # Rules tell nothing where an address is configured.
+        # Where an address is configured, the rules are not used.
         self._rules: Any = None if endpoint_url else _rules("kinesis", data_path)
         has_accounts = settings.service.has_arns
         self._sts_url = configured("sts") if has_accounts else None
-        # Where Kinesis is a stand-in, the STS on the internet is not asked, but for a role.
+        # Where Kinesis is a stand-in, the STS on the internet is asked only for a role.
         is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
         asks_aws = has_accounts and (is_of_aws or bool(settings.role_arn)) and not self._sts_url
         self._sts_rules: Any = _rules("sts", data_path) if asks_aws else None
@@ -100,11 +102,11 @@ class Place:
 
     @property
     def may_ask_sts(self) -> bool:
-        """Whether there is an STS that can be asked."""
+        """Whether there is an STS to ask."""
         return bool(self.region and (self._sts_url or self._sts_rules))
 
     def endpoint(self, operation: str, arn: str | None, account_id: str | None) -> tuple[str, str]:
-        """URL and region for a call: a stream that is named by its ARN lives in the ARN's region,
+        """URL and region for a call. A stream that is named by its ARN is in the ARN's region,
         whatever is configured. `account_id`: of the credentials. Raises `ServiceError` (NoRegion,
         EndpointError), not sent.
         """
@@ -136,15 +138,15 @@ class Place:
                 UseDualStack=self._use_dualstack,
                 **known,
             )
-        except Exception as error:  # noqa: BLE001 - of many kinds, all of them configuration
+        except Exception as error:  # noqa: BLE001 - of many kinds, all of them from the configuration
             raise ServiceError(
                 Trouble.ENDPOINT, f"no endpoint for region {region}: {error}", was_sent=False
             ) from None
         return usable_url(str(resolved.url)), region
 
     def _known(self, operation: str, arn: str | None, account_id: str | None) -> dict[str, str]:
-        """What the rules may ask for. Where a host must have an account in its name, the setting
-        stands in for credentials that do not tell theirs.
+        """The values that the rules may use. If a host must have an account in its name and the
+        credentials do not tell theirs, the setting gives the account.
         """
         if self._account_id_mode == "required":
             account_id = account_id or self._account_id
@@ -159,17 +161,17 @@ class Place:
 
 @lru_cache(RULES_MAX)
 def _rules(service: str, data_path: str | None) -> Any:
-    """Endpoint rules: 0.4 MiB, the same for all clients, and known for as long as we run."""
+    """Endpoint rules: 0.4 MiB, the same for all clients, and kept as long as the process runs."""
     from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - see import_libraries
     from botocore.loaders import create_loader  # noqa: PLC0415 - the same
 
-    loader = create_loader(data_path)  # not the session's, which keeps all it read
+    loader = create_loader(data_path)  # not the session's loader, which keeps everything it reads
     model = loader.load_service_model(service, "endpoint-rule-set-1")
     return EndpointProvider(model, loader.load_data("partitions"))
 
 
 def _session(settings: ClientSettings) -> Any:
-    """A session for each client, so that no profile sees another's caches."""
+    """Makes a session for each client, so that no profile sees the caches of another."""
     from aiobotocore.session import AioSession  # noqa: PLC0415 - see credentials.import_libraries
 
     session = AioSession(profile=settings.profile)
@@ -189,8 +191,8 @@ def _session(settings: ClientSettings) -> Any:
 
 
 def _plain_region(region: str | None) -> tuple[str | None, bool]:
-    """A region without the word `fips`, which old settings have in them, and whether it stood
-    there: as botocore has it.
+    """A region without the word `fips`, which old settings have in their regions, and whether the
+    word was there; as botocore does.
     """
     if not region:
         return region, False
@@ -212,7 +214,7 @@ def _account_id_mode(mode: str | None) -> str | None:
 
 
 def _refuse_both(settings: ClientSettings) -> None:
-    """An address that is configured cannot be another one of AWS's too."""
+    """Refuses settings that choose an address of AWS if an address is configured."""
     for is_set, key in ((settings.use_fips, "fips"), (settings.use_dualstack, "dual_stack")):
         if is_set:
             raise ServiceError(
@@ -224,7 +226,7 @@ def _refuse_both(settings: ClientSettings) -> None:
 
 
 def usable_url(url: str) -> str:
-    """`scheme://host[:port]/path`, or a `ServiceError` that says what to correct."""
+    """`scheme://host[:port]/path`. Raises `ServiceError`, which says what to correct."""
     problem = endpoint_problem(url)
     if problem is not None:
         raise ServiceError(
@@ -242,7 +244,7 @@ def _is_of_aws(url: str) -> bool:
 
 
 def _trust(ca_bundle: str | None, *, is_ours: bool) -> ssl.SSLContext | bool:
-    """Whom to trust: `ca_bundle` alone if set, else the system's store, else botocore's."""
+    """What to trust: only `ca_bundle` if it is set; else the system's store; else botocore's."""
     if ca_bundle:
         return trusted(ca_bundle, "the key ca_file" if is_ours else None)
     paths = ssl.get_default_verify_paths()

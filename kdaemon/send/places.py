@@ -1,8 +1,8 @@
-"""How many connections to a service are in use at one time; who waits for one goes in turn.
+"""How many connections to a service are in use at one time, and whose turn the next one is.
 
-Knows a number and who waits; no connection. Invariant: not more places are taken than `limit` says
-(a limit that was lowered takes none away), and a place that was given to somebody who has gone
-meanwhile goes to the next. Where it sits: `exchange.py` takes one for each request of any kind.
+Knows a number and waiters; no connection. Invariant: no place is given beyond `limit` (a lowered
+limit takes no place away). A place that was given to a waiter who has gone meanwhile goes to the
+next one. Where it sits: `exchange.py` takes a place for each request of any kind.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections import deque
 
 
 class Places:
-    """Of one client. In the loop's thread only."""
+    """The places of one client. In the loop's thread only."""
 
     __slots__ = ("_taken", "_waiters", "limit")
 
@@ -24,14 +24,14 @@ class Places:
         return len(self._waiters)
 
     def take(self) -> bool:
-        """One at once, if there is one and nobody waits."""
+        """Takes a place at once. False: there is none, or others wait."""
         if self._taken >= self.limit or self._waiters:
             return False
         self._taken += 1
         return True
 
     async def wait(self) -> None:
-        """Returns with a place."""
+        """Waits for a place, and returns with it."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -39,23 +39,23 @@ class Places:
         except asyncio.CancelledError:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            elif not waiter.cancelled():  # it was given one, and has not heard of it
+            elif not waiter.cancelled():  # it was given a place, and does not know it
                 self.give()
             raise
 
     def give(self) -> None:
-        """Gives one back."""
+        """Gives a place back."""
         self._taken -= 1
         self._wake()
 
     def set_limit(self, limit: int) -> None:
-        """So many from now on."""
+        """Sets the number of places from now on."""
         self.limit = limit
         self._wake()
 
     def _wake(self) -> None:
         while self._waiters and self._taken < self.limit:
             waiter = self._waiters.popleft()
-            if not waiter.done():  # else it is cancelled, and has not heard of it
+            if not waiter.done():  # else it is cancelled, and does not know it yet
                 self._taken += 1
                 waiter.set_result(None)

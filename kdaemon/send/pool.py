@@ -1,10 +1,11 @@
-"""The connections of one client that may carry another request, and one clock for all of them.
+"""The reusable connections of one client, and one timer for all of them.
 
-Knows when a connection was used last; must not know requests. How one is made is handed in.
-Invariants: a connection carries one request at a time; one that got anything between two requests,
-or that nobody used for KEEPALIVE_S, carries no other; one is known here from when it was handed
-over, for of one that nobody got no loop need tell that it is lost. One timer rings no later than
-the first connection is due; it may ring too early, and moves on then.
+Knows when a connection was used last; must not know requests. Callers pass in how a connection is
+made. Invariants: a connection carries one request at a time. A connection carries no other request
+if it got anything between two requests, or if it was idle for KEEPALIVE_S. A connection is known
+here only from when it was handed over: of a connection that no caller got, not every loop says that
+it is lost. The timer fires no later than the first connection is due; if it fires too early, it is
+set again.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Final
 from kdaemon.send.connection import NEVER_S, Connection, Peer
 from kdaemon.send.failures import CONNECT, DialError
 
-KEEPALIVE_S: Final = 12.0  # seconds an idle connection is kept: aiobotocore 3.10.0's default
+KEEPALIVE_S: Final = 12.0  # seconds that an idle connection is kept: aiobotocore 3.10.0's default
 
 
 Dial = Callable[[Peer, Callable[[], Connection]], Awaitable[Connection]]
@@ -22,14 +23,15 @@ Dial = Callable[[Peer, Callable[[], Connection]], Awaitable[Connection]]
 
 
 class Pool:
-    """Of one client. In the loop's thread only."""
+    """The pool of one client. In the loop's thread only."""
 
     __slots__ = ("_all_gone", "_dial", "_idle", "_is_closed", "_open", "_timer", "_timer_s")
 
     def __init__(self, dial: Dial) -> None:
         self._dial = dial
         self._open: set[Connection] = set()
-        self._idle: dict[Peer, dict[Connection, None]] = {}  # those of a peer: used last, last
+        # By peer; the connection that was used last is last.
+        self._idle: dict[Peer, dict[Connection, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = NEVER_S
         self._is_closed = False
@@ -40,7 +42,7 @@ class Pool:
         return len(self._open)
 
     def take(self, peer: Peer) -> Connection | None:
-        """A connection that is there already: the one that was used last."""
+        """An idle connection: the one that was used last; None: there is none."""
         idle = self._idle.get(peer)
         while idle:
             connection, _ = idle.popitem()
@@ -50,7 +52,7 @@ class Pool:
         return None
 
     async def open(self, peer: Peer) -> Connection:
-        """Another connection. Raises `DialError`."""
+        """Makes a connection. Raises `DialError`."""
         self._refuse_if_closed()
         loop = asyncio.get_running_loop()
         made: list[Connection] = []
@@ -62,7 +64,7 @@ class Pool:
         try:
             connection = await self._dial(peer, factory)
         except BaseException:
-            for each in made:  # uvloop tells nobody that it is lost, and ends TLS in its own time
+            for each in made:  # uvloop does not tell that these are lost, and ends TLS slowly
                 each.abort()
             raise
         if self._is_closed:
@@ -73,12 +75,12 @@ class Pool:
         return connection
 
     def _refuse_if_closed(self) -> None:
-        """In a method of its own: else mypy believes after a dial what was so before."""
+        """A method of its own, since mypy would believe after a dial what was true before it."""
         if self._is_closed:
             raise RuntimeError("the pool is closed")
 
     def keep(self, connection: Connection, *, is_used: bool = True) -> None:
-        """It is idle now; or still, where nothing was asked on it."""
+        """The connection is idle now. `is_used`: False: no request was made on it."""
         if self._is_closed:
             connection.abort()
             return
@@ -87,7 +89,7 @@ class Pool:
             connection.watch(KEEPALIVE_S)
 
     def forget(self, connection: Connection) -> None:
-        """It is closed."""
+        """The connection is closed."""
         self._open.discard(connection)
         idle = self._idle.get(connection.peer)
         if idle is not None:
@@ -98,7 +100,7 @@ class Pool:
             self._all_gone.set_result(None)
 
     def watch(self, due_s: float) -> None:
-        """Something is due then."""
+        """A connection is due at this loop time."""
         if due_s < self._timer_s:
             if self._timer is not None:
                 self._timer.cancel()
@@ -106,7 +108,7 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_at(due_s, self._ring)
 
     async def aclose(self) -> None:
-        """Closes all connections; requests under way are lost."""
+        """Closes all connections; requests in flight are lost."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()

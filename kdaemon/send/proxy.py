@@ -1,8 +1,8 @@
-"""Which proxy carries the calls to a host: as the setting of the upstream says, else as HTTP_PROXY,
-HTTPS_PROXY, ALL_PROXY and NO_PROXY say.
+"""Which proxy carries the calls to a host.
 
+The setting of the upstream decides; without one HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY do.
 Knows the environment's rules; must not know requests or answers.
-Invariant: a proxy that cannot be used is refused by the name of its setting or variable, and
+Invariant: a proxy that cannot be used is refused with the name of its setting or variable, and
 nothing is sent to it; its password is never in a text.
 """
 
@@ -20,7 +20,7 @@ from kdaemon.base.redact import SECRETS, masked_url
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy that can be used. `headers`: who we are to it; `shown`: for people."""
+    """A usable proxy. `headers`: our name and password for it; `shown`: a text for people."""
 
     url: yarl.URL
     headers: dict[str, str] | None = field(repr=False)
@@ -28,8 +28,8 @@ class Proxy:
 
 
 def proxy_to(url: yarl.URL, setting: str | None = None) -> Proxy | None:
-    """The proxy for a URL, or None. `setting`: for all URLs; "": none; None: the environment says.
-    Raises `ServiceError` for a proxy that cannot be used.
+    """The proxy for a URL; None: no proxy. `setting`: the proxy for all URLs; "": no proxy; None:
+    the environment decides. Raises `ServiceError` for a proxy that cannot be used.
     """
     if setting is not None:
         return _usable(setting, "proxy_url", "or take it away") if setting else None
@@ -58,6 +58,6 @@ def _usable(text: str, name: str, otherwise: str) -> Proxy:
 
 
 def _variable(kind: str) -> str:
-    """The variable that names the proxy, as somebody wrote it; lower case wins (as in urllib)."""
+    """The name of the variable that names the proxy; lower case goes first (as in urllib)."""
     wanted = f"{kind}_proxy"
     return wanted if os.environ.get(wanted) else wanted.upper()

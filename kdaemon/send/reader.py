@@ -1,10 +1,10 @@
-"""Reads the answers of one connection, one to each request, as their bytes come.
+"""Reads the answers of one connection, one for each request, as their bytes arrive.
 
-Knows HTTP/1.1 (llhttp parses a head; here is what an answer may have). Must not know sockets, calls
-or what an answer means. It takes what aiohttp takes of an answer and refuses what aiohttp refuses:
-`tests/unit/send/test_reader.py` gives both the same bytes, in any cut.
-Invariants: an answer whose announced end did not arrive is no answer; only a body that announced
-none ends with the connection; nothing that arrives behind an answer changes it.
+Knows HTTP/1.1 (llhttp parses the head; the limits are here). Must not know sockets, calls or what
+an answer means. This reader takes and refuses the same answers as aiohttp:
+`tests/unit/send/test_reader.py` gives both the same bytes, cut at any place.
+Invariants: an answer whose announced end did not arrive is no answer. Only a body without an
+announced length ends with the connection. Nothing that arrives after an answer changes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,15 +17,16 @@ from kdaemon.base.limits import KIB
 from kdaemon.send.answers import Answer, BodySoFar, Room
 from kdaemon.send.failures import UNREADABLE, Failed
 
-HEAD_BYTES_MAX: Final = 64 * KIB  # ours: of a head that comes in pieces; the services' have 0.5
-FIELD_BYTES_MAX: Final = 8190  # of a header, and of a status line; aiohttp 3.14's default
-FIELDS_MAX: Final = 128  # the same
+# Ours: of a head that comes in pieces; the services' heads have 0.5.
+HEAD_BYTES_MAX: Final = 64 * KIB
+FIELD_BYTES_MAX: Final = 8190  # of a header or a status line; aiohttp 3.14's default
+FIELDS_MAX: Final = 128  # aiohttp 3.14's default
 INTERIM_ANSWERS_MAX: Final = 8  # ours: a service sends none; a proxy sends one or two; 2026-11-28
-FRAMING: Final = 8  # ours: as many bytes may come for each byte of a body, as chunks
+FRAMING: Final = 8  # ours: as chunks, a body may take this many bytes for each of its own
 
 
 class Fields(Mapping[str, str]):
-    """The headers of an answer, by their names in any case. Who delivers looks at none of them."""
+    """The headers of an answer; names match in any case. A delivery looks at none of them."""
 
     __slots__ = ("_pairs",)
 
@@ -46,14 +47,14 @@ class Fields(Mapping[str, str]):
         return len(list(iter(self)))
 
 
-class _Refused(Exception):  # noqa: N818 - it ends llhttp's work, nobody else sees it
+class _Refused(Exception):  # noqa: N818 - ends llhttp's work; no other code sees it
     pass
 
 
 class AnswerReader:
-    """`begin` when a request is written, `feed` with all that comes until there is an outcome.
-    `is_kept`: whether the connection may carry another request after that. `is_head_read`: of the
-    answer that is due.
+    """Call `begin` when a request is written, then `feed` with all bytes until there is an outcome.
+    `is_kept`: whether the connection may carry another request after that. `is_head_read`: whether
+    the head of the expected answer was read.
     """
 
     __slots__ = (
@@ -76,10 +77,10 @@ class AnswerReader:
         self.begin(Room(0))
 
     def begin(self, room: Room) -> None:
-        """The next answer is due, and may have so much."""
+        """Expects the next answer, which may take as much as `room` says."""
         self.is_kept = False
         self._room = room
-        self._body = BodySoFar(0, room)  # of no answer yet
+        self._body = BodySoFar(0, room)  # there is no answer yet
         self._outcome: Answer | ServiceError | None = None
         self._interim_count = 0
         self._received = 0
@@ -87,7 +88,7 @@ class AnswerReader:
         self.is_head_read = False
 
     def feed(self, data: bytes) -> Answer | ServiceError | Failed | None:
-        """What came of the request, once that is known."""
+        """The outcome of the request, once it is known."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -98,7 +99,7 @@ class AnswerReader:
             ):
                 raise  # a defect of ours
             self.is_kept = False
-            return UNREADABLE  # also of what came behind a whole answer: something is out of step
+            return UNREADABLE  # also for bytes after a whole answer: the two sides are out of step
         if self._outcome is None:
             self._received += len(data)
             if self._received > self._received_max:
@@ -107,8 +108,8 @@ class AnswerReader:
         return self._outcome
 
     def end(self) -> Answer | None:
-        """The connection has ended before there was an outcome. An answer, if that is how one ends:
-        a body without a length.
+        """The connection has ended before there was an outcome. Returns the answer if its body had
+        no announced length: such a body ends with the connection.
         """
         if not self.is_head_read:
             return None
@@ -120,23 +121,23 @@ class AnswerReader:
         return self._answer()
 
     def close(self) -> None:
-        """Breaks the cycle with the parser, so that no collector is needed."""
+        """Breaks the cycle with the parser, so that no garbage collection is needed."""
         self._parser = None
 
     def _answer(self) -> Answer:
         return Answer(self._status, self._body.read(), Fields(self._pairs))
 
-    # What llhttp calls.
+    # Called by llhttp.
 
     def on_message_begin(self) -> None:
         if self._outcome is not None:
-            self.is_kept = False  # nobody asked for a second answer
+            self.is_kept = False  # there was no request for a second answer
         self._pairs = []
         self._field_count = 0
         self.is_head_read = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One of the head, or one behind a body in chunks, which nobody asks for."""
+        """A header, or a trailer after a body in chunks; trailers are checked and ignored."""
         self._field_count += 1
         size = len(name) + len(value)
         if size > FIELD_BYTES_MAX or self._field_count > FIELDS_MAX or b"\0" in value:
@@ -145,6 +146,9 @@ class AnswerReader:
             self._pairs.append((name, value))
 
     def on_headers_complete(self) -> None:
+        """The head is read. An interim answer (1xx) is counted, and refused beyond the limit; any
+        other one sets the status, and bounds the bytes that may follow.
+        """
         status = self._parser.get_status_code()
         self._is_interim = 100 <= status < 200 and status != 101
         if self._outcome is not None:

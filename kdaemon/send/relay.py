@@ -1,19 +1,19 @@
-"""Calls of clients that are passed on to the service: one for many askers, in turns, within bounds.
+"""Calls of clients that are passed on to the service: shared by askers, in turns, within bounds.
 
-About: when such a call may be made, who shares its answer, and how long anybody waits. Knows an
-operation by its rate and its size; must not know what it says, who may ask it (the door), or how it
-is signed (`client.py`).
+About: when such a call may be made, who shares its answer, and how long a client waits. Knows an
+operation's rate and size; must not know what an operation says, who may ask it (the door), or how a
+call is signed (`client.py`).
 
-A request that asks for what is being asked, or was answered a moment ago (`kept.py`), shares that
-answer, of operations that only look. All others wait in a line for each operation, in which clients
-take turns (`waiting.py`), for the operation's own rate, for one of CALLS_MAX places, and, if the
-operation looks, for a turn of all control calls (`control.py`). A client is told within PATIENCE_S,
-whatever becomes of the call; a call that nobody waits for any more is given up.
-Invariants: each request is told of one outcome, unless it left; refusals are never kept; all memory
-that grows with what clients ask or the service answers is taken from a part of the daemon's budget,
-and bounded besides: PLACES_MAX calls wait, CALLS_MAX of each kind are made.
-Where it sits: door/passthrough.py -> here -> client.py. What is learnt here stays here: the
-daemon's own maps are made of its own questions.
+For operations that only look, a request shares the answer of a call that is under way for the same
+question, or of one a moment ago (`kept.py`). All other requests wait in a line for each operation,
+in which clients take turns (`waiting.py`): for the operation's own rate, for one of CALLS_MAX
+places, and, if the operation looks, for a turn of all control calls (`control.py`). A client is
+told within PATIENCE_S, whatever becomes of the call. A call that nobody waits for is given up.
+Invariants: each request is told one outcome, unless its client left. Refusals are never kept. All
+memory that grows with requests or answers is taken from a part of the daemon's budget, and is
+bounded besides: PLACES_MAX calls wait, and CALLS_MAX calls of each kind are made.
+Where it sits: door/passthrough.py -> here -> client.py. The daemon does not use these answers: it
+makes its own maps from its own questions.
 """
 
 import asyncio
@@ -40,15 +40,15 @@ from kdaemon.settle.verdict import INTERNAL, THROUGHPUT, UNAVAILABLE
 log = logging.getLogger("kdaemon.send")
 
 PATIENCE_S: Final = 5.0
-"""Within it a client is told. Ours, 2026-11-28: below the patience of every SDK, of which the KPL's
-is the shortest, 6 s."""
+"""The longest wait of a client. Ours, 2026-11-28: below the patience of every SDK; the KPL's is the
+shortest, 6 s."""
 
 CALLS_MAX: Final = 16
-"""At a time, of all clients: so many that look, and so many that read. Ours, 2026-11-28: each takes
-a connection to the service."""
+"""Calls at one time, for all clients: this many that look, and this many that read. Ours,
+2026-11-28: each call takes a connection to the service."""
 
-MEMORY_PART: Final = 8  # of the daemon's memory, one part in so many may be had by all this; ours
-CALL_BYTES: Final = KIB  # what a call holds beside its body; ours
+MEMORY_PART: Final = 8  # all this may take one part in this many of the daemon's memory; ours
+CALL_BYTES: Final = KIB  # of a call, beside its body; ours
 TOLD_A_TURN: Final = 64  # askers that are told in one turn of the loop: 2 ms; ours, 2026-11-28
 
 
@@ -61,13 +61,13 @@ class PassOn(Protocol):
 
 
 Outcome = Relayed | ServiceError
-"""The service's answer; or an error with code, text and status as the client is to hear them."""
+"""The service's answer; or an error with the code, text and status that clients get."""
 
 
 class Question(NamedTuple):
-    """What a client asks. `canonical`: the same for all bodies that mean the same. `arn`: of the
-    stream that it names, if by an ARN. `tokens`: of earlier answers, from which it goes on.
-    `spellings`: all that it calls its stream by.
+    """A client's question. `canonical`: the same for all bodies that mean the same. `arn`: of its
+    stream, if the question names the stream by an ARN. `tokens`: of earlier answers, from which the
+    question goes on. `spellings`: all names by which the question calls its stream.
     """
 
     operation: OtherOperation
@@ -79,7 +79,7 @@ class Question(NamedTuple):
 
 
 class Asker:
-    """One request that waits. `leave`: its client has gone; nothing if it was told already."""
+    """One request that waits. `leave`: its client has gone; does nothing if it was told already."""
 
     __slots__ = ("_call", "_relay", "_timer", "_told")
 
@@ -109,7 +109,7 @@ class Asker:
                 self._relay.give_up(call)
 
     def tell(self, outcome: Outcome) -> None:
-        """Once; nothing if it left."""
+        """Tells the outcome, once; does nothing if the client left."""
         told = self._told
         self._call = None
         self.leave()
@@ -117,7 +117,7 @@ class Asker:
             return
         try:
             told(outcome)
-        except Exception:  # a defect of ours: others wait for the same answer
+        except Exception:  # a defect of ours: other askers wait for the same answer
             log.exception("an answer that was passed on could not be given")
 
     def _be_late(self) -> None:
@@ -131,7 +131,7 @@ class Asker:
 
 
 class _Call:
-    """One call, waiting or made. `charge`: memory that is taken for it."""
+    """One call, waiting or made. `charge`: the memory that is taken for it."""
 
     __slots__ = ("askers", "charge", "key", "question", "task")
 
@@ -140,11 +140,11 @@ class _Call:
         self.question = question
         self.charge = charge
         self.askers: dict[Asker, None] = {}
-        self.task: asyncio.Task[None] | None = None  # None: it waits
+        self.task: asyncio.Task[None] | None = None  # None: the call waits
 
 
 class _Lane:
-    """One operation: its calls that wait, and its rate."""
+    """One operation: its waiting calls, and its rate."""
 
     __slots__ = ("counters", "granting", "line", "operation", "throttler")
 
@@ -158,7 +158,7 @@ class _Lane:
 
 
 class Relay:
-    """One for the daemon and its service. In the loop's thread only."""
+    """The passed-on calls of one upstream. In the loop's thread only."""
 
     def __init__(
         self,
@@ -169,28 +169,30 @@ class Relay:
         operations: Iterable[str],
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`turn`: waits for the quota of control calls. `operations`: those that may be asked."""
+        """`turn`: waits for the quota of control calls. `operations`: those that clients
+        may ask.
+        """
         self._pass_on = pass_on
         self._turn = turn
         self._service = service
-        # One of the largest answers fits in any case, where memory has room for two.
+        # The largest answer fits in any case, if memory has room for two of them.
         bytes_max = max(
             memory.bytes_max // MEMORY_PART, min(READ_BYTES_MAX + MIB, memory.bytes_max // 2)
         )
         self._memory = ByteBudget(bytes_max, memory)
         self._patience_s = patience_s
         self._waiting = Places()
-        self._lanes: dict[str, _Lane] = {}  # of all operations that ever could be asked
+        self._lanes: dict[str, _Lane] = {}  # of all operations that could be asked since the start
         self.take_operations(operations)
-        self._calls: dict[bytes, _Call] = {}  # of operations that are shared: to be found by others
+        self._calls: dict[bytes, _Call] = {}  # of shared operations, so that others find them
         self._looks, self._reads = asyncio.Semaphore(CALLS_MAX), asyncio.Semaphore(CALLS_MAX)
-        self._made: dict[asyncio.Task[None], _Call] = {}  # calls that are under way
+        self._made: dict[asyncio.Task[None], _Call] = {}  # calls in flight
         self._kept = Kept(self._memory)
         self._trails = Trails()
-        self.others = OperationCounters()  # of operations that may not be asked
+        self.others = OperationCounters()  # counts operations that may not be asked
 
     def take_operations(self, operations: Iterable[str]) -> None:
-        """Those that may be asked from now on; what waits was asked while it could be."""
+        """Sets the operations that may be asked from now on. Calls that wait already are made."""
         self.operations = tuple(dict.fromkeys(operations))
         for name in self.operations:
             if name not in self._lanes:
@@ -198,7 +200,7 @@ class Relay:
 
     @property
     def counters(self) -> dict[str, OperationCounters]:
-        """By operation; under "other" those that are not passed on."""
+        """By operation; "other": the operations that are not passed on."""
         return {name: lane.counters for name, lane in self._lanes.items()} | {"other": self.others}
 
     @property
@@ -213,7 +215,7 @@ class Relay:
 
     @property
     def kept_bytes(self) -> int:
-        """Of answers that are kept for others."""
+        """Bytes of the answers that are kept for others."""
         return self._kept.byte_count
 
     def allows(self, operation: OtherOperation) -> bool:
@@ -223,8 +225,9 @@ class Relay:
         return self._lanes[operation.name].counters if self.allows(operation) else self.others
 
     def ask(self, question: Question, client: int, told: Callable[[Outcome], object]) -> Asker:
-        """Asks the service, or finds what it said a moment ago. `told` hears of it once, at once or
-        later; never after the asker left. `client`: a number of its own, for clients take turns.
+        """Asks the service, or finds its answer of a moment ago. `told` is called once, at once or
+        later; never after the asker left. `client`: the number of the client, since clients take
+        turns.
         """
         lane = self._lanes[question.operation.name]
         asker = Asker(self, told)
@@ -240,7 +243,7 @@ class Relay:
         call = self._calls.get(key) if is_shared else None
         if call is not None:
             lane.counters.shared += 1
-            if call.task is None:  # it may come to its turn sooner by this client's
+            if call.task is None:  # this client's turn may come sooner
                 lane.line.put(client, call)
             asker.wait_for(call, self._patience_s)
             return asker
@@ -253,12 +256,12 @@ class Relay:
         return asker
 
     def trail_of(self, operation: OtherOperation, token: str) -> Trail | None:
-        """Where this token leads, if it is known, and of one that this operation takes."""
+        """The trail of this token, if it is known and of a kind that this operation takes."""
         trail = self._trails.find(token)
         return trail if trail is not None and trail.family == operation.family else None
 
     def _on_trail(self, question: Question) -> Question:
-        """The same, about the stream that its token is of."""
+        """The same question, about the stream of its token."""
         for token in question.tokens:
             trail = self._trails.find(token)
             if trail is not None:
@@ -266,7 +269,7 @@ class Relay:
         return question
 
     def give_up(self, call: _Call) -> None:
-        """Nobody waits for it any more, nor should anybody who comes."""
+        """Ends a call that nobody waits for; no later asker is to wait for it either."""
         self._unlist(call)
         if call.task is not None:
             call.task.cancel()
@@ -275,12 +278,12 @@ class Relay:
             self._give_back(call)
 
     def late(self, call: _Call) -> ServiceError:
-        """What an asker hears whose time is over."""
+        """The error for an asker whose time is over."""
         operation = call.question.operation
         self._lanes[operation.name].counters.refused[NotPassedOn.LATE] += 1
         if call.task is None:
             return self._full(operation)
-        self._unlist(call)  # it hangs: who comes now is not to wait for it
+        self._unlist(call)  # the call hangs: later askers are not to wait for it
         text = f"The service did not answer {operation.name} within {self._patience_s:g} s."
         return ServiceError(UNAVAILABLE, text, status=503)
 
@@ -300,7 +303,7 @@ class Relay:
     # A call's life
 
     def _begin(self, lane: _Lane, key: bytes, question: Question, client: int) -> _Call | None:
-        """A call that waits; None: there is no place or no memory for it."""
+        """Makes a call that waits; None: there is no place or no memory for it."""
         charge = len(question.body) + CALL_BYTES
         if not self._memory.take(charge):
             return None
@@ -317,7 +320,9 @@ class Relay:
         return call
 
     async def _grant(self, lane: _Lane) -> None:
-        """Lets one call of this operation go at a time; which one is decided when it may."""
+        """Lets the calls of one operation go, one by one. Which call goes is decided at its
+        turn.
+        """
         places = self._reads if lane.operation.is_read else self._looks
         try:
             while lane.line:
@@ -330,7 +335,7 @@ class Relay:
                         await self._turn()
                     call = lane.line.next()
                 finally:
-                    if call is None:  # they have gone, or we are cancelled
+                    if call is None:  # the clients have gone, or this task is cancelled
                         places.release()
                 if call is not None:
                     self._start(lane, call, places)
@@ -339,7 +344,7 @@ class Relay:
 
     def _start(self, lane: _Lane, call: _Call, places: asyncio.Semaphore) -> None:
         def ended(task: asyncio.Task[None]) -> None:
-            """Also of a task that was cancelled before its first step."""
+            """Is also called for a task that was cancelled before its first step."""
             del self._made[task]
             self._unlist(call)
             self._give_back(call)
@@ -351,7 +356,7 @@ class Relay:
         call.task.add_done_callback(ended)
 
     async def _make(self, lane: _Lane, call: _Call) -> None:
-        """Makes the call, and tells who waits."""
+        """Makes the call, and tells all askers."""
         taken_bytes = 0
 
         def has_room(byte_count: int) -> bool:
@@ -377,12 +382,12 @@ class Relay:
             except asyncio.CancelledError:
                 lane.counters.calls[PassedOnOutcome.FAILED] += 1
                 raise
-            except Exception:  # a defect of ours, or something that nobody foresaw
+            except Exception:  # a defect of ours, or something unforeseen
                 log.exception("%s could not be passed on", operation.name)
                 text = "kdaemon failed to pass this on; its log says why."
                 outcome = ServiceError(INTERNAL, text, status=500)
             lane.counters.calls[_outcome_of(outcome)] += 1
-            self._unlist(call)  # who comes now asks anew, or finds what is kept
+            self._unlist(call)  # later askers ask anew, or find the kept answer
             if isinstance(outcome, Relayed) and outcome.status == 200:
                 if operation.is_shared:
                     self._kept.keep(call.key, outcome)
@@ -404,7 +409,7 @@ class Relay:
         charge, call.charge = call.charge, 0
         self._memory.give(charge)
 
-    # What is told where the service did not say it
+    # Errors that kdaemon makes itself
 
     def _full(self, operation: OtherOperation) -> ServiceError:
         code = self._service.look_throttle
@@ -417,7 +422,7 @@ class Relay:
         return ServiceError(code, text, status=400)
 
     def _told_of(self, lane: _Lane, error: ServiceError) -> ServiceError:
-        """No answer, none of the service's, or too large a one."""
+        """The error for no answer, for one that is not the service's, or for one too large."""
         name = lane.operation.name
         if isinstance(error, TooLargeError):
             if not error.has_room:

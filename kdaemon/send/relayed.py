@@ -1,10 +1,10 @@
-"""A service's answer to a client's own call, made fit to be handed on: status, body, a few headers.
+"""Makes a service's answer to a client's own call fit to be passed on: status, body, a few headers.
 
-Knows HTTP answers and secrets; must not know which operation says what, who asked, or how often.
-Used by `client.py`; handed on by `relay.py`.
-Invariant: nothing of the daemon's credentials leaves here, and no header but those of HEADERS. A
-body is the service's, byte for byte, unless an error has a secret or may hide one; a success that
-repeats one is not handed on at all.
+Knows HTTP answers and secrets; must not know what operations say, who asked, or how often.
+`client.py` uses it; `relay.py` passes the result on.
+Invariant: nothing of the daemon's credentials leaves here, and no header but those of HEADERS. The
+body is passed on byte for byte, unless it is an error's and has, or may hide, a secret. A success
+that repeats a secret is not passed on at all.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from kdaemon.base.redact import SECRETS
 from kdaemon.send import answers
 
 HEADERS: Final = (
-    "x-amzn-RequestId",  # by which the service's support finds a call
+    "x-amzn-RequestId",  # the service's support finds a call by it
     "x-amz-id-2",
     "x-amzn-ErrorType",
-    "x-amz-retry-after",  # SDKs wait as long
+    "x-amz-retry-after",  # SDKs wait this long
     "Retry-After",
 )
 _VALUE: Final = re.compile(
     r"[A-Za-z0-9+/=_.:, #-]{1,256}"
 )  # ours: of such a header, to be repeated
 _HIDES: Final = re.compile(rb"\\[u/]")  # an escape of a character that a secret can have
-SLICE_BYTES: Final = MIB  # of a body that is looked through in one turn of the loop: 1 ms; ours
+SLICE_BYTES: Final = MIB  # of a body: searched in one turn of the loop, 1 ms; ours
 MESSAGE_CHARACTERS_MAX: Final = 4_000  # of an error that had to be cleaned; ours
 
 _is_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -38,7 +38,7 @@ _is_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What the client is told."""
+    """The answer that the client gets."""
 
     status: int
     body: bytes
@@ -46,13 +46,13 @@ class Relayed:
 
 
 async def relayed_success(operation: str, body: bytes, headers: answers.Headers) -> Relayed:
-    """A 200. Raises `ServiceError` where it is none of the service's: no JSON object."""
+    """The answer for a 200. Raises `ServiceError` if it is no JSON object: not the service's."""
     plain = body
     if len(body) <= SLICE_BYTES:
         is_one = _is_json_object(body)
         if is_one and _HIDES.search(body):
             plain = msgspec.json.encode(msgspec.json.decode(body))
-    else:  # to read it would take longer than a turn of the loop may
+    else:  # parsing it would take longer than a turn of the loop may
         is_one = body[:1] == b"{" and body[-1:] == b"}"
     if not is_one:
         raise answers.no_answer(operation, body, headers)
@@ -67,15 +67,17 @@ async def relayed_success(operation: str, body: bytes, headers: answers.Headers)
 
 
 def relayed_error(error: ServiceError, body: bytes, headers: answers.Headers) -> Relayed:
-    """A refusal or a failure that the service gave a type. `error`: what was read of it."""
+    """The answer for a refusal or a failure with a type of the service's. `error`: as it
+    was read.
+    """
     try:
         members = msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        members = {}  # the type stands in a header
+        members = {}  # the type is in a header
     if not members:
         body = msgspec.json.encode({"__type": error.code, "message": error.message})
         return Relayed(error.status, body, _kept(headers))
-    # What is looked for may be hidden by escapes, or in a member that is there twice.
+    # Escapes may hide a secret; so may a member that is there twice.
     if _HIDES.search(body):
         body = msgspec.json.encode(members)
     plain = body.decode()

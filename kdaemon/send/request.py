@@ -1,9 +1,9 @@
-"""A request to the service, prepared: all of it but its body, its date and its signature.
+"""A prepared request to the service: everything but its body, its date and its signature.
 
-Knows SigV4 and HTTP headers; must not know AWS libraries (`credentials.py` has botocore write the
-canonical form and hands it in), where credentials come from, or answers.
-Invariant: what is signed is what is sent: host, path and signed headers are fixed here and aiohttp
-changes none of them.
+Knows SigV4 and HTTP headers; must not know AWS libraries (`credentials.py` lets botocore write the
+canonical form, and passes it in), where credentials come from, or answers.
+Invariant: the request is sent as it was signed: host, path and signed headers are fixed here, and
+aiohttp changes none of them.
 """
 
 import hmac
@@ -22,14 +22,14 @@ from kdaemon.send.connection import PIECE_BYTES, Peer
 from kdaemon.send.proxy import Proxy
 
 SENT_ALWAYS: Final = {"User-Agent": "kdaemon", "Accept-Encoding": "identity"}
-UNPRINTABLE: Final = "a header with a line break"  # would end there, and perhaps say more
-STAMP: Final = "00000000T000000Z"  # stands for the date in a canonical form that is to be filled
+UNPRINTABLE: Final = "a header with a line break"  # would end there, and more could follow
+STAMP: Final = "00000000T000000Z"  # in a canonical form: stands where the date goes
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Credentials as they are at one moment. `account_id`: where the library knows it. An IAM token
-    stands in `token` alone.
+    """Credentials at one moment. `account_id`: if the library knows it. An IAM token is in `token`,
+    and the other fields are empty.
     """
 
     access_key: str
@@ -40,11 +40,11 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Canonical:
-    """What SigV4 signs, for an empty body sent at `STAMP`, in botocore's words.
+    """The text that SigV4 signs, for an empty body sent at `STAMP`, as botocore writes it.
 
     `text`: the canonical request up to the body's hash. `signed_names`: as in the header
-    Authorization. `headers`: those that are signed (their date is replaced). `service`: as the
-    signature's scope has it.
+    Authorization. `headers`: the signed ones (their date is replaced). `service`: as in the
+    signature's scope.
     """
 
     text: str = field(repr=False)
@@ -54,8 +54,8 @@ class Canonical:
 
 
 class Route:
-    """One operation at one URL with one set of keys: `sign` gives a call's headers, which are the
-    same for each call, `head` the same as bytes. `SignedRoute` signs them.
+    """One operation at one URL with one set of keys. `sign` gives the headers of a call, `head` the
+    same as bytes; both are the same for each call. `SignedRoute` signs them.
     """
 
     __slots__ = ("_head_text", "_headers", "host", "keys", "proxy", "url")
@@ -66,17 +66,18 @@ class Route:
         self.keys = keys
         self.proxy: Proxy | None = None
         self._headers = headers
-        self._head_text: str | None = None  # what is the same for each call; made when it is used
+        self._head_text: str | None = None  # the constant part of the head; made at its first use
 
     def go_through(self, proxy: Proxy | None) -> None:
-        """Every request goes through this proxy."""
+        """Sends every request through this proxy; None: none."""
         self.proxy = proxy
-        if proxy and proxy.headers and self.url.scheme == "http":  # no tunnel: it reads these
+        # No tunnel: the proxy reads these headers.
+        if proxy and proxy.headers and self.url.scheme == "http":
             self._headers = self._headers | proxy.headers
 
     def peer(self, trust: ssl.SSLContext | bool) -> Peer | None:
-        """Where a connection of our own leads; None: there is none to such a URL, or on this way.
-        `trust`: whom, over TLS.
+        """Where a connection of our own would lead; None: such a URL has none, or the call goes
+        through a proxy. `trust`: the trusted certificates for TLS.
         """
         host, port = self.url.raw_host, self.url.port
         if self.proxy is not None or not host or not port:
@@ -91,12 +92,12 @@ class Route:
             case _:
                 return None
 
-    def sign(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - for those who sign it
-        """All headers of a request with this body that leaves now."""
+    def sign(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - for subclasses that sign it
+        """All headers of a request with this body that is sent now."""
         return self._headers.copy()
 
     def head(self, body: bytes) -> bytes:
-        """A POST's head, for this body, that leaves now."""
+        """The head of a POST with this body that is sent now."""
         text = self._head_text or self._prepared_head()
         return f"{text}{self._signature(body)}Content-Length: {len(body)}\r\n\r\n".encode()
 
@@ -117,8 +118,8 @@ class Route:
 
 
 class SignedRoute(Route):
-    """In one region, with one key pair. The signing key is derived once a UTC day; everything else
-    once.
+    """A route that signs, in one region, with one key pair. The signing key is derived once a UTC
+    day; everything else once.
     """
 
     __slots__ = (
@@ -132,15 +133,15 @@ class SignedRoute(Route):
         self._signed_names = canonical.signed_names
         self._region = region
         self._service = canonical.service
-        self._second: datetime | None = None  # whose stamp is below
+        self._second: datetime | None = None  # the second of the stamp below
         self._stamp = ""
-        self._day = "no day yet"  # of what follows
+        self._day = "no day yet"  # the day of the values below
         self._scope = ""
         self._key = b""
         self._authorization = ""
 
     def sign(self, body: bytes) -> dict[str, str]:
-        """All headers of a request with this body that leaves now."""
+        """All headers of a request with this body that is sent now."""
         headers = self._headers.copy()
         headers["X-Amz-Date"], headers["Authorization"] = self._signed(body)
         return headers
@@ -188,15 +189,15 @@ class Body(aiohttp.payload.BytesPayload):
 
     The base class warns, on each call above 1 MiB, that one write may hold the loop. It does not
     (the transport sends it in pieces), and a PutRecords call may be 13 MB. aiohttp joins the first
-    write with the head, and TLS encrypts all that it is given: a large body goes in pieces, so that
-    it is in memory once.
+    write with the head, and TLS encrypts everything that it is given: therefore a large body is
+    written in pieces, so that it is in memory only once.
     """
 
     def __init__(
         self, body: bytes, content_type: str, leave: Callable[[], bool], held: Held
     ) -> None:
-        """`leave`: asked before the body is written; False: it is not, and the request fails.
-        `held`: its memory, given back when it is written or dropped.
+        """`leave`: asked before the body is written; False: nothing is written, and the request
+        fails. `held`: the body's memory, given back when the body is written or dropped.
         """
         aiohttp.payload.Payload.__init__(self, body, content_type=content_type)
         self._held = held
@@ -210,7 +211,7 @@ class Body(aiohttp.payload.BytesPayload):
         return self._value
 
     def drop(self) -> None:
-        """Forgets what was not written: a failed connection may be kept by an error for long."""
+        """Forgets the unwritten body: an error may keep a failed connection for long."""
         self._value = b""
         self._leave = _never
         self._held.give()
@@ -220,6 +221,9 @@ class Body(aiohttp.payload.BytesPayload):
         writer: aiohttp.abc.AbstractStreamWriter,
         content_length: int | None,  # noqa: ARG002 - aiohttp's signature; it is the whole body
     ) -> None:
+        """Writes the whole body, and gives its memory back. Raises ConnectionAbortedError, and sets
+        `is_recalled`, if `leave` says no; then nothing is written.
+        """
         if not self._leave():
             self.is_recalled = True
             raise ConnectionAbortedError("recalled")

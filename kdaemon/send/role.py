@@ -1,9 +1,9 @@
-"""A role that is assumed: its keys, lent by STS for the credentials that the machine has.
+"""An assumed role: STS lends its keys for the credentials that the machine has.
 
-Knows what STS refuses and which setting that concerns. Must not know the AWS libraries or HTTP: it
-is told how to ask. Imported where there is a role only: nobody else has its memory. Why not by a
-client of botocore: that takes 9 MiB, is built on the event loop, and lets keys go ten minutes
-before their end.
+Knows what STS refuses, and which setting is at fault. Must not know the AWS libraries or HTTP: the
+caller passes in how to ask. Imported only where there is a role, to save the memory elsewhere. No
+client of botocore is used: such a client takes 9 MiB, is built on the event loop, and lets keys go
+ten minutes before their end.
 Invariant: each failure is a `ServiceError` that was not sent, and names the setting; neither the
 external id nor a key is in its text.
 """
@@ -23,12 +23,12 @@ from kdaemon.send.settings import ROLE_DURATION_S, ClientSettings
 from kdaemon.send.sts import assume_role_question, lent_in, session_name
 
 Ask = Callable[[bytes], Awaitable[bytes]]
-"""Asks STS, signed with the machine's credentials. Raises `ServiceError` for whatever is no 200."""
+"""Asks STS, signed with the machine's credentials. Raises `ServiceError` for any answer but 200."""
 
 AskSts = Callable[[Place, bytes, Keys], Awaitable[bytes]]
-"""The same, of that place's STS, signed with these keys."""
+"""Asks the STS of this place, signed with these keys. Raises as `Ask`."""
 
-BASE_REFUSED: Final = frozenset(  # the machine's own credentials are no good; refused by STS
+BASE_REFUSED: Final = frozenset(  # codes by which STS refuses the machine's own credentials
     {
         *("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId"),
         *("SignatureDoesNotMatch", "InvalidSignatureException", "UnrecognizedClientException"),
@@ -38,12 +38,12 @@ BASE_REFUSED: Final = frozenset(  # the machine's own credentials are no good; r
 
 
 def role_account(role_arn: str) -> str:
-    """The account that a role is in: whose calls its keys make."""
+    """The account of a role. Calls with the role's keys are made by this account."""
     return role_arn.split(":")[4]
 
 
 class Role:
-    """One role, assumed again ahead of the end of its keys."""
+    """One role. It is assumed again before its keys end."""
 
     __slots__ = (
         *("_arn", "_ask", "_has_external_id", "_lent", "_name", "_owner", "_parts", "_question"),
@@ -71,16 +71,16 @@ class Role:
         self._lent: Lent[Keys] = Lent(self._assume, spawn, settings.connect_timeout_s, what)
 
     async def keys(self) -> Keys:
-        """The same object until they are renewed."""
+        """The same object until the keys are renewed."""
         return await self._lent.get()
 
     @property
     def ends_at(self) -> datetime | None:
-        """As `Lent`."""
+        """As `Lent.ends_at`."""
         return self._lent.ends_at
 
     async def first(self) -> None:
-        """Assumes it for the first time, however long STS takes."""
+        """Assumes the role for the first time, however long STS takes."""
         await self._lent.first()
 
     async def _assume(self) -> tuple[Keys, datetime]:
@@ -96,11 +96,11 @@ class Role:
                 return lent
             text = f"{self._name}role_arn {self._arn}: STS's answer has no keys that can be read"
             failure = ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
-        raise failure  # here, so that no context carries a request along
+        raise failure  # here, so that no context of the error holds a request
 
     def _in_words(self, error: ServiceError) -> ServiceError:
-        """What STS, or the way to STS, refused, and the setting to look at. The kind of a failure
-        on the way stays: it mends as that kind mends.
+        """The error, in words: what STS, or the way to STS, refused, and the setting to look at. A
+        failure on the way keeps its kind, since it mends in the same way.
         """
         remedy = self._remedy(error) if error.trouble is None else ""
         is_passing = error.trouble is not None or not remedy
@@ -132,16 +132,16 @@ class Role:
             return "; activate STS in this region, set `region`, or AWS_ENDPOINT_URL_STS"
         if 400 <= error.status < 500 and error.status not in {408, 429} and not _is_throttle(error):
             return "; see role_arn and AWS_ENDPOINT_URL_STS"
-        return ""  # it passes
+        return ""  # the failure passes by itself
 
 
 class AssumedRole(Aws):
-    """The keys of a role, lent for the credentials that this machine has."""
+    """The keys of a role, lent by STS for the credentials of this machine."""
 
     __slots__ = ("_role",)
 
     def __init__(self, settings: ClientSettings, ask_sts: AskSts, spawn: Spawn) -> None:
-        """As `Aws`."""
+        """Blocks and raises as `Aws` does."""
         super().__init__(settings)
 
         async def ask(question: bytes) -> bytes:
@@ -158,12 +158,12 @@ class AssumedRole(Aws):
         self._role = Role(settings, ask, spawn)
 
     async def find_credentials(self) -> None:
-        """As `Aws`; and assumes the role."""
+        """Finds the credentials as `Aws` does, and assumes the role."""
         await super().find_credentials()
         await self._role.first()
 
     async def keys(self) -> Keys:
-        """The same object until they are renewed, ahead of their end."""
+        """The same object until the keys are renewed, before their end."""
         return await self._role.keys()
 
     @property

@@ -1,9 +1,9 @@
-"""The search for credentials of one client: begun by the first call, shared, bounded, done again.
+"""The search for the credentials of one client: begun by the first call, shared, and bounded.
 
 Knows where each kind of credentials is looked for. Must not know calls, or what an answer means:
 `client.py` says when another search is due.
-Invariant: what was found before serves until a search has found something else; nobody waits for a
-search longer than for a connection, and whatever a search starts ends with the client.
+Invariant: the last result is used until a search has found another one. Nobody waits for a search
+longer than for a connection. Everything that a search starts ends with the client.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from kdaemon.send.sts import ASSUME_ROLE
 if TYPE_CHECKING:
     from kdaemon.send.iam_token import TokenSource
 
-STS_ANSWER = answers.Room(64 * 1024)  # ours: one that lends keys has some 2 KiB; 2026-11-28
+STS_ANSWER = answers.Room(64 * 1024)  # ours: an answer that lends keys has some 2 KiB; 2026-11-28
 
 
 class Search:
-    """What was found, and the search for it."""
+    """The search, and its last result."""
 
     __slots__ = ("_exchanges", "_loading", "_settings", "_tasks", "_token", "found")
 
@@ -41,11 +41,11 @@ class Search:
         self._token: TokenSource | None = None
 
     def take_limits(self, settings: ClientSettings) -> None:
-        """Of these the times alone are others."""
+        """Takes the times of these settings; the rest of them is the same."""
         self._settings = settings
 
     async def aclose(self) -> None:
-        """Ends all that goes on."""
+        """Ends everything that runs."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -53,10 +53,10 @@ class Search:
             await asyncio.wait(tasks)
 
     async def first(self) -> Who:
-        """What the first search finds. A call waits for it no longer than for a connection, and
-        fails as not sent: a record whose call may leave at any moment cannot be withdrawn, and its
-        client would hear that it may have been written. The search goes on, for the calls that
-        follow.
+        """The result of the first search. A call waits for it no longer than for a connection, and
+        then fails as not sent: a record whose call may leave at any moment cannot be withdrawn, so
+        its client would be told that the record may have been written. The search goes on, for
+        later calls.
         """
         limit_s = self._settings.connect_timeout_s
         try:
@@ -74,7 +74,7 @@ class Search:
         )
 
     def _suspect(self) -> str:
-        """Who lets a search wait, and what to try."""
+        """What probably makes the search wait, and what to try."""
         settings = self._settings
         if settings.iam_token_file is not None:
             return f"iam_token_file {printable(settings.iam_token_file, 300)}: is its disk there?"
@@ -92,8 +92,8 @@ class Search:
         )
 
     async def again(self) -> None:
-        """Looks for credentials, region and endpoint anew. Callers at the same time share one
-        search. Raises `ServiceError`; what was found before then stays.
+        """Looks for credentials, region and endpoint again. Simultaneous callers share one search.
+        Raises `ServiceError`; then the last result stays.
         """
         if self._loading is None:
             self._loading = self._spawn(self._load(), "credentials")
@@ -110,28 +110,29 @@ class Search:
         if task is self._loading:
             self._loading = None
         if not task.cancelled():
-            task.exception()  # seen: those who waited have it, and perhaps all of them are gone
+            # Marks the error as seen: the callers that waited got it, and all may have gone.
+            task.exception()
 
     async def _load(self) -> None:
         try:
-            # In a thread: it reads files and the endpoint rules.
+            # In a thread, since it reads files and the endpoint rules.
             who = await asyncio.to_thread(self._who)
             await who.find_credentials()
         except ServiceError:
             raise
-        except Exception as error:  # noqa: BLE001 - processes, files and HTTP of others are behind it
+        except Exception as error:  # noqa: BLE001 - others' processes, files and HTTP are behind it
             failure = credentials_error(error)
         else:
             self.found = who
             return
-        raise failure  # here, so that no context carries what a credential process printed
+        raise failure  # here, so that no context of the error holds a credential process's output
 
     def _who(self) -> Who:
         settings = self._settings
         if settings.is_anonymous:
             return Anonymous(settings)
         if settings.has_iam_token:
-            from kdaemon.send.iam_token import Bearer  # noqa: PLC0415 - for those who have one
+            from kdaemon.send.iam_token import Bearer  # noqa: PLC0415 - only where it is used
 
             return Bearer(settings, self._token_source())
         if settings.role_arn is not None:
@@ -141,7 +142,9 @@ class Search:
         return Aws(settings)
 
     def _token_source(self) -> "TokenSource":
-        """One for as long as the client lives, so that a token outlasts a place that fails."""
+        """One source for the client's whole life, so that a token outlasts a failure of its
+        place.
+        """
         from kdaemon.send.iam_token import TokenFile, TokenUrl  # noqa: PLC0415 - as in `_who`
 
         settings, limit_s = self._settings, self._settings.connect_timeout_s

@@ -1,8 +1,8 @@
-"""What STS is asked, and what is read from its answers: texts, and nothing else.
+"""The texts of questions to STS, and the reading of its answers.
 
 Knows STS's query protocol (forms out, XML in). Must not know requests, signatures or who asks.
 Source: botocore 1.43.117's model of STS, 2011-06-15; checked 2026-11-28.
-Invariant: an answer is searched in one pass, and no secret of it is in a text.
+Invariant: an answer is searched in one pass, and no text made here has a secret of the answer.
 """
 
 import re
@@ -30,13 +30,13 @@ _no_name: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]+")
 
 
 def account_in(answer: bytes) -> str | None:
-    """Whose keys STS says they are; None: it does not."""
+    """The account of the keys, as STS tells it; None: the answer has none."""
     found = _account_in(answer)
     return None if found is None else found[1].decode()
 
 
 def session_name() -> str:
-    """What the calls of this machine are called in the account's log of calls (CloudTrail)."""
+    """The name of this machine's calls in the account's log of calls (CloudTrail)."""
     host = _no_name.sub("-", socket.gethostname()).strip("-")
     return f"kdaemon-{host}".rstrip("-")[:SESSION_NAME_CHARACTERS_MAX]
 
@@ -57,8 +57,8 @@ def assume_role_question(
 
 
 def lent_in(answer: bytes, account: str) -> tuple[Keys, datetime] | None:
-    """The keys that STS lends, which are secrets from here on, and when they end; None: the answer
-    has none.
+    """The keys that STS lends, and their end; None: the answer has no keys. The caller registers
+    them as secrets.
     """
     found = {name.decode(): unescape(value.decode()) for name, value in _lent_in(answer)}
     if len(found) != len(_LENT):

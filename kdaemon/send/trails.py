@@ -1,11 +1,12 @@
-"""Where a token leads that an answer gave: the next page of a list, the next records of a shard.
+"""Where the token of an answer leads: to the next page of a list, or the next records of a shard.
 
-Such a request names no stream, and belongs where the one before it went: to the same upstream, to
-the region and host of the stream's ARN, and to who may ask about that stream. Knows the members
-that hold tokens; must not know who may ask what (the door).
-Invariant: TRAILS_MAX tokens are known, each as a digest; then one is forgotten of the stream that
-has most of them, first those that led on already, then the oldest: who asks for tokens without end
-takes none from others. What is forgotten goes where requests go that name no stream.
+A request with a token names no stream. It belongs where the request before it went: to the same
+upstream, to the region and host of the stream's ARN, and to the clients that may ask about that
+stream. Knows the members that hold tokens; must not know who may ask what (the door).
+Invariant: at most TRAILS_MAX tokens are known, each as a digest. Beyond that, a token of the stream
+with the most tokens is forgotten: first those that were used already, then the oldest. So a client
+that asks for tokens without end takes none from others. A request with a forgotten token is treated
+as one that names no stream.
 Where it sits: `relay.py` notes answers here, and asks for each request that has a token.
 """
 
@@ -19,11 +20,11 @@ import msgspec
 from kdaemon.base.limits import KIB, MIB
 
 TRAILS_MAX: Final = 8_192
-"""Ours, 2026-11-28: 1.5 MiB. Tokens and iterators live 5 minutes [M]; a consumer goes from one to
-the next, so that this is enough for as many shards."""
+"""Ours, 2026-11-28: 1.5 MiB. Tokens and iterators are good for 5 minutes [M]; a consumer goes from
+one to the next, so this is enough for as many shards."""
 
-READ_BYTES_MAX: Final = MIB  # of an answer that is read whole: 1 ms; ours
-EDGE_BYTES: Final = 8 * KIB  # of a larger one: its beginning and its end are looked at; ours
+READ_BYTES_MAX: Final = MIB  # of an answer that is parsed whole: 1 ms; ours
+EDGE_BYTES: Final = 8 * KIB  # of a larger answer: its beginning and its end are searched; ours
 _TOKEN: Final = re.compile(rb'"(?:NextShardIterator|NextToken)"\s{0,8}:\s{0,8}"([^"\\]{1,4096})"')
 
 
@@ -37,8 +38,8 @@ _decode: Final = msgspec.json.Decoder(_Tokens).decode
 
 
 class Trail(NamedTuple):
-    """`spellings`: what the stream is called by; (): of no stream alone. `arn`: the one of these by
-    which it was asked for, if any. `family`: of operations that take the token.
+    """`spellings`: the names of the stream; (): the token is not of one stream. `arn`: the spelling
+    that is an ARN and that the client used, if any. `family`: the operations that take the token.
     """
 
     family: str
@@ -47,7 +48,7 @@ class Trail(NamedTuple):
 
 
 class Trails:
-    """Of one daemon."""
+    """The known tokens of one upstream."""
 
     __slots__ = ("_of_streams", "_trails")
 
@@ -56,11 +57,13 @@ class Trails:
         self._of_streams: dict[tuple[str, ...], OrderedDict[bytes, None]] = {}
 
     def __len__(self) -> int:
-        """Tokens that are known."""
+        """How many tokens are known."""
         return len(self._trails)
 
     def note(self, answer: bytes, trail: Trail, used: str | None = None) -> None:
-        """A success. `used`: the token of its request, which led on if the answer has another."""
+        """Notes the tokens of a success. `used`: the token of its request, which is forgotten first
+        from now on if the answer has another one.
+        """
         for token in _tokens_in(answer):
             key = sha256(token).digest()
             self._forget(key)
@@ -69,7 +72,7 @@ class Trails:
             if len(self._trails) > TRAILS_MAX:
                 most = max(self._of_streams.values(), key=len)
                 self._forget(next(iter(most)))
-            if used is not None:  # last: its client may not have the answer, and ask again
+            if used is not None:  # not at once: its client may not get the answer, and ask again
                 self._let_go_first(sha256(used.encode()).digest())
 
     def find(self, token: str) -> Trail | None:

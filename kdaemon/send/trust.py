@@ -1,7 +1,7 @@
-"""Certificates to trust, from a file that somebody named; what is wrong with the file, in words.
+"""Certificates to trust, from a configured file; and what is wrong with the file, in words.
 
-Knows files and TLS only: `kdaemon check` looks here too, without a client. Invariant: a file that
-cannot be used is never the same as none, which would trust the system's.
+Knows only files and TLS: `kdaemon check` also uses it, without a client. Invariant: a file that
+cannot be used is never treated as no file, for which the system's certificates are trusted.
 """
 
 import os
@@ -12,8 +12,8 @@ from kdaemon.base.text import printable
 
 
 def trusted(path: str, setting: str | None = None) -> ssl.SSLContext:
-    """Trusts what the file holds and nothing else. `setting`: that names the file; None: one of
-    AWS's. Raises `ServiceError` (TrustError), not sent.
+    """A context that trusts what the file holds, and nothing else. `setting`: the one that names
+    the file; None: a setting of AWS's. Raises `ServiceError` (TrustError), not sent.
     """
     try:
         return ssl.create_default_context(cafile=path)
@@ -23,7 +23,7 @@ def trusted(path: str, setting: str | None = None) -> ssl.SSLContext:
 
 
 def _trust_error(path: str, error: Exception, setting: str | None) -> ServiceError:
-    """A file of certificates that cannot be used: which setting named it, and why."""
+    """The error for a file that cannot be used: which setting names it, and what is wrong."""
     if setting is None:
         is_variable = os.environ.get("AWS_CA_BUNDLE") == path
         setting = "AWS_CA_BUNDLE" if is_variable else "the profile's ca_bundle"

@@ -1,9 +1,10 @@
-"""Whose call goes next: clients take turns, and none has all the places where calls wait.
+"""Which call goes next: clients take turns, and no client has all the places where calls wait.
 
-Knows numbers of clients and that calls are things; must not know what a call is, or when it may go.
-A call that several clients wait for stands in the line of each, and goes at the first turn it gets.
-Invariants: a call is given out once, and never after `remove`; at most PLACES_MAX places are taken,
-and a client may take another only while it has fewer than are left.
+Knows clients' numbers, and calls as objects; must not know what a call is, or when it may go. A
+call that several clients wait for is in the line of each, and goes at the first turn of any of
+them.
+Invariants: a call is given out once, and never after `remove`. At most PLACES_MAX places are taken,
+and a client may take another place only while it has fewer than are left.
 Where it sits: `relay.py` fills and empties it. Pure.
 """
 
@@ -12,14 +13,14 @@ from collections.abc import Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
 PLACES_MAX: Final = 64
-"""Calls that wait, of all clients. Ours, 2026-11-28: 13 s of the default quota; a client waits
+"""Waiting calls of all clients. Ours, 2026-11-28: 13 s of the default quota; a client waits
 5 s."""
 
 Call = TypeVar("Call", bound=Hashable)
 
 
 class Places:
-    """Of all lines together."""
+    """The places of all lines together."""
 
     __slots__ = ("_of_client", "taken")
 
@@ -28,7 +29,7 @@ class Places:
         self._of_client: dict[int, int] = {}
 
     def take(self, client: int) -> bool:
-        """False: this client has as many as are left, or none is left."""
+        """Takes a place. False: the client has as many as are left, or none is left."""
         mine = self._of_client.get(client, 0)
         if mine >= PLACES_MAX - self.taken:
             return False
@@ -44,24 +45,25 @@ class Places:
 
 
 class Line(Generic[Call]):
-    """Calls of one operation that wait."""
+    """The waiting calls of one operation."""
 
     __slots__ = ("_clients_of", "_places", "_queues")
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._queues: OrderedDict[int, deque[Call]] = OrderedDict()  # who is next comes first
+        # The client whose turn is next comes first.
+        self._queues: OrderedDict[int, deque[Call]] = OrderedDict()
         self._clients_of: dict[Call, list[int]] = {}
 
     def __len__(self) -> int:
-        """Calls that wait, each once."""
+        """How many calls wait; each counts once."""
         return len(self._clients_of)
 
     def __iter__(self) -> Iterator[Call]:
         return iter(self._clients_of)
 
     def put(self, client: int, call: Call) -> bool:
-        """A client waits for this call, behind its others. False: there is no place for it."""
+        """Lets a client wait for this call, after its other calls. False: there is no place."""
         clients = self._clients_of.get(call, [])
         if client in clients:
             return True
@@ -83,7 +85,7 @@ class Line(Generic[Call]):
         return call
 
     def remove(self, call: Call) -> None:
-        """It waits no more; nothing if it did not. A client's queue is as short as PLACES_MAX."""
+        """Removes a call, if it waits. Queues are short: a client has PLACES_MAX calls at most."""
         for client in self._clients_of.pop(call, ()):
             queue = self._queues[client]
             queue.remove(call)

@@ -1,12 +1,12 @@
-"""CBOR (RFC 8949) to plain values and back, as the Kinesis API has it. Pure.
+"""CBOR (RFC 8949) to plain values and back, as the Kinesis API uses it. Pure.
 
-The dialect of the AWS SDKs: names are texts, data are byte strings, tag 1 is a moment in whole
-milliseconds (the RFC has seconds). Maps, lists and strings come with their length or without.
-Knows no member of any request. A parser of our own: cbor2 (6.2) is no faster at records than
-`put_cbor.py`, follows tags, sets no bound to the values that it makes of a body, and takes 1.4 MiB.
+The dialect of the AWS SDKs: names are texts, data are byte strings, and tag 1 is a moment in whole
+milliseconds (in the RFC: in seconds). Maps, lists and strings come with their length or without.
+Knows no member of any request. The parser is our own: cbor2 (6.2) is no faster at records than
+`put_cbor.py`, follows tags, does not bound the values that it makes of a body, and takes 1.4 MiB.
 
-Invariant: what is read is at most ITEMS_MAX values, nested DEPTH_MAX deep, and strings no longer
-than the body, whatever lengths it declares; anything that is not well-formed is a CborError.
+Invariant: a body gives at most ITEMS_MAX values, nested DEPTH_MAX deep, and no string longer than
+the body, whatever lengths the body declares. Anything that is not well-formed is a CborError.
 Where it sits: `put_cbor.py` and the sandbox read with it; they and `refusals.py` write with it.
 """
 
@@ -16,12 +16,12 @@ from kdaemon.base.limits import KIB
 
 ITEMS_MAX = 10 * KIB
 """Values, names, and pieces of strings in a body. Ours, 2026-11-28: 500 records with all their
-members take 3,500, data of 10 MiB in pieces of 4 KiB 2,600; this many of the worst take 4 ms and
-1 MB."""
+members have 3,500, data of 10 MiB in pieces of 4 KiB have 2,600; ITEMS_MAX of the worst take 4 ms
+and 1 MB."""
 
 WIDE_BYTES_MAX = 768 * KIB
-"""Of all texts that are not ASCII; to read them costs thirty times what other bytes cost. Ours,
-2026-11-28: 500 keys of 256 emoji take 500 KiB; this much takes 2 ms."""
+"""Bytes of all texts that are not ASCII; reading them costs thirty times as much as other bytes.
+Ours, 2026-11-28: 500 keys of 256 emoji take 500 KiB; WIDE_BYTES_MAX takes 2 ms."""
 
 DEPTH_MAX = 100  # ours, 2026-11-28: a request is nested 3 deep
 
@@ -29,17 +29,17 @@ _SECOND_MS = 1000
 _MOMENT_TAG = 1
 BYTES, TEXT, LIST, MAP = 2, 3, 4, 5  # major types [RFC 8949, 3.1]
 _TAG, _SIMPLE = 6, 7
-_INDEFINITE = 31  # for a length: up to a break; on its own: the break
-_CONSTANTS = {20: False, 21: True, 22: None, 23: None}  # 23: undefined, which JSON has not
+_INDEFINITE = 31  # as a length: up to a break; alone: the break
+_CONSTANTS = {20: False, 21: True, 22: None, 23: None}  # 23: undefined, which JSON does not have
 _FLOATS = {25: ">e", 26: ">f", 27: ">d"}
 _JSON_STARTS = (b'{"', b"{}", b"{ ", b"{\n", b"{\r")
 _CUT_OFF = "it ends in the middle of a value"
 
-OPEN = -1  # in place of a count: as many as come before a break
+OPEN = -1  # instead of a count: values up to a break
 
 
 class CborError(Exception):
-    """The body cannot be read; `text` says why, for its client."""
+    """The body cannot be read; `text` tells the client why."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -47,13 +47,13 @@ class CborError(Exception):
 
 
 class Repeating(dict[str, object]):
-    """A map that names a member twice: `name`. It has the last of the two values."""
+    """A map that names the member `name` twice. It has the last of the two values."""
 
     name: str
 
 
 def decode(body: bytes) -> object:
-    """The one value of a body. Raises CborError."""
+    """The only value of a body. Raises CborError."""
     reader = Reader(body)
     value = reader.read()
     reader.end()
@@ -61,9 +61,8 @@ def decode(body: bytes) -> object:
 
 
 def encode(value: object) -> bytes:
-    """A value of dicts with texts for names, lists, texts, bytes, numbers (whole ones below
-    2**64), booleans and None. A number whose name ends in `Timestamp` is a moment, in seconds since
-    1970.
+    """Encodes dicts with texts as names, lists, texts, bytes, numbers (whole ones below 2**64),
+    booleans and None. A number whose name ends in `Timestamp` is a moment, in seconds since 1970.
     """
     parts: list[bytes] = []
     _write(value, parts)
@@ -71,7 +70,7 @@ def encode(value: object) -> bytes:
 
 
 def head(major: int, count: int) -> bytes:
-    """How a value begins: its type and its length, as short as can be."""
+    """The beginning of a value: its type and its length, as short as possible."""
     kind = major << 5
     if count < 24:
         return bytes((kind | count,))
@@ -82,13 +81,13 @@ def head(major: int, count: int) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """A text with its length."""
+    """A text, after its length."""
     encoded = value.encode()
     return head(TEXT, len(encoded)) + encoded
 
 
 class Reader:
-    """Reads values one after another, from `at` on. After an error it is of no use."""
+    """Reads values one after another, from `at` on. It cannot be used after an error."""
 
     __slots__ = ("_room", "_wide_room", "at", "body")
 
@@ -99,12 +98,12 @@ class Reader:
         self._wide_room = WIDE_BYTES_MAX
 
     def end(self) -> None:
-        """Nothing may follow."""
+        """Raises CborError if more bytes follow."""
         if self.at < len(self.body):
             raise self.error("bytes follow its end")
 
     def error(self, what: str) -> CborError:
-        """`what` completes a sentence on the body."""
+        """The error. `what` completes a sentence about the body."""
         if self.body.startswith(_JSON_STARTS):  # as CBOR it would be a text of exabytes
             return CborError("The body is JSON, and its content type says CBOR.")
         return CborError(f"The body is not CBOR: {what} (byte {self.at}).")
@@ -129,8 +128,8 @@ class Reader:
         return self._tagged(count, depth + 1)
 
     def read_head(self) -> tuple[int, int]:
-        """How the next value begins: its type, and its number or length, or OPEN. Of a simple value
-        what tells it from the others.
+        """The head of the next value: its type, and its number or length, or OPEN. Of a simple
+        value, the bits that tell it from others.
         """
         self._room -= 1
         if self._room < 0:
@@ -158,8 +157,8 @@ class Reader:
         return major, OPEN
 
     def ends(self, count: int, done: int) -> bool:
-        """Whether a list or map of `count` has no more than the `done` that were read; takes its
-        break.
+        """Whether a list or map of `count` entries ends after the `done` that were read. Reads the
+        break at its end.
         """
         if count != OPEN:
             return done >= count
@@ -203,7 +202,7 @@ class Reader:
             raise CborError("The body is not UTF-8.") from None
 
     def _pieces(self, major: int) -> list[bytes]:
-        """Of a string that comes without its length."""
+        """The pieces of a string without a length."""
         pieces: list[bytes] = []
         while not self.ends(OPEN, 0):
             kind, count = self.read_head()
@@ -240,12 +239,12 @@ class Reader:
         return members
 
     def _expect(self, count: int) -> None:
-        """A list or map of so many, each of a byte at least."""
+        """Checks that `count` entries can follow: each has one byte at least."""
         if count > len(self.body) - self.at:
             raise self.error(_CUT_OFF)
 
     def _tagged(self, tag: int, depth: int) -> float:
-        """A moment, in seconds as JSON has it; nothing else has a tag in the API."""
+        """A moment, in seconds as in JSON. The API has no other tag."""
         if tag != _MOMENT_TAG:
             raise self.error(f"tag {tag} is not read here")
         value = self.read(depth)

@@ -1,14 +1,15 @@
-"""What a request says of who signed it, and when: a claim, not yet a truth. Pure.
+"""What a request says about its signer and its time: a claim that is not yet checked. Pure.
 
 Reads the header Authorization, or the X-Amz-* of a presigned URL. Refusals are values, in the
-service's words. Knows no key, no file, no clock and no principal; whether the claim is true says
-`signature.py`.
+service's words. Knows no key, no file, no clock and no principal; `signature.py` checks whether the
+claim is true.
 
-Strict where AWS is lenient, because what is not signed could be changed on the way: all headers
-that say what is asked for must be signed (`x-amz-*`, `x-kdaemon-*`, the host). `content-type` may
-be unsigned, as the SDK for JavaScript v2 leaves it: a body that is JSON is nothing else, so whoever
-changes the type gets a refusal.
-Invariant: nothing a client sends makes a function raise, and each is linear in the request's head.
+Where AWS is lenient this is strict, because an unsigned part could be changed on the way: all
+headers that say what is asked for must be signed (`x-amz-*`, `x-kdaemon-*`, the host).
+`content-type` may be unsigned, as the SDK for JavaScript v2 leaves it: a JSON body has no other
+meaning, so a changed type gives a refusal.
+Invariant: no input of a client makes a function raise, and each takes time linear in the request's
+head.
 Where it sits: `door/access.py` -> here.
 
 Source: AWS, "Create a signed AWS API request"; botocore 1.43.117 `auth.py`; checked 2026-11-28.
@@ -26,12 +27,12 @@ from kdaemon.wire.stamps import read_stamp, stamp_of
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SERVICE: Final = "kinesis"
 END: Final = "aws4_request"
-SKEW_S: Final = 300  # how old, or how far ahead, a signature may be: AWS's own five minutes
-PRESIGNED_S_MAX: Final = 604_800  # for how long a URL may be signed: AWS's own seven days
+SKEW_S: Final = 300  # how old, or how far ahead, a signature may be: as AWS's five minutes
+PRESIGNED_S_MAX: Final = 604_800  # how long a presigned URL may be good: as AWS's seven days
 
 READ_MAX: Final = 64
-"""Scopes that are remembered: a client's are the same for a while. Ours, 2026-11-28: a head has
-32 KiB at most, and so have they."""
+"""Remembered scopes: a client's stays the same for a while. Ours, 2026-11-28: a head has at most 32
+KiB, so a scope has, too."""
 
 Headers = Mapping[bytes, bytes]
 
@@ -55,18 +56,19 @@ MISMATCH = refuse(
 
 
 class Scope(NamedTuple):
-    """What a client says in each of its signatures of one day."""
+    """The part of a claim that is the same in all of a client's signatures of one day."""
 
     key_id: str
     date: str
     region: str
-    names: tuple[bytes, ...]  # of the signed headers
-    listed: bytes  # the same, as they are signed
+    names: tuple[bytes, ...]  # names of the signed headers
+    listed: bytes  # the same names, as they are signed
 
 
 class Claim(NamedTuple):
     """What a request says of its signature. `time_s`: when it was made, since 1970; `stamp`: the
-    same as it is signed. `query`: what is signed of the query. `expires_s`: of a presigned URL.
+    same time as it is signed. `query`: the signed form of the query. `expires_s`: of a presigned
+    URL, how long it is good.
     """
 
     scope: Scope
@@ -81,12 +83,12 @@ class Claim(NamedTuple):
         return self.scope.key_id
 
     def __repr__(self) -> str:
-        """Without the signature."""
+        """Leaves the signature out."""
         return f"Claim({self.scope.key_id}, {self.stamp})"
 
 
 def read_claim(query: str, headers: Headers) -> Claim | Refusal:
-    """Header names in lower case; `query` as it came."""
+    """The claim of a request. Header names in lower case; `query` as it came."""
     authorization = headers.get(b"authorization")
     is_presigned = bool(query) and "X-Amz-" in query and _is_presigned(query)
     if authorization is None:
@@ -113,7 +115,7 @@ def read_claim(query: str, headers: Headers) -> Claim | Refusal:
 
 
 def _read_parts(authorization: bytes) -> tuple[bytes, bytes, bytes] | Refusal:
-    """A header that is written in another way, or wrong."""
+    """Reads a header that is written in another way, or wrong."""
     algorithm, _, rest = authorization.strip().partition(b" ")
     if algorithm != ALGORITHM.encode():
         return _incomplete(f"Unsupported algorithm in Authorization header: expected {ALGORITHM}.")
@@ -141,7 +143,7 @@ def _is_presigned(query: str) -> bool:
 
 
 def _read_query(query: str, headers: Headers) -> Claim | Refusal:
-    """A presigned URL."""
+    """The claim of a presigned URL."""
     given: dict[str, str] = {}
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
@@ -211,12 +213,12 @@ def _read_scope(credential: bytes, names: bytes) -> Scope | Refusal:
     if b"host" not in signed and b":authority" not in signed:
         return invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
     if list(signed) != sorted(set(signed)):
-        return MISMATCH  # there is one way to write them
+        return MISMATCH  # there is only one way to write them
     return Scope(key_id, date, region, signed, names)
 
 
 def _hold_to_rules(claim: Claim, headers: Headers) -> Claim | Refusal:
-    """What must be signed, and what no key of ours comes with."""
+    """Refuses unsigned headers that must be signed, and session tokens: our keys have none."""
     names = claim.scope.names
     for name in headers:
         if name.startswith(_MUST_BE_SIGNED) and name not in names:
@@ -227,7 +229,7 @@ def _hold_to_rules(claim: Claim, headers: Headers) -> Claim | Refusal:
 
 
 def _sorted_query(query: str) -> str:
-    """As it is signed. What is in it keeps its percent signs."""
+    """The query as it is signed. Percent signs in it stay."""
     if not query:
         return ""
     pairs = (pair.partition("=") for pair in query.split("&"))
@@ -235,7 +237,7 @@ def _sorted_query(query: str) -> str:
 
 
 def hold_to_time(claim: Claim, now_s: int) -> Refusal | None:
-    """Whether the signature is of now."""
+    """Refuses a signature that is too old, or too far ahead; None: its time is right."""
     made_s, is_presigned = claim.time_s, claim.expires_s is not None
     lasts_s = claim.expires_s if claim.expires_s is not None else SKEW_S
     if now_s - lasts_s <= made_s <= now_s + SKEW_S:

@@ -1,8 +1,7 @@
-"""Around a body of the Kinesis API: what it asks, its weight, what a request is named by. Pure.
+"""Around a body of the Kinesis API: its operation, its weight, the names of a request. Pure.
 
-Reading looks at method, content type and X-Amz-Target, in the service's order; the path is ignored,
-and so is who signed. Knows nothing of bodies but whether there is one, and what a large one costs
-to read.
+Reading checks method, content type and X-Amz-Target, in the service's order; path and signature are
+ignored. Of a body it knows only whether there is one, and what reading a large one costs.
 Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders -> the connection.
 """
 
@@ -14,21 +13,21 @@ from kdaemon.wire.explain import count_records, count_records_cbor
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse
 
 AT_ONCE_BYTES_MAX = MIB
-"""A larger body is weighed first, and then read in steps. Ours, 2026-11-28: whatever one of this
-size holds is read and refused within 8 ms."""
+"""A larger body is weighed first, and then read in steps. Ours, 2026-11-28: any body of this size
+is read and refused within 8 ms."""
 
 WEIGHT_MAX = 768 * KIB
 """Bytes of a large body that are no letters of base64: its syntax, blanks, escapes, and most of its
-keys. Each of them may cost a parser ten times what base64 costs. Ours, 2026-11-28: 500 keys of 256
-emoji take 500 KiB, a call of 10 MiB whose slashes are all escaped takes 220 KiB; beside 16 MiB of
-base64 (9 ms) this much of the worst costs 7 ms."""
+keys. Each of them may cost a parser ten times as much as base64. Ours, 2026-11-28: 500 keys of 256
+emoji take 500 KiB; in a call of 10 MiB with all slashes escaped these bytes are 220 KiB; beside 16
+MiB of base64 (9 ms) WEIGHT_MAX of the worst costs 7 ms."""
 
-_WEIGHED_AT_ONCE_BYTES = 256 * KIB  # a copy of them is made; ours, 2026-11-28
+_WEIGHED_AT_ONCE_BYTES = 256 * KIB  # in one step, which copies them; ours, 2026-11-28
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 class Operation(Enum):
-    """What is asked, and what it is written in."""
+    """The operation that is asked for, and the encoding of its body."""
 
     PUT_RECORD = ("PutRecord", Encoding.JSON)
     PUT_RECORDS = ("PutRecords", Encoding.JSON)
@@ -54,11 +53,11 @@ _IN_CBOR = {
 def read_envelope(
     method: str, headers: dict[bytes, bytes], body: bytes
 ) -> Operation | OtherOperation:
-    """Which operation a request asks for; an other one perhaps without a body. Header names in
+    """The operation of a request. An operation that is passed on may have no body. Header names in
     lower case.
 
-    Raises ApiError with the service's answer, in its order: method, empty body, content type,
-    target. The path is ignored, and so is who signed.
+    Raises ApiError with the service's answer, checking in its order: method, empty body, content
+    type, target. Path and signature are ignored.
     """
     operation = _OPERATIONS.get(headers.get(b"x-amz-target", b""))
     if operation and body and method == "POST" and headers.get(b"content-type") == _JSON:
@@ -66,7 +65,7 @@ def read_envelope(
     content_type = content_type_of(headers)
     is_cbor = content_type == Encoding.CBOR.value
     other = None if operation else _other_operation(headers)
-    counted = body if other is None else b""  # all others bring no records
+    counted = body if other is None else b""  # other operations bring no records
     if method != "POST":
         text = "Unable to determine service/operation name to be authorized"
         refusal = refuse("AccessDeniedException", text, status=403)
@@ -89,19 +88,19 @@ def read_envelope(
 
 
 def operation_of(headers: dict[bytes, bytes]) -> Operation | OtherOperation | None:
-    """What a request asks for by its target, whatever else is wrong with it; None: nothing that is
+    """The operation by the target alone, whatever else is wrong with the request; None: it is not
     known.
     """
     return _OPERATIONS.get(headers.get(b"x-amz-target", b"")) or _other_operation(headers)
 
 
 def content_type_of(headers: dict[bytes, bytes]) -> bytes:
-    """Without its parameters, in lower case."""
+    """The content type without its parameters, in lower case."""
     return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 def encoding_of(headers: dict[bytes, bytes]) -> Encoding:
-    """What a request is written in, and its answer, unless it is refused for that."""
+    """The encoding of a request and its answer, unless the request is refused for its encoding."""
     is_cbor = content_type_of(headers) == Encoding.CBOR.value
     return Encoding.CBOR if is_cbor else Encoding.JSON
 
@@ -114,8 +113,8 @@ def _of(
     *,
     is_cbor: bool = False,
 ) -> ApiError:
-    """A refusal that has not looked at the body: its records are counted all the same, unless it
-    would take long to find them.
+    """A refusal that does not depend on the body. The body's records are counted nevertheless,
+    unless finding them takes long.
     """
     if not body:
         return ApiError(refusal, encoding, record_count=0)
@@ -128,7 +127,7 @@ def _of(
 
 
 def _other_operation(headers: dict[bytes, bytes]) -> OtherOperation | None:
-    """One of the API that is neither PutRecord nor PutRecords."""
+    """An operation of the API that is neither PutRecord nor PutRecords."""
     target = headers.get(b"x-amz-target", b"")
     if not target.startswith(_PREFIX) or len(target) > _TARGET_BYTES_MAX:
         return None
@@ -148,8 +147,8 @@ def _unknown_operation(headers: dict[bytes, bytes], *, is_cbor: bool) -> ApiErro
 
 
 def is_too_heavy(body: bytes) -> bool:
-    """Whether a large body has more beside base64 than any request needs. It is looked through no
-    further than that: 4 ms for 16 MiB that are in order.
+    """Whether a large body has more bytes beside base64 than any request needs. The search stops
+    there; 16 MiB that are in order take 4 ms.
     """
     weight = 0
     for at in range(0, len(body), _WEIGHED_AT_ONCE_BYTES):
@@ -160,10 +159,10 @@ def is_too_heavy(body: bytes) -> bool:
 
 
 class AnswerHeaders:
-    """The two headers by which a request can be named to support.
+    """The two headers that name a request to support.
 
-    x-amzn-RequestId has the form of a UUID (version 4), x-amz-id-2 of base64; neither is random:
-    both are the process's prefix (64 bits that tell it from others) and the request's number.
+    x-amzn-RequestId has the form of a UUID (version 4), x-amz-id-2 that of base64. Neither is
+    random: both are made of the process's prefix (64 bits, unique to it) and the request's number.
     """
 
     __slots__ = ("_extended", "_number", "_request_id")
@@ -176,7 +175,7 @@ class AnswerHeaders:
         self._number = 0
 
     def next(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The headers of one more request."""
+        """The headers of the next request."""
         self._number += 1
         number = b"%012x" % self._number
         return (

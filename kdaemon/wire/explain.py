@@ -1,14 +1,14 @@
 """Why a body is not the input of PutRecord or PutRecords, in the service's own words. Pure.
 
-The slow half of `put.py`: once its one typed decode has failed, a small body is decoded again to
-plain values (CBOR comes as such), and what is wrong is named as the service names it: first what
-has the wrong type (SerializationException), then what breaks a constraint (ValidationException, up
-to ten of them). A large body is not decoded to plain values, which may take fifty times its size:
-it is refused with the typed decoder's own complaint. Knows no stream, no queue and no limit but
-those of the API model. Texts follow recorded answers of a reference emulator and of AWS.
+The slow half of `put.py`. Once its one typed decode has failed, a small body is decoded again to
+plain values (a CBOR body is given as such), and the error is named as the service names it: first a
+wrong type (SerializationException), then broken constraints (ValidationException, up to ten of
+them). A large body is not decoded to plain values, which may take fifty times its size: it is
+refused with the typed decoder's own message. Knows no stream, no queue and no limit but those of
+the API model. Texts follow recorded answers of a reference emulator and of AWS.
 
 Invariant: whatever the body, the answer is one `ApiError`, and memory and time are in proportion to
-the body's size. It repeats what the client sent: for the client only, never for a log.
+the body's size. The error repeats the client's input: it is for the client only, never for a log.
 """
 
 import re
@@ -47,10 +47,10 @@ EXPLAINED_BYTES_MAX = 64 * KIB
 """A larger body is not decoded to plain values. Ours, 2026-11-28: 3 MB and 5 ms at worst."""
 
 ITEMS_COUNTED_MAX = 150_000
-"""Commas of a body whose records are still counted when it is refused: 9 MB at worst. Ours,
-2026-11-28; 500 records whose keys are all commas have 128,000."""
+"""Commas of a refused body whose records are still counted: 9 MB at worst. Ours, 2026-11-28; 500
+records whose keys are all commas have 128,000."""
 
-REASON_CHARACTERS_MAX = 300  # of the decoder's words; ours, 2026-11-28
+REASON_CHARACTERS_MAX = 300  # of the decoder's message; ours, 2026-11-28
 
 HASH_KEY_DIGITS_MAX = 39  # of 2^128-1 [M]
 SEQUENCE_NUMBER_DIGITS_MAX = 129  # [M]
@@ -61,11 +61,11 @@ _NOT_UTF8 = "not UTF-8"
 _TOO_DEEP = "nested too deeply"
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What the decoder raises: not JSON or not of the types; not UTF-8; nested too deeply."""
+"""Raised by the decoder: no JSON, or wrong types; no UTF-8; nested too deeply."""
 
 
 class _Glance(msgspec.Struct):
-    """As much of a request as its refusal needs: how many records, and for which stream."""
+    """The part of a request that its refusal needs: the number of records, and the stream."""
 
     Records: list[msgspec.Raw] = []
     StreamName: str | None = None
@@ -73,7 +73,7 @@ class _Glance(msgspec.Struct):
 
 
 class _Seen(msgspec.Struct):
-    """The same of plain values."""
+    """The same, for plain values."""
 
     Records: list[Any] = []
     StreamName: str | None = None
@@ -84,12 +84,12 @@ _glance = msgspec.json.Decoder(_Glance).decode
 
 
 def explain_put_records(body: bytes, reason: str, *, is_stream_name_free: bool) -> ApiError:
-    """Why this PutRecords body is refused. `reason`: the typed decoder's words."""
+    """Why this PutRecords body is refused. `reason`: the typed decoder's message."""
     return _explain(body, reason, is_stream_name_free, _RECORDS_TYPES, _records_problems)
 
 
 def explain_put_record(body: bytes, reason: str, *, is_stream_name_free: bool) -> ApiError:
-    """Why this PutRecord body is refused. `reason`: the typed decoder's words."""
+    """Why this PutRecord body is refused. `reason`: the typed decoder's message."""
     types = _RECORD_TYPES | _STREAM_TYPES
     return _explain(body, reason, is_stream_name_free, types, _record_problems)
 
@@ -97,9 +97,9 @@ def explain_put_record(body: bytes, reason: str, *, is_stream_name_free: bool) -
 def explain_value(
     value: object, reason: str, byte_count: int, *, is_single: bool, is_stream_name_free: bool
 ) -> ApiError:
-    """The same of a body of CBOR that was read, and is another thing than the operation's input.
+    """Why a CBOR body is refused that was decoded, and is not the operation's input.
 
-    `byte_count`: of the body.
+    `byte_count`: the size of the body.
     """
     if byte_count > EXPLAINED_BYTES_MAX:
         error = _complaint(reason)
@@ -114,8 +114,8 @@ def explain_value(
 
 
 def reason_of(error: Exception) -> str:
-    """What the decoder found, in a bounded text: an exception must not be kept, its frame holds
-    the body.
+    """What the decoder found, as a bounded text. The exception itself must not be kept: its stack
+    frame holds the body.
     """
     if isinstance(error, UnicodeDecodeError):
         return _NOT_UTF8
@@ -126,7 +126,7 @@ def reason_of(error: Exception) -> str:
 
 
 def hash_key_error(value: str) -> ApiError:
-    """An explicit hash key that is a decimal, and too large."""
+    """The error for an explicit hash key that is a decimal, and too large."""
     return api_error(
         "InvalidArgumentException",
         "Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, 2^128-1]. "
@@ -135,8 +135,8 @@ def hash_key_error(value: str) -> ApiError:
 
 
 def is_decimal(text: str, digits_max: int) -> bool:
-    """A whole number in ASCII digits without leading zeros: the services' hash keys and sequence
-    numbers.
+    """Whether a text is a whole number in ASCII digits without leading zeros, as the services' hash
+    keys and sequence numbers are.
     """
     if not 0 < len(text) <= digits_max or not (text.isascii() and text.isdigit()):
         return False
@@ -144,8 +144,8 @@ def is_decimal(text: str, digits_max: int) -> bool:
 
 
 def count_records(body: bytes) -> tuple[int, str | None]:
-    """How many records a refused body holds, and its stream as written; 1 and None where that
-    cannot be read, or not at a price.
+    """How many records a refused body has, and its stream as the client wrote it; 1 and None if
+    they cannot be read, or only at a high price.
     """
     if body.count(b",") > ITEMS_COUNTED_MAX:
         return 1, None
@@ -157,7 +157,7 @@ def count_records(body: bytes) -> tuple[int, str | None]:
 
 
 def count_records_cbor(body: bytes) -> tuple[int, str | None]:
-    """The same of a body in CBOR."""
+    """As `count_records`, for a body in CBOR."""
     try:
         return _count_in(cbor.decode(body))
     except cbor.CborError:
@@ -174,7 +174,7 @@ def _count_in(value: object) -> tuple[int, str | None]:
 def _counted(seen: _Glance | _Seen) -> tuple[int, str | None]:
     stream = seen.StreamARN or seen.StreamName
     if stream is not None and len(stream) > ARN_CHARACTERS_MAX:
-        stream = None  # it is nobody's
+        stream = None  # no stream has such a name
     return len(seen.Records) or 1, stream
 
 
@@ -198,13 +198,13 @@ def _explain(
 
 # --- large bodies
 
-_PLACE = re.compile(r"`\$\.?([A-Za-z0-9_.\[\]]{0,100})`$")  # at the end of the decoder's words
+_PLACE = re.compile(r"`\$\.?([A-Za-z0-9_.\[\]]{0,100})`$")  # at the end of the decoder's message
 _LENGTH = re.compile(r"of length (<=|>=) ([0-9]{1,9})")
 _INDEX = re.compile(r"\[([0-9]{1,9})\]")
 
 
 def _complaint(reason: str) -> ApiError:
-    """The typed decoder's complaint, where it is one of a length in the service's words."""
+    """The typed decoder's message as an error; one about a length in the service's words."""
     if reason in (_NOT_UTF8, _TOO_DEEP):
         return _serialization_error(f"The body is {reason}.")
     place, length = _PLACE.search(reason), _LENGTH.search(reason)
@@ -248,9 +248,9 @@ def _judge(
     types: dict[str, Any],
     problems: _Problems,
 ) -> ApiError:
-    """`form`: what the value must be, in the words of its encoding."""
+    """`form`: what the value must be, in the terms of its encoding."""
     if isinstance(value, list):
-        value = {}  # the service takes a list for an object without members
+        value = {}  # the service takes a list as an object without members
     if not isinstance(value, dict):
         return _serialization_error(f"The body must be a {form}.")
     text = _type_problem(value, types)
@@ -289,12 +289,12 @@ _RECORDS_TYPES: dict[str, Any] = _STREAM_TYPES | {"Records": [_RECORD_TYPES]}
 _COLLECTIONS = {"String": "java.lang.String", "Boolean": "java.lang.Boolean"}
 _COLLECTIONS["Blob"] = "java.nio.ByteBuffer"
 _NUMBER = "class com.amazon.coral.value.json.numbers.TruncatingBigNumber"
-_BINARY = "class java.nio.HeapByteBuffer"  # which JSON has not
+_BINARY = "class java.nio.HeapByteBuffer"  # JSON has none
 _NOT_BASE64 = re.compile(r"[^a-zA-Z0-9+/=]|=[^=]")
 
 
 def _type_problem(value: Any, expected: Any) -> str | None:
-    """The first member of another type than the model's, or None. Unknown members are ignored."""
+    """The first member whose type is not the model's; None: none. Unknown members are ignored."""
     if value is None:
         return None
     if isinstance(expected, dict):
@@ -373,7 +373,7 @@ def _member_problems(record: dict[str, Any], prefix: str) -> Iterator[str]:
 def stream_problems(
     name: str | None, arn: str | None, *, is_stream_name_free: bool
 ) -> Iterator[str]:
-    """What is wrong with the two ways to name a stream; free names need only be there."""
+    """What is wrong with the name and the ARN of a stream. Free names need only be there."""
     pattern = "satisfy regular expression pattern: "
     if name is None and arn is None:
         yield constraint(None, "streamName", "not be null")
@@ -405,7 +405,7 @@ def _records_problems(request: dict[str, Any], is_stream_name_free: bool) -> Ite
     elif not records:
         yield constraint("[]", "records", "have length greater than or equal to 1")
     elif len(records) > RECORDS_PER_CALL_MAX:
-        # The service repeats all 501 records here, as Java objects; that helps nobody.
+        # The service repeats all 501 records here, as Java objects, which helps nobody.
         yield (
             "Value at 'records' failed to satisfy constraint: Member must have length less than or "
             f"equal to {RECORDS_PER_CALL_MAX}"

@@ -1,7 +1,6 @@
-"""How each operation is written in each encoding: what the door and the sandbox read and answer by.
+"""How each operation is read and answered in each encoding, for the door and the sandbox. Pure.
 
-Pure. A table and nothing else: whoever has found the operation finds here its reader, its encoder
-and the content type of all its answers.
+Only a table: for each operation its reader, its encoder and the content type of all its answers.
 Where it sits: `envelope.py` -> here -> `put.py`, `put_cbor.py`, `results.py`.
 """
 
@@ -19,11 +18,11 @@ from kdaemon.wire.refusals import Encoding
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What differs between the operations and between the encodings."""
+    """Everything that differs between operations and between encodings."""
 
     encoding: Encoding
     parse: Callable[[bytes, PutLimits], PutRequest]
-    read: Callable[[bytes, PutLimits], Steps[PutRequest]]  # a large body, in steps
+    read: Callable[[bytes, PutLimits], Steps[PutRequest]]  # reads a large body in steps
     encode: Callable[[list[RecordResult], str], bytes]
     content_type: bytes = field(init=False)
 

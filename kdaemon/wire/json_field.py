@@ -1,14 +1,13 @@
-r"""One field of many JSON texts, looked up by its path without reading the rest. Pure.
+r"""Finds one field in many JSON texts by its path, without reading the rest. Pure.
 
-The decoder skips, in C, what the path does not name. It keeps the last of two members with one
-name, and so a value is taken only where the name is certainly there once: a value of two says
-nothing. The proof costs one search for the name over all texts together, however it is spelt there;
-only texts that it leaves in doubt are looked at closer, and those that stay in doubt (`_is_once`)
-have no value.
+The decoder skips, in C, everything that the path does not name. Of two members with one name it
+keeps the last. A field must not take one of two values, so a value counts only if its name is there
+once for certain. To prove that, one search counts the name in all texts together, in every
+spelling. Only texts that the count leaves in doubt are checked closely; texts that stay in doubt
+(`_is_once`) have no value.
 
-Invariant: for every text, whatever it is, there is a value or none; nothing is raised; which one
-depends on that text alone.
-Where it sits: `raw_lines.py` looks up keys and streams here, and `put/lines.py` keys.
+Invariant: every text has one value or none; no text raises; the value depends on that text alone.
+Where it sits: `raw_lines.py` finds keys and streams here, and `put/lines.py` keys.
 """
 
 import re
@@ -25,17 +24,17 @@ Text = bytes | Raw
 T = TypeVar("T")
 
 COLONS_MAX = 20_000
-"""A text with more of them is not looked at closer: its name is taken for repeated. Ours,
-2026-11-28: taking an object of so many members apart takes 4 ms."""
+"""A text with more colons is not checked closely: its name counts as repeated. Ours, 2026-11-28:
+decoding an object with so many members takes 4 ms."""
 
-READERS_MAX = 256  # fields that are kept ready, of the configuration and of clients; ours
+READERS_MAX = 256  # fields that are kept ready, for the configuration and for clients; ours
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
 class Field:
-    """One path. `find` is made for many texts at a time: lines of a block."""
+    """One path. `find` is made for many texts at a time, as in a block of lines."""
 
     __slots__ = ("_last", "_outer")
 
@@ -45,9 +44,9 @@ class Field:
         self._last = _Member(last)
 
     def find(self, texts: Sequence[Text], joined: bytes) -> list[str | None]:
-        """What the field says in each text: a string's characters; of a number or a boolean its own
-        text (1.0 is not 1). None: it is not there, or not once, or is null, an object, an array, or
-        a string that is no text. `joined`: has all texts in it.
+        """The field's value in each text: a string's characters; a number or a boolean as it is
+        written (1.0 is not 1). None: the field is absent, or not there once, or is null, an object,
+        an array, or a string that is no text. `joined`: contains all texts.
         """
         found: Sequence[Text | None] = texts
         for member in self._outer:
@@ -56,7 +55,7 @@ class Field:
         return self._last.texts(found, joined)
 
     def value(self, text: bytes) -> bytes | None:
-        """What one text has there, as its JSON is written; None: nothing, or not once."""
+        """The field's value in one text, as JSON; None: it is absent, or not there once."""
         found: Text | None = text
         for member in (*self._outer, self._last):
             if found is None:
@@ -67,12 +66,12 @@ class Field:
 
 @lru_cache(READERS_MAX)
 def field_at(names: tuple[str, ...]) -> Field:
-    """The reader of this path: to make one takes 0.1 ms, and clients may name one a request."""
+    """The reader of this path. Making one takes 0.1 ms, and each request may name another."""
     return Field(names)
 
 
 def text_of(value: Text) -> str | None:
-    """The same of one value, as JSON has it."""
+    """One JSON value as `Field.find` gives it."""
     raw = bytes(value)
     first = raw[:1]
     if first == b'"':
@@ -84,19 +83,19 @@ def text_of(value: Text) -> str | None:
 
 
 class _Member:
-    """One name of the path."""
+    """One name in the path."""
 
     __slots__ = ("_decode", "_decode_string", "_plain", "_spelt")
 
     def __init__(self, name: str) -> None:
-        # Patterns are found at twice the speed of bytes.count.
+        # Patterns are found twice as fast as by bytes.count.
         self._plain = re.compile(re.escape(b'"%b"' % name.encode()))
         self._spelt = re.compile(b'"%b"' % b"".join(map(_spellings, name)))
         self._decode = _decoder(name, Raw)
         self._decode_string = _decoder(name, str)
 
     def values(self, texts: Sequence[Text | None], joined: bytes) -> list[Text | None]:
-        """The member of each text, as its JSON has it."""
+        """The member of each text, as JSON."""
         decode = self._decode
         found: list[Text | None]
         try:
@@ -107,10 +106,10 @@ class _Member:
         return found
 
     def texts(self, texts: Sequence[Text | None], joined: bytes) -> list[str | None]:
-        """The same, as `Field.find` has it."""
+        """The member of each text, as `Field.find` gives it."""
         decode = self._decode_string
         found: list[str | None]
-        try:  # all of them are strings, as a rule
+        try:  # as a rule all are strings
             found = [None if text is None else decode(text).value for text in texts]
         except UNREADABLE:
             values = self.values(texts, joined)
@@ -128,8 +127,10 @@ class _Member:
     def _drop_doubtful(
         self, found: list[T | None], texts: Sequence[Text | None], joined: bytes
     ) -> None:
-        """Leaves what is certainly there once: all of it, if the name is not there more often."""
-        count = len([at for at in found if at is not None])  # to compare with None is dearer
+        """Drops values that may not be there once. None is dropped if the name is there no more
+        often than values were found.
+        """
+        count = len([at for at in found if at is not None])  # comparing with None is slower
         name = self._spelt if b"\\" in joined else self._plain
         if len(name.findall(joined)) != count:
             for at, text in enumerate(texts):
@@ -137,8 +138,8 @@ class _Member:
                     found[at] = None
 
     def _is_once(self, text: bytes) -> bool:
-        """Whether an object that has the member certainly has it once. In doubt are those that have
-        another member twice, or the name within another one, in quotes; and very large ones.
+        """Whether an object that has the member has it once for certain. In doubt are objects that
+        have another member twice, or the name in quotes within another member; and very large ones.
         """
         name = self._spelt if b"\\" in text else self._plain
         count = len(name.findall(text))
@@ -146,7 +147,8 @@ class _Member:
             return True
         if text.count(b":") > COLONS_MAX:
             return False
-        # What stands beside the values of the members that were kept: names, and what was dropped.
+        # The rest of the text, beside the values of the kept members, has the names and every
+        # dropped value.
         try:
             values = b"\n".join(_decode_members(text).values())
         except UNREADABLE:  # a name that is no text
@@ -155,7 +157,7 @@ class _Member:
 
 
 def _spellings(character: str) -> bytes:
-    """A pattern for all ways to write a character within a JSON string."""
+    """A pattern for all spellings of a character in a JSON string."""
     units = character.encode("utf-16-be").hex()
     escaped = "".join(
         r"\\u" + "".join(f"[{digit}{digit.upper()}]" for digit in units[at : at + 4])

@@ -1,10 +1,10 @@
-"""A PutRecord(s) request that could be read, and what it may hold. Pure.
+"""A PutRecord(s) request that could be read, and its limits. Pure.
 
-The constraints of the API that the decoder does not check, and the limits of a stream, each with
+Checks the API's constraints that the decoder does not check, and the limits of a stream, each with
 the service's refusal. Knows no bytes of a body, no stream's state, no queue.
 
 Invariant: a check changes nothing, and its refusal says how many records were refused with it.
-Where it sits: `put.py`, then the door once the stream is known.
+Where it sits: `put.py` calls it, then the door once the stream is known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,23 +46,24 @@ from kdaemon.wire.refusals import (
 
 @dataclass(frozen=True, slots=True)
 class PutLimits:
-    """What a request to one stream may hold. Bytes are data + partition key in UTF-8, summed."""
+    """The limits of a request to one stream. Bytes are those of data and partition key (UTF-8)."""
 
     record_bytes_max: int = RECORD_BYTES_MAX
     request_bytes_max: int = REQUEST_BYTES_MAX
-    partition_key_bytes_max: int | None = None  # UTF-8; Yandex counts bytes (256), AWS characters
-    is_stream_name_free: bool = False  # Yandex: names are paths and not held to AWS's pattern
-    keyless_bytes: int = SPREAD_KEY_BYTES  # what a missing key counts
+    # In UTF-8; Yandex counts bytes (256), AWS characters.
+    partition_key_bytes_max: int | None = None
+    is_stream_name_free: bool = False  # Yandex: names are paths, and AWS's pattern does not apply
+    keyless_bytes: int = SPREAD_KEY_BYTES  # the bytes that a missing key counts
 
 
 class PutRequest(msgspec.Struct):
     """A PutRecords request, or a PutRecord request with its one record.
 
-    `sizes`: bytes of data + partition key (UTF-8), same length and order as `records`;
-    `byte_count`: their sum.
-    At least one of `stream_name` and `stream_arn` is there; where both are they name the same
-    stream. `keyless_count`: how many records came without a key; their key is empty here. Only a
-    stream that is AUTO takes them: see `require_keys`. `is_single`: the request is a PutRecord.
+    `sizes`: bytes of data + partition key (UTF-8), of the same length and order as `records`;
+    `byte_count`: their sum. At least one of `stream_name` and `stream_arn` is there; if both are,
+    they name the same stream. `keyless_count`: how many records came without a key; their key is
+    empty here. Only a stream that is AUTO takes them: see `require_keys`. `is_single`: the request
+    is a PutRecord.
     """
 
     stream_name: str | None
@@ -84,7 +85,7 @@ class PutRequest(msgspec.Struct):
         return self.keyless_count > 0 or self.sequence_number_for_ordering is not None
 
     def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
-        """Why a stream that is AUTO, or is not, does not take the request; None: it does."""
+        """Why a stream of this kind (AUTO or not) refuses the request; None: it does not."""
         try:
             (refuse_ordering if is_auto else require_keys)(self)
         except ApiError as error:
@@ -92,7 +93,7 @@ class PutRequest(msgspec.Struct):
         return None
 
     def hold_to(self, limits: PutLimits) -> Refused | None:
-        """Why a stream with these limits does not take the request; None: it does."""
+        """Why a stream with these limits refuses the request; None: it does not."""
         try:
             check_sizes(self, limits)
         except ApiError as error:
@@ -101,7 +102,7 @@ class PutRequest(msgspec.Struct):
 
     @property
     def stream(self) -> str:
-        """The stream's name, taken from the ARN where there is one."""
+        """The stream's name; if there is an ARN, the name in it."""
         if self.stream_arn is not None:
             return _stream_of_arn(self.stream_arn)
         assert self.stream_name is not None
@@ -109,7 +110,9 @@ class PutRequest(msgspec.Struct):
 
 
 def check(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
-    """Holds a request that could be read to the constraints of the API and to its limits."""
+    """Checks the API's constraints and the limits of a request that could be read. Raises
+    ApiError.
+    """
     name = request.stream_name
     if (
         hash_keys
@@ -161,12 +164,12 @@ def _ordering_problems(number: str | None) -> Iterator[str]:
 
 
 def _path(request: PutRequest, number: int, member: str) -> str:
-    """Where a member of record `number` (from 1) stands, as the service writes it."""
+    """The place of a member of record `number` (from 1), as the service writes it."""
     return member if request.is_single else f"records.{number}.member.{member}"
 
 
 def error_of(request: PutRequest, error: ApiError) -> ApiError:
-    """The error of a request that could be read."""
+    """`error`, with the counts and the stream of a request that could be read."""
     error.record_count = len(request.records)
     stream = request.stream_arn or request.stream_name
     error.stream = stream if stream is None or len(stream) <= ARN_CHARACTERS_MAX else None
@@ -193,8 +196,8 @@ def require_keys(request: PutRequest) -> None:
 
 
 def refuse_ordering(request: PutRequest) -> None:
-    """Raises ApiError if a SequenceNumberForOrdering is given: for a stream that is AUTO, where
-    there is no order to ask for [M]. AWS's text is not known.
+    """Raises ApiError if there is a SequenceNumberForOrdering: for a stream that is AUTO, which has
+    no order [M]. AWS's text is not known.
     """
     if request.sequence_number_for_ordering is not None:
         text = "SequenceNumberForOrdering is not supported for streams that distribute records."
@@ -202,19 +205,19 @@ def refuse_ordering(request: PutRequest) -> None:
 
 
 def refused_by(error: ApiError) -> Refused:
-    """An error of the wire as the door counts it."""
+    """An error of the wire, as the door counts it."""
     refusal = error.refusal
     message = refusal.message or ""
     return Refused(RejectReason.INVALID, refusal.code, message, refusal.is_permanent)
 
 
 def check_sizes(request: PutRequest, limits: PutLimits) -> None:
-    """Holds a request to a stream's limits of size. Raises ApiError, the request unchanged.
+    """Checks a stream's limits of size. Raises ApiError and leaves the request unchanged.
 
-    Called by the parsers; once more by whoever then finds that this stream's limits are smaller.
+    The parsers call it, and again any caller that then finds smaller limits for the stream.
     """
     request_bytes = request.byte_count
-    # A request that is within the limit of one record has no record over it.
+    # If the request is within the limit of one record, no record is over it.
     if request_bytes > limits.record_bytes_max or limits.partition_key_bytes_max is not None:
         problems = list(islice(_size_problems(request, limits), VALIDATION_ERRORS_MAX))
         if problems:
@@ -239,8 +242,8 @@ def _size_problems(request: PutRequest, limits: PutLimits) -> Iterator[str]:
 
 
 def _size_problem(record: Record, size: int, path: str, size_max: int) -> str:
-    """AWS's text of 2025-12 for data over the limit; ours where it is the key that makes it too
-    much.
+    """AWS's text of 2025-12 for data over the limit; our text where the key takes the record over
+    it.
     """
     if len(record.data) > size_max:
         must, why = size_max, "."

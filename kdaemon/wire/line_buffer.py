@@ -1,39 +1,39 @@
-"""Bytes of an NDJSON connection on their way to being lines. Pure.
+"""Bytes of an NDJSON connection, until they are whole lines. Pure.
 
-Invariant: bytes come out in the order they came in, each once, cut only after a newline (or at the
-end of all input); but for a byte order mark before the first line, which is left out. Bounds itself
-by nothing: the session feeds it one read at a time, and only while it holds no whole line, and
-judges the size of a line that has no end.
+Invariant: bytes come out in the order in which they came in, each once, and are cut only after a
+newline (or at the end of all input). Only a byte order mark before the first line is left out. The
+buffer has no bound of its own: the session feeds it one read at a time, only while it has no whole
+line, and checks the size of the unfinished line.
 Where it sits: inside a connection of lines (`door/intake.py`) and a body of lines
 (`door/ndjson.py`).
 """
 
-# Lines are parsed and submitted in blocks of about this size: it bounds what a frame takes of the
-# engine's room and how many rejections are made before the client's reading is looked at.
-# Ours, 2026-11-21: 240 records of 200 bytes, enough that a block's fixed cost vanishes.
+# Lines are parsed and submitted in blocks of about this size. The size bounds how much of the
+# engine's room a frame takes, and how many rejections are made before the client is checked for
+# reading them. Ours, 2026-11-21: 240 records of 200 bytes, so that a block's fixed cost vanishes.
 BLOCK_BYTES = 64 * 1024
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some editors write before the first line
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors write it before the first line
 
 
 def count_lines(text: bytes) -> int:
-    """About how many records lines have that are not read; no text has none. A last line may lack
-    its newline.
+    """About how many records unread lines have; no text has none. The last line may lack its
+    newline.
     """
     return text.count(b"\n") + (bool(text) and not text.endswith(b"\n"))
 
 
 class LineBuffer:
-    """Whole lines that are not parsed yet, and the start of one that has no end yet."""
+    """Whole lines that are not yet parsed, and the beginning of an unfinished line."""
 
     __slots__ = ("_is_first", "_is_skipping", "_lines", "_partial", "_start")
 
     def __init__(self) -> None:
         self._lines = b""
-        self._start = 0  # where in `_lines` what is not taken begins
+        self._start = 0  # where in `_lines` the untaken part begins
         self._partial = bytearray()
-        self._is_first = True  # nothing was taken yet
-        self._is_skipping = False  # what comes is thrown away, until the line ends
+        self._is_first = True  # no line was taken yet
+        self._is_skipping = False  # what comes is thrown away until the line ends
 
     @property
     def has_lines(self) -> bool:
@@ -41,17 +41,17 @@ class LineBuffer:
 
     @property
     def line_count(self) -> int:
-        """How many whole lines are not taken yet; a last one without its newline is not counted."""
+        """How many whole lines are not yet taken; a last one without newline is not counted."""
         return self._lines.count(b"\n", self._start)
 
     @property
     def held_bytes(self) -> int:
-        """What it keeps of whole lines; those that were taken stay until the last one is."""
+        """The memory of whole lines; taken lines stay in memory until the last one is taken."""
         return len(self._lines)
 
     @property
     def partial_bytes(self) -> int:
-        """Size of the line that has no end yet."""
+        """The size of the unfinished line."""
         return len(self._partial)
 
     def feed(self, data: bytes) -> None:
@@ -60,25 +60,25 @@ class LineBuffer:
             if end < 0:
                 return
             self._is_skipping = False
-            data = data[end:]  # of the line that is skipped, its end: an empty line
+            data = data[end:]  # the end of the skipped line: an empty line
         end = data.rfind(b"\n") + 1
         if not end:
             self._partial += data
             return
         lines = data if end == len(data) else data[:end]
         if self._partial:
-            self._partial += lines  # it may be large: of it one copy is made
+            self._partial += lines  # it may be large: it is copied only once
             lines = bytes(self._partial)
             self._partial = bytearray()
         self._append(lines)
         self._partial += data[end:]
 
     def feed_all(self, data: bytes) -> None:
-        """All input at once; its last line may lack its newline. Nothing is copied."""
+        """Takes all input at once; its last line may lack its newline. Nothing is copied."""
         self._append(data)
 
     def finish(self) -> None:
-        """There is no more to come: the line that has no end ends here."""
+        """No more input comes: the unfinished line ends here."""
         self._append(bytes(self._partial))
         self._partial = bytearray()
 
@@ -86,7 +86,7 @@ class LineBuffer:
         self._partial = bytearray()
 
     def skip_partial(self) -> None:
-        """Throws away the line that has no end yet, up to its end. An empty one stands for it."""
+        """Throws the unfinished line away, up to its end. An empty line stands in its place."""
         self._partial = bytearray()
         self._is_skipping = True
 
@@ -99,7 +99,9 @@ class LineBuffer:
         return self._take(self._lines.find(b"\n", self._start) + 1 or len(self._lines))
 
     def take_block(self, lines_max: int = BLOCK_BYTES) -> bytes:
-        """The next whole lines: BLOCK_BYTES of them, or one that is longer; `lines_max` at most."""
+        """The next whole lines: up to BLOCK_BYTES, or one longer line; `lines_max` lines at
+        most.
+        """
         start, lines = self._start, self._lines
         end = len(lines)
         if end - start > BLOCK_BYTES:

@@ -1,6 +1,6 @@
-"""Lines as they are read, and what comes of a block of them. Pure.
+"""The shapes of lines as they are read, and the result of reading a block. Pure.
 
-Apart from lines.py, because msgspec makes these classes, and mypyc compiles that file.
+In a file of its own, because msgspec makes these classes, and mypyc compiles lines.py.
 Where it sits: `lines.py` and `raw_lines.py` fill these.
 """
 
@@ -16,9 +16,9 @@ from kdaemon.wire.rejections import Rejected
 
 
 class Parsed(msgspec.Struct):
-    """`by_stream`: under None the lines that name no stream. `line_count`: blank ones included.
-    `rejected_count`: refused lines; `rejected`: those of them that are told. Of raw lines,
-    `without_key` and `without_stream`: lines in which the field that was to tell it told none.
+    """`by_stream`: None has the lines that name no stream. `line_count`: with blank lines.
+    `rejected_count`: of refused lines; `rejected`: those of them that are told. `without_key`,
+    `without_stream`: raw lines whose field for that gave none.
     """
 
     by_stream: dict[str | None, Lines]
@@ -30,7 +30,7 @@ class Parsed(msgspec.Struct):
 
 
 class Setup(msgspec.Struct, forbid_unknown_fields=True):
-    """What a first line may set. What is None is as the stream's settings have it."""
+    """What a first line may set. None: as the stream's settings say."""
 
     stream: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     acknowledge: Acknowledge | None = None
@@ -40,7 +40,7 @@ class Setup(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One line: a record, if it has data."""
+    """One line; it is a record if it has data."""
 
     data: str | None = None
     data_base64: bytes | None = None
@@ -52,7 +52,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Glance(msgspec.Struct):
-    """Whether a line holds data, and nothing else of it."""
+    """Only whether a line has data."""
 
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data_base64: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

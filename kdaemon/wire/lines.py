@@ -1,15 +1,15 @@
 """NDJSON, the daemon's own wire form: lines of one JSON object each. Pure.
 
-A record line: {"data": text} or {"data_base64": base64}, and if wanted "partition_key",
-"explicit_hash_key" and "stream". A record without a key gets the empty one, which asks the engine
-to spread it. A first line without data sets a connection: {"stream", "acknowledge"}. Of a block
-only the bad line is refused. A field that is not known refuses its line: a misspelt partition key
-must not become a record without one; so does a field that is there twice.
+A record line: {"data": text} or {"data_base64": base64}, optionally with "partition_key",
+"explicit_hash_key" and "stream". A record without a key gets the empty key, which asks the engine
+to spread it. A first line without data sets the connection: {"stream", "acknowledge"}. In a block
+only the bad line is refused. An unknown field refuses its line: a misspelt partition key must not
+become a record without one. A field that is there twice refuses its line, too.
 
-A line of more than AT_ONCE_BYTES_MAX is read in steps, so that its client holds nobody up.
+A line of more than AT_ONCE_BYTES_MAX is read in steps, so that its client delays no other.
 
-Invariant: every line that is not blank becomes one record or one rejection, never both or neither;
-what is kept and told of rejections is bounded, whatever came.
+Invariant: every line that is not blank becomes either one record or one rejection; whatever comes,
+the rejections that are kept and told are bounded.
 Where it sits: a connection's bytes, in blocks -> here -> the door -> `rejections.py`.
 """
 
@@ -68,28 +68,29 @@ __all__ = [
     "refuse_oversized",
 ]
 
-SERIALIZATION = "SerializationException"  # it cannot be read
+SERIALIZATION = "SerializationException"  # the code for a line that cannot be read
 
-REASON_CHARACTERS_MAX = 200  # of the decoder's words; ours, 2026-11-21
+REASON_CHARACTERS_MAX = 200  # of the decoder's message; ours, 2026-11-21
 SETUP_BYTES_MAX = 4 * KIB  # of a first line that sets the connection; ours, 2026-11-28
 
 LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS * 4 // 3 + 64 * KIB
-"""The largest record in base64, with room for its key and field names. A text in which every
-character is escaped may be longer and must come as base64. Ours, 2026-11-21."""
+"""The largest record in base64, with room for its key and the names of fields. A text in which
+every character is escaped may be longer, and must be sent as base64. Ours, 2026-11-21."""
 
 AT_ONCE_BYTES_MAX = MIB
-"""A longer line is weighed first, and then read in steps. Ours, 2026-11-28: whatever one of this
-size holds is read within 6 ms."""
+"""A longer line is weighed first, and then read in steps. Ours, 2026-11-28: any line of this size
+is read within 6 ms."""
 
 WEIGHT_MAX = 16 * MIB
 ESCAPE_WEIGHT = 8
-"""What a long line may cost: a byte weighs 1, and an escape as much as reading it takes longer.
-Ours, 2026-11-28: the worst of this weight takes 18 ms in its longest step; 10 MiB of text in which
-every 13th character is escaped are below it, and so are 1.7 MiB in which each one is."""
+"""The bound on the cost of a long line, and what an escape adds to it: a byte weighs 1, an escape
+weighs ESCAPE_WEIGHT more, since reading it takes longer. Ours, 2026-11-28: the worst of this weight
+takes 18 ms in its longest step. 10 MiB of text with every 13th character escaped weigh less, and so
+do 1.7 MiB with every character escaped."""
 
-FIELD_QUOTES_MAX = 4 * 5  # that no escape stands before: of five fields, all texts
+FIELD_QUOTES_MAX = 4 * 5  # quotes that are not escaped: four for each of five fields, all texts
 
-LINE_BYTES_MIN: Final = len(b'{"data":""}')  # nothing shorter is a record
+LINE_BYTES_MIN: Final = len(b'{"data":""}')  # no shorter line is a record
 
 FIELDS = (
     "A record line has `data` (a text) or `data_base64`, and may have `partition_key`, "
@@ -108,11 +109,11 @@ _decode_setup = msgspec.json.Decoder(Setup).decode
 
 _glance = msgspec.json.Decoder(Glance).decode
 
-# Bytes of a line beside its values, written as short as JSON allows.
+# Bytes of a line beside its values, in the shortest JSON.
 _WITH_DATA: Final = LINE_BYTES_MIN
 _WITH_DATA_BASE64: Final = len(b'{"data_base64":""}')
 _WITH_KEY: Final = len(b',"partition_key":""')
-_SPARE_MIN: Final = len(b',"data":""')  # what a field that is there twice takes at least
+_SPARE_MIN: Final = len(b',"data":""')  # the least that a repeated field takes
 
 
 def parse_lines(
@@ -123,9 +124,9 @@ def parse_lines(
 ) -> Parsed:
     """Reads whole lines; the last one may lack its newline.
 
-    `first_line`: the number of the block's first line. `stream`: that of lines which name none.
-    `problems`: those of the blocks before, to which this block's are added. Sizes are not judged
-    here: see `refuse_oversized`.
+    `first_line`: the number of the block's first line. `stream`: the stream of lines that name
+    none. `problems`: those of earlier blocks, to which this block's are added. Sizes are not
+    checked here: see `refuse_oversized`.
     """
     if problems is None:
         problems = Problems()
@@ -137,7 +138,7 @@ def parse_lines(
     by_stream: dict[str | None, Lines] = {}
     count_before, told_before = problems.count, len(problems.rejected)
     try:
-        # Not `decode_lines`, which takes values wherever they end: a line must be one record.
+        # Not `decode_lines`, which accepts values that end anywhere: each line must be one record.
         lines = list(map(_decode_line, raw))
     except UNREADABLE:  # a bad line, or a blank one
         each = _read_each(raw, first_line, problems)
@@ -159,20 +160,20 @@ def read_lines(
     stream: str | None = None,
     problems: Problems | None = None,
 ) -> Steps[Parsed]:
-    """As `parse_lines`, in steps where the block is one long line."""
+    """As `parse_lines`; in steps if the block is one long line."""
     if len(block) <= AT_ONCE_BYTES_MAX or 0 <= block.find(b"\n") < len(block) - 1:
         return parse_lines(block, first_line, stream, problems)
     if problems is None:
         problems = Problems()
     by_stream: dict[str | None, Lines] = {}
     count_before, told_before = problems.count, len(problems.rejected)
-    yield  # it was put together in this turn
+    yield  # the block was put together in this turn
     if not block.isspace():
         problem = _weigh(block)
         if problem is None:
             yield
             for numbered in list(_read_each([block], first_line, problems)):
-                yield  # first what was read is compared with its text, then it is taken out
+                yield  # one step compares the line with its text, the next one collects its record
                 problem = _find_repeat(block)
                 if problem is None:
                     yield
@@ -184,7 +185,7 @@ def read_lines(
 
 
 def _weigh(line: bytes) -> tuple[str, str] | None:
-    """Why a long line is refused before it is read, as a code and a text."""
+    """Why a long line is refused before it is decoded, as a code and a text; None: it is not."""
     if len(line) > LINE_BYTES_MAX:
         return VALIDATION, f"A line may have {LINE_BYTES_MAX} bytes; this has {len(line)}."
     escape_count = line.count(b"\\")
@@ -198,8 +199,8 @@ def _weigh(line: bytes) -> tuple[str, str] | None:
 
 
 def _find_repeat(line: bytes) -> tuple[str, str] | None:
-    """The same for a long line that could be read, and has a field twice or much beside its data:
-    it has texts only, so that looking for their ends costs little.
+    """Why a decoded long line is refused: a field is there twice, or much stands beside its data.
+    The line has only texts, so finding their ends costs little.
     """
     try:
         name = repeated_in_long_line(line)
@@ -210,10 +211,10 @@ def _find_repeat(line: bytes) -> tuple[str, str] | None:
 
 
 def parse_setup(line: bytes) -> Setup | None:
-    """Reads the first line of a connection; None if it is a record line (or not JSON at all).
+    """Reads the first line of a connection. None: it is a record line (or no JSON at all).
 
     Raises RejectedRecord if it has no data and is no setup either. A line of more than
-    SETUP_BYTES_MAX is no setup: as a record line it is refused without being looked through.
+    SETUP_BYTES_MAX is no setup: it is refused as a record line, without a closer look.
     """
     if len(line) > SETUP_BYTES_MAX:
         return None
@@ -236,30 +237,31 @@ def parse_setup(line: bytes) -> Setup | None:
 
 
 def held_bytes_bound(byte_count: int, line_count: int) -> int:
-    """The most memory that lines can hold as the records of one stream, before they are looked at.
+    """The most memory that unread lines can take as the records of one stream.
 
-    `byte_count`: of the lines as they came; `line_count`: their newlines. Raw bytes are not in it.
+    `byte_count`: of the lines as they came; `line_count`: their newlines. The memory of the raw
+    bytes is not counted.
     """
     shortest = LINE_BYTES_MIN + 1
     record_count = min(line_count + 1, (byte_count + 1) // shortest)
-    # A key that is missing counts as many bytes as it will have, which any line has to spare.
+    # A missing key counts as the bytes that it will have, which any line has to spare.
     return frame_held_bytes(record_count, byte_count)
 
 
 def _ordinary(raw: list[bytes], lines: list[Line], first_line: int) -> Lines | None:
-    """The records of lines that each have a text as data and nothing else but a key, or none of
-    them any key; at least one. None: one of them may have more, or is wrong.
+    """The records of lines that all have a text as data and nothing else; or a key besides, in all
+    of them. At least one line. None: a line may have more, or may be wrong.
 
-    The hot path of `_collect`, column by column. A line as long as its names and values has no room
-    for another field, but for a few blanks.
+    The hot path of `_collect`, column by column. A line that is as long as its names and values has
+    no room for another field, except for a few blanks.
     """
     first = lines[0]
     if first.explicit_hash_key is not None or first.stream is not None:
-        return None  # so may all have
+        return None  # so all may have one
     keys = [line.partition_key or "" for line in lines]
     try:
         datas = list(map(str.encode, [line.data for line in lines]))  # type: ignore[arg-type]
-    except TypeError:  # one has no such data
+    except TypeError:  # a line has no such data
         return None
     joined_keys = "".join(keys)
     if joined_keys and not all(keys):
@@ -287,13 +289,13 @@ def _collect(
     problems: Problems,
     prove: Callable[[], bool],
 ) -> None:
-    """Lines that could be read -> records under their streams, or rejections.
+    """Adds decoded lines as records of their streams, or as rejections.
 
-    `prove`: whether it is certain that no field of any line is there twice.
+    `prove`: whether it is certain that no line has a field twice.
     """
-    is_proven: bool | None = None  # not asked for yet
+    is_proven: bool | None = None  # not yet asked
     lines = Lines([], [], [])
-    current: str | None = None  # whose `lines` these are; set with the first record
+    current: str | None = None  # the stream of `lines`; set with the first record
     for number, text, line in numbered:
         if line.data is None:
             if line.data_base64 is None:
@@ -314,7 +316,7 @@ def _collect(
             spare -= _WITH_KEY + key_bytes
         if spare >= _SPARE_MIN and line.data is not None:
             spare -= line.data.count('"')  # each is escaped, which takes a byte
-        if spare >= _SPARE_MIN:  # only a line longer than its values can hold a field twice
+        if spare >= _SPARE_MIN:  # only a line longer than its values can have a field twice
             if is_proven is None:
                 is_proven = prove()
             twice = None if is_proven else repeated_in_line(text)
@@ -337,9 +339,9 @@ def _collect(
 
 def _is_sound_block(block: bytes, lines: list[Line]) -> bool:
     """Whether it is certain that no line of a block has a field twice, however long the lines are:
-    blanks and escapes take room too. What is not certain is looked at line by line.
+    blanks and escapes take room, too. If it is not certain, each line is checked.
 
-    A field that is a text has four quotes of its own; all others stand within a text, escaped.
+    A field that is a text has four quotes of its own; all others are escaped, within a text.
     """
     datas = [line.data for line in lines]
     keys = [line.partition_key for line in lines]
@@ -349,12 +351,12 @@ def _is_sound_block(block: bytes, lines: list[Line]) -> bool:
         [line.explicit_hash_key for line in lines],
         [line.stream for line in lines],
     ]
-    if None in datas:  # else a second form of the data is one too many anyway
+    if None in datas:  # else a second form of the data is one too many in any case
         columns.append([line.data_base64 for line in lines])
     null_count = sum([column.count(None) for column in columns])
     quote_count = 4 * (len(columns) * len(lines) - null_count)
     if b"\\" in block:
-        if b"u0022" in block:  # a quote that is written without one
+        if b"u0022" in block:  # a quote may be written as its code
             return False
         for texts in (datas, keys):
             quote_count += "".join(filter(None, texts)).count('"')
@@ -376,7 +378,7 @@ def _read_each(
         if not text or text.isspace():
             continue
         if len(text) < LINE_BYTES_MIN and problems.count > NUMBERED_MAX:
-            problems.count += 1  # nobody will hear more of it
+            problems.count += 1  # no client will be told more about it
             continue
         try:
             line = _decode_line(text)
@@ -387,7 +389,7 @@ def _read_each(
 
 
 def _problem(error: Exception, *, is_explained: bool) -> tuple[str, str | None]:
-    """The code of what the decoder found, and a text if it is wanted."""
+    """The code of a decoder's error, and a text if it is wanted."""
     code = VALIDATION if isinstance(error, msgspec.ValidationError) else SERIALIZATION
     if not is_explained:
         return code, None
@@ -396,7 +398,7 @@ def _problem(error: Exception, *, is_explained: bool) -> tuple[str, str | None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong and where, in the decoder's words. It repeats names of fields, so it is cut."""
+    """What is wrong and where, in the decoder's words; cut, since it repeats names of fields."""
     if isinstance(error, UnicodeDecodeError):
         return "The line is not UTF-8."
     if isinstance(error, RecursionError):

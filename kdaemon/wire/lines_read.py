@@ -1,6 +1,6 @@
 """Lines that were read, as the records of their streams. Pure.
 
-What lies between reading a block of lines and admitting it: which records are one stream's, in
+The step between reading a block of lines and admitting it: which records belong to one stream, in
 which order, and which of them a stream's limits refuse. Knows no JSON.
 Invariant: a record stays with the number of its line.
 Where it sits: `lines.py` makes them, the door's blocks carry them.
@@ -12,7 +12,7 @@ from kdaemon.base.record import Record
 from kdaemon.wire.limits import PutLimits
 from kdaemon.wire.rejections import Rejected
 
-VALIDATION = "ValidationException"  # it can be read, and breaks a limit
+VALIDATION = "ValidationException"  # the code for a line that can be read and breaks a limit
 
 
 class Lines(msgspec.Struct):
@@ -27,7 +27,7 @@ class Lines(msgspec.Struct):
 
 
 def in_runs(by_stream: dict[str | None, Lines]) -> list[tuple[str | None, Lines]]:
-    """The same lines in their order, those together that follow each other and name one stream."""
+    """The same lines in their order, in runs of neighbours that name one stream."""
     parts = [
         (number, stream, record, size)
         for stream, lines in by_stream.items()
@@ -46,7 +46,7 @@ def in_runs(by_stream: dict[str | None, Lines]) -> list[tuple[str | None, Lines]
 
 
 def joined(parts: list[Lines]) -> Lines:
-    """Lines of one stream, whatever each of them calls it, in their order."""
+    """The lines of one stream, under all of its names, in their order."""
     if len(parts) == 1:
         return parts[0]
     rows = [
@@ -58,7 +58,7 @@ def joined(parts: list[Lines]) -> Lines:
 
 
 def refuse_oversized(lines: Lines, limits: PutLimits) -> list[Rejected]:
-    """Takes the records over a stream's limits out of `lines` and says why of each."""
+    """Takes the records over a stream's limits out of `lines`, and says why for each."""
     size_max, key_max = limits.record_bytes_max, limits.partition_key_bytes_max
     sizes = lines.sizes
     if (not sizes or max(sizes) <= size_max) and key_max is None:

@@ -1,12 +1,12 @@
 """JSON objects that name a member twice. Pure.
 
-The typed decoder keeps the last of two members with one name, and so loses the other without a
-word: two values of `Data` are two records, or a mistake. The readers (`put.py`, `lines.py`) compare
-the members that they read with what the text has room for, which costs next to nothing; only where
-the two differ is the exact answer asked for here.
+The typed decoder keeps the last of two members with one name, and loses the other silently: two
+values of `Data` are two records, or a mistake. The readers (`put.py`, `lines.py`) compare the
+members that they read with the room in the text, which costs next to nothing. Only if the two
+differ do they ask here for the exact answer.
 
 Invariant: exact for every text that the typed decoder has accepted, however names are written
-(escapes, blanks), and linear in its size.
+(escapes, blanks), and linear in the text's size.
 """
 
 import json
@@ -17,12 +17,13 @@ import msgspec
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.steps import Steps
 
-STEP_BYTES = MIB  # of records that are looked at in one step; ours, 2026-11-28
-LONG_LINE_REST_MAX = 64 * KIB  # beside the longest value: keys, names, blanks; ours, 2026-11-28
-_VALUE_START = 64  # bytes by which a value is found
-NAMED_BYTES_MAX = 64 * KIB  # of a text that is read in plain Python to name the member; ours
-QUOTES_MAX = 4 * 8  # of seven members, where a line has five names at most; an even number
-_MEMBER_BYTES = len(b'"":,')  # of a member, beside its name and value
+STEP_BYTES = MIB  # of records that are checked in one step; ours, 2026-11-28
+# Of a line beside its longest value: keys, names, blanks; ours, 2026-11-28.
+LONG_LINE_REST_MAX = 64 * KIB
+_VALUE_START = 64  # the bytes by which a value is found
+NAMED_BYTES_MAX = 64 * KIB  # of a text that plain Python reads to name the member; ours
+QUOTES_MAX = 4 * 8  # of seven members, where a line has at most five names; an even number
+_MEMBER_BYTES = len(b'"":,')  # of a member beside its name and value
 SOME_MEMBER = "a member"
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -33,8 +34,8 @@ _decode_text = msgspec.json.Decoder(str).decode
 def repeated_in_request(body: bytes, *, is_single: bool) -> Steps[str | None]:
     """The member that a request or one of its `Records` names twice; None: each is named once.
 
-    `is_single`: a PutRecord, which has no `Records`. What members that the API does not know hold
-    is not looked into.
+    `is_single`: a PutRecord, which has no `Records`. Members that the API does not know are not
+    checked inside.
     """
     members = _decode_object(body)
     records = None if is_single else members.get("Records")
@@ -60,10 +61,10 @@ def repeated_in_request(body: bytes, *, is_single: bool) -> Steps[str | None]:
 
 
 def repeated_in_long_line(line: bytes) -> str | None:
-    """As `repeated_in_line`, for a line of any size and any escapes, whose longest value is all but
-    LONG_LINE_REST_MAX of it. Raises what the decoder raises; ValueError if there is more.
+    """As `repeated_in_line`, for a line of any size with any escapes whose rest beside the longest
+    value has at most LONG_LINE_REST_MAX. Raises the decoder's errors; ValueError if it has more.
 
-    The longest value is cut out: what is left names all that the line does.
+    The longest value is cut out: the rest has all the names.
     """
     members = _decode_object(line)
     value = bytes(max(members.values(), key=len, default=b""))
@@ -77,9 +78,9 @@ def repeated_in_long_line(line: bytes) -> str | None:
 
 
 def repeated_in_line(line: bytes) -> str | None:
-    """The same for an object that has texts and nulls only: it is taken apart at its quotes.
+    """The member that an object of texts and nulls names twice: it is split at its quotes.
 
-    Not further than need be: more members than there are names have one of them twice.
+    The search goes no further than needed: beyond so many members, one must be there twice.
     """
     parts = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', QUOTES_MAX)
     names = Counter(
@@ -95,10 +96,10 @@ def _plain(name: bytes) -> str:
 
 
 def _repeated(text: bytes, members: dict[str, msgspec.Raw]) -> str | None:
-    """`members`: what the decoder keeps of the object `text`, one of each name.
+    """The member that is there twice. `members`: what the decoder kept of `text`, one of each name.
 
-    Each member has one colon of its own; all others stand in its value, or in a name. Where the
-    text has no room for another member, nothing is counted.
+    Each member has one colon of its own; all others are in values or in names. If the text has no
+    room for another member, nothing is counted.
     """
     used = sum(len(name) + len(raw) + _MEMBER_BYTES for name, raw in members.items())
     if len(text) - used < 1 + len(b'"":0,'):

@@ -1,10 +1,11 @@
-"""The body of a request that is passed on to the service, read no further than need be. Pure.
+"""Reads the body of a request that is passed on to the service, no further than needed. Pure.
 
-What the service will make of it is the service's to say: members that are not known here go as they
-came. Here the body is bounded, held to JSON that says one thing only, and asked which stream it
-names, because that decides where it goes and who may ask. Knows no stream's state and no answer.
-Invariant: time and memory are in proportion to a body of at most BODY_BYTES_MAX; lengths are looked
-at before patterns; bodies with one `canonical` mean the same (numbers beyond 64 bits as doubles).
+Only the service decides what a body means: members that are not known here are passed on as they
+came. Here the body is bounded, must be JSON with one meaning, and is asked for its stream, because
+the stream decides where the request goes and who may ask. Knows no stream's state and no answer.
+Invariant: time and memory are in proportion to a body of at most BODY_BYTES_MAX; lengths are
+checked before patterns; bodies with one `canonical` mean the same (numbers beyond 64 bits as
+doubles).
 Where it sits: `envelope.py` -> door/passthrough.py: read_asked -> send/relay.py.
 """
 
@@ -21,19 +22,19 @@ from kdaemon.wire.explain import UNREADABLE, reason_of, stream_problems
 from kdaemon.wire.refusals import ApiError, api_error, echo, validation_error
 
 BODY_BYTES_MAX = 64 * KIB
-"""Ours, 2026-11-28: an iterator, the longest that a request has, takes 0.5 KiB; a token 1 MiB [M],
-of which nobody has seen more than some KiB."""
+"""Ours, 2026-11-28: the longest usual member, an iterator, takes 0.5 KiB; a token may have 1 MiB
+[M], but none of more than a few KiB was ever seen."""
 
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Asked(NamedTuple):
-    """`canonical`: the members in one form. `spellings`: all that streams are called by; two of
-    them are one stream, or the service will refuse. `arn`: of the stream, where an ARN names it or
-    what is its own; it decides where the call goes. `tokens`: what earlier answers gave, to go on
-    from there; they may stand for the stream. `is_plain`: nothing else in it says what is meant: no
-    ARN of what is no stream's, and no id.
+    """`canonical`: the members in one form. `spellings`: all names of streams in the body; two of
+    them are one stream, or the service will refuse. `arn`: of the stream, if the ARN of the stream
+    or of a part of it is given; it decides where the call goes. `tokens`: from earlier answers, to
+    go on from there; a token may stand for the stream. `is_plain`: nothing else says what is meant:
+    no ARN outside streams, and no id.
     """
 
     canonical: bytes
@@ -48,7 +49,7 @@ class _RepeatedError(Exception):
 
 
 def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
-    """What a body asks for. Raises ApiError. `is_stream_name_free`: names are paths."""
+    """Reads a body. Raises ApiError. `is_stream_name_free`: names are paths."""
     if not body:
         raise _unread("The request has no body.")
     if len(body) > BODY_BYTES_MAX:
@@ -83,8 +84,8 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
 
 
 def renamed(asked: Asked, body: bytes, name: str) -> tuple[Asked, bytes]:
-    """The same request, of a stream that the service calls by this name or ARN: what its client
-    calls it is not the service's word.
+    """The same request, with the stream's name or ARN at the service: the client's name for the
+    stream need not be the service's.
     """
     members = _decode(body)
     members.pop("StreamARN", None)
@@ -104,9 +105,8 @@ def _check_names(name: str | None, arn: str | None, *, is_stream_name_free: bool
 
 
 def _arns(members: Mapping[str, object]) -> tuple[list[str], bool]:
-    """Of streams: what follows the name, in the ARN of a consumer, is left out. What is no ARN of
-    a stream or of what is a stream's own (a channel's, say) is none of ours to look at; whether
-    there is none of these.
+    """The ARNs of streams; from a consumer's ARN, that of its stream. ARNs of other things are left
+    out (a channel's, for example); the second value is whether there was none of these.
     """
     found, are_all = [], True
     for member in ARN_MEMBERS:

@@ -1,9 +1,9 @@
-"""What is passed on in CBOR: a request's body as JSON for the service, its answer as CBOR. Pure.
+"""Passing on in CBOR: a request's body as JSON for the service, its answer as CBOR. Pure.
 
-The service is asked in JSON whatever the client speaks, so that there is one form to read, to look
-for secrets in, and to give to others. Data are byte strings here and base64 there, moments are
-whole milliseconds here and seconds there (`cbor.py`).
-Invariant: bounded as the JSON reader is; a large answer is written in steps.
+The service is always asked in JSON, whatever the client speaks, so that there is one form to read,
+to search for secrets, and to share. Data are byte strings in CBOR and base64 in JSON; moments are
+whole milliseconds in CBOR and seconds in JSON (`cbor.py`).
+Invariant: as bounded as the JSON reader; a large answer is written in steps.
 Where it sits: door/passthrough.py uses it on the way in and on the way out.
 """
 
@@ -18,10 +18,10 @@ from kdaemon.wire import cbor
 from kdaemon.wire.passed_on import BODY_BYTES_MAX
 from kdaemon.wire.refusals import ApiError, api_error, echo
 
-STEP_BYTES: Final = MIB // 4  # of an answer's JSON, between two steps: 3 ms; ours, 2026-11-28
+STEP_BYTES: Final = MIB // 4  # of an answer's JSON between two steps: 3 ms; ours, 2026-11-28
 
 UNWRITABLE: Final = (ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
-"""What `cbor_of` raises for what is no JSON, data that are no base64, a number beyond 64 bits."""
+"""Raised by `cbor_of`: for no JSON, for data that are no base64, for a number beyond 64 bits."""
 
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_entries: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -29,8 +29,8 @@ _decode: Final = msgspec.json.decode
 
 
 def json_of(body: bytes) -> bytes:
-    """The same members in JSON. Raises ApiError. What is too large stays as it is: the reader of
-    JSON refuses it for that.
+    """The same members in JSON. Raises ApiError. A body that is too large is returned as it is: the
+    reader of JSON refuses it.
     """
     if not body or len(body) > BODY_BYTES_MAX:
         return body
@@ -49,7 +49,7 @@ def json_of(body: bytes) -> bytes:
 
 
 def cbor_of(answer: bytes) -> Steps[bytes]:
-    """A success of the service's in CBOR. Raises one of UNWRITABLE."""
+    """A success of the service in CBOR. Raises one of UNWRITABLE."""
     members = _decode_members(answer)
     parts = [cbor.head(cbor.MAP, len(members))]
     done_bytes = 0
@@ -73,7 +73,7 @@ def cbor_of(answer: bytes) -> Steps[bytes]:
 
 
 def _repeated(value: object) -> str | None:
-    """A member that is there twice, at any depth, which `cbor.py` bounds."""
+    """A member that is there twice, at any depth; `cbor.py` bounds the depth."""
     if isinstance(value, cbor.Repeating):
         return value.name
     if isinstance(value, dict | list):

@@ -1,18 +1,18 @@
 """The bodies of the Kinesis API's PutRecord and PutRecords, in JSON. Pure.
 
-Reading is one typed decode straight into the `Record` objects that are queued and sent; its
-constraints are checked in the same pass. Only if it fails is the body looked at again
-(`explain.py`) to say why in the service's words. As at the service, one invalid record
-refuses the whole request. A body of more than AT_ONCE_BYTES_MAX is weighed first, then read in
-steps, and never explained. Knows no stream's state, no queue, no connection; checks no signature.
+Reading is one typed decode straight into the `Record` objects that are queued and sent; the same
+pass checks their constraints. Only if it fails is the body read again (`explain.py`), to say why in
+the service's words. As at the service, one invalid record refuses the whole request. A body of more
+than AT_ONCE_BYTES_MAX is weighed first, then read in steps, and never explained. Knows no stream's
+state, no queue, no connection; checks no signature.
 
-Invariant: nothing of a request that is refused is taken; memory and time are in proportion to the
-size of its body.
-Where it sits: `envelope.py` -> door: parse -> engine -> `results.py`. Both are to be had from here.
+Invariant: nothing of a refused request is taken; memory and time are in proportion to the size of
+its body.
+Where it sits: `envelope.py` -> door: parse -> engine -> `results.py`. This file re-exports both.
 
-Two things differ from the service: base64 whose last character carries bits that no byte uses
-(`ab==`) is accepted, as most decoders do; finding it would cost another pass over every body. A
-body that names a member twice is refused, where the service takes one of the two.
+There are two differences from the service. Base64 whose last character carries bits that no byte
+uses (`ab==`) is accepted, as by most decoders: finding it would cost another pass over every body.
+A body that names a member twice is refused, where the service takes one of the two.
 """
 
 from collections.abc import Callable
@@ -87,12 +87,12 @@ __all__ = [
 ]
 
 SPARE_BYTES_MAX = MIB
-"""Names, blanks, escapes and what the API does not know, in a body that has more members than it
-must have. Ours, 2026-11-28: 500 keys whose characters are all escaped take 0.75 MiB."""
+"""Names, blanks, escapes and unknown members, in a body that has more members than it must have.
+Ours, 2026-11-28: 500 keys with all characters escaped take 0.75 MiB."""
 
 COUNTED_BYTES_MAX = 4 * MIB
-"""A larger body that is too heavy counts as one record. Ours, 2026-11-28: to count the records of
-one of this size takes 11 ms at worst."""
+"""A larger body that is too heavy counts as one record. Ours, 2026-11-28: counting the records of a
+body of this size takes 11 ms at worst."""
 
 W = TypeVar("W")
 
@@ -101,15 +101,14 @@ _decode_record: Final = msgspec.json.Decoder(PutRecord).decode
 _decode_open_records = msgspec.json.Decoder(OpenPutRecords).decode
 _decode_open_record = msgspec.json.Decoder(OpenPutRecord).decode
 
-# Bytes of a request of one record beside its values, written as short as JSON allows, and of a
-# member more.
+# Bytes of a request of one record beside its values, in the shortest JSON, plus one more member.
 _SINGLE_BYTES: Final = len(b'{"Data":"","PartitionKey":"","StreamName":""}') + len(b'"Data":"",')
 
-_KEY_PROBLEM: Final = "PartitionKey`"  # in the decoder's words when a key is missing or null
+_KEY_PROBLEM: Final = "PartitionKey`"  # in the decoder's message if a key is missing or null
 
 
 def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
-    """Reads the body of a PutRecords request. Raises ApiError; nothing of it is taken then."""
+    """Reads the body of a PutRecords request. Raises ApiError; then nothing of it is taken."""
     if len(body) > AT_ONCE_BYTES_MAX:
         return at_once(read_put_records(body, limits))
     keyless_count = 0
@@ -122,7 +121,7 @@ def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
 
 
 def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
-    """The same, in steps of a large body."""
+    """As `parse_put_records`, in steps if the body is large."""
     decoded = yield from _decode_large(body, _decode_open_records, explain_put_records, limits)
     wire = with_empty_keys(decoded)
     keyless_count = sum(not record.partition_key for record in wire.Records)
@@ -132,7 +131,7 @@ def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
 def _request_of(
     body: bytes, wire: PutRecords, keyless_count: int, limits: PutLimits
 ) -> Steps[PutRequest]:
-    """What was read, held to everything that the decoder does not check."""
+    """The decoded request, after all checks that the decoder does not make."""
     records = wire.Records
     keys = "".join([record.partition_key for record in records])
     request = request_of(wire, keys, keyless_count, limits)
@@ -147,20 +146,20 @@ def _request_of(
 
 
 def _is_ordinary(body: bytes, member_count: int, keys: str, wire: PutRecords) -> bool:
-    """Whether a body has no more members than `member_count`, those that its records must have and
-    those of its head: there are colons for no other one. The cheapest proof there is.
+    """Whether a body has only `member_count` members, those that its records must have and those of
+    its head: there are no colons for another member. The cheapest proof there is.
     """
     colons = keys.count(":")
     if wire.StreamARN is not None:
         colons += wire.StreamARN.count(":")
     if colons and b"\\" in body:
-        return False  # one may be escaped, and another one stand for a member
+        return False  # a colon may be escaped, and another one be a member's
     return _has_colons(body, member_count + colons)
 
 
 def _has_colons(body: bytes, count: int) -> bool:
-    """Whether there are exactly so many."""
-    if len(body) <= AT_ONCE_BYTES_MAX:  # four times as fast as to count them
+    """Whether there are exactly `count` colons."""
+    if len(body) <= AT_ONCE_BYTES_MAX:  # four times as fast as counting them
         return len(body) - len(body.replace(b":", b"", count + 1)) == count
     at = -1
     for _ in range(count):  # they are far apart, and no copy is made
@@ -171,7 +170,7 @@ def _has_colons(body: bytes, count: int) -> bool:
 
 
 def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
-    """Reads the body of a PutRecord request. Raises ApiError."""
+    """Reads the body of a PutRecord request. Raises ApiError; then nothing of it is taken."""
     if len(body) > AT_ONCE_BYTES_MAX:
         return at_once(read_put_record(body, limits))
     try:
@@ -179,7 +178,7 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
     except UNREADABLE as error:
         wire = _read_keyless_record(body, reason_of(error), limits)
     request = single_request_of(wire, limits)
-    # A text as long as its names and values has no room for another member, but for a few blanks.
+    # A text as long as its names and values has no room for another member, except for blanks.
     base64_bytes = (len(wire.Data) + 2) // 3 * 4
     key = wire.PartitionKey
     if len(body) - base64_bytes - len(key) - len(wire.StreamName or "") >= _SINGLE_BYTES or not key:
@@ -190,7 +189,7 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
 
 
 def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
-    """The same, in steps of a large body."""
+    """As `parse_put_record`, in steps if the body is large."""
     decoded = yield from _decode_large(body, _decode_open_record, explain_put_record, limits)
     wire = with_empty_key(decoded)
     request = single_request_of(wire, limits)
@@ -203,7 +202,7 @@ def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
 def _decode_large(
     body: bytes, decode: Callable[[bytes], W], explain: Callable[..., ApiError], limits: PutLimits
 ) -> Steps[W]:
-    """Weighs a large body, then decodes it, in a step each. Raises ApiError."""
+    """Weighs a large body, then decodes it, each in a step. Raises ApiError."""
     yield from _weigh(body)
     reason = ""
     try:
@@ -217,7 +216,7 @@ def _decode_large(
 
 
 def _weigh(body: bytes) -> Steps[None]:
-    """Refuses a large body that no request can need, without reading it. Raises ApiError."""
+    """Refuses, without decoding, a large body that no request can need. Raises ApiError."""
     if not is_too_heavy(body):
         yield
         return
@@ -229,12 +228,12 @@ def _weigh(body: bytes) -> Steps[None]:
     if len(body) <= COUNTED_BYTES_MAX:
         yield
         record_count, stream = count_records(body)
-    # No name is given to it: the error knows this frame, and so the body.
+    # The error gets no name here: it refers to this stack frame, and so to the body.
     raise api_error("SerializationException", text, record_count=record_count, stream=stream)
 
 
 def _head_member_count(wire: PutRecords | PutRecord) -> int:
-    """How many members there are that say which stream is meant, and how."""
+    """How many members beside the records there are."""
     return (
         (wire.StreamName is not None)
         + (wire.StreamARN is not None)
@@ -255,21 +254,21 @@ def _single_member_count(wire: PutRecord) -> int:
 
 
 def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> Steps[None]:
-    """Raises ApiError if a member is named twice. `member_count`: of those that were read; colons
-    beyond one for each of them are of a text, of a member that is null or unknown, or of a repeat.
+    """Raises ApiError if a member is named twice. `member_count`: of the members that were read.
+    Colons beyond one for each of them are in a text, or of a null, unknown or repeated member.
     """
     is_large = len(body) > AT_ONCE_BYTES_MAX
     if is_large:
         yield
     elif _has_colons(body, member_count):
-        return  # with hash keys
+        return  # a request with hash keys
     spare = body.count(b":") - member_count
     if not spare:
         return
     if len(body) - request.byte_count * 4 // 3 > SPARE_BYTES_MAX:
         text = f"The body has more than {SPARE_BYTES_MAX} bytes beyond its records."
         raise error_of(request, api_error("SerializationException", text))
-    if b"\\" not in body:  # nothing is escaped: what was read is what was written
+    if b"\\" not in body:  # nothing is escaped: the texts are as they were written
         texts = [record.partition_key for record in request.records]
         texts += [request.stream_name or "", request.stream_arn or ""]
         if spare == "".join(texts).count(":"):
@@ -278,7 +277,7 @@ def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> Step
         yield
     try:
         name = yield from repeated_in_request(body, is_single=request.is_single)
-    except UNREADABLE as error:  # in what the API does not know and the decoder skips
+    except UNREADABLE as error:  # in a part that the API does not know and the decoder skips
         text = f"The body cannot be read as this operation's input: {reason_of(error)}."
         raise error_of(request, api_error("SerializationException", text)) from None
     if name is not None:
@@ -287,8 +286,8 @@ def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> Step
 
 
 def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> PutRecords:
-    """A body that the strict decoder refuses, for `reason`; records without a key have an empty
-    one. Raises ApiError if that was not all.
+    """Decodes a body that the strict decoder refuses for `reason`; a missing key becomes an empty
+    one. Raises ApiError if that was not the only problem.
     """
     if _KEY_PROBLEM in reason:
         try:
@@ -301,7 +300,7 @@ def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> PutRec
 
 
 def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> PutRecord:
-    """The same for one record."""
+    """As `_read_keyless_records`, for one record."""
     if _KEY_PROBLEM in reason:
         try:
             open_wire = _decode_open_record(body)

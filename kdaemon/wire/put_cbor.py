@@ -1,12 +1,12 @@
 """The bodies of PutRecord and PutRecords in CBOR. Pure.
 
 The other encoding of `put.py`: the same members give the same request or the same refusal, since
-both fill `shapes.py`, are explained by `explain.py` and checked by `limits.py`. Records that are
-laid out as SDKs lay them out are read in a loop of few instructions; any other body is read to
-plain values (`cbor.py`, which bounds them), which are converted and checked by type.
+both fill `shapes.py`, are explained by `explain.py` and checked by `limits.py`. Records in the
+layout of the SDKs are read in a loop of few instructions. Any other body is read to plain values
+(`cbor.py`, which bounds them), which are converted and type-checked.
 
-Invariant: nothing of a request that is refused is taken; a body is read twice at most.
-Where it sits: `put.py` has it in its table of forms.
+Invariant: nothing of a refused request is taken; a body is read at most twice.
+Where it sits: `forms.py` has it in its table.
 
 As in JSON, a member that is there twice is refused, and data may be a text of base64.
 """
@@ -43,7 +43,7 @@ def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
 
 
 def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
-    """The same, in steps of a large body."""
+    """As `parse_put_records`, in steps if the body is large."""
     is_large = len(body) > AT_ONCE_BYTES_MAX
     try:
         ordinary = _read_ordinary(body)
@@ -73,7 +73,7 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
 
 
 def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
-    """The same, in steps of a large body."""
+    """As `parse_put_record`, in steps if the body is large."""
     try:
         found, repeated = _read_any(body, OpenPutRecord, limits)
         if len(body) > AT_ONCE_BYTES_MAX:
@@ -89,15 +89,15 @@ def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     return request
 
 
-# --- as SDKs write it
+# --- bodies as SDKs write them
 
 
 class _Layout(NamedTuple):
-    """How records of data and key stand in a row.
+    """How records with data and key follow each other.
 
-    `begin`: before the head of the first one's data; `end`: after its key. `data_heads`: the end of
-    one record and the begin of the next with the first byte of the data's head -> the data's
-    length, or how many bytes have it, negative.
+    `begin`: before the head of the first record's data; `end`: after its key. `data_heads`: the end
+    of one record, the begin of the next and the first byte of the data's head -> the data's length;
+    or, negative, the number of bytes of that length.
     """
 
     begin: bytes
@@ -111,8 +111,8 @@ def _layout(begin: bytes, end: bytes) -> _Layout:
 
 
 def _heads(before: bytes, kind: int, width_max: int) -> dict[bytes, int]:
-    """What stands before a string, with the first byte of its head -> its length, or the width of
-    its length, negative.
+    """`before`, with the first byte of a string's head -> the string's length; or, negative, the
+    number of bytes of that length.
     """
     short = {before + bytes((kind + length,)): length for length in range(24)}
     long = {1: 0x18, 2: 0x19, 4: 0x1A}
@@ -123,10 +123,10 @@ def _heads(before: bytes, kind: int, width_max: int) -> dict[bytes, int]:
 
 _LAYOUTS = (
     _layout(b"\xbf", b"\xff"),  # the AWS SDKs for Java, v1 and v2: maps end with a break
-    _layout(b"\xa2", b""),  # with their length
+    _layout(b"\xa2", b""),  # maps with their length
 )
-_KEY_HEADS = _heads(cbor.text("PartitionKey"), 0x60, 1)  # longer ones may be too long
-del _KEY_HEADS[cbor.text("PartitionKey") + b"\x60"]  # an empty key is none
+_KEY_HEADS = _heads(cbor.text("PartitionKey"), 0x60, 1)  # longer keys may be too long
+del _KEY_HEADS[cbor.text("PartitionKey") + b"\x60"]  # an empty key counts as none
 _KEY_HEAD_BYTES = len(cbor.text("PartitionKey")) + 1
 _HASH_KEY = cbor.text("ExplicitHashKey")  # longer than a key's head, so it is read in two parts
 _HASH_KEY_START = _HASH_KEY[:_KEY_HEAD_BYTES]
@@ -135,8 +135,8 @@ _HASH_KEY_HEAD_BYTES = len(_HASH_KEY) - _KEY_HEAD_BYTES + 1
 
 
 class _Rows(NamedTuple):
-    """Records and the bytes of each, which the wire says: data and key in UTF-8. `hash_keys`: of
-    each, or none at all.
+    """Records and the bytes of each (data and key in UTF-8), as the wire says. `hash_keys`: one for
+    each record, or an empty list.
     """
 
     records: list[Record]
@@ -145,8 +145,8 @@ class _Rows(NamedTuple):
 
 
 def _read_ordinary(body: bytes) -> tuple[PutRequest, list[str | None]] | None:
-    """A request whose records all have data and key as SDKs lay them out, and its hash keys, if
-    there are any. None: it is another, or no request at all. Raises ApiError for what is no CBOR.
+    """A request whose records all have data and key in the layout of SDKs, and its hash keys, if
+    there are any. None: its layout is another, or it is no request. Raises ApiError for no CBOR.
     """
     rows: _Rows | None = None
     members: dict[str, object] = {}
@@ -182,13 +182,13 @@ def _read_ordinary(body: bytes) -> tuple[PutRequest, list[str | None]] | None:
             head.StreamName, head.StreamARN, records, sizes, sum(sizes), is_dry_run
         )
         return request, hash_keys
-    # No name is given to it: the error knows this frame, and so the body.
+    # The error gets no name here: it refers to this stack frame, and so to the body.
     raise api_error("SerializationException", text)
 
 
 def _read_rows(reader: cbor.Reader) -> _Rows | None:
-    """The value of `Records`, up to its end; None if one record is laid out in another way, or
-    there are too many. Raises IndexError and UnicodeDecodeError for what it is not made for.
+    """The value of `Records`, up to its end. None: a record has another layout, or there are too
+    many. Raises IndexError and UnicodeDecodeError for some other bodies.
     """
     major, count = reader.read_head()
     if major != cbor.LIST:
@@ -217,7 +217,8 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
         data = read(size)
         name = read(key_head_bytes)
         key_size = size_of_key(name, 0)
-        if not key_size and name == _HASH_KEY_START and end:  # else the map's length counts members
+        # Else the map's length counts its members.
+        if not key_size and name == _HASH_KEY_START and end:
             hash_key = _read_hash_key(rest)
             if hash_key is None:
                 return None
@@ -225,7 +226,7 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
             key_size = size_of_key(read(key_head_bytes), 0)
         if key_size < 0:
             key_size = read(1)[0]
-        if not key_size:  # the key is none, or the data was cut off
+        if not key_size:  # there is no key, or the data was cut off
             return None
         key = read(key_size)
         add(Record(data, key.decode(), hash_key))
@@ -233,7 +234,7 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
         add_size(size + key_size)
         found = read(width)
     if not key or len(key) != key_size or not found.startswith(end):
-        return None  # the last key was cut off; one before it has another record behind
+        return None  # the last key was cut off; another one has a record after it
     if has_hash_keys:
         rows.hash_keys.extend([record.explicit_hash_key for record in rows.records])
     reader.at = rest.tell() - len(found) + len(end)
@@ -242,8 +243,8 @@ def _read_rows(reader: cbor.Reader) -> _Rows | None:
 
 
 def _read_hash_key(rest: BytesIO) -> str | None:
-    """The value of an ExplicitHashKey, after the start of its name; None if it is no short text.
-    One that is cut off has no member behind it.
+    """The value of an ExplicitHashKey, after the start of its name. None: it is no short text. One
+    that is cut off has no member after it.
     """
     size = _HASH_KEY_HEADS.get(rest.read(_HASH_KEY_HEAD_BYTES))
     if size is None:
@@ -251,11 +252,11 @@ def _read_hash_key(rest: BytesIO) -> str | None:
     return rest.read(rest.read(1)[0] if size < 0 else size).decode()
 
 
-# --- as anybody may write it
+# --- bodies of any other form
 
 
 def _read_any(body: bytes, shape: type[W], limits: PutLimits) -> tuple[W, str | None]:
-    """Any request, and the member that is there twice, if one is. Raises ApiError."""
+    """Any request, and the member that is there twice, if there is one. Raises ApiError."""
     is_single = shape is OpenPutRecord
     text = ""
     try:
@@ -278,7 +279,7 @@ def _read_any(body: bytes, shape: type[W], limits: PutLimits) -> tuple[W, str | 
 
 
 def _repeated(value: object, *, is_single: bool) -> str | None:
-    """The member that a request or one of its records names twice."""
+    """The member that a request or one of its records names twice; None: there is none."""
     assert isinstance(value, dict), "it was converted"
     objects = [value] if is_single else [value, *value["Records"]]
     return next((each.name for each in objects if isinstance(each, cbor.Repeating)), None)

@@ -1,12 +1,12 @@
-r"""Raw lines: each is a record's data, whatever it is; any log goes in as it is. Pure.
+r"""Raw lines: each line is the data of a record, so any log can be sent as it is. Pure.
 
 The data is the bytes of the line without its line end (`\n` or `\r\n`); blank lines are skipped.
-Nothing is decoded, unless a field of the line's JSON is to tell the key or the stream. What a line
-does not tell is counted and done without: a line without key is spread, one without a listed stream
-goes to the stream of its connection or request. A log cannot be asked to send a line again.
+Nothing is decoded, unless a field of the line's JSON gives the key or the stream. A line without
+that field is counted and kept: without a key it is spread, without a listed stream it goes to the
+stream of its connection or request. A log cannot be asked to send a line again.
 
-A key that is longer than the services take becomes its SHA-256: lines that had one key still have
-one key. The data keeps the whole of it.
+A key that is longer than the services take becomes its SHA-256: lines with one key still have one
+key. The data keeps the whole key.
 
 Invariant: every line that is not blank becomes one record, and its data is the line, to the byte.
 Where it sits: as `lines.py`, which reads the other form, envelopes.
@@ -31,13 +31,13 @@ from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Lines, Parsed
 from kdaemon.wire.rejections import Problems
 
-RAW_LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS + 2  # no record is longer; two are the line end's
+RAW_LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS + 2  # no record is longer; two bytes are the line end's
 
 BLOCK_LINES_MAX = 2_000
-"""Of one frame. Ours, 2026-11-28: lines may have one byte, and a record takes 480 bytes of memory
-beside its data; so many are routed in 2 ms."""
+"""Lines of one frame. Ours, 2026-11-28: a line may have one byte, and a record takes 480 bytes of
+memory beside its data; so many lines are routed in 2 ms."""
 
-KEY_BYTES_MAX = PARTITION_KEY_BYTES_MAX_YANDEX  # in UTF-8; what both services take
+KEY_BYTES_MAX = PARTITION_KEY_BYTES_MAX_YANDEX  # in UTF-8; both services take such a key
 HASHED = "sha256:"
 
 NO_ROUTES: Mapping[str, str] = MappingProxyType({})
@@ -48,8 +48,8 @@ def raw_form(
     stream_names: tuple[str, ...] = (),
     routes: Mapping[str, str] = NO_ROUTES,
 ) -> LineForm:
-    """Raw lines. `key_names`, `stream_names`: paths of the fields that hold key and stream; none:
-    lines tell none. `routes`: what a stream's field may hold, and the stream that is meant.
+    """The form of raw lines. `key_names`, `stream_names`: paths of the fields that have the key and
+    the stream; empty: no field has it. `routes`: the stream for each value of the stream's field.
     """
     reader = _RawReader(key_names, stream_names, routes)
     return LineForm(
@@ -78,7 +78,7 @@ class _RawReader:
         self._routes = routes
 
     def held_bytes_bound(self, byte_count: int, line_count: int) -> int:
-        """A key that a line tells is held beside the line."""
+        """As `LineForm`'s: a key from a field is held beside the line."""
         record_count = line_count + 1
         key_bytes = record_count * SPREAD_KEY_BYTES
         if self._key is not None:
@@ -92,7 +92,7 @@ class _RawReader:
         stream: str | None = None,
         problems: Problems | None = None,  # noqa: ARG002 - raw lines have none
     ) -> Steps[Parsed]:
-        """In steps where the block is one long line, whose fields are to be looked up."""
+        """As `LineForm`'s; in steps if the block is one long line with fields to find."""
         texts = block.split(b"\n")
         if not texts[-1]:
             texts.pop()
@@ -107,7 +107,7 @@ class _RawReader:
         if not texts:
             return parsed
         if len(block) > MIB and (self._key or self._stream):
-            yield  # it was put together in this turn
+            yield  # the block was put together in this turn
         if self._key is None:
             records = [Record(text, "") for text in texts]
             sizes = [len(text) + SPREAD_KEY_BYTES for text in texts]
@@ -149,8 +149,8 @@ def _sorted_out(lines: Lines, streams: Iterable[str | None]) -> dict[str | None,
 
 
 def _key_of(text: str) -> str:
-    """The partition key that a field tells."""
-    if len(text) <= KEY_BYTES_MAX // 4:  # a character has four bytes at most
+    """The partition key for the text of a field."""
+    if len(text) <= KEY_BYTES_MAX // 4:  # a character has at most four bytes
         return text
     key = text.encode()
     return text if len(key) <= KEY_BYTES_MAX else HASHED + sha256(key).hexdigest()

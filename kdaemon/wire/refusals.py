@@ -1,10 +1,10 @@
-"""A refusal as a value, and how each encoding of the Kinesis API writes it. Pure.
+"""A refusal as a value, and its bytes in each encoding of the Kinesis API. Pure.
 
-What was wrong is decided elsewhere (`explain.py`, `put.py`, the door, the service); here stand what
-a code means to a client (the HTTP status, and whether sending again can help) and its bytes on the
-wire. Knows no request, no stream and no connection.
+Other files decide what was wrong (`explain.py`, `put.py`, the door, the service). This file knows
+what a code means to a client (the HTTP status, and whether sending again can help), and its bytes
+on the wire. Knows no request, no stream and no connection.
 
-Invariant: a refusal is at most a few KiB, whatever a client sent: `refuse` cuts its text.
+Invariant: a refusal has at most a few KiB, whatever a client sent: `refuse` cuts its text.
 Where it sits: `explain.py`, `put.py`, the door -> here -> the connection.
 """
 
@@ -19,25 +19,25 @@ import msgspec
 from kdaemon.wire import cbor
 
 ECHO_CHARACTERS_MAX = 300
-"""Of a client's value in a text; ours, 2026-11-28. A key of 257 characters is repeated whole, as
-recorded of a reference emulator."""
+"""Of a client's value in a text; ours, 2026-11-28. A key of 257 characters is repeated whole, as a
+reference emulator was recorded to do."""
 
-MESSAGE_CHARACTERS_MAX = 4_000  # of a whole text: ten problems with a value each; ours, 2026-11-28
-VALIDATION_ERRORS_MAX = 10  # how many the service lists (recorded answer `pr.many_errors`)
+MESSAGE_CHARACTERS_MAX = 4_000  # of a whole text: ten problems, each with a value; ours, 2026-11-28
+VALIDATION_ERRORS_MAX = 10  # the service lists no more (recorded answer `pr.many_errors`)
 
 
 class Encoding(Enum):
-    """What an answer is written in. The value is its content type."""
+    """The encoding of an answer. The value is its content type."""
 
     JSON = b"application/x-amz-json-1.1"
     CBOR = b"application/x-amz-cbor-1.1"
     XML = b"text/xml"
-    PLAIN_JSON = b"application/json"  # the service's form for who asks without a known protocol
+    PLAIN_JSON = b"application/json"  # the service's form for a request without a known protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request, or a record, is not taken.
+    """Why a request, or a record, is refused.
 
     `code`: the service's word. `message`: for people; None: the code says it all. `status`: HTTP's.
     `is_permanent`: the same request would be refused again.
@@ -57,9 +57,9 @@ class Rendered(NamedTuple):
     content_type: bytes
 
 
-# Codes after which the same request may succeed, with their HTTP status; and permanent ones whose
-# status is not 400. All others are 400 and permanent. Sources, 2026-11-28: the services' models and
-# common errors; ydb-platform/ydb `http_proxy/http_req.cpp` for those of Yandex (400 for most).
+# Codes after which the same request may succeed, with their HTTP status; and permanent codes whose
+# status is not 400. All others are permanent and 400. Sources, 2026-11-28: the services' models and
+# common errors; ydb-platform/ydb `http_proxy/http_req.cpp` for Yandex's (400 for most).
 _TRANSIENT = {
     "InternalFailure": 500,
     "InternalFailureException": 500,
@@ -101,8 +101,8 @@ _encode = msgspec.json.Encoder().encode
 class ApiError(Exception):
     """A whole request is refused.
 
-    `record_count`: how many records it held, as far as they can be counted; 1 where they cannot.
-    `stream`: the stream as the client wrote it; None where that cannot be read.
+    `record_count`: how many records it has; 1 if they cannot be counted. `stream`: the stream as
+    the client wrote it; None if it cannot be read.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ApiError(Exception):
 
 
 def refuse(code: str, message: str | None, *, status: int | None = None) -> Refusal:
-    """A refusal with the status that belongs to its code, unless another is given."""
+    """A refusal with the status of its code, unless `status` gives another."""
     usual_status, is_permanent = _BY_CODE.get(code, _UNKNOWN)
     if message is not None and len(message) > MESSAGE_CHARACTERS_MAX:
         message = f"{message[:MESSAGE_CHARACTERS_MAX]}..."
@@ -129,8 +129,8 @@ def refuse(code: str, message: str | None, *, status: int | None = None) -> Refu
 
 
 def worst_first(refusals: Iterable[Refusal]) -> Refusal:
-    """Of several, the one that a client must hear who can be told only one: the service's own
-    failures, then what is over in a while, then what is permanent; of equals the first.
+    """The refusal to tell to a client that can be told only one: first the service's own failures,
+    then those that pass in a while, then permanent ones; of equals the first.
     """
     return min(refusals, key=lambda each: (each.is_permanent, each.status != 500))
 
@@ -141,7 +141,7 @@ def render(refusal: Refusal, encoding: Encoding) -> Rendered:
 
 
 def _json(refusal: Refusal) -> bytes:
-    """A SerializationException has its text under `Message`, others under `message`."""
+    """The text of a SerializationException is under `Message`, all others are under `message`."""
     error = {"__type": refusal.code}
     if refusal.message is not None:
         error["Message" if refusal.code == "SerializationException" else "message"] = (
@@ -156,7 +156,9 @@ def _plain_json(refusal: Refusal) -> bytes:
 
 
 def _cbor(refusal: Refusal) -> bytes:
-    """Under `message` whatever the code: the SDKs that speak CBOR look for nothing else."""
+    """The text is under `message`, whatever the code: SDKs that speak CBOR look for nothing
+    else.
+    """
     error = {"__type": refusal.code}
     if refusal.message is not None:
         error["message"] = refusal.message
@@ -178,18 +180,18 @@ _WRITERS = {
 }
 
 
-# --- helpers for who refuses
+# --- helpers for refusing code
 
 
 def api_error(
     code: str, message: str | None, *, record_count: int = 1, stream: str | None = None
 ) -> ApiError:
-    """An error in JSON with the status that belongs to its code."""
+    """An error in JSON, with the status of its code."""
     return ApiError(refuse(code, message), record_count=record_count, stream=stream)
 
 
 def validation_error(problems: list[str]) -> ApiError:
-    """ValidationException that lists up to ten problems."""
+    """A ValidationException that lists up to ten problems."""
     listed = problems[:VALIDATION_ERRORS_MAX]
     plural = "" if len(listed) == 1 else "s"
     return api_error(
@@ -199,13 +201,13 @@ def validation_error(problems: list[str]) -> ApiError:
 
 
 def constraint(value: str | None, path: str, must: str) -> str:
-    """One problem as the service lists it; `value` None stands for a null."""
+    """One problem as the service lists it. `value`: None: a null."""
     shown = "null" if value is None else f"'{echo(value)}'"
     return f"Value {shown} at '{path}' failed to satisfy constraint: Member must {must}"
 
 
 def echo(text: str) -> str:
-    """A client's value, as far as it is repeated: to the client itself, never to a log."""
+    """A client's value, cut for repeating: only to the client itself, never to a log."""
     if len(text) <= ECHO_CHARACTERS_MAX:
         return text
     return f"{text[:ECHO_CHARACTERS_MAX]}... ({len(text)} characters)"

@@ -1,6 +1,6 @@
 """The answers of NDJSON: which lines were refused and why, and how many records were taken. Pure.
 
-What is kept and told of refused lines is bounded, whatever came; all of them are counted.
+Whatever comes, the refused lines that are kept and told are bounded; all of them are counted.
 Where it sits: `lines.py` and the door -> here -> the connection.
 """
 
@@ -8,14 +8,15 @@ import msgspec
 
 from kdaemon.wire.refusals import Refusal
 
-EXPLAINED_MAX = 10  # rejections that are explained, of one request or connection; ours, 2026-11-28
-NUMBERED_MAX = 1_000  # rejections whose lines are told, of the same; ours, 2026-11-28
+EXPLAINED_MAX = 10  # rejections with a text, of one request or connection; ours, 2026-11-28
+# Rejections whose lines are told, of one request or connection; ours, 2026-11-28.
+NUMBERED_MAX = 1_000
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Rejected(msgspec.Struct, gc=False, omit_defaults=True):
-    """One refused line: its number from 1, the service's word for the reason, a text for people
+    """One refused line: its number from 1, the service's code for the reason, and a text for people
     (None: enough were explained).
     """
 
@@ -27,7 +28,7 @@ class Rejected(msgspec.Struct, gc=False, omit_defaults=True):
 class Problems:
     """The refused lines of one request or connection, in bounded memory.
 
-    `count`: all of them. `rejected`: the first NUMBERED_MAX, of which the first EXPLAINED_MAX have
+    `count`: all of them. `rejected`: the first NUMBERED_MAX; of these the first EXPLAINED_MAX have
     a text.
     """
 
@@ -39,12 +40,12 @@ class Problems:
 
     @property
     def is_hopeless(self) -> bool:
-        """There are more than anybody reads: the sender is better told to stop."""
+        """Whether there are more than anybody reads: then the sender should be told to stop."""
         return self.count > NUMBERED_MAX
 
     @property
     def wants_text(self) -> bool:
-        """The next one is worth an explanation."""
+        """Whether the next refused line should get a text."""
         return self.count < EXPLAINED_MAX
 
     def add(self, line: int, code: str, message: str | None) -> None:
@@ -58,8 +59,8 @@ class Problems:
 
 
 class Answer(msgspec.Struct):
-    """What HTTP answers to a body of lines: how many records were acknowledged, how many lines were
-    not, and which, as far as they are told.
+    """The HTTP answer to a body of lines: how many records were acknowledged, how many lines were
+    refused, and which, as far as they are told.
     """
 
     acknowledged: int
@@ -81,14 +82,14 @@ def encode_rejected(rejected: Rejected) -> bytes:
 
 
 def encode_answer(acknowledged: int, problems: Problems) -> bytes:
-    """What HTTP answers to a body of lines."""
+    """The HTTP answer to a body of lines."""
     rejected = sorted(problems.rejected, key=lambda each: each.line)
     return _encode(Answer(acknowledged, rejected, problems.count))
 
 
 def encode_refused_answer(refusal: Refusal, problems: Problems) -> bytes:
-    """What HTTP answers to a body of which nothing was taken: the service's form of an error, and
-    the lines as above.
+    """The HTTP answer to a body of which nothing was taken: the service's form of an error, with
+    the refused lines as in `encode_answer`.
     """
     rejected = sorted(problems.rejected, key=lambda each: each.line)
     answer = {"__type": refusal.code, "message": refusal.message, "acknowledged": 0}

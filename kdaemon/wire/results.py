@@ -1,6 +1,6 @@
-"""What became of the records of a PutRecord(s) request, as the client is told. Pure.
+"""The results of a PutRecord(s) request, as the client is told them. Pure.
 
-The other half of `put.py`: results -> bytes, or the one refusal that stands for all of them.
+The other half of `put.py`: makes results into bytes, or into the one refusal for all of them.
 Invariant: an entry that says delivered has the service's sequence number, or the word `accepted`.
 Where it sits: engine -> door -> here -> the connection.
 """
@@ -14,31 +14,32 @@ from kdaemon.base.record import RecordResult
 from kdaemon.wire import cbor
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, worst_first
 
-# The answer of a client that asked not to wait for delivery: true for "it is there" and impossible
-# to take for a real sequence number or shard.
+# The result for a client that asked not to wait for delivery: it reads as success, and cannot be
+# mistaken for a real sequence number or shard.
 ACCEPTED = RecordResult(sequence_number="accepted", shard_id="accepted")
 
 _encode: Final = msgspec.json.Encoder().encode
 
-_PLAIN = b'{"EncryptionType":"NONE"'  # how most answers begin
+_PLAIN = b'{"EncryptionType":"NONE"'  # the beginning of most answers
 
 
-_SHORT_MAX = 256  # of a text whose length takes a byte at most
+_SHORT_MAX = 256  # texts below this have a length that takes one byte at most
 
 
-_NUMBER_HEADS = [  # of an entry, up to its sequence number of each length; a character a byte
+# For each length of a sequence number: an entry up to it; one character is one byte.
+_NUMBER_HEADS = [
     (cbor.head(cbor.MAP, 2) + cbor.text("SequenceNumber") + cbor.head(cbor.TEXT, length)).decode(
         "latin-1"
     )
     for length in range(_SHORT_MAX)
 ]
 _SHARD_ID = cbor.text("ShardId")
-_ENDS_MAX = 1_000  # shards whose end of an entry is kept: 150 KB; ours, 2026-11-28
+_ENDS_MAX = 1_000  # shards whose ends of entries are kept: 150 KB; ours, 2026-11-28
 _ends: dict[str | None, str] = {}
 
 
 def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
-    """The answer to a PutRecords request: one entry per record, in its order.
+    """The answer to a PutRecords request: one entry for each record, in its order.
 
     `encryption`: the service's word (EncryptionType).
     """
@@ -53,8 +54,8 @@ def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE"
 
 
 def encode_put_record(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
-    """The answer to a PutRecord request, whose one result is given. Raises ApiError if the record
-    was not delivered.
+    """The answer to a PutRecord request, from its one result. Raises ApiError if the record was not
+    delivered.
     """
     (result,) = results
     if not result.sequence_number or result.error_code:
@@ -88,16 +89,16 @@ def encode_put_record_cbor(results: Sequence[RecordResult], encryption: str = "N
 
 
 def _start_cbor(encryption: str) -> bytes:
-    """Of an answer of three members, the first."""
+    """The first of the three members of an answer, after the head of the map."""
     return cbor.head(cbor.MAP, 3) + cbor.encode({"EncryptionType": encryption})[1:]
 
 
-_PLAIN_CBOR = _start_cbor("NONE")  # how most answers begin
+_PLAIN_CBOR = _start_cbor("NONE")  # the beginning of most answers
 
 
 def _plain_cbor(results: Sequence[RecordResult]) -> bytes | None:
-    """The entries of records that were all delivered; None if one of them was not, or has anything
-    but a short sequence number in ASCII and a shard. Column by column, since there may be 500.
+    """The entries if all records were delivered. None: one was not, or has anything but a short
+    sequence number in ASCII and a shard. Column by column, since there may be 500.
     """
     numbers = [each.sequence_number or "" for each in results]
     others = [
@@ -118,7 +119,7 @@ def _plain_cbor(results: Sequence[RecordResult]) -> bytes | None:
 
 
 def _ends_of(results: Sequence[RecordResult]) -> list[str] | None:
-    """The last member of each entry, which tells the shard; None if one of them has none."""
+    """The last member of each entry, the shard; None: an entry has none."""
     try:
         return [_ends[each.shard_id] for each in results]
     except KeyError:
@@ -133,10 +134,10 @@ def _ends_of(results: Sequence[RecordResult]) -> list[str] | None:
 
 
 def status_of(results: Sequence[RecordResult]) -> Refusal | None:
-    """The refusal that a whole request gets of which nothing was delivered (or taken): clients that
-    read the status alone must hear of it. None if at least one record was.
+    """The refusal of a whole request of which nothing was delivered (or taken), for clients that
+    read only the status. None: at least one record was.
     """
-    for result in results:  # most often the first one is delivered
+    for result in results:  # as a rule the first one is delivered
         if result.sequence_number and not result.error_code:
             return None
     return worst_first(map(_refusal_of, results))
@@ -148,7 +149,9 @@ def _refusal_of(result: RecordResult) -> Refusal:
 
 
 def _failure(result: RecordResult) -> RecordResult:
-    """Only what a failed entry has at AWS; a service that gave no reason gets the one AWS gives."""
+    """A failed entry with AWS's members only. Without a reason of the service it gets AWS's usual
+    one.
+    """
     if result.error_code:
         return RecordResult(
             error_code=result.error_code, error_message=result.error_message or result.error_code

@@ -1,8 +1,8 @@
-"""PutRecord and PutRecords as they are read, whatever they were written in. Pure.
+"""PutRecord and PutRecords as they are decoded, from any encoding. Pure.
 
-What a decoder fills, and how it becomes the request that the door takes. Knows no encoding.
+Decoders fill these, and functions here make the request that the door takes. Knows no encoding.
 Invariant: the same members give the same request, or the same refusal, in every encoding.
-Where it sits: `put.py` (JSON) and `put_cbor.py` fill these; `limits.py` checks what comes of them.
+Where it sits: `put.py` (JSON) and `put_cbor.py` fill these; `limits.py` checks the requests.
 """
 
 from typing import Annotated
@@ -33,8 +33,8 @@ class PutRecord(msgspec.Struct):
     SequenceNumberForOrdering: str | None = None
 
 
-# The same where keys may be missing. Apart from the two above, so that an ordinary request is
-# decoded straight into what is queued.
+# The same, but keys may be missing. Two forms, so that an ordinary request is decoded straight into
+# the records that are queued.
 
 
 _MaybeKey = PartitionKey | None
@@ -77,7 +77,7 @@ class Head(msgspec.Struct):
 
 
 def with_empty_keys(wire: OpenPutRecords) -> PutRecords:
-    """Keys that are missing are empty."""
+    """The same, with an empty key for each missing one."""
     records = [
         Record(entry.Data, entry.PartitionKey or "", entry.ExplicitHashKey)
         for entry in wire.Records
@@ -86,7 +86,7 @@ def with_empty_keys(wire: OpenPutRecords) -> PutRecords:
 
 
 def with_empty_key(wire: OpenPutRecord) -> PutRecord:
-    """The same for one record."""
+    """As `with_empty_keys`, for one record."""
     return PutRecord(
         wire.Data,
         wire.PartitionKey or "",
@@ -100,7 +100,7 @@ def with_empty_key(wire: OpenPutRecord) -> PutRecord:
 
 
 def request_of(wire: PutRecords, keys: str, keyless_count: int, limits: PutLimits) -> PutRequest:
-    """What was read, measured. `keys`: all keys in a row; `keyless_count`: how many are empty."""
+    """The measured request. `keys`: all keys, joined; `keyless_count`: how many are empty."""
     records = wire.Records
     if keys.isascii() and not keyless_count:
         sizes = [len(record.data) + len(record.partition_key) for record in records]
@@ -119,7 +119,7 @@ def request_of(wire: PutRecords, keys: str, keyless_count: int, limits: PutLimit
 
 
 def single_request_of(wire: PutRecord, limits: PutLimits) -> PutRequest:
-    """The same for one record."""
+    """As `request_of`, for one record."""
     data, key = wire.Data, wire.PartitionKey
     key_bytes = len(key) if key.isascii() else len(key.encode())
     byte_count = len(data) + (key_bytes or limits.keyless_bytes)
@@ -137,7 +137,7 @@ def single_request_of(wire: PutRecord, limits: PutLimits) -> PutRequest:
 
 
 def _wide_sizes(records: list[Record], limits: PutLimits) -> list[int]:
-    """Of records whose keys are not all ASCII, or missing."""
+    """Sizes of records of which some keys are missing, or not ASCII."""
     keyless_bytes = limits.keyless_bytes
     return [
         len(record.data) + (len(record.partition_key.encode()) or keyless_bytes)

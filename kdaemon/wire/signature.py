@@ -1,12 +1,13 @@
-"""AWS Signature Version 4: whether a request was signed with a key, and signing with one. Pure.
+"""AWS Signature Version 4: checks that a request was signed with a key, and signs with one. Pure.
 
-Builds the canonical request from the very bytes that came; compares in constant time. Knows no
-file, no clock and no principal; what a request says of its signature is `claim.py`'s. `sign` is the
-other direction, for a client of ours.
+Builds the canonical request from the bytes as they came; compares in constant time. Knows no file,
+no clock and no principal; `claim.py` reads what a request says of its signature. `sign` goes the
+other way, for a client of ours.
 
-Strict where AWS is lenient, because what is not signed could be changed on the way: the body always
-is signed (no UNSIGNED-PAYLOAD); the path is taken as it came, dot segments and all.
-Invariant: nothing a client sends makes a function raise, and each is linear in the request's head.
+Where AWS is lenient this is strict, because an unsigned part could be changed on the way: the body
+is always signed (no UNSIGNED-PAYLOAD), and the path is used as it came, with dot segments.
+Invariant: no input of a client makes a function raise, and each takes time linear in the request's
+head.
 Where it sits: `door/access.py` and `put/http.py` -> here.
 
 Source: AWS, "Create a signed AWS API request"; botocore 1.43.117 `auth.py`; checked 2026-11-28.
@@ -21,19 +22,20 @@ from kdaemon.wire.claim import ALGORITHM, END, SERVICE, Claim, Headers, invalid
 from kdaemon.wire.refusals import Refusal
 from kdaemon.wire.stamps import stamp_of
 
-DERIVED_MAX: Final = 8  # signing keys that are kept of one key: a day and a region each; ours
+DERIVED_MAX: Final = 8  # signing keys kept for one access key, each for a day and a region; ours
 
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
 class AccessKey:
-    """A secret access key, and what was derived of it."""
+    """A secret access key, and the signing keys that were derived from it."""
 
     __slots__ = ("_derived", "_secret")
 
     def __init__(self, secret: str) -> None:
         self._secret = f"AWS4{secret}".encode()
-        # The two hashes of an HMAC that have read the key: to copy them is a third of the price.
+        # The two hashes of an HMAC after they read the key: copying them costs a third of the
+        # price.
         self._derived: dict[tuple[str, str], tuple[Any, Any]] = {}
 
     def sign(self, text: str, date: str, region: str) -> bytes:
@@ -60,8 +62,8 @@ class AccessKey:
 
 
 def hold_to_payload(headers: Headers, body_hash: str) -> Refusal | None:
-    """What the request says of its body, if anything, must be so. `body_hash`: of the bytes as they
-    came, in hexadecimal digits.
+    """Refuses a request whose header about its body is not true; None: it is true, or absent.
+    `body_hash`: of the bytes as they came, in hexadecimal digits.
     """
     said = headers.get(b"x-amz-content-sha256")
     if said is None or hmac.compare_digest(said, body_hash.encode()):
@@ -86,7 +88,7 @@ def is_signed_with(
     quoted = path if path == "/" else quote(path, safe="/~", encoding="latin-1")
     if _is_match(key, claim, f"{method}\n{quoted}\n{tail}"):
         return True
-    # curl signs a path as it sends it. Where that has no percent sign, nothing else can be meant.
+    # curl signs a path as it sends it. Without a percent sign that can have only one meaning.
     is_plain = quoted != path and "%" not in path
     return is_plain and _is_match(key, claim, f"{method}\n{path}\n{tail}")
 
@@ -104,8 +106,8 @@ def _signature(key: AccessKey, canonical: str, stamp: str, region: str) -> bytes
 
 
 def _canonical_headers(names: tuple[bytes, ...], listed: bytes, headers: Headers) -> str | None:
-    """The signed headers and their names, as they are signed; None: they cannot be. Of a name that
-    came more than once the values are joined by commas (`http/head.py`).
+    """The signed headers and their names, as they are signed; None: one is missing. Several values
+    of one name are joined by commas (`http/head.py`).
     """
     parts: list[bytes] = []
     for name in names:
@@ -113,7 +115,7 @@ def _canonical_headers(names: tuple[bytes, ...], listed: bytes, headers: Headers
         if value is None:
             if name == b":authority":
                 value = headers.get(b"host")
-            elif name == b"content-encoding":  # `identity` is no coding, and was taken out
+            elif name == b"content-encoding":  # `identity` is no coding, and was removed
                 value = b"identity"
             if value is None:
                 return None
@@ -134,8 +136,8 @@ def sign(
     headers: Headers,
     body: bytes,
 ) -> dict[str, str]:
-    """The headers that sign a request without a query. `headers`: what it has beside them, `host`
-    among them. `path`: as it is sent.
+    """The headers that sign a request without a query. `headers`: all its others, with `host`.
+    `path`: as it is sent.
     """
     stamp = stamp_of(time_s)
     signed = {**headers, b"x-amz-date": stamp.encode()}

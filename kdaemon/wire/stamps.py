@@ -1,8 +1,8 @@
-"""The date of a request, as it is signed: read, and written. Pure.
+"""The date of a request as it is signed: reading and writing it. Pure.
 
-Without a calendar of the system's: whole seconds since 1970, in UTC. Invariant: what `stamp_of`
-writes `read_stamp` reads as the same second; nothing a client sends makes it raise.
-Where it sits: `claim.py` reads the date of a request, `signature.py` dates one of ours.
+Does not use the system's calendar: whole seconds since 1970, in UTC. Invariant: `read_stamp` reads
+what `stamp_of` writes as the same second; no input of a client makes it raise.
+Where it sits: `claim.py` reads the date of a request, `signature.py` dates requests of ours.
 """
 
 import calendar
@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Final
 
 READ_MAX: Final = 64
-"""Dates that are remembered: a client's are the same for a while. Ours, 2026-11-28: a head has
-32 KiB at most, and so have they."""
+"""Remembered dates: a client's stays the same for a while. Ours, 2026-11-28: a head has at most 32
+KiB, so a date has, too."""
 
 _STAMP = re.compile(rb"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 _HTTP_DATE = re.compile(
@@ -25,7 +25,7 @@ _MONTH_NUMBERS = {name: number for number, name in enumerate((*_MONTHS, b"Dec"),
 
 @lru_cache(READ_MAX)
 def read_stamp(written: bytes) -> tuple[str, int] | None:
-    """The date of a request: as it is signed, and in seconds since 1970."""
+    """The date of a request: as it is signed, and in seconds since 1970; None: it is no date."""
     found = _STAMP.fullmatch(written)
     if found is not None:
         parts = tuple(map(int, found.groups()))
@@ -45,7 +45,7 @@ def read_stamp(written: bytes) -> tuple[str, int] | None:
 
 
 def stamp_of(time_s: int) -> str:
-    """Seconds since 1970 as a request is dated. The days are counted from 1 March of the year 0, in
+    """The date of a request for seconds since 1970. Days are counted from 1 March of the year 0, in
     eras of 400 years.
     """
     days, seconds = divmod(time_s, 86_400)
