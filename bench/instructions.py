@@ -326,7 +326,7 @@ def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any
 
     text = (
         f"shard_records_per_second = {UNLIMITED}\nshard_bytes_per_second = {UNLIMITED}\n"
-        "first_share = 1.0"
+        "only_writer = true"
     )
     if shape.is_ordered:
         text += '\nordering = "partition_key"'

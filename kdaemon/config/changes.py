@@ -43,11 +43,8 @@ REACH: Mapping[str, Mark] = MappingProxyType(
 
 CALLS: Mapping[str, Mark] = MappingProxyType(
     {
-        "connect_timeout_ms": _LIVE,
-        "read_timeout_ms": _LIVE,
         "call_timeout_ms": _LIVE,
         "connections_max": _LIVE,
-        "control_calls_per_second": _LIVE,
     }
 )
 """Of [send] and of each [upstreams.NAME]."""
@@ -65,7 +62,6 @@ OF_STREAMS: Mapping[str, Mark] = MappingProxyType(
         "stream_field": _LIVE,
         # What waits by the one way would be overtaken by what comes by the other.
         "acknowledge": Mark.UNORDERED,
-        "unix_acknowledge": Mark.UNORDERED,
         "when_full": _LIVE,
         "max_age_ms": _LIVE,
         # The queues of a stream are laid out for these.
@@ -74,13 +70,11 @@ OF_STREAMS: Mapping[str, Mark] = MappingProxyType(
         "aggregate_bytes_max": _LIVE,
         "deadline_ms": _LIVE,
         "linger_ms": _LIVE,
-        "batch_records_max": _LIVE,
         "batch_bytes_max": _LIVE,
         "request_bytes_max": _LIVE,
         "record_bytes_max": _LIVE,
         "in_flight_max": _LIVE,
-        "share": _LIVE,
-        "first_share": _LIVE,  # of shards that are seen for the first time
+        "only_writer": _LIVE,  # of shards that are seen for the first time
         "shard_records_per_second": _LIVE,
         "shard_bytes_per_second": _LIVE,
         "buffer_bytes_max": _LIVE,
@@ -113,7 +107,7 @@ TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
         | dict.fromkeys(
             (
                 *("admin_tap", "hosts", "operations_passed_on", "connections_max"),
-                *("head_timeout_ms", "body_timeout_ms", "idle_timeout_ms"),
+                "idle_timeout_ms",
             ),
             _LIVE,
         ),
@@ -134,7 +128,7 @@ TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
         "sandbox": dict.fromkeys(  # its records are in memory
             (
                 *("listen", "tls_certificate", "tls_key", "tls_client_ca", "streams"),
-                *("shard_count", "flavour", "shard_records_per_second", "shard_bytes_per_second"),
+                *("shard_count", "shard_records_per_second", "shard_bytes_per_second"),
             ),
             _RESTART,
         ),

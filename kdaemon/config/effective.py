@@ -91,7 +91,7 @@ def effective(loaded: Loaded) -> Iterator[Effective]:
 
 def _comes_from_send(key: str) -> bool:
     """Keys of an upstream whose value is that of [send] where the table has none."""
-    return ("send", key) in KEYS and key not in {"read_timeout_ms", "call_timeout_ms"}
+    return ("send", key) in KEYS and key != "call_timeout_ms"
 
 
 def _value_at(config: Config, path: Path) -> Any:

@@ -20,6 +20,7 @@ from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
 from kdaemon.base.redact import HIDDEN, masked_text, masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.config.clash import Path
+from kdaemon.config.old_keys import OLD_KEYS, what_replaces
 from kdaemon.config.parts import memory_needed
 from kdaemon.config.rules import find_clashes
 from kdaemon.config.settings import (
@@ -108,6 +109,9 @@ NAMED_TABLES: Mapping[str, Mapping[str, Key]] = MappingProxyType(
 TABLES = frozenset(path[0] for path in KEYS if len(path) == 2)
 VARIABLES: Mapping[str, Path] = MappingProxyType(
     {PREFIX + "_".join(path).upper(): path for path in KEYS}
+)
+OLD_VARIABLES: Mapping[str, Path] = MappingProxyType(
+    {PREFIX + "_".join(path).upper(): path for path in OLD_KEYS}
 )
 
 
@@ -321,8 +325,8 @@ class _Loader:
         return default if service.can_aggregate else replace(default, aggregation="none")
 
     def _build_upstream(self, name: str, send: SendConfig) -> UpstreamConfig:
-        """Times and rates are those of [send] where nobody gave others; but how long the service
-        may take follows the service.
+        """Connections are those of [send] where nobody gave others; how long a call may take
+        follows the service.
         """
         given: dict[str, Any] = {
             p[2]: v for p, v in self.values.items() if p[:2] == ("upstreams", name)
@@ -330,11 +334,8 @@ class _Loader:
         service = SERVICES[given.get("service", AWS.name)]
         upstream = UpstreamConfig(
             name=name,
-            connect_timeout_ms=send.connect_timeout_ms,
-            read_timeout_ms=service.read_timeout_ms,
             call_timeout_ms=service.call_timeout_ms,
             connections_max=send.connections_max,
-            control_calls_per_second=send.control_calls_per_second,
         )
         return replace(upstream, **given)
 
@@ -346,9 +347,7 @@ class _Loader:
             self._memory_limit_bytes, workers if isinstance(workers, int) else self._cores
         )
         defaults: dict[Path, object] = {
-            ("send", "read_timeout_ms"): service.read_timeout_ms,
             ("send", "call_timeout_ms"): service.call_timeout_ms,
-            ("sandbox", "flavour"): service.name,
             ("memory_bytes_max",): memory_default,
         }
         upstream = self.values.get(("default", "upstream"), DEFAULT_UPSTREAM)
@@ -507,6 +506,9 @@ def _place(path: Path, value: object, source: str, loader: _Loader) -> Iterator[
     if is_known:
         yield Setting(source, dotted(path), path, value, is_text=False)
         return
+    if replaced := what_replaces(path):
+        loader.note(source, dotted(path), replaced)
+        return
     hint = _hint(path)
     if len(path) == 3 and path[0] == "streams" and isinstance(value, dict):
         hint = f'a name with a dot stands in quotes, as [streams."{path[1]}.{path[2]}"]'
@@ -519,6 +521,8 @@ def _read_environment(environ: Mapping[str, str], loader: _Loader) -> Iterator[S
         is_port_link = _SERVICE_LINK_PORT.fullmatch(name) and re.match(r"(tcp|udp)://", value)
         if name in VARIABLES:
             yield Setting(ENVIRONMENT, name, VARIABLES[name], value, is_text=True)
+        elif replaced := what_replaces(OLD_VARIABLES.get(name, ())):
+            loader.note(ENVIRONMENT, name, replaced)
         elif name in NOT_A_KEY or is_port_link or _SERVICE_LINK.fullmatch(name):
             continue
         elif name.startswith("KDAEMON_STREAMS_"):
@@ -544,7 +548,7 @@ def _read_flags(flags: Sequence[tuple[str, str]], loader: _Loader) -> Iterator[S
                 loader.list_table(FLAGS, path[0], path[1])
             yield Setting(FLAGS, key, path, value, is_text=True)
         else:
-            loader.note(FLAGS, key, f"is no key; {_hint(path)}")
+            loader.note(FLAGS, key, what_replaces(path) or f"is no key; {_hint(path)}")
 
 
 def _hint(path: Path) -> str:
@@ -579,7 +583,7 @@ def _near(name: str, known: Iterable[str]) -> str | None:
 
 
 def dotted(path: Path) -> str:
-    """As TOML writes it: streams."a.b".share."""
+    """As TOML writes it: streams."a.b".linger_ms."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"' for part in path)
 
 

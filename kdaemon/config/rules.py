@@ -242,13 +242,11 @@ def _workers(config: Config) -> Iterator[Clash]:
 
 def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
     """Rules of one stream, or of [default]."""
-    if not config.spool.directory:
-        for key in ("acknowledge", "unix_acknowledge"):
-            if getattr(stream, key) == "stored":
-                yield Clash(
-                    ((*at, key), ("spool", "directory")),
-                    "is stored, and there is no spool to store in: set spool.directory",
-                )
+    if stream.acknowledge == "stored" and not config.spool.directory:
+        yield Clash(
+            ((*at, "acknowledge"), ("spool", "directory")),
+            "is stored, and there is no spool to store in: set spool.directory",
+        )
     record, request = (*at, "record_bytes_max"), (*at, "request_bytes_max")
     buffer, memory = (*at, "buffer_bytes_max"), ("memory_bytes_max",)
     if stream.record_bytes_max > stream.request_bytes_max:
@@ -276,26 +274,9 @@ def _stream(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:
             f"linger_ms ({stream.linger_ms}) must be below deadline_ms ({stream.deadline_ms}): "
             "records would be given up before they are sent",
         )
-    yield from _ordering(at, stream)
     yield from _lines(config, at, stream)
     yield from _aggregation(at, stream)
     yield from _limits_of(config, at, stream)
-
-
-def _ordering(at: Path, stream: StreamConfig) -> Iterator[Clash]:
-    """All records of an ordered stream go through the disk, or none does: one in memory would
-    overtake an older one on disk. Clients are held to the same at the door.
-    """
-    unix, default = stream.unix_acknowledge, stream.acknowledge
-    if stream.ordering == "none" or unix == "auto":  # which follows `acknowledge`
-        return
-    if (unix == "stored") is not (default == "stored"):
-        yield Clash(
-            ((*at, "unix_acknowledge"), (*at, "acknowledge"), (*at, "ordering")),
-            f'unix_acknowledge ("{unix}") and acknowledge ("{default}") take two paths, and with '
-            'ordering = "partition_key" a record in memory could overtake an older one on disk: '
-            'make both "stored" or neither',
-        )
 
 
 def _lines(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash]:

@@ -16,7 +16,7 @@ from kdaemon.config.settings import Config
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FOLLOWING = frozenset(  # their defaults follow the service, or another size
     {
-        *("read_timeout_ms", "call_timeout_ms", "flavour", "batch_bytes_max"),
+        *("call_timeout_ms", "batch_bytes_max"),
         *("request_bytes_max", "record_bytes_max", "buffer_bytes_max"),
     }
 )

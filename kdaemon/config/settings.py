@@ -29,8 +29,6 @@ from kdaemon.config.values import (
     Aggregation,
     Arn,
     CallBytes,
-    CallRate,
-    CallRecords,
     Directory,
     ExternalId,
     FieldPath,
@@ -59,12 +57,10 @@ from kdaemon.config.values import (
     RoleArn,
     ServiceName,
     SessionName,
-    Share,
     SocketPath,
     Switch,
     Text,
     UnitKib,
-    UnixAcknowledgement,
     UnixAuth,
     UnixPath,
     UpstreamName,
@@ -77,6 +73,8 @@ from kdaemon.config.values import (
 )
 
 SOCKET_NAME = "kdaemon.sock"
+CONNECT_TIMEOUT_MS = 3_000
+"""Of the name, TCP and TLS, which are five round trips at most. Ours, 2026-11-21."""
 BATCH_BYTES_MAX = 5 * limits.MIB
 """Ours, 2026-11-28: below the 10 MiB that AWS takes, because 16 calls of 10 MiB in flight, in
 base64, would hold 213 MiB. A record above it goes in a call of its own."""
@@ -185,10 +183,6 @@ class ListenConfig:
     # Open client connections, all listeners together; one more is closed at once. The limit of open
     # files bounds it, too.
     connections_max: Annotated[int, whole(1, 1_000_000)] = 10_000
-    # From the first byte of a request to the end of its head.
-    head_timeout_ms: Milliseconds = 10_000
-    # From the end of the head to the end of the body.
-    body_timeout_ms: Milliseconds = 30_000
     # Between requests on a kept connection.
     idle_timeout_ms: Milliseconds = 75_000
 
@@ -224,31 +218,36 @@ class AuthConfig:
 class SendConfig:
     """[send]: calls to the default upstream; [upstreams.NAME] has the same keys, of its own."""
 
-    # To open a connection, TLS included.
-    connect_timeout_ms: Milliseconds = 3_000
-    # To the next bytes of an answer. Not set: as base/service.py has it for the service.
-    read_timeout_ms: Milliseconds = AWS.read_timeout_ms
-    # One call from start to end. Not set: the same.
+    # One call from start to end. Not set: as base/service.py has it for the service.
     call_timeout_ms: Milliseconds = AWS.call_timeout_ms
     # Connections to the service; 0: as many as calls may be under way.
     connections_max: PoolSize = 0
-    # ListShards, DescribeStreamSummary, DescribeStream and the like: the whole daemon together,
-    # with what it passes on for clients.
-    control_calls_per_second: CallRate = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamConfig(ReachConfig):
     """[upstreams.NAME]: one more account, region or database, beside the default one. Calls as in
-    [send], whose values count where the table has none; but times follow its service.
+    [send]: connections_max of [send] counts where the table has none; call_timeout_ms follows its
+    service.
     """
 
     name: str = DEFAULT_UPSTREAM
-    connect_timeout_ms: Milliseconds = 3_000
-    read_timeout_ms: Milliseconds = AWS.read_timeout_ms
     call_timeout_ms: Milliseconds = AWS.call_timeout_ms
     connections_max: PoolSize = 0
-    control_calls_per_second: CallRate = 5.0
+
+    @property
+    def read_timeout_ms(self) -> int:
+        """To the next bytes of an answer: the same part of a call as by default."""
+        service = self.traits
+        return max(1, self.call_timeout_ms * service.read_timeout_ms // service.call_timeout_ms)
+
+    @property
+    def connect_timeout_ms(self) -> int:
+        """To find credentials, or a connection: CONNECT_TIMEOUT_MS, and as much longer as a call
+        may take longer than by default. Never longer than the call.
+        """
+        longer = max(1.0, self.call_timeout_ms / self.traits.call_timeout_ms)
+        return min(self.call_timeout_ms, round(CONNECT_TIMEOUT_MS * longer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +333,6 @@ class SandboxConfig:
     streams: Names = ("demo",)
     # Shards of each of them.
     shard_count: Annotated[int, whole(1, 10_000)] = 4
-    # Which service it imitates. Not set: as `service`.
-    flavour: ServiceName = "aws"
     # Quota of each shard: records, and data + partition keys.
     shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
     shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
@@ -370,10 +367,9 @@ class StreamConfig:
     partition_key_field: FieldPath = ""
     # The same of the stream, among those that are listed; "": all go to this one.
     stream_field: FieldPath = ""
-    # What an answer to a client promises, where the client does not choose.
+    # What an answer to a client promises, where the client does not choose. Lines are
+    # stored where there is a spool and no order is kept.
     acknowledge: Acknowledgement = "delivered"
-    # The same for the lines of the Unix socket. "auto": stored if there is a spool, else as above.
-    unix_acknowledge: UnixAcknowledgement = "auto"
     # No room in memory, or for `stored` on disk: "block" (a socket is not read; HTTP is refused),
     # "reject" (both are refused), "drop_oldest" (of the spool; what is dropped is counted).
     when_full: WhenFull = "block"
@@ -393,9 +389,8 @@ class StreamConfig:
     deadline_ms: Milliseconds = 5_000
     # How long a record waits for company at most.
     linger_ms: Annotated[int, whole(0, 60_000, "of milliseconds ")] = 100
-    # One PutRecords call to the service: records, and data + partition keys. A record that is
-    # larger goes in a call of its own.
-    batch_records_max: CallRecords = limits.RECORDS_PER_CALL_MAX
+    # One PutRecords call to the service: data + partition keys. A record that is larger goes in a
+    # call of its own.
     batch_bytes_max: CallBytes = BATCH_BYTES_MAX
     # One request of a client: data + partition keys. Not set: the service's limit, or less where
     # buffer_bytes_max is smaller.
@@ -405,16 +400,17 @@ class StreamConfig:
     record_bytes_max: RecordBytes = AWS.record_bytes_max
     # PutRecords calls of this stream under way at one time.
     in_flight_max: Annotated[int, whole(1, 1000)] = 16
-    # Part of every shard's quota that this daemon may use.
-    share: Share = 1.0
-    # Part of that to begin with on a shard; it doubles twice a second until the shard throttles.
-    # 1.0: where nobody else writes to the stream.
-    first_share: Share = 0.065
-    # A shard's quota, before share: records, and data + partition keys.
+    # Nobody else writes to the stream: a shard is begun with at its whole quota. Else it is begun
+    # with at a small part, which doubles twice a second until the shard throttles.
+    only_writer: Flag = False
+    # What this daemon sends to one shard at most: records, and data + partition keys. Lower than
+    # the service's quota: where the rest is for other writers.
     shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
     shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
     # Memory this stream's records may hold. Not set: memory_bytes_max, if that is lower.
     buffer_bytes_max: MemoryBytes = 64 * limits.MIB
+    # Workers of this daemon, which share each shard as a fleet does: `parts.py` says how many.
+    worker_count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

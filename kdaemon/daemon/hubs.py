@@ -102,8 +102,6 @@ class Hubs:
 def limits_of(listen: ListenConfig) -> HttpLimits:
     """Of clients' connections."""
     return HttpLimits(
-        head_timeout_s=listen.head_timeout_ms / 1000,
-        body_timeout_s=listen.body_timeout_ms / 1000,
         idle_timeout_s=listen.idle_timeout_ms / 1000,
         connections_max=listen.connections_max,
     )

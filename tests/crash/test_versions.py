@@ -100,7 +100,7 @@ async def test_an_older_version_loses_nothing_of_other_upstreams(
     """
     older.skip_without()
     data = [b"record-%d" % number for number in range(20)]
-    with sandbox("orders", 2, flavour=flavour) as main, sandbox("orders", 2) as eu:
+    with sandbox("orders", 2, service=flavour) as main, sandbox("orders", 2) as eu:
         known = settings(tmp_path, flavour, main)
         with run(write_config(tmp_path, with_another(known, NOBODY))) as daemon:
             store(daemon, data)

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 KDAEMON = ("-m", "kdaemon")
+MAIN = "from kdaemon.__main__ import main\nmain()"
+
 READY = "ready"
 MIB = 1024 * 1024
 
@@ -41,8 +43,6 @@ LOOPBACK = {
     "drain.lame_duck_ms": 0,
     "drain.deadline_ms": 45_000,
     "default.deadline_ms": 45_000,  # below PATIENCE_S: a client hears why
-    "send.connect_timeout_ms": 30_000,
-    "send.read_timeout_ms": 40_000,
     "send.call_timeout_ms": 40_000,
 }
 
@@ -281,6 +281,12 @@ class Daemon(Process):
         assert status == 200, text
 
 
+def control_quota(calls_per_second: float) -> str:
+    """Python that runs before MAIN: another quota of control calls, embedded service or not."""
+    names = "it.CALLS_PER_SECOND = it.EMBEDDED_CALLS_PER_SECOND"
+    return f"import kdaemon.send.control as it\n{names} = {calls_per_second}"
+
+
 def environment(**more: str) -> dict[str, str]:
     """This process's, without settings of the daemon or of AWS that it happens to have."""
     kept = {
@@ -352,7 +358,12 @@ def started(arguments: list[str], **more: str) -> Iterator[Process]:
 def sandbox(stream: str = "demo", shard_count: int = 4, **settings: object) -> Iterator[str]:
     """A `kdaemon sandbox` as a process of its own; its URL."""
     arguments = ["sandbox", "--listen", "127.0.0.1:0", "--stream", stream]
-    arguments += ["--shards", str(shard_count)]
+    arguments += [
+        "--shards",
+        str(shard_count),
+        "--set",
+        f"service={settings.pop('service', 'aws')}",
+    ]
     for key, value in settings.items():
         arguments += ["--set", f"sandbox.{key}={value}"]
     with started(arguments) as process:
@@ -362,9 +373,15 @@ def sandbox(stream: str = "demo", shard_count: int = 4, **settings: object) -> I
 
 @contextlib.contextmanager
 def running(
-    directory: Path, settings: Mapping[str, object] | None = None, *, service: str | None = None
+    directory: Path,
+    settings: Mapping[str, object] | None = None,
+    *,
+    service: str | None = None,
+    before: str | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon that is ready, with its embedded sandbox or in front of the one at `service`."""
+    """A daemon that is ready, with its embedded sandbox or in front of the one at `service`.
+    `before`: Python that runs first in its process; it may set constants that are no settings.
+    """
     given = dict(settings or {})
     arguments = ["run"]
     if service is None:
@@ -372,7 +389,8 @@ def running(
     else:
         given = {"endpoint_url": service, "region": "us-east-1", **given}
     arguments += ["--config", str(write_config(directory, given))]
-    daemon = Daemon(arguments, environment())
+    program = ("-c", f"{before}\n{MAIN}") if before else KDAEMON
+    daemon = Daemon(arguments, environment(), program)
     try:
         daemon.wait_log(READY)
         daemon.sandbox_url = service or daemon.address("sandbox")

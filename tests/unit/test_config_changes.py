@@ -106,9 +106,9 @@ def test_nothing_changes_where_the_text_says_the_same() -> None:
             "[upstreams.us]\naccount_id = '111111111111'\nregion = 'us-east-1'",
             (
                 "[upstreams.us]\naccount_id = '111111111111'\nregion = 'us-east-2'\n"
-                "read_timeout_ms = 9000"
+                "call_timeout_ms = 9000"
             ),
-            {"upstreams.us.read_timeout_ms"},
+            {"upstreams.us.call_timeout_ms"},
             {"upstreams.us.region"},
         ),
         (

@@ -232,8 +232,8 @@ def test_a_reload_is_held_to_what_its_own_changes_make_wrong(
     assert read_checked(str(path), [], as_odd).config.streams.keys() == {"s"}
     with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_KINESIS"):
         read_checked(str(path), [], load_config(text="[streams.s]\n"))
-    path.write_text("[streams.s]\nshare = 3\n")
-    with pytest.raises(ConfigError, match=r"streams\.s\.share"):
+    path.write_text("[streams.s]\nin_flight_max = 0\n")
+    with pytest.raises(ConfigError, match=r"streams\.s\.in_flight_max"):
         read_checked(str(path), [], as_odd)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
