@@ -22,14 +22,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.template import MAIN as MAIN_MODULE
 from tests.kit.template import Copy, template
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 KDAEMON = ("-m", "kdaemon")
+BEFORE = ("-m", "tests.kit.before")
 MAIN = "from kdaemon.__main__ import main\nmain()"
 
+MODULES = {KDAEMON: MAIN_MODULE, BEFORE: "tests.kit.before"}  # what runs in a copy
 READY = "ready"
 MIB = 1024 * 1024
 
@@ -133,8 +136,9 @@ class Process:
         self._log_file = os.fdopen(reading, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | Copy
         try:
-            if program == KDAEMON and _are_copies:
-                self._process = template().start(arguments, environment, writing)
+            if program in MODULES and _are_copies:
+                module = MODULES[program]
+                self._process = template().start(arguments, environment, writing, module)
             else:
                 self._process = subprocess.Popen(
                     [sys.executable, *program, *arguments],
@@ -389,8 +393,8 @@ def running(
     else:
         given = {"endpoint_url": service, "region": "us-east-1", **given}
     arguments += ["--config", str(write_config(directory, given))]
-    program = ("-c", f"{before}\n{MAIN}") if before else KDAEMON
-    daemon = Daemon(arguments, environment(), program)
+    more = {"KIT_BEFORE": before} if before else {}
+    daemon = Daemon(arguments, environment(**more), BEFORE if before else KDAEMON)
     try:
         daemon.wait_log(READY)
         daemon.sandbox_url = service or daemon.address("sandbox")
