@@ -19,19 +19,14 @@ from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
 from kdaemon.base.redact import HIDDEN, masked_text, masked_url
 from kdaemon.base.service import AWS, SERVICES, Service
+from kdaemon.config.about import About, abouts_of
 from kdaemon.config.clash import Path
 from kdaemon.config.old_keys import OLD_KEYS, what_replaces
 from kdaemon.config.parts import memory_needed
+from kdaemon.config.reach import SendConfig, UpstreamConfig
 from kdaemon.config.rules import find_clashes
-from kdaemon.config.settings import (
-    BATCH_BYTES_MAX,
-    Config,
-    SendConfig,
-    StreamConfig,
-    UpstreamConfig,
-    memory_within,
-    upstream_of_arn,
-)
+from kdaemon.config.settings import Config, memory_within, upstream_of_arn
+from kdaemon.config.stream import BATCH_BYTES_MAX, StreamConfig
 from kdaemon.config.values import WORKERS_MAX, Check, without_unit
 
 ENVIRONMENT = "environment"
@@ -49,12 +44,13 @@ _SERVICE_LINK_PORT = re.compile(r"KDAEMON_(\w+_)?PORT")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a value at this path must be."""
+    """What a value at this path must be, and what is said of it."""
 
     kind: Any  # what msgspec.convert takes
     expected: str  # completes "expected ..."
     checks: tuple[Check, ...]
     is_list: bool
+    about: About
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +64,18 @@ class Setting:
     is_text: bool
 
 
-def _key(kind: Any) -> Key:
+def _key(kind: Any, about: About) -> Key:
     metadata = getattr(kind, "__metadata__", ())
     expected = [meta.description or "" for meta in metadata if isinstance(meta, msgspec.Meta)]
     checks = tuple(check for check in metadata if isinstance(check, Check))
-    return Key(kind, expected[0], checks, is_list=get_origin(kind.__origin__) is tuple)
+    is_list = get_origin(kind.__origin__) is tuple
+    return Key(kind, expected[0], checks, is_list, about)
 
 
 def _keys_of(table: type) -> dict[str, Key]:
-    """The keys of one dataclass that have a kind; tables and the stream's name have none."""
+    """The settings of one dataclass, in their order."""
     hints = get_type_hints(table, include_extras=True)
-    return {name: _key(kind) for name, kind in hints.items() if hasattr(kind, "__metadata__")}
+    return {name: _key(hints[name], about) for name, about in abouts_of(table).items()}
 
 
 def _fixed_keys() -> dict[Path, Key]:

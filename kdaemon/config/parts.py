@@ -13,7 +13,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kdaemon.base.limits import MIB, SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND
-from kdaemon.config.settings import Config, StreamConfig
+from kdaemon.config.settings import Config
+from kdaemon.config.stream import StreamConfig
 
 SPOOL_PART_BYTES_MIN = 24 * MIB
 """Of one spool: below it SQLite's own needs leave no room for records. docs/sizing.md, 2026-11-28.

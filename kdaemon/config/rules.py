@@ -17,7 +17,8 @@ from kdaemon.base.names import (
 from kdaemon.base.operations import may_be_passed_on, operation_problem
 from kdaemon.config.clash import Clash, Path
 from kdaemon.config.parts import SPOOL_PART_BYTES_MIN, memory_needed
-from kdaemon.config.settings import Config, StreamConfig
+from kdaemon.config.settings import Config
+from kdaemon.config.stream import StreamConfig
 from kdaemon.config.upstream_rules import find_upstream_clashes
 from kdaemon.config.values import Address, parse_address
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from kdaemon.base.endpoint import is_readable_on_the_way, region_of_endpoint
 from kdaemon.base.names import DEFAULT_UPSTREAM, is_upstream_name, parse_arn
 from kdaemon.config.clash import Clash, Path
-from kdaemon.config.settings import Config, UpstreamConfig
+from kdaemon.config.reach import UpstreamConfig
+from kdaemon.config.settings import Config
 from kdaemon.config.values import account_of_role
 
 At = Callable[[str], Path]

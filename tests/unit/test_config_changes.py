@@ -2,7 +2,8 @@
 
 import pytest
 
-from kdaemon.config.changes import Mark, find_changes, mark_of
+from kdaemon.config.about import Mark
+from kdaemon.config.changes import find_changes, mark_of
 from kdaemon.config.clash import Path
 from kdaemon.config.load import KEYS, NAMED_TABLES, load_config
 

@@ -181,7 +181,8 @@ def test_the_schema_says_each_key_with_what_is_expected_and_its_default() -> Non
     properties = config_schema()["properties"]
     for path in KEYS:
         table = properties if len(path) == 1 else properties[path[0]]["properties"]
-        assert table[path[-1]]["description"].startswith("Expected: "), path
+        about = KEYS[path].about
+        assert table[path[-1]]["description"].startswith(f"{about.meaning} Expected: "), path
     assert properties["listen"]["properties"]["connections_max"]["default"] == 10_000
     assert set(properties["streams"]["additionalProperties"]["properties"]) == set(STREAM_KEYS)
 
