@@ -40,7 +40,7 @@ DEFAULT = st.sampled_from(
     [
         "",
         "linger_ms = 0\n",
-        "linger_ms = 700\nbatch_bytes_max = 200\n",
+        "linger_ms = 700\nbatch_bytes_max = 1100\naggregate_bytes_max = 1024\n",
         "shard_records_per_second = 500\nmax_age_ms = 5000\nbuffer_bytes_max = 8388608\n",
         "deadline_ms = 900\nwhen_full = 'reject'\nin_flight_max = 1\n",
     ]
