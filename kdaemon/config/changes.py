@@ -16,13 +16,12 @@ from typing import get_type_hints
 
 from kdaemon.config.about import Mark, abouts_of, marks_of
 from kdaemon.config.clash import Path
+from kdaemon.config.keys import OF_ONE_STREAM
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
 from kdaemon.config.stream import StreamConfig
 
 _LIVE, _RESTART = Mark.LIVE, Mark.RESTART
-OF_ONE_STREAM = frozenset({"arn", "socket", "upstream_name"})
-"""What [default] has not."""
 
 
 def _tables() -> Iterator[tuple[str, Mapping[str, Mark]]]:
@@ -143,15 +142,6 @@ def _place(stream: StreamConfig) -> tuple[str, ...]:
 def _follows(key: str, old: StreamConfig, new: StreamConfig, before: Config, after: Config) -> bool:
     was = bool(getattr(old, key) == getattr(before.default, key))
     return was and bool(getattr(new, key) == getattr(after.default, key))
-
-
-def mark_of(path: Path) -> Mark | None:
-    """Of a key of `load.KEYS`, or of one of a named table; None: it has none."""
-    if len(path) == 1:
-        return TOP.get(path[0])
-    if len(path) == 2:
-        return TABLES[path[0]].get(path[1])
-    return (OF_STREAMS if path[0] == "streams" else OF_UPSTREAMS).get(path[2])
 
 
 def _dotted(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.config.about import Mark
 from kdaemon.config.changes import OF_STREAMS, OF_UPSTREAMS, TABLES, TOP
-from kdaemon.config.load import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Key
+from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Key
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
 

@@ -1,7 +1,7 @@
 """Keys that were settings once, and what takes their place. Pure.
 
 A file that was written for an older version is told what to write instead, key by key, wherever it
-is read: by `kdaemon check`, at a start and at a reload. Where it sits: `load.py` asks here before
+is read: by `kdaemon check`, at a start and at a reload. Where it sits: `given.py` asks here before
 it says that a key is unknown.
 """
 

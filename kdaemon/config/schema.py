@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, Key
+from kdaemon.config.keys import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, Key
 from kdaemon.config.settings import Config
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -1,7 +1,7 @@
 """Kinds of values a setting can have: bounds, and the words that an error uses for them.
 
 Pure. `Meta` bounds a value and its description completes "expected ..."; a `Check` says what bounds
-cannot. `config.py` puts these kinds on its keys, `load.py` holds values to them.
+cannot. The settings have these kinds (`settings.py`), `given.py` holds values to them.
 """
 
 import ipaddress

@@ -11,14 +11,8 @@ from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.operations import PASSED_ON_DEFAULT
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
-from kdaemon.config.load import (
-    KEYS,
-    STREAM_KEYS,
-    TABLES,
-    UPSTREAM_KEYS,
-    VARIABLES,
-    load_config,
-)
+from kdaemon.config.keys import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, VARIABLES
+from kdaemon.config.load import load_config
 from kdaemon.config.old_keys import OLD_KEYS
 from kdaemon.config.values import Address, parse_address
 

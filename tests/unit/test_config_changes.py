@@ -3,9 +3,10 @@
 import pytest
 
 from kdaemon.config.about import Mark
-from kdaemon.config.changes import find_changes, mark_of
+from kdaemon.config.changes import find_changes
 from kdaemon.config.clash import Path
-from kdaemon.config.load import KEYS, NAMED_TABLES, load_config
+from kdaemon.config.keys import KEYS, NAMED_TABLES
+from kdaemon.config.load import load_config
 
 ARN = "arn:aws:kinesis:eu-west-1:111111111111:stream/a"
 
@@ -14,12 +15,6 @@ def changes(before: str, after: str) -> tuple[set[str], set[str]]:
     """Keys that change live, and those that need a restart."""
     found = find_changes(load_config(text=before), load_config(text=after))
     return set(found.live), set(found.restart)
-
-
-def test_each_key_is_marked() -> None:
-    paths = [*KEYS]
-    paths += [(table, "NAME", key) for table, keys in NAMED_TABLES.items() for key in keys]
-    assert [path for path in paths if mark_of(path) is None] == []
 
 
 def test_a_mark_is_of_a_key_that_exists() -> None:

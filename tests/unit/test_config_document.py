@@ -9,7 +9,8 @@ import pytest
 from kdaemon.config import Config
 from kdaemon.config.about import About, Mark
 from kdaemon.config.document import COLUMNS, example, marks, tables
-from kdaemon.config.load import KEYS, NAMED_TABLES, STREAM_KEYS, UPSTREAM_KEYS, load_config
+from kdaemon.config.keys import KEYS, NAMED_TABLES, STREAM_KEYS, UPSTREAM_KEYS
+from kdaemon.config.load import load_config
 from tests.kit.documents import COMMAND, documents
 
 ABOUTS = {".".join(path): key.about for path, key in KEYS.items()} | {

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from kdaemon.cli import cli
 from kdaemon.config.effective import as_toml, as_tree, effective
-from kdaemon.config.load import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Loaded, load_with_givers
+from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS
+from kdaemon.config.load import Loaded, load_with_givers
 from kdaemon.config.schema import config_schema
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"

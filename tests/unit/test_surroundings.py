@@ -10,7 +10,8 @@ from kdaemon.base.errors import ConfigError
 from kdaemon.base.redact import SECRETS
 from kdaemon.cli import cli
 from kdaemon.cli.looks import read_checked
-from kdaemon.config.load import KEYS, STREAM_KEYS, load_config
+from kdaemon.config.keys import KEYS, STREAM_KEYS
+from kdaemon.config.load import load_config
 from kdaemon.config.surroundings import find_problems
 
 PAIR = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret"}

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kdaemon.config.effective import effective
-from kdaemon.config.load import dotted, load_with_givers
+from kdaemon.config.keys import dotted
+from kdaemon.config.load import load_with_givers
 from kdaemon.observe import config_page
 from kdaemon.observe.config_page import ROWS_A_STEP, ROWS_MAX, config_steps
 from tests.unit.observe.test_admin import Place
