@@ -4,12 +4,14 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.operations import PASSED_ON_DEFAULT
+from kdaemon.cli import cli
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
 from kdaemon.config.keys import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, VARIABLES
 from kdaemon.config.load import load_config
@@ -256,6 +258,15 @@ def test_an_old_key_is_told_what_replaces_it_wherever_it_is_given(key: str, word
         assert problems(flags=((key, "1"),)) == [f"flags: {key}: {told}"]
     else:
         assert f"flags: {key}: {told}" in problems(flags=((key, "1"),))
+
+
+def test_the_command_that_checks_tells_all_old_keys_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text("[send]\nread_timeout_ms = 10000\n[streams.orders]\nfirst_share = 1.0\n")
+    result = CliRunner().invoke(cli, ["check", "--config", str(path)])
+    assert result.exit_code == 78
+    assert "send.read_timeout_ms: is no setting any more: leave it out" in result.stderr
+    assert "streams.orders.first_share: is no setting any more: set only_writer" in result.stderr
 
 
 def test_no_old_key_is_a_key_and_each_says_what_to_write() -> None:

@@ -236,6 +236,9 @@ def test_a_reload_is_held_to_what_its_own_changes_make_wrong(
     path.write_text("[streams.s]\nin_flight_max = 0\n")
     with pytest.raises(ConfigError, match=r"streams\.s\.in_flight_max"):
         read_checked(str(path), [], as_odd)
+    path.write_text("[streams.s]\nshare = 0.5\n")
+    with pytest.raises(ConfigError, match=r"streams\.s\.share: is no setting any more: set shard_"):
+        read_checked(str(path), [], as_odd)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_checked(str(path), [], as_odd)
