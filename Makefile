@@ -8,7 +8,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engi
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test test-compiled lint types unit docs clients alerts charts demo bench crash soak crash-oracle crash-start fuzz lock clean
+.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -42,7 +42,9 @@ test-compiled: $(VENV)/dev tests/contract/node_modules/.installed
 	cd $(COMPILED)/tree && ../env/bin/python -m pytest $(EACH_CORE) --ignore tests/clients $(TESTS)
 
 # What is written from the settings: config.example.toml and the tables of docs/configure.md and docs/reload.md.
-docs: $(VENV)/dev
+.PHONY: docs settings
+docs: settings
+settings: $(VENV)/dev
 	$(BIN)/python -m tests.kit.documents
 
 # Clients that others wrote, on their defaults, in front of the daemon: what each is told, and what is there. Builds those

@@ -1,6 +1,6 @@
 """The example and the documents' tables, written from the settings themselves.
 
-Pure: texts come out. `python -m tests.kit.documents` (`make docs`) writes them into
+Pure: texts come out. `make docs` (`python -m tests.kit.documents`) writes them into
 config.example.toml, docs/configure.md and docs/reload.md, and a test holds these to it. Invariant:
 nothing is said here of a single setting; what is, stands at its field (`about.py`).
 """

@@ -33,7 +33,10 @@ from kdaemon.config.values import without_unit
 
 ENVIRONMENT = "environment"
 FLAGS = "flags"
-NOT_A_KEY = frozenset({"KDAEMON_CONFIG"})  # names the file; read by the command line
+NOT_A_KEY = frozenset({"KDAEMON_CONFIG", "KDAEMON_BUILD", "KDAEMON_ROOMS", "KDAEMON_OPTIMISE"})
+"""Variables that are no settings: the file's name is read by the command line, the others by a
+build (setup.py), and `uvx --from . kdaemon run` builds and runs in one environment.
+"""
 SHOWN_CHARACTERS_MAX = 80  # of a wrong value, in a problem
 
 # Kubernetes puts these into every pod beside a Service whose name starts with `kdaemon`

@@ -9,9 +9,8 @@ from pathlib import Path
 from kdaemon.config import document
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = "python -m tests.kit.documents"
-BEGIN = f"<!-- begin: written by `{COMMAND}` -->\n"
-END = "<!-- end -->\n"
+COMMAND = "make docs"
+BEGIN, END = f"<!-- begin: {COMMAND} -->\n", f"<!-- end: {COMMAND} -->\n"
 
 
 def between(text: str, written: str) -> str:

@@ -23,7 +23,7 @@ ABOUTS = {".".join(path): key.about for path, key in KEYS.items()} | {
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
 def test_what_is_written_from_the_settings_is_as_they_say(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text == documents()[path], f"run: make docs ({COMMAND})"
+    assert text == documents()[path], f"run: {COMMAND}"
 
 
 def test_the_example_loads_to_the_defaults_and_has_each_setting_once() -> None:
