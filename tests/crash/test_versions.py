@@ -55,6 +55,7 @@ def settings(tmp_path: Path, flavour: str, service: str) -> dict[str, object]:
         "region": region,
         "endpoint_url": service,
         "spool.directory": str(tmp_path / "spool"),
+        "send.call_timeout_ms": 70_000,  # above what the older one waits for an answer of Yandex
         "drain.deadline_ms": 500,
     }
 
