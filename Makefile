@@ -41,6 +41,12 @@ test-compiled: $(VENV)/dev tests/contract/node_modules/.installed
 	$(BIN)/python -m tests.kit.compiled $(COMPILED)
 	cd $(COMPILED)/tree && ../env/bin/python -m pytest $(EACH_CORE) --ignore tests/clients $(TESTS)
 
+# What is written from the settings: config.example.toml and the tables of docs/configure.md and docs/reload.md.
+.PHONY: docs settings
+docs: settings
+settings: $(VENV)/dev
+	$(BIN)/python -m tests.kit.documents
+
 # Clients that others wrote, on their defaults, in front of the daemon: what each is told, and what is there. Builds those
 # whose runtime is here (JDK and Maven, Go, npm); AWS CLI v2 is tried if `aws` on the path is one. CLIENT, CASE: one of
 # them only. WRITE=1: writes docs/clients.md.

@@ -278,6 +278,7 @@ def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any
     from kdaemon.base.description import Caller, OpenShard, StreamDescription
     from kdaemon.base.memory import ByteBudget
     from kdaemon.base.record import RecordResult
+    from kdaemon.config import StreamConfig  # with `first_share` in trees before 2026-11-29
     from kdaemon.config.load import load_config
     from kdaemon.send.client import PutAnswer
     from kdaemon.streams import Streams
@@ -324,9 +325,8 @@ def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any
         async def describe(self, _target: Any) -> StreamDescription:
             return StreamDescription(tuple(shards), 1 << 20, is_auto=False, stream_arn=None)
 
-    text = (
-        f"shard_records_per_second = {UNLIMITED}\nshard_bytes_per_second = {UNLIMITED}\n"
-        "first_share = 1.0"
+    text = f"shard_records_per_second = {UNLIMITED}\nshard_bytes_per_second = {UNLIMITED}\n" + (
+        "only_writer = true" if hasattr(StreamConfig, "only_writer") else "first_share = 1.0"
     )
     if shape.is_ordered:
         text += '\nordering = "partition_key"'

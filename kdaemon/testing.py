@@ -133,7 +133,6 @@ def sandbox(
         listen=f"{HOST}:0",
         streams=streams,
         shard_count=shard_count,
-        flavour=flavour,
         shard_records_per_second=shard_records_per_second,
         shard_bytes_per_second=shard_bytes_per_second,
     )
@@ -148,7 +147,7 @@ def sandbox(
         return asyncio.run_coroutine_threadsafe(run(), loop).result()
 
     try:
-        server = wait(open_sandbox(config))
+        server = wait(open_sandbox(config, service=flavour))
         try:
             yield Sandbox(loop, server)
         finally:

@@ -251,7 +251,8 @@ def sandbox(
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see run
 
     tell = say if is_ephemeral else None
-    run_logged(config, lambda _: run_sandbox(config.sandbox, config.listen.hosts, tell))
+    hosts, service = config.listen.hosts, config.service
+    run_logged(config, lambda _: run_sandbox(config.sandbox, hosts, service, tell))
 
 
 @cli.command(

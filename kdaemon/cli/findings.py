@@ -183,12 +183,10 @@ def _of_shards(teller: Teller, stream: StreamConfig, found: StreamDescription) -
     count = len(found.shards)
     told = found.shard_bytes_per_second
     bytes_each = min(told or stream.shard_bytes_per_second, stream.shard_bytes_per_second)
-    records = count * stream.shard_records_per_second * stream.share
-    size = byte_text(int(count * bytes_each * stream.share))
-    of_all = "" if stream.share == 1.0 else f", with share = {stream.share:g}"
+    records, size = count * stream.shard_records_per_second, byte_text(count * bytes_each)
     text = (
-        f"{count:,} open shard{'' if count == 1 else 's'}: {records:,.0f} records/s and {size}/s"
-        f" at most{of_all}"
+        f"{count:,} open shard{'' if count == 1 else 's'}: {records:,} records/s and {size}/s"
+        " at most"
     )
     yield teller.tell(Level.OK, "quota", text)
     if told is not None and told < stream.shard_bytes_per_second:

@@ -205,8 +205,8 @@ def _stream(wanted: Wanted, stream: str) -> Iterator[str]:
     yield "# What an answer promises: delivered (the service has the record), stored (on disk here,"
     yield "# fsynced; needs [spool]) or accepted (in memory here)."
     yield f"acknowledge = {_toml('stored' if wanted.spool else 'delivered')}"
-    yield "# The part of each shard's quota for this daemon: with four daemons on the stream, 0.25."
-    yield "# share = 1.0"
+    yield "# Nobody else writes to the stream: a shard is begun with at its whole quota."
+    yield "# only_writer = false"
     yield "# partition_key: records of one key are delivered in the order they were taken."
     if wanted.is_ordered:
         yield 'ordering = "partition_key"'

@@ -89,7 +89,8 @@ def reload(
 
 def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None) -> "Config":
     """Where the admin listener is. The file may be one that the daemon will refuse."""
-    from kdaemon.config.load import FLAGS, good_values, load_config  # noqa: PLC0415 - see load
+    from kdaemon.config.given import FLAGS  # noqa: PLC0415 - see load
+    from kdaemon.config.load import good_values, load_config  # noqa: PLC0415 - see load
 
     flags = pairs(settings)
     text: str | None = None

@@ -34,7 +34,7 @@ from kdaemon.config import Config, StreamConfig, UpstreamConfig
 from kdaemon.daemon.reach import client_settings
 from kdaemon.observe.remedies import remedy
 from kdaemon.send.client import ServiceClient
-from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.control import ControlCalls, ControlSettings, calls_per_second
 from kdaemon.send.discovery import Discovery
 from kdaemon.send.place import AWS_DOMAINS
 from kdaemon.streams.laid_out import engine_settings
@@ -126,8 +126,7 @@ class _Look:
         settings = client_settings(config, upstream, is_anonymous=False)
         client = await ServiceClient.open(settings, [seen.trace()])
         stack.push_async_callback(client.aclose)
-        rate = upstream.control_calls_per_second
-        how = ControlSettings(upstream.traits, rate, ATTEMPTS_MAX)
+        how = ControlSettings(upstream.traits, calls_per_second(), ATTEMPTS_MAX)
         control = ControlCalls(client.call, how, SystemDice())
         stack.push_async_callback(control.aclose)
         return cls(upstream, client, control, seen)

@@ -1,25 +1,26 @@
-"""Configuration: `settings.py` says what can be set, `load.py` reads it, `rules.py` holds the rules
-between keys, `values.py` the kinds and bounds of single values. Pure: text and mappings come in.
+"""Configuration: `settings.py` says what can be set, `given.py` reads what was set, `load.py` makes
+one Config of it, `rules.py` holds the rules between keys, `values.py` the kinds and bounds of
+single values. Pure: text and mappings come in.
 """
 
-from kdaemon.config.settings import (
+from kdaemon.config.listen import ListenConfig
+from kdaemon.config.reach import ReachConfig, SendConfig, UpstreamConfig
+from kdaemon.config.sections import (
     BillingConfig,
-    Config,
     DrainConfig,
-    ListenConfig,
     LogConfig,
     MetricsConfig,
     ObserveConfig,
-    ReachConfig,
     SandboxConfig,
-    SendConfig,
     SpoolConfig,
-    StreamConfig,
-    UpstreamConfig,
+)
+from kdaemon.config.settings import (
+    Config,
     resolve_unix_path,
     upstream_of_arn,
     user_runtime_problem,
 )
+from kdaemon.config.stream import StreamConfig
 from kdaemon.config.values import Address
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a new configuration changes, and which of it needs a restart: one table for all keys.
+"""What a new configuration changes, and which of it needs a restart.
 
 Pure: two loaded Configs come in, names come out. `Mark` says of each key when it takes effect; a
 test holds that each key has one. A reload that needs a restart for a single key changes nothing at
@@ -10,142 +10,35 @@ Tables of streams and of upstreams come and go live. A table whose stream is ano
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
+from typing import get_type_hints
 
+from kdaemon.config.about import Mark, abouts_of, marks_of
 from kdaemon.config.clash import Path
-from kdaemon.config.settings import Config, StreamConfig
-
-
-class Mark(Enum):
-    """When a changed value takes effect."""
-
-    LIVE = "live"
-    RESTART = "restart"
-    GROWS = "live where the value grows, else restart"
-    UNORDERED = "live, but restart for a stream that keeps order"
-
+from kdaemon.config.keys import OF_ONE_STREAM
+from kdaemon.config.reach import UpstreamConfig
+from kdaemon.config.settings import Config
+from kdaemon.config.stream import StreamConfig
 
 _LIVE, _RESTART = Mark.LIVE, Mark.RESTART
 
-REACH: Mapping[str, Mark] = MappingProxyType(
-    dict.fromkeys(
-        (
-            *("service", "region", "endpoint_url", "profile", "account_id", "role_arn"),
-            *("role_external_id", "role_session_name", "fips", "dual_stack", "account_endpoints"),
-            *("iam_token_file", "iam_token_url", "proxy_url", "ca_file"),
-        ),
-        _RESTART,  # what is queued by name would go to another account's stream
-    )
-)
-"""Of the top level and of each [upstreams.NAME]."""
 
-CALLS: Mapping[str, Mark] = MappingProxyType(
-    {
-        "connect_timeout_ms": _LIVE,
-        "read_timeout_ms": _LIVE,
-        "call_timeout_ms": _LIVE,
-        "connections_max": _LIVE,
-        "control_calls_per_second": _LIVE,
-    }
-)
-"""Of [send] and of each [upstreams.NAME]."""
+def _tables() -> Iterator[tuple[str, Mapping[str, Mark]]]:
+    hints = get_type_hints(Config)
+    for table in fields(Config):
+        kind = hints[table.name]
+        if isinstance(kind, type) and is_dataclass(kind) and table.name != "default":
+            yield table.name, marks_of(kind)
+    abouts = abouts_of(StreamConfig)
+    marks = {key: about.of_default or about.mark for key, about in abouts.items()}
+    yield "default", {key: mark for key, mark in marks.items() if key not in OF_ONE_STREAM}
 
-OF_UPSTREAMS: Mapping[str, Mark] = MappingProxyType({**REACH, **CALLS})
 
-OF_STREAMS: Mapping[str, Mark] = MappingProxyType(
-    {
-        "arn": _LIVE,
-        "upstream": _LIVE,
-        "upstream_name": _LIVE,
-        "socket": _RESTART,  # as [listen]'s addresses
-        "lines": _LIVE,  # of connections that begin after it
-        "partition_key_field": _LIVE,
-        "stream_field": _LIVE,
-        # What waits by the one way would be overtaken by what comes by the other.
-        "acknowledge": Mark.UNORDERED,
-        "unix_acknowledge": Mark.UNORDERED,
-        "when_full": _LIVE,
-        "max_age_ms": _LIVE,
-        # The queues of a stream are laid out for these.
-        "ordering": _RESTART,
-        "aggregation": _RESTART,
-        "aggregate_bytes_max": _LIVE,
-        "deadline_ms": _LIVE,
-        "linger_ms": _LIVE,
-        "batch_records_max": _LIVE,
-        "batch_bytes_max": _LIVE,
-        "request_bytes_max": _LIVE,
-        "record_bytes_max": _LIVE,
-        "in_flight_max": _LIVE,
-        "share": _LIVE,
-        "first_share": _LIVE,  # of shards that are seen for the first time
-        "shard_records_per_second": _LIVE,
-        "shard_bytes_per_second": _LIVE,
-        "buffer_bytes_max": _LIVE,
-    }
-)
-"""Of [default] and of each [streams.NAME]."""
-
-TOP: Mapping[str, Mark] = MappingProxyType(
-    {
-        **REACH,
-        "workers": _RESTART,  # each has its spool, and its part of all that is bounded
-        "accept_unlisted": _LIVE,
-        "streams_max": _LIVE,
-        "memory_bytes_max": Mark.GROWS,  # what is held was promised room
-    }
-)
-
-TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(
-    {
-        "listen": dict.fromkeys(
-            # A listener is opened by a start alone, which may find that its place is taken; what
-            # was connected to another one was let in by its rules. Files are read again by
-            # themselves when they change.
-            (
-                *("http", "unix", "unix_mode", "admin", "tls_certificate", "tls_key"),
-                *("tls_client_ca", "admin_tls", "insecure"),
-            ),
-            _RESTART,
-        )
-        | dict.fromkeys(
-            (
-                *("admin_tap", "hosts", "operations_passed_on", "connections_max"),
-                *("head_timeout_ms", "body_timeout_ms", "idle_timeout_ms"),
-            ),
-            _LIVE,
-        ),
-        # As of a listener. The file is read again by itself when it changes.
-        "auth": dict.fromkeys(("http", "unix", "principals_file"), _RESTART),
-        "send": CALLS,
-        "drain": dict.fromkeys(("lame_duck_ms", "deadline_ms"), _LIVE),
-        "spool": {
-            "directory": _RESTART,  # what is in the old one would not be delivered
-            "bytes_max": _LIVE,
-            "letters_bytes_max": _RESTART,  # the thread of the disk opens its files with it
-        },
-        "log": {"level": _LIVE, "format": _RESTART},  # whoever reads it has to change, too
-        "metrics": {"per_shard": _LIVE, "emf_namespace": _RESTART},  # opened by a start
-        "observe": {"show_keys": _LIVE},
-        # A counter cannot go on in another unit.
-        "billing": dict.fromkeys(("put_payload_kib", "on_demand_kib", "yandex_put_kib"), _RESTART),
-        "sandbox": dict.fromkeys(  # its records are in memory
-            (
-                *("listen", "tls_certificate", "tls_key", "tls_client_ca", "streams"),
-                *("shard_count", "flavour", "shard_records_per_second", "shard_bytes_per_second"),
-            ),
-            _RESTART,
-        ),
-        "default": {
-            key: mark
-            for key, mark in OF_STREAMS.items()
-            if key not in {"arn", "socket", "upstream_name"}
-        }
-        | {"upstream": _RESTART},  # whose streams all that is not listed is
-    }
-)
+TOP: Mapping[str, Mark] = marks_of(Config)
+OF_STREAMS: Mapping[str, Mark] = marks_of(StreamConfig)
+OF_UPSTREAMS: Mapping[str, Mark] = marks_of(UpstreamConfig)
+TABLES: Mapping[str, Mapping[str, Mark]] = MappingProxyType(dict(_tables()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,15 +142,6 @@ def _place(stream: StreamConfig) -> tuple[str, ...]:
 def _follows(key: str, old: StreamConfig, new: StreamConfig, before: Config, after: Config) -> bool:
     was = bool(getattr(old, key) == getattr(before.default, key))
     return was and bool(getattr(new, key) == getattr(after.default, key))
-
-
-def mark_of(path: Path) -> Mark | None:
-    """Of a key of `load.KEYS`, or of one of a named table; None: it has none."""
-    if len(path) == 1:
-        return TOP.get(path[0])
-    if len(path) == 2:
-        return TABLES[path[0]].get(path[1])
-    return (OF_STREAMS if path[0] == "streams" else OF_UPSTREAMS).get(path[2])
 
 
 def _dotted(path: Path) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 Path = tuple[str, ...]
-"""Of a key: ("region",), ("listen", "http"), ("streams", "orders", "share")."""
+"""Of a key: ("region",), ("listen", "http"), ("streams", "orders", "linger_ms")."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The configuration in force: each value, and who gave it; as TOML, or for programs.
 
-Pure. Knows the keys and their givers as `load.py` has them; must not know where a file or a
+Pure. Knows the keys and their givers as `given.py` has them; must not know where a file or a
 variable was read. Invariant: the TOML is a whole configuration of its own, which means the same as
 what it tells of, but for the secrets in it, which are masked.
 Where it sits: `kdaemon config --effective`.
@@ -14,17 +14,9 @@ from typing import Any
 from kdaemon.base.redact import HIDDEN, SECRETS, masked_text, masked_url
 from kdaemon.base.text import printable
 from kdaemon.config.clash import Path
-from kdaemon.config.load import (
-    ENVIRONMENT,
-    FLAGS,
-    KEYS,
-    SECRET_KEYS,
-    STREAM_KEYS,
-    UPSTREAM_KEYS,
-    Loaded,
-    Setting,
-    dotted,
-)
+from kdaemon.config.given import ENVIRONMENT, FLAGS, Setting
+from kdaemon.config.keys import KEYS, SECRET_KEYS, STREAM_KEYS, UPSTREAM_KEYS, dotted
+from kdaemon.config.load import Loaded
 from kdaemon.config.settings import Config
 
 DEFAULT = "default"
@@ -91,7 +83,7 @@ def effective(loaded: Loaded) -> Iterator[Effective]:
 
 def _comes_from_send(key: str) -> bool:
     """Keys of an upstream whose value is that of [send] where the table has none."""
-    return ("send", key) in KEYS and key not in {"read_timeout_ms", "call_timeout_ms"}
+    return ("send", key) in KEYS and key != "call_timeout_ms"
 
 
 def _value_at(config: Config, path: Path) -> Any:

@@ -1,8 +1,8 @@
 """What each of several workers has of a configuration: its part of what is bounded for all.
 
-About: memory, spool, connections and rates, divided by the number of workers; a shard's first share
-likewise, since several workers are a small fleet, whose members find their parts by themselves from
-there on. Pure. Must not know processes.
+About: memory, spool, connections and bounds on a shard, divided by the number of workers. Where
+nobody bounds a shard they are a small fleet, whose members find their parts by themselves.
+Pure. Must not know processes.
 Invariants: the parts together are no more than the whole, but for what one process needs at least;
 a part of one worker is the whole.
 Where it sits: settings -> here -> daemon/, and the rules of load.py.
@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from types import MappingProxyType
 
-from kdaemon.base.limits import MIB
-from kdaemon.config.settings import Config, SendConfig, StreamConfig, UpstreamConfig
+from kdaemon.base.limits import MIB, SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND
+from kdaemon.config.settings import Config
+from kdaemon.config.stream import StreamConfig
 
 SPOOL_PART_BYTES_MIN = 24 * MIB
 """Of one spool: below it SQLite's own needs leave no room for records. docs/sizing.md, 2026-11-28.
@@ -22,8 +23,6 @@ SPOOL_PART_BYTES_MIN = 24 * MIB
 HEIR_BYTES_MAX = 32 * MIB
 """Memory of one heir, for what it has read back and sends: some calls of the largest kind. There
 may be as many heirs as there were workers, beside those that there are. Ours, 2026-11-29."""
-
-FIRST_SHARE_MIN = 0.001  # as low as `first_share` may be set
 
 
 def memory_needed(config: Config) -> int:
@@ -39,16 +38,22 @@ def part_of(config: Config, *, directory: str) -> Config:
     memory = max(config.memory_bytes_max // count, memory_needed(config))
     listen, spool = config.listen, config.spool
 
+    def of_shard(rate: int, quota: int) -> int:
+        """A bound below the service's own holds for all workers together; without one they find
+        their parts as a fleet does, and who is busy alone has the whole shard.
+        """
+        return rate if rate >= quota else max(1, rate // count)
+
     def of_stream(stream: StreamConfig) -> StreamConfig:
+        records, size = stream.shard_records_per_second, stream.shard_bytes_per_second
         least = min(2 * stream.request_bytes_max, stream.buffer_bytes_max)
         return replace(
             stream,
             buffer_bytes_max=min(memory, max(stream.buffer_bytes_max // count, least)),
-            first_share=max(FIRST_SHARE_MIN, stream.first_share / count),
-            # A bound that somebody set holds for all workers together; without one they find their
-            # parts as a fleet does, and who is busy alone has the whole shard.
-            share=stream.share if stream.share == 1 else stream.share / count,
+            shard_records_per_second=of_shard(records, SHARD_RECORDS_PER_SECOND),
+            shard_bytes_per_second=of_shard(size, SHARD_BYTES_PER_SECOND),
             in_flight_max=-(-stream.in_flight_max // count),
+            worker_count=count,
         )
 
     return replace(
@@ -61,12 +66,15 @@ def part_of(config: Config, *, directory: str) -> Config:
             bytes_max=spool.bytes_max // count,
             letters_bytes_max=spool.letters_bytes_max // count,
         ),
-        send=_of_calls(config.send, count),
+        send=replace(config.send, connections_max=-(-config.send.connections_max // count)),
         default=of_stream(config.default),
         defaults=MappingProxyType({k: of_stream(each) for k, each in config.defaults.items()}),
         streams=MappingProxyType({k: of_stream(each) for k, each in config.streams.items()}),
         upstreams=MappingProxyType(
-            {name: _of_upstream(each, count) for name, each in config.upstreams.items()}
+            {
+                name: replace(each, connections_max=-(-each.connections_max // count))
+                for name, each in config.upstreams.items()
+            }
         ),
     )
 
@@ -88,22 +96,6 @@ def heir_of(config: Config, *, directory: str) -> Config:
         default=of_stream(part.default),
         defaults=MappingProxyType({k: of_stream(each) for k, each in part.defaults.items()}),
         streams=MappingProxyType({k: of_stream(each) for k, each in part.streams.items()}),
-    )
-
-
-def _of_calls(send: SendConfig, count: int) -> SendConfig:
-    return replace(
-        send,
-        connections_max=-(-send.connections_max // count),
-        control_calls_per_second=send.control_calls_per_second / count,
-    )
-
-
-def _of_upstream(upstream: UpstreamConfig, count: int) -> UpstreamConfig:
-    return replace(
-        upstream,
-        connections_max=-(-upstream.connections_max // count),
-        control_calls_per_second=upstream.control_calls_per_second / count,
     )
 
 

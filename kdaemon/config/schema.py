@@ -10,23 +10,17 @@ from typing import Any
 
 import msgspec
 
-from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, Key
+from kdaemon.config.keys import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, Key
 from kdaemon.config.settings import Config
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_FOLLOWING = frozenset(  # their defaults follow the service, or another size
-    {
-        *("read_timeout_ms", "call_timeout_ms", "flavour", "batch_bytes_max"),
-        *("request_bytes_max", "record_bytes_max", "buffer_bytes_max"),
-    }
-)
 
 
 def config_schema() -> dict[str, Any]:
     """Of a whole file, as a value that JSON can write."""
     config = Config()
     top: dict[str, Any] = {
-        path[0]: _of_key(path[0], key, getattr(config, path[0]))
+        path[0]: _of_key(key, getattr(config, path[0]))
         for path, key in KEYS.items()
         if len(path) == 1
     }
@@ -45,17 +39,15 @@ def config_schema() -> dict[str, Any]:
 
 
 def _table(keys: Mapping[str, Key], defaults: object) -> dict[str, Any]:
-    properties = {
-        name: _of_key(name, key, getattr(defaults, name, None)) for name, key in keys.items()
-    }
+    properties = {name: _of_key(key, getattr(defaults, name, None)) for name, key in keys.items()}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
-def _of_key(name: str, key: Key, default: Any) -> dict[str, Any]:
+def _of_key(key: Key, default: Any) -> dict[str, Any]:
     """`default`: None: [send] or [default] says."""
     schema: dict[str, Any] = _plain(msgspec.json.schema(key.kind))
-    schema["description"] = f"Expected: {key.expected}."
-    if default is not None and name not in _FOLLOWING:
+    schema["description"] = f"{key.about.meaning} Expected: {key.expected}."
+    if default is not None and not key.about.follows:
         schema["default"] = list(default) if isinstance(default, tuple) else default
     return schema
 

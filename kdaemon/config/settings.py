@@ -3,8 +3,8 @@
 The whole program is handed this object and nothing else: no room reads a file, a variable or a
 flag. Pure: it knows the settings, not where they come from (`load.py` reads them,
 `rules.py` holds the rules between keys). Invariant: a Config that was loaded obeys every
-bound below and every rule; nobody checks a setting twice. Names are the TOML keys; sizes are bytes,
-times milliseconds, and the name says so.
+bound of its settings and every rule; nobody checks a setting twice. Names are the TOML keys; sizes
+are bytes, times milliseconds, and the name says so.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,73 +13,24 @@ from types import MappingProxyType
 from typing import Annotated
 
 from kdaemon.base import limits
-from kdaemon.base.billing import ON_DEMAND_KIB, PUT_PAYLOAD_KIB, YANDEX_PUT_KIB, UnitSizes
-from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.names import Arn as StreamArn
-from kdaemon.base.operations import PASSED_ON_DEFAULT
-from kdaemon.base.service import AWS, SERVICES, Service
-from kdaemon.config.values import (
-    AccountEndpoints,
-    AccountId,
-    Acknowledgement,
-    Address,
-    AgeOrOff,
-    AggregateBytes,
-    Aggregation,
-    Arn,
-    CallBytes,
-    CallRate,
-    CallRecords,
-    Directory,
-    ExternalId,
-    FieldPath,
-    FileMode,
-    FilePath,
-    Flag,
-    HostNames,
-    HttpAuth,
-    LinesKind,
-    ListenAddress,
-    ListenAddressGiven,
-    LogFormat,
-    LogLevel,
-    MemoryBytes,
-    Milliseconds,
-    MillisecondsOrZero,
-    Names,
-    Namespace,
-    Operations,
-    Ordering,
-    PoolSize,
-    ProxyUrl,
-    Quota,
-    RecordBytes,
-    Region,
-    RoleArn,
-    ServiceName,
-    SessionName,
-    Share,
-    SocketPath,
-    Switch,
-    Text,
-    UnitKib,
-    UnixAcknowledgement,
-    UnixAuth,
-    UnixPath,
-    UpstreamName,
-    Url,
-    WhenFull,
-    Workers,
-    account_of_role,
-    parse_address,
-    whole,
+from kdaemon.config.about import Mark, setting
+from kdaemon.config.listen import AuthConfig, ListenConfig
+from kdaemon.config.reach import ReachConfig, SendConfig, UpstreamConfig
+from kdaemon.config.sections import (
+    BillingConfig,
+    DrainConfig,
+    LogConfig,
+    MetricsConfig,
+    ObserveConfig,
+    SandboxConfig,
+    SpoolConfig,
 )
+from kdaemon.config.stream import StreamConfig
+from kdaemon.config.values import Flag, MemoryBytes, Workers, whole
 
 SOCKET_NAME = "kdaemon.sock"
-BATCH_BYTES_MAX = 5 * limits.MIB
-"""Ours, 2026-11-28: below the 10 MiB that AWS takes, because 16 calls of 10 MiB in flight, in
-base64, would hold 213 MiB. A record above it goes in a call of its own."""
 MEMORY_BYTES_DEFAULT = 256 * limits.MIB
 MEMORY_BYTES_LEAST = 16 * limits.MIB  # where a container's limit leaves less: one large request
 MEMORY_BESIDE_BYTES = 96 * limits.MIB
@@ -89,332 +40,6 @@ WORKER_BYTES_DEFAULT = 128 * limits.MIB
 """`memory_bytes_max` of each worker where nobody set it and there are several: twice the buffer of
 a stream. Ours, 2026-11-28."""
 SUPERVISOR_BYTES = 64 * limits.MIB  # what the supervisor of workers takes; measured 2026-11-28
-AGGREGATE_BYTES_MAX = 51_200  # 50 KiB: the KPL's default AggregationMaxSize, 2026-11-21
-
-
-@dataclass(frozen=True, slots=True)
-class ReachConfig:
-    """Where a service is, and as whom it is called: at the top level, of the default upstream; and
-    in each [upstreams.NAME].
-    """
-
-    service: ServiceName = "aws"
-    # "": as the AWS environment and profile say.
-    region: Region = ""
-    # "": as the service's own rules say.
-    endpoint_url: Url = ""
-    # A profile of the AWS configuration files; "": as AWS_PROFILE says.
-    profile: Text = ""
-    # The AWS account of the credentials: an ARN of it is another spelling of the stream's name.
-    # "": that of role_arn, or as the credentials, STS or the service tell.
-    account_id: AccountId = ""
-    # A role that is assumed with these credentials (AWS STS), the external id that it asks for, and
-    # the name under which it is assumed; "": none, none, one with the host's name.
-    role_arn: RoleArn = ""
-    role_external_id: ExternalId = ""
-    role_session_name: SessionName = ""
-    # Endpoints of AWS that are FIPS 140 validated, that also have IPv6 addresses, and that have the
-    # account in their name ("preferred" where it is known, "required"). "auto": as the AWS
-    # environment and profile say.
-    fips: Switch = "auto"
-    dual_stack: Switch = "auto"
-    account_endpoints: AccountEndpoints = "auto"
-    # Yandex: an IAM token in the place of keys, from a file that somebody else refreshes, or from
-    # the metadata of the machine.
-    iam_token_file: FilePath = ""
-    iam_token_url: Url = ""
-    # "auto": as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; "": none.
-    proxy_url: ProxyUrl = "auto"
-    # PEM: authorities that are trusted, in the place of the system's; "": as AWS_CA_BUNDLE says.
-    ca_file: FilePath = ""
-
-    @property
-    def traits(self) -> Service:
-        """All that differs between the services, of this one."""
-        return SERVICES[self.service]
-
-    @property
-    def has_token(self) -> bool:
-        """Whether an IAM token stands in the place of keys."""
-        return bool(self.iam_token_file or self.iam_token_url)
-
-    @property
-    def home_region(self) -> str:
-        """The region that the configuration tells, by the endpoint if need be; "": none."""
-        return self.region or region_of_endpoint(self.endpoint_url) or ""
-
-    @property
-    def account(self) -> str:
-        """The account that the configuration tells; "": none."""
-        return self.account_id or account_of_role(self.role_arn) or ""
-
-
-@dataclass(frozen=True, slots=True)
-class ListenConfig:
-    """[listen]: where clients come in, and how long they may take."""
-
-    # The Kinesis API and NDJSON over HTTP; "" = off.
-    http: ListenAddress = "127.0.0.1:8990"
-    # The Unix socket: "auto", "" (off) or an absolute path; see resolve_unix_path.
-    unix: UnixPath = "auto"
-    # Permissions of the socket file, octal.
-    unix_mode: FileMode = "0660"
-    # Metrics, probes, status; "" = off.
-    admin: ListenAddress = "127.0.0.1:8991"
-    # The certificate of listen.http, with those that lead to its authority, and its key: PEM files.
-    # Where they are given, TLS is spoken there and nothing else. Their changes are noticed.
-    tls_certificate: FilePath = ""
-    tls_key: FilePath = ""
-    # Clients of listen.http must show a certificate that one of these authorities has signed.
-    tls_client_ca: FilePath = ""
-    # The admin listener speaks TLS, too, with all of the three above.
-    admin_tls: Flag = False
-    # Lets who asks the admin listener look at records that pass through (`kdaemon tap`): only where
-    # this machine alone can ask, or whoever asks shows a certificate.
-    admin_tap: Flag = False
-    # Lets the TCP listeners face other machines, though nothing checks who writes, or though what
-    # is signed can be read on its way.
-    insecure: Flag = False
-    # Names by which clients may call the TCP listeners (the Host header), beside addresses and
-    # localhost. Beyond loopback the name is checked only where this is set.
-    hosts: HostNames = ()
-    # Operations of the Kinesis API beside PutRecord and PutRecords that are passed on to the
-    # service, signed by the daemon's credentials: what describes and lists, and GetShardIterator
-    # and GetRecords where clients may read. Nothing that changes a stream.
-    operations_passed_on: Operations = PASSED_ON_DEFAULT
-    # Open client connections, all listeners together; one more is closed at once. The limit of open
-    # files bounds it, too.
-    connections_max: Annotated[int, whole(1, 1_000_000)] = 10_000
-    # From the first byte of a request to the end of its head.
-    head_timeout_ms: Milliseconds = 10_000
-    # From the end of the head to the end of the body.
-    body_timeout_ms: Milliseconds = 30_000
-    # Between requests on a kept connection.
-    idle_timeout_ms: Milliseconds = 75_000
-
-    @property
-    def http_address(self) -> Address | None:
-        return parse_address(self.http)
-
-    @property
-    def admin_address(self) -> Address | None:
-        return parse_address(self.admin)
-
-    @property
-    def unix_mode_bits(self) -> int:
-        """As chmod takes it: 0o660."""
-        return int(self.unix_mode, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class AuthConfig:
-    """[auth]: who may write, and how he shows who he is."""
-
-    # Over TCP: "none" (whoever reaches the port), or "sigv4" (requests signed with a key of the
-    # principals; lines, which cannot be signed, are refused).
-    http: HttpAuth = "none"
-    # Through the Unix socket: "none" (whoever may open the file), or "peer" (users and groups of
-    # the principals, as the kernel tells).
-    unix: UnixAuth = "none"
-    # Who they are, with their keys and streams; read again when it changes.
-    principals_file: FilePath = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SendConfig:
-    """[send]: calls to the default upstream; [upstreams.NAME] has the same keys, of its own."""
-
-    # To open a connection, TLS included.
-    connect_timeout_ms: Milliseconds = 3_000
-    # To the next bytes of an answer. Not set: as base/service.py has it for the service.
-    read_timeout_ms: Milliseconds = AWS.read_timeout_ms
-    # One call from start to end. Not set: the same.
-    call_timeout_ms: Milliseconds = AWS.call_timeout_ms
-    # Connections to the service; 0: as many as calls may be under way.
-    connections_max: PoolSize = 0
-    # ListShards, DescribeStreamSummary, DescribeStream and the like: the whole daemon together,
-    # with what it passes on for clients.
-    control_calls_per_second: CallRate = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamConfig(ReachConfig):
-    """[upstreams.NAME]: one more account, region or database, beside the default one. Calls as in
-    [send], whose values count where the table has none; but times follow its service.
-    """
-
-    name: str = DEFAULT_UPSTREAM
-    connect_timeout_ms: Milliseconds = 3_000
-    read_timeout_ms: Milliseconds = AWS.read_timeout_ms
-    call_timeout_ms: Milliseconds = AWS.call_timeout_ms
-    connections_max: PoolSize = 0
-    control_calls_per_second: CallRate = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class DrainConfig:
-    """[drain]: what happens at SIGTERM."""
-
-    # Not ready any more, but clients are still served.
-    lame_duck_ms: MillisecondsOrZero = 1_000
-    # After the lame duck: how long to deliver what is buffered.
-    deadline_ms: MillisecondsOrZero = 25_000
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolConfig:
-    """[spool]: the disk behind the acknowledgement `stored`."""
-
-    # Where the spool lives; it is made if its parent is there. "": no spool, and no `stored`.
-    directory: Directory = ""
-    # On disk, all streams together: records, and what SQLite needs for them.
-    bytes_max: MemoryBytes = 1024 * limits.MIB
-    # Dead letters kept, within bytes_max; the oldest make room.
-    letters_bytes_max: MemoryBytes = 64 * limits.MIB
-
-
-@dataclass(frozen=True, slots=True)
-class LogConfig:
-    """[log]: lines on standard error."""
-
-    level: LogLevel = "info"
-    # "auto": text on a terminal, JSON lines elsewhere.
-    format: LogFormat = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
-    """[metrics]: what /metrics shows, and what the log tells of it."""
-
-    # All shards, each with its own series: off, because a stream may have thousands. The five
-    # hottest are always shown.
-    per_shard: Flag = False
-    # A namespace of CloudWatch: the same numbers go to the log as well, a line a minute and stream
-    # in its Embedded Metric Format. "": none.
-    emf_namespace: Namespace = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ObserveConfig:
-    """[observe]: what the status page and the log show of hot shards."""
-
-    # Partition keys as text. Off, because they may be names of people: then the first 12
-    # hexadecimal digits of the SHA-256 of a key stand in its place.
-    show_keys: Flag = False
-
-
-@dataclass(frozen=True, slots=True)
-class BillingConfig:
-    """[billing]: how large the units are that a service bills, in KiB; the defaults are those of
-    the price lists, with their date, in `base/billing.py`.
-    """
-
-    # AWS, provisioned streams: each record up to so much is one PUT payload unit.
-    put_payload_kib: UnitKib = PUT_PAYLOAD_KIB
-    # AWS, on-demand streams: each record is rounded up to a multiple of so much.
-    on_demand_kib: UnitKib = ON_DEMAND_KIB
-    # Yandex: what one call brings to one shard, up to so much, is one put unit.
-    yandex_put_kib: UnitKib = YANDEX_PUT_KIB
-
-    @property
-    def units(self) -> UnitSizes:
-        return UnitSizes(self.put_payload_kib, self.on_demand_kib, self.yandex_put_kib)
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxConfig:
-    """[sandbox]: the embedded service of `kdaemon run --sandbox` and `kdaemon sandbox`."""
-
-    listen: ListenAddressGiven = "127.0.0.1:4567"
-    # As in [listen], for this listener.
-    tls_certificate: FilePath = ""
-    tls_key: FilePath = ""
-    tls_client_ca: FilePath = ""
-    # Streams created at start.
-    streams: Names = ("demo",)
-    # Shards of each of them.
-    shard_count: Annotated[int, whole(1, 10_000)] = 4
-    # Which service it imitates. Not set: as `service`.
-    flavour: ServiceName = "aws"
-    # Quota of each shard: records, and data + partition keys.
-    shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
-    shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
-
-    @property
-    def address(self) -> Address:
-        address = parse_address(self.listen)
-        assert address is not None, "a loaded Config has an address here"
-        return address
-
-
-@dataclass(frozen=True, slots=True)
-class StreamConfig:
-    """[default] (its name, arn and socket are empty) and [streams.NAME], which inherits from it."""
-
-    # What follows `streams.`, or the end of the ARN that stands there.
-    name: str = ""
-    # Send StreamARN rather than StreamName: a stream of another account.
-    arn: Arn = ""
-    # The upstream that it belongs to: "default", or one of [upstreams.NAME]. Not set: of an ARN the
-    # one that has its account and region.
-    upstream: UpstreamName = DEFAULT_UPSTREAM
-    # What the upstream calls it, where its clients call it by another name, that of the table.
-    upstream_name: Text = ""
-    # A Unix socket of this stream's own: all that is written to it is raw lines, and nothing is
-    # answered. "": none.
-    socket: SocketPath = ""
-    # What lines for this stream are, where the client does not say: "envelope", an object with
-    # `data`, or "raw", whose data is the line itself.
-    lines: LinesKind = "envelope"
-    # Of raw lines that are JSON: the path of the field that holds the partition key; "": no key.
-    partition_key_field: FieldPath = ""
-    # The same of the stream, among those that are listed; "": all go to this one.
-    stream_field: FieldPath = ""
-    # What an answer to a client promises, where the client does not choose.
-    acknowledge: Acknowledgement = "delivered"
-    # The same for the lines of the Unix socket. "auto": stored if there is a spool, else as above.
-    unix_acknowledge: UnixAcknowledgement = "auto"
-    # No room in memory, or for `stored` on disk: "block" (a socket is not read; HTTP is refused),
-    # "reject" (both are refused), "drop_oldest" (of the spool; what is dropped is counted).
-    when_full: WhenFull = "block"
-    # A record nobody waits for that is older becomes a dead letter (a stored one that was tried
-    # once); 0: never.
-    max_age_ms: AgeOrOff = 0
-    # "partition_key": records of one key are delivered in the order they were taken. Then all the
-    # stream's records are `stored`, or none is: rules.py says why. What `drop_oldest` drops leaves
-    # a gap in the order and turns nothing round.
-    ordering: Ordering = "none"
-    # "kpl": several records in one, as the Kinesis Producer Library packs them.
-    aggregation: Aggregation = "none"
-    # Such a record is packed up to this size: data + partition key, as the service counts it.
-    aggregate_bytes_max: AggregateBytes = AGGREGATE_BYTES_MAX
-    # A client that waits for delivery is answered by then, delivered or not. Below the patience of
-    # every SDK: KPL waits 6 s, the Java SDK 10 s, and sends again what it was not answered.
-    deadline_ms: Milliseconds = 5_000
-    # How long a record waits for company at most.
-    linger_ms: Annotated[int, whole(0, 60_000, "of milliseconds ")] = 100
-    # One PutRecords call to the service: records, and data + partition keys. A record that is
-    # larger goes in a call of its own.
-    batch_records_max: CallRecords = limits.RECORDS_PER_CALL_MAX
-    batch_bytes_max: CallBytes = BATCH_BYTES_MAX
-    # One request of a client: data + partition keys. Not set: the service's limit, or less where
-    # buffer_bytes_max is smaller.
-    request_bytes_max: CallBytes = AWS.request_bytes_max
-    # One record: data + partition key, until the stream's own limit is known. Not set: the highest
-    # that the service can be made to take, or request_bytes_max, if that is lower.
-    record_bytes_max: RecordBytes = AWS.record_bytes_max
-    # PutRecords calls of this stream under way at one time.
-    in_flight_max: Annotated[int, whole(1, 1000)] = 16
-    # Part of every shard's quota that this daemon may use.
-    share: Share = 1.0
-    # Part of that to begin with on a shard; it doubles twice a second until the shard throttles.
-    # 1.0: where nobody else writes to the stream.
-    first_share: Share = 0.065
-    # A shard's quota, before share: records, and data + partition keys.
-    shard_records_per_second: Quota = limits.SHARD_RECORDS_PER_SECOND
-    shard_bytes_per_second: Quota = limits.SHARD_BYTES_PER_SECOND
-    # Memory this stream's records may hold. Not set: memory_bytes_max, if that is lower.
-    buffer_bytes_max: MemoryBytes = 64 * limits.MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,18 +48,34 @@ class Config(ReachConfig):
     those of [upstreams.NAME].
     """
 
-    # Processes that take and deliver records, each with its part of memory_bytes_max and of
-    # spool.bytes_max; one more supervises them where there are several. "auto": as many as there
-    # are cores that this process may use, as far as memory_bytes_max has room for them.
-    workers: Workers = 1
-    # Take records for streams that have no [streams.NAME].
-    accept_unlisted: Flag = True
-    # Streams in use at one time, listed or not; records for one more are refused.
-    streams_max: Annotated[int, whole(1, 100_000)] = 100
-    # Memory that the records of all streams together may hold. Not set: 256 MiB, or with several
-    # workers 128 MiB for each; or what the container's limit leaves beside MEMORY_BESIDE_BYTES for
-    # each process, if that is lower.
-    memory_bytes_max: MemoryBytes = MEMORY_BYTES_DEFAULT
+    workers: Workers = setting(
+        1,
+        Mark.RESTART,  # each has its spool, and its part of all that is bounded
+        "Processes that take and deliver records: more than one use more than one core, each with"
+        ' its part of memory_bytes_max and of spool.bytes_max. "auto": as many as there are cores,'
+        " as far as memory_bytes_max has room for them.",
+        "docs/workers.md says more.",
+    )
+    accept_unlisted: Flag = setting(
+        True,
+        Mark.LIVE,
+        "Records for any stream are taken, and not only for those that have a [streams.NAME].",
+    )
+    streams_max: Annotated[int, whole(1, 100_000)] = setting(
+        100,
+        Mark.LIVE,
+        "Streams in use at one time, listed or not. Records for one more are refused.",
+    )
+    memory_bytes_max: MemoryBytes = setting(
+        MEMORY_BYTES_DEFAULT,
+        Mark.GROWS,  # what is held was promised room
+        "Memory that clients' data may hold: records of all streams, what arrives, what waits for"
+        " the disk or for a client that does not read.",
+        "The process takes 60 MiB when idle, 62 with a spool, and 90 beside this at most. Not set:"
+        " 256 MiB, or with several workers 128 MiB for each; or what the memory limit of the"
+        " container (cgroup) leaves beside 96 MiB for each, if that is lower.",
+        follows="256 MiB, with several workers 128 MiB each, or what the container leaves",
+    )
     listen: ListenConfig = field(default_factory=ListenConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     send: SendConfig = field(default_factory=SendConfig)

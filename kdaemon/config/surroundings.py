@@ -19,7 +19,8 @@ from kdaemon.base.endpoint import (
 )
 from kdaemon.base.errors import ConfigProblem
 from kdaemon.base.names import DEFAULT_UPSTREAM, is_account, parse_arn
-from kdaemon.config.settings import Config, UpstreamConfig
+from kdaemon.config.reach import UpstreamConfig
+from kdaemon.config.settings import Config
 
 SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")

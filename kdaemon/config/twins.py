@@ -9,7 +9,8 @@ check` and a daemon at its start say what is found.
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from kdaemon.config.settings import Config, UpstreamConfig
+from kdaemon.config.reach import UpstreamConfig
+from kdaemon.config.settings import Config
 
 _Home = tuple[str, str, str]
 

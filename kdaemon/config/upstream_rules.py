@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from kdaemon.base.endpoint import is_readable_on_the_way, region_of_endpoint
 from kdaemon.base.names import DEFAULT_UPSTREAM, is_upstream_name, parse_arn
 from kdaemon.config.clash import Clash, Path
-from kdaemon.config.settings import Config, UpstreamConfig
+from kdaemon.config.reach import UpstreamConfig
+from kdaemon.config.settings import Config
 from kdaemon.config.values import account_of_role
 
 At = Callable[[str], Path]
 """Where a key of one upstream stands."""
 
-TIMES = ("connect_timeout_ms", "read_timeout_ms", "call_timeout_ms")
+OF_SEND = ("call_timeout_ms", "connections_max")
 FOR_AWS = ("account_id", "role_arn", "role_external_id", "role_session_name")
 SWITCHES = ("fips", "dual_stack", "account_endpoints")  # of AWS's endpoints
 FOR_YANDEX = ("iam_token_file", "iam_token_url")
@@ -40,7 +41,7 @@ def find_upstream_clashes(
 
 
 def _at_default(key: str) -> Path:
-    return ("send", key) if key in TIMES or key == "connections_max" else (key,)
+    return ("send", key) if key in OF_SEND else (key,)
 
 
 def _named(upstream: UpstreamConfig, table: Path) -> Iterator[Clash]:
@@ -105,15 +106,6 @@ def _one(upstream: UpstreamConfig, at: At) -> Iterator[Clash]:
             yield Clash(
                 (at(key), at("endpoint_url")),
                 "chooses among AWS's own endpoints, and endpoint_url names another: leave one out",
-            )
-    for key in TIMES[:2]:
-        value: int = getattr(upstream, key)
-        if value > upstream.call_timeout_ms:
-            name, whole = ".".join(at(key)), ".".join(at("call_timeout_ms"))
-            yield Clash(
-                (at(key), at("call_timeout_ms")),
-                f"{name} ({value}) is above {whole} ({upstream.call_timeout_ms}), which bounds the"
-                " whole call: it would never be reached",
             )
 
 

@@ -1,7 +1,7 @@
 """Kinds of values a setting can have: bounds, and the words that an error uses for them.
 
 Pure. `Meta` bounds a value and its description completes "expected ..."; a `Check` says what bounds
-cannot. `config.py` puts these kinds on its keys, `load.py` holds values to them.
+cannot. The settings have these kinds (`settings.py`), `given.py` holds values to them.
 """
 
 import ipaddress
@@ -186,10 +186,7 @@ HostNames = Annotated[
 Milliseconds = Annotated[int, whole(1, 3_600_000, "of milliseconds ")]
 MillisecondsOrZero = Annotated[int, whole(0, 3_600_000, "of milliseconds ")]
 Quota = Annotated[int, whole(1, 10**12)]
-Share = Annotated[float, Meta(gt=0, le=1, description="a number above 0 and at most 1")]
-CallRate = Annotated[float, Meta(ge=0.01, le=1000, description="a number from 0.01 to 1000")]
 PoolSize = Annotated[int, whole(0, 100_000)]
-CallRecords = Annotated[int, whole(1, limits.RECORDS_PER_CALL_MAX)]
 CallBytes = Annotated[int, whole(1, limits.REQUEST_BYTES_MAX_AWS, "of bytes ")]
 RecordBytes = Annotated[int, whole(1, limits.RECORD_BYTES_MAX_AWS, "of bytes ")]
 AggregateBytes = Annotated[int, whole(limits.KIB, limits.MIB, "of bytes ")]
@@ -241,10 +238,6 @@ UpstreamName = Annotated[str, Meta(description="a name in quotes"), Check(check_
 ServiceName = Annotated[Literal["aws", "yandex"], _words(*SERVICES)]
 Acknowledgement = Annotated[
     Literal["delivered", "stored", "accepted"], _words("delivered", "stored", "accepted")
-]
-UnixAcknowledgement = Annotated[
-    Literal["auto", "delivered", "stored", "accepted"],
-    _words("auto", "delivered", "stored", "accepted"),
 ]
 WhenFull = Annotated[
     Literal["block", "reject", "drop_oldest"], _words("block", "reject", "drop_oldest")

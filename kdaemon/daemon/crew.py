@@ -35,7 +35,7 @@ class Crew:
         self,
         config: Config,
         sources: Sources,
-        places: dict[str, tuple[str, str, str]] | None,
+        places: dict[str, tuple[str, str]] | None,
         on_serving: Callable[[], object],
     ) -> None:
         """`sources`: the texts of the configuration in force. `places`: of embedded services; None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kdaemon.config.settings import ListenConfig
+from kdaemon.config.listen import ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.http.hub import HttpHub

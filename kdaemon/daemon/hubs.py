@@ -104,8 +104,6 @@ class Hubs:
 def limits_of(listen: ListenConfig) -> HttpLimits:
     """The limits of client connections."""
     return HttpLimits(
-        head_timeout_s=listen.head_timeout_ms / 1000,
-        body_timeout_s=listen.body_timeout_ms / 1000,
         idle_timeout_s=listen.idle_timeout_ms / 1000,
         connections_max=listen.connections_max,
     )

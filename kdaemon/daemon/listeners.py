@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.config.listen import ListenConfig
 from kdaemon.config.listeners import Wanted
-from kdaemon.config.settings import ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.http.counters import HttpCounters
 from kdaemon.http.hub import HttpHub

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, UpstreamConfig
 from kdaemon.door.door import DRY_RUNS_MAX
-from kdaemon.send.control import ControlCalls, ControlSettings
+from kdaemon.send.control import ControlCalls, ControlSettings, calls_per_second
 from kdaemon.send.discovery import Discovery
 from kdaemon.send.late import LateClient, Libraries
 from kdaemon.send.relay import CALLS_MAX, Relay
@@ -69,7 +69,8 @@ class Upstreams:
 
     def _open(self, config: Config, upstream: UpstreamConfig) -> Reached:
         client = LateClient(self._settings(config, upstream), self._libraries)
-        service, rate = upstream.traits, upstream.control_calls_per_second
+        service = upstream.traits
+        rate = calls_per_second(config.worker_count, is_embedded=self._is_anonymous)
         control = ControlCalls(client.call, ControlSettings(service, rate), self._dice)
         allowed, turn = config.listen.operations_passed_on, control.turn_for_client
         relay = Relay(client.pass_on, turn, service, self._memory, allowed)
@@ -93,7 +94,6 @@ class Upstreams:
             settings = self._settings(new, new.upstream(name))
             reached = self._reached[name]
             reached.client.take_limits(settings)
-            reached.control.take_rate(new.upstream(name).control_calls_per_second)
             reached.relay.take_operations(new.listen.operations_passed_on)
 
     def close_left(self, names: Collection[str]) -> None:

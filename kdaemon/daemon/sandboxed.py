@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.names import DEFAULT_UPSTREAM, full_path, parse_arn
-from kdaemon.base.service import SERVICES
 from kdaemon.config import Config, ReachConfig, SandboxConfig
 from kdaemon.daemon.listeners import cannot_listen, log_listening
 
@@ -27,8 +26,8 @@ BESIDE_SANDBOX: dict[str, Any] = {
 """Settings for a real service, as an embedded one needs them."""
 
 
-Places = dict[str, tuple[str, str, str]]
-"""Endpoint, name of the service and region of each embedded service, by upstream."""
+Places = dict[str, tuple[str, str]]
+"""Endpoint and region of each embedded service, by upstream."""
 
 
 async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
@@ -49,7 +48,6 @@ async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
         own = replace(
             sandbox,
             listen=host_port(sandbox.address.host, 0),
-            flavour=upstream.service,
             streams=streams,
         )
         region = upstream.region or upstream.traits.region or SANDBOX_REGION
@@ -58,8 +56,7 @@ async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
     return replace(
         config,
         endpoint_url=endpoint,
-        service=sandbox.flavour,
-        region=config.region or SERVICES[sandbox.flavour].region or SANDBOX_REGION,
+        region=config.region or config.traits.region or SANDBOX_REGION,
         upstreams=upstreams,
         **BESIDE_SANDBOX,
     )
@@ -89,7 +86,9 @@ async def _open(
     address = settings.address
     region = reach.region or reach.traits.region or SANDBOX_REGION
     try:
-        sandbox = await open_sandbox(settings, hosts, account=reach.account, region=region)
+        sandbox = await open_sandbox(
+            settings, hosts, service=reach.service, account=reach.account, region=region
+        )
     except OSError as error:
         raise cannot_listen("sandbox.listen", address, error) from error
     stack.push_async_callback(sandbox.aclose)
@@ -99,23 +98,21 @@ async def _open(
 
 
 def places_of(sandboxed: Config) -> Places:
-    """Where the embedded services are, by upstream: endpoint, service and region."""
+    """Where the embedded services are, by upstream: endpoint and region."""
     upstreams = map(sandboxed.upstream, sandboxed.upstream_names)
-    return {each.name: (each.endpoint_url, each.service, each.region) for each in upstreams}
+    return {each.name: (each.endpoint_url, each.region) for each in upstreams}
 
 
 def at_places(config: Config, places: Places) -> Config:
     """`config`, but leading to the embedded services of another process."""
     upstreams = {
-        name: replace(each, endpoint_url=places[name][0], region=places[name][2], **BESIDE_SANDBOX)
+        name: replace(each, endpoint_url=places[name][0], region=places[name][1], **BESIDE_SANDBOX)
         for name, each in config.upstreams.items()
     }
-    endpoint_url, name, region = places[DEFAULT_UPSTREAM]
-    service: Any = name  # the configuration was checked, so the name is one of a service
+    endpoint_url, region = places[DEFAULT_UPSTREAM]
     return replace(
         config,
         endpoint_url=endpoint_url,
-        service=service,
         region=region,
         upstreams=upstreams,
         **BESIDE_SANDBOX,

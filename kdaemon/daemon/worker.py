@@ -54,7 +54,7 @@ class Assignment:
     directory: str
     is_heir: bool
     sources: Sources
-    places: dict[str, tuple[str, str, str]] | None = None
+    places: dict[str, tuple[str, str]] | None = None
     former: Former | None = None
     is_held: bool = False
 

@@ -99,7 +99,7 @@ class Door:
             return self._refuse_all(self._streams.door, put, stream)
         acknowledge = asked
         if acknowledge is None:
-            acknowledge = stream.unix_acknowledge if is_patient else stream.acknowledge
+            acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
         if stream.was_missing:
             stream.existence()  # a look-up that is too old is word of nothing any more
         if not stream.has_word:
@@ -160,7 +160,7 @@ class Door:
         """Whether a connection of lines would wait to hear that its records are delivered."""
         if asked is None and self._forbid(principal, spelling) is None:
             stream = self._streams.find(spelling)
-            asked = stream.unix_acknowledge if isinstance(stream, Stream) else None
+            asked = stream.line_acknowledge if isinstance(stream, Stream) else None
         return asked is DELIVERED
 
     def has_synonyms(self, spellings: Iterable[str | None]) -> bool:
@@ -297,7 +297,7 @@ class Door:
     def untold_promise(self, spelling: str) -> Acknowledge:
         """On which promise records are taken whose client hears nothing: nobody waits for it."""
         stream = self._streams.find(spelling)
-        is_stored = isinstance(stream, Stream) and stream.unix_acknowledge is STORED
+        is_stored = isinstance(stream, Stream) and stream.line_acknowledge is STORED
         return STORED if is_stored else Acknowledge.NONE
 
     def dry_run(

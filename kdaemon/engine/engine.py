@@ -670,5 +670,4 @@ def _rates_of(settings: EngineSettings) -> ShardRates:
         settings.shard_records_per_second,
         settings.shard_bytes_per_second,
         settings.first_share,
-        settings.share,
     )

@@ -15,10 +15,9 @@ class EngineSettings:
     record_bytes_max: int  # until the stream tells its own
     linger_ns: int
     in_flight_max: int  # PutRecords calls at once
-    shard_records_per_second: int  # this daemon's configured share already taken
+    shard_records_per_second: int  # what this daemon may use of one shard
     shard_bytes_per_second: int
     buffer_bytes_max: int
-    share: float = 1.0  # the configured share that is taken in the two rates of a shard
     first_share: float = FIRST_SHARE  # of a shard's quota, to begin with: 0..1
     max_age_ns: int | None = None  # of records that no client waits for
     is_ordered: bool = False  # records of one partition key in the order they were accepted

@@ -14,7 +14,8 @@ import msgspec
 
 from kdaemon.base.text import printable
 from kdaemon.config.effective import DEFAULT, effective
-from kdaemon.config.load import Loaded, dotted
+from kdaemon.config.keys import dotted
+from kdaemon.config.load import Loaded
 from kdaemon.observe.slices import JSON, Page, Steps
 
 ROWS_MAX = 2000  # the top level, and the tables of 50 streams; 250 KB; ours, 2026-11-28

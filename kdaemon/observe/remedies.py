@@ -98,8 +98,7 @@ _REMEDIES: Mapping[tuple[str, ...], str] = {
         "the account itself may not use the service: see its console, or ask the service's support"
     ),
     ("LimitExceededException", "ThrottlingException"): (
-        "others of the account use up its control calls: try again, or lower"
-        " send.control_calls_per_second"
+        "others of the account use up its control calls: try again, or ask AWS for a higher quota"
     ),
 }
 _BY_CODE: Mapping[str, str] = {code: text for codes, text in _REMEDIES.items() for code in codes}

@@ -35,14 +35,11 @@ RUN_PIECES = 10
 
 @dataclass(frozen=True, slots=True)
 class ShardRates:
-    """What this daemon may use of one shard, a second, and the part of it that it begins with.
-    `share`: which part of the shard's quota these rates are.
-    """
+    """What this daemon may use of one shard, a second, and the part of it that it begins with."""
 
     records_per_second: int
     bytes_per_second: int
     first_share: float
-    share: float = 1.0
 
     def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
         return ShardBudget(
@@ -53,17 +50,15 @@ class ShardRates:
         )
 
     def first_share_of(self, warm_bytes_per_second: int, shard_count: int) -> float:
-        """Of a stream that is warm. The warm throughput is everybody's, so it is compared with the
-        whole quotas of all its shards.
+        """Of a stream that is warm. The warm throughput is everybody's, so it is compared with what
+        all its shards take.
         """
         bytes_per_second = self.bytes_per_second * shard_count
-        return warm_first_share(
-            self.first_share, warm_bytes_per_second * self.share / bytes_per_second
-        )
+        return warm_first_share(self.first_share, warm_bytes_per_second / bytes_per_second)
 
     def within(self, quota_bytes_per_second: int) -> "ShardRates":
         """Where the service says what a whole shard takes, and that is less."""
-        told = max(1, round(quota_bytes_per_second * self.share))
+        told = max(1, quota_bytes_per_second)
         return replace(self, bytes_per_second=min(self.bytes_per_second, told))
 
     def apply(self, budget: ShardBudget, shard_count: int, now_ns: int) -> None:

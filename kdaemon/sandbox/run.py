@@ -21,26 +21,31 @@ log = logging.getLogger("kdaemon.sandbox")
 
 
 async def open_sandbox(
-    config: SandboxConfig, hosts: tuple[str, ...] = (), *, account: str = "", region: str = ""
+    config: SandboxConfig,
+    hosts: tuple[str, ...] = (),
+    *,
+    service: str = "aws",
+    account: str = "",
+    region: str = "",
 ) -> SandboxServer:
     """A sandbox that listens where `config` says, with its streams made. Raises OSError or
     TlsError.
 
     The caller calls `aclose`. `hosts`: names by which clients may call the sandbox (listen.hosts).
-    `account`, `region`: for its ARNs; "": the sandbox's own.
+    `service`: which one it imitates. `account`, `region`: for its ARNs; "": the sandbox's own.
     """
     clock = SystemClock()
     quota = Quota(config.shard_records_per_second, config.shard_bytes_per_second)
     settings = SandboxSettings(
-        flavour=Flavour(config.flavour),
+        flavour=Flavour(service),
         quota=quota,
         account=account or ACCOUNT,
         region=region or REGION,
     )
-    service = Service(settings, SystemDice())
+    imitation = Service(settings, SystemDice())
     for name in dict.fromkeys(config.streams):
-        service.create_stream(name, config.shard_count, clock.now_ns())
-    server = SandboxServer(service, clock)
+        imitation.create_stream(name, config.shard_count, clock.now_ns())
+    server = SandboxServer(imitation, clock)
     files = files_of(config, "sandbox")
     await server.start(config.address.host, config.address.port, hosts, files)
     return server
@@ -48,7 +53,8 @@ async def open_sandbox(
 
 async def run_sandbox(
     config: SandboxConfig,
-    hosts: tuple[str, ...] = (),
+    hosts: tuple[str, ...],
+    service: str,
     tell: Callable[[str], object] | None = None,
 ) -> int:
     """Serves until a signal asks for the end; returns the exit code. Its records are lost then.
@@ -57,7 +63,7 @@ async def run_sandbox(
     is_stopped = asyncio.Event()
     on_signals(asyncio.get_running_loop(), lambda _: is_stopped.set())
     try:
-        server = await open_sandbox(config, hosts)
+        server = await open_sandbox(config, hosts, service=service)
     except OSError as error:
         told = {"listen": config.listen, "error": error.strerror or str(error)}
         log.error("cannot listen", extra={"fields": told})  # noqa: TRY400 - the stack tells nothing

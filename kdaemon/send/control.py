@@ -42,14 +42,27 @@ ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[st
 """Operation, payload and stream -> the decoded answer, or `ServiceError`: `ServiceClient.call`."""
 
 
+CALLS_PER_SECOND = 5.0
+"""Of one daemon, to one upstream: a quarter of what AWS allows a whole account of
+DescribeStreamSummary (20 a second), half of DescribeStream. Ours, 2026-11-21."""
+
+EMBEDDED_CALLS_PER_SECOND = 1000.0
+"""To an embedded service, which has no account whose quota others need. Ours, 2026-11-29."""
+
+
+def calls_per_second(worker_count: int = 1, *, is_embedded: bool = False) -> float:
+    """What one of so many workers may ask of one upstream."""
+    return (EMBEDDED_CALLS_PER_SECOND if is_embedded else CALLS_PER_SECOND) / worker_count
+
+
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """`calls_per_second`: of all control calls of this daemon, > 0 (at AWS a whole account has 20
-    DescribeStreamSummary a second). `attempts_max`: of one call, with the first.
+    """`calls_per_second`: of all control calls of this daemon, > 0. `attempts_max`: of one
+    call, the first included.
     """
 
     service: Service = AWS
-    calls_per_second: float = 5.0
+    calls_per_second: float = CALLS_PER_SECOND
     attempts_max: int = 5
 
 
@@ -83,8 +96,8 @@ class ControlCalls:
         self._dice = dice
         self._sleep = sleep
         self._now_s = now_s or asyncio.get_running_loop().time
-        self._calls_per_second = 0.0
-        self.take_rate(settings.calls_per_second)
+        burst = max(1, int(settings.calls_per_second))
+        self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
         self._listed: deque[asyncio.Future[None]] = deque()
         self._unlisted: deque[asyncio.Future[None]] = deque()
         self._passed_on: deque[asyncio.Future[None]] = deque()
@@ -93,16 +106,6 @@ class ControlCalls:
         self._missing: OrderedDict[tuple[str, str | None], tuple[float, ServiceError]] = (
             OrderedDict()
         )
-
-    def take_rate(self, calls_per_second: float) -> None:
-        """Takes another rate, from the next turn on: a turn that is being waited for comes at the
-        old rate. The same rate changes nothing: the used part of the quota stays used.
-        """
-        if calls_per_second == self._calls_per_second:
-            return
-        self._calls_per_second = calls_per_second
-        burst = max(1, int(calls_per_second))
-        self._throttler = Throttler(burst, period=burst / calls_per_second)
 
     async def ask(
         self,
@@ -152,7 +155,7 @@ class ControlCalls:
             raise ServiceError(
                 Trouble.BUSY,
                 f"{len(queue)} control calls for unlisted streams wait already: list the streams"
-                " that matter, or raise send.control_calls_per_second",
+                " that matter, which go first",
                 was_sent=False,
             )
         await self._wait_in(queue)

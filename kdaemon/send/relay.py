@@ -417,7 +417,7 @@ class Relay:
             code = THROUGHPUT
         text = (
             f"Rate exceeded: too many calls wait to be passed on, or the quota of {operation.name}"
-            " is used up. Ask less often, or raise send.control_calls_per_second."
+            " is used up. Ask less often."
         )
         return ServiceError(code, text, status=400)
 

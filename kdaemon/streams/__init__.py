@@ -6,6 +6,6 @@ that this depends on. `stream.py`: one stream as its clients' side and the spool
 """
 
 from kdaemon.streams.registry import Streams
-from kdaemon.streams.stream import Stream, unix_acknowledge
+from kdaemon.streams.stream import Stream, line_acknowledge
 
-__all__ = ["Stream", "Streams", "unix_acknowledge"]
+__all__ = ["Stream", "Streams", "line_acknowledge"]

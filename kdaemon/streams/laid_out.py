@@ -8,10 +8,12 @@ records never gets settings for which they would have to be laid out otherwise.
 from dataclasses import replace
 from typing import Protocol
 
+from kdaemon.base.limits import RECORDS_PER_CALL_MAX
 from kdaemon.base.names import Qualified
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
 from kdaemon.engine import EngineSettings
+from kdaemon.pace.adaptive import FIRST_SHARE, SHARE_MIN
 
 MS = 1_000_000  # nanoseconds in a millisecond
 
@@ -36,14 +38,13 @@ def is_like(stream: LaidOut, config: StreamConfig) -> bool:
     is_alike = engine_settings(old, service).is_like(engine_settings(config, service))
     if not (is_named_alike and is_alike):
         return False
-    ways = [(each.acknowledge, each.unix_acknowledge) for each in (old, config)]
-    return config.ordering == "none" or ways[0] == ways[1]  # one would overtake the other
+    # Records of the one way would overtake those of the other.
+    return config.ordering == "none" or old.acknowledge == config.acknowledge
 
 
 def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
     """These settings, as far as the stream can take them while it has records."""
     old = stream.config
-    ways = old if old.ordering != "none" else config
     return replace(
         config,
         name=old.name,
@@ -51,23 +52,22 @@ def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
         upstream_name=old.upstream_name,
         ordering=old.ordering,
         aggregation=old.aggregation,
-        acknowledge=ways.acknowledge,
-        unix_acknowledge=ways.unix_acknowledge,
+        acknowledge=(config if old.ordering == "none" else old).acknowledge,
     )
 
 
 def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
     """What the engine of a stream is told."""
+    workers = config.worker_count
     return EngineSettings(
-        batch_records_max=config.batch_records_max,
+        batch_records_max=RECORDS_PER_CALL_MAX,
         batch_bytes_max=config.batch_bytes_max,
         record_bytes_max=config.record_bytes_max,
         linger_ns=config.linger_ms * MS,
         in_flight_max=config.in_flight_max,
-        shard_records_per_second=max(1, round(config.shard_records_per_second * config.share)),
-        shard_bytes_per_second=max(1, round(config.shard_bytes_per_second * config.share)),
-        share=config.share,
-        first_share=config.first_share,
+        shard_records_per_second=config.shard_records_per_second,
+        shard_bytes_per_second=config.shard_bytes_per_second,
+        first_share=max(SHARE_MIN, (1.0 if config.only_writer else FIRST_SHARE) / workers),
         buffer_bytes_max=config.buffer_bytes_max,
         max_age_ns=config.max_age_ms * MS or None,
         is_ordered=config.ordering == "partition_key",

@@ -126,12 +126,12 @@ class Stream:
         "is_line",
         "is_listed",
         "key_bytes_max",
+        "line_acknowledge",
         "memory",
         "name",
         "service",
         "submit",
         "target",
-        "unix_acknowledge",
         "was_missing",
     )
 
@@ -155,7 +155,7 @@ class Stream:
         self.is_listed = is_listed = driver.target.is_listed
         self.key_bytes_max = service.partition_key_bytes_max
         self.acknowledge = Acknowledge(config.acknowledge)
-        self.unix_acknowledge = unix_acknowledge(config, has_spool=spool is not None)
+        self.line_acknowledge = line_acknowledge(config, has_spool=spool is not None)
         self.deadline_ns = config.deadline_ms * MS  # from admission
         self.submit = driver.submit  # bound once: it is called for every request
         self._spool = spool
@@ -182,7 +182,7 @@ class Stream:
         """
         self.config = config
         self.acknowledge = Acknowledge(config.acknowledge)
-        self.unix_acknowledge = unix_acknowledge(config, has_spool=self.has_spool)
+        self.line_acknowledge = line_acknowledge(config, has_spool=self.has_spool)
         if is_listed and not self.is_listed and self._existence is not Existence.THERE:
             self._existence, self.was_missing = Existence.THERE, False
         self.is_listed = is_listed
@@ -499,14 +499,11 @@ NO_ROOM_ON_DISK = Refused(
 )
 
 
-def unix_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
-    """What an acknowledgement on the Unix socket means where the client does not choose.
-
-    "auto" is `stored` where that can be; but a stream that keeps order has one path for all its
-    records, the one that `acknowledge` takes.
+def line_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
+    """What an acknowledgement of lines means where the client does not choose: `stored` where that
+    can be, for whoever writes lines often goes away without an answer. But a stream that keeps
+    order has one path for all its records, the one that `acknowledge` takes.
     """
-    if config.unix_acknowledge != "auto":
-        return Acknowledge(config.unix_acknowledge)
     if has_spool and config.ordering == "none":
         return Acknowledge.STORED
     return Acknowledge(config.acknowledge)

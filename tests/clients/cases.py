@@ -36,7 +36,7 @@ PUT_EACH_S = 0.02  # while the daemon is started again, as an application does i
 # As a user has it: what the kit sets for busy machines is set back.
 DEFAULTS = {
     "default.deadline_ms": 5_000,
-    "send.connect_timeout_ms": 3_000,
+    "send.call_timeout_ms": 15_000,
     "drain.lame_duck_ms": 1_000,
     "drain.deadline_ms": 25_000,
 }

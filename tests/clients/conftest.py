@@ -17,7 +17,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("clients")
     settings = {
         "listen.unix": str(directory / "k.sock"),
-        "send.control_calls_per_second": 100,  # each test makes a stream of its own
         "sandbox.shard_records_per_second": 100_000,
         "default.shard_records_per_second": 100_000,
     }

@@ -92,9 +92,7 @@ def service(
     name: str = request.param
     encoding = "cbor" if name.endswith("_cbor") else "json"
     if name.startswith("daemon"):
-        # Each test makes a stream of its own, which the daemon then looks for.
-        settings = {"send.control_calls_per_second": 100}
-        with running(tmp_path_factory.mktemp("daemon"), settings) as daemon:
+        with running(tmp_path_factory.mktemp("daemon")) as daemon:
             yield Endpoint(name, url=daemon.sandbox_url, put_url=daemon.url, encoding=encoding)
         return
     with started(name.removesuffix("_cbor")) as port:

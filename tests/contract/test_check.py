@@ -19,8 +19,6 @@ def test_a_check_of_the_service_writes_nothing(endpoint: Endpoint, stream: str) 
     settings = {
         "endpoint_url": endpoint.url,
         "region": "us-east-1",
-        "send.connect_timeout_ms": 30_000,
-        "send.read_timeout_ms": 40_000,
         "send.call_timeout_ms": 50_000,
     }
     flags = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]

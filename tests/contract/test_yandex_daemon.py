@@ -28,8 +28,6 @@ SKEW = "The request was received more than 15 minutes after the date specified i
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     settings = {
         "service": "yandex",
-        "sandbox.flavour": "yandex",
-        "send.control_calls_per_second": 100,
         "default.linger_ms": 0,
     }
     with running(tmp_path_factory.mktemp("yandex"), settings) as daemon:
@@ -359,7 +357,7 @@ def requests_with(url: str) -> dict[str, int]:
 
 
 def test_calls_are_signed_for_the_services_own_region(tmp_path: Path) -> None:
-    with sandbox("orders", flavour="yandex") as url:
+    with sandbox("orders", service="yandex") as url:
         settings = {"service": "yandex", "region": ""}
         with running(tmp_path, settings, service=url) as daemon:
             endpoint = endpoint_of(daemon)
@@ -370,7 +368,7 @@ def test_calls_are_signed_for_the_services_own_region(tmp_path: Path) -> None:
 
 
 def test_another_region_is_a_hold_that_names_both(tmp_path: Path) -> None:
-    with sandbox("orders", flavour="yandex") as url:
+    with sandbox("orders", service="yandex") as url:
         settings = {"service": "yandex", "region": "us-east-1"}
         with running(tmp_path, settings, service=url) as daemon:
             endpoint = endpoint_of(daemon)
@@ -380,7 +378,7 @@ def test_another_region_is_a_hold_that_names_both(tmp_path: Path) -> None:
 
 
 def test_a_short_name_stands_below_the_database_of_the_endpoint(tmp_path: Path) -> None:
-    with sandbox(f"{BASE}/orders", flavour="yandex") as url:
+    with sandbox(f"{BASE}/orders", service="yandex") as url:
         settings = {"service": "yandex", "region": "", "endpoint_url": f"{url}{BASE}"}
         with running(tmp_path, settings, service=url) as daemon:
             endpoint = endpoint_of(daemon)

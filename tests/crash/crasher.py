@@ -24,7 +24,7 @@ from tests.crash.report import Report
 from tests.crash.verdict import READ_TIMEOUT_S, Kill, judge_promises, judge_repeats, judge_service
 from tests.kit.daemon import environment, write_config
 from tests.kit.power import PowerDisk
-from tests.kit.template import STAGE, Stage
+from tests.kit.template import ROOT, STAGE, Stage
 
 STREAMS = ("orders", "clicks")
 ORDERED = "ledger"  # a stream that keeps the order of each key
@@ -36,6 +36,8 @@ POINT_S_MAX = 20.0  # within which a named point is passed often enough, or it c
 MISSED_ROUNDS = 3  # how often missed points are tried again
 LOAD_RECORDS_MIN = 1500  # acknowledged before the end begins: there was a load
 DRAINED_S = 120.0  # for the last life to deliver what is left
+OLDER = {"send.connect_timeout_ms": 1000, "send.read_timeout_ms": int(READ_TIMEOUT_S * 1000)}
+"""Settings that the version before this one has, where this one follows `call_timeout_ms`."""
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -79,7 +81,9 @@ class Crasher:
         self._stages = itertools.cycle(stages)
         self._last_stage = stages[-1]
         self._spool = (directory if disk is None else disk.root) / "spool"
-        self._config = Path()
+        self._config = self._config_of_older = Path()
+        self._older = directory / "config-of-older"
+        self._older.mkdir()
         self._life: Life | None = None
         self._is_loss = False  # the death that comes
         self._environment = environment()
@@ -117,10 +121,7 @@ class Crasher:
             "region": "us-east-1",
             "memory_bytes_max": 16 * MIB,
             "listen.unix": self._doors.unix_path,
-            "send.connect_timeout_ms": 1000,
-            "send.read_timeout_ms": int(READ_TIMEOUT_S * 1000),
-            "send.call_timeout_ms": 4000,
-            "send.control_calls_per_second": 50.0,
+            "send.call_timeout_ms": int(READ_TIMEOUT_S * 1500),  # of which it is two thirds
             "default.deadline_ms": 3000,
             "default.request_bytes_max": 2 * MIB,
             "default.buffer_bytes_max": 6 * MIB,
@@ -138,6 +139,7 @@ class Crasher:
         began_s = time.monotonic()
         port = await self._oracle.start()
         self._config = write_config(self._directory, self._settings(port))
+        self._config_of_older = write_config(self._older, self._settings(port) | OLDER)
         talking = [
             asyncio.create_task(client.run(session), name=f"client {client.source.index}")
             for client, session in self._clients
@@ -187,12 +189,13 @@ class Crasher:
             count = self._dice.randint(1, INNER_POINTS[point])
             point = f"{point}:{count}:{self._dice.randrange(2**32)}"
         disk = {} if self._disk is None else self._disk.next_process(death_at)
+        stage = self._last_stage if is_last else next(self._stages)
         life = await Life.start(
-            self._config,
+            self._config if stage.root == ROOT else self._config_of_older,
             {**self._environment, **disk},
             point,
             is_from_scratch=is_from_scratch,
-            stage=self._last_stage if is_last else next(self._stages),
+            stage=stage,
         )
         self._life = life
         following = asyncio.create_task(self._follow(life))

@@ -98,14 +98,11 @@ class Configurations:
             "memory_bytes_max": 64 * MIB,
             "drain.lame_duck_ms": 300,
             "drain.deadline_ms": 4_000,
-            "send.connect_timeout_ms": 1000,
-            "send.read_timeout_ms": 2000,
-            "send.call_timeout_ms": 4000,
-            "send.control_calls_per_second": 50.0,
+            "send.call_timeout_ms": 3_000,
             "spool.bytes_max": 512 * MIB,
             "default.request_bytes_max": 2 * MIB,
             "default.buffer_bytes_max": 16 * MIB,
-            "streams.plain.share": 1.0,
+            "streams.plain.lines": "envelope",
             "streams.ordered.ordering": "partition_key",
             "streams.ordered.acknowledge": "stored",
             "streams.kpl.aggregation": "kpl",
@@ -120,7 +117,6 @@ class Configurations:
             "upstreams.eu.region": "eu-central-1",
             "upstreams.eu.account_id": "111111111111",
             "upstreams.eu.endpoint_url": f"http://127.0.0.1:{port}",
-            "upstreams.eu.control_calls_per_second": 50.0,
             "streams.eu-plain.upstream": EU,
             "streams.eu-ordered.upstream": EU,
             "streams.eu-ordered.ordering": "partition_key",
@@ -128,11 +124,11 @@ class Configurations:
         }
 
 
-_VISITOR: Settings = {"streams.visitor.share": 0.9}
+_VISITOR: Settings = {"streams.visitor.linger_ms": 90}
 _WRONG: tuple[tuple[str, object], ...] = (
     ("default.linger_ms", "soon"),
     ("default.no_such_setting", 1),
-    ("streams.plain.share", 7.0),
+    ("streams.plain.linger_ms", -1),
     ("streams.plain.upstream", "nowhere"),
     ("spool.directory", "/nowhere/spool"),
     ("metrics.emf_namespace", "Soak"),
@@ -145,6 +141,6 @@ def _live(dice: random.Random) -> Settings:
         "default.deadline_ms": dice.choice((2_500, 3_000, 4_000)),
         "default.linger_ms": dice.choice((0, 20, 100)),
         "default.in_flight_max": dice.choice((1, 4, 16)),
-        "default.batch_records_max": dice.choice((100, 500)),
-        "default.first_share": dice.choice((0.1, 1.0)),
+        "default.batch_bytes_max": dice.choice((2**18, 5 * MIB)),
+        "default.only_writer": dice.choice((False, True)),
     }

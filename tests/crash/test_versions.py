@@ -55,6 +55,7 @@ def settings(tmp_path: Path, flavour: str, service: str) -> dict[str, object]:
         "region": region,
         "endpoint_url": service,
         "spool.directory": str(tmp_path / "spool"),
+        "send.call_timeout_ms": 70_000,  # above what the older one waits for an answer of Yandex
         "drain.deadline_ms": 500,
     }
 
@@ -100,7 +101,7 @@ async def test_an_older_version_loses_nothing_of_other_upstreams(
     """
     older.skip_without()
     data = [b"record-%d" % number for number in range(20)]
-    with sandbox("orders", 2, flavour=flavour) as main, sandbox("orders", 2) as eu:
+    with sandbox("orders", 2, service=flavour) as main, sandbox("orders", 2) as eu:
         known = settings(tmp_path, flavour, main)
         with run(write_config(tmp_path, with_another(known, NOBODY))) as daemon:
             store(daemon, data)

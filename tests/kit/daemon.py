@@ -22,12 +22,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.template import MAIN as MAIN_MODULE
 from tests.kit.template import Copy, template
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 KDAEMON = ("-m", "kdaemon")
+BEFORE = ("-m", "tests.kit.before")
+MAIN = "from kdaemon.__main__ import main\nmain()"
+
+MODULES = {KDAEMON: MAIN_MODULE, BEFORE: "tests.kit.before"}  # what runs in a copy
 READY = "ready"
 MIB = 1024 * 1024
 
@@ -41,8 +46,6 @@ LOOPBACK = {
     "drain.lame_duck_ms": 0,
     "drain.deadline_ms": 45_000,
     "default.deadline_ms": 45_000,  # below PATIENCE_S: a client hears why
-    "send.connect_timeout_ms": 30_000,
-    "send.read_timeout_ms": 40_000,
     "send.call_timeout_ms": 40_000,
 }
 
@@ -133,8 +136,9 @@ class Process:
         self._log_file = os.fdopen(reading, encoding="utf-8")
         self._process: subprocess.Popen[bytes] | Copy
         try:
-            if program == KDAEMON and _are_copies:
-                self._process = template().start(arguments, environment, writing)
+            if program in MODULES and _are_copies:
+                module = MODULES[program]
+                self._process = template().start(arguments, environment, writing, module)
             else:
                 self._process = subprocess.Popen(
                     [sys.executable, *program, *arguments],
@@ -281,6 +285,12 @@ class Daemon(Process):
         assert status == 200, text
 
 
+def control_quota(calls_per_second: float) -> str:
+    """Python that runs before MAIN: another quota of control calls, embedded service or not."""
+    names = "it.CALLS_PER_SECOND = it.EMBEDDED_CALLS_PER_SECOND"
+    return f"import kdaemon.send.control as it\n{names} = {calls_per_second}"
+
+
 def environment(**more: str) -> dict[str, str]:
     """This process's, without settings of the daemon or of AWS that it happens to have."""
     kept = {
@@ -352,7 +362,12 @@ def started(arguments: list[str], **more: str) -> Iterator[Process]:
 def sandbox(stream: str = "demo", shard_count: int = 4, **settings: object) -> Iterator[str]:
     """A `kdaemon sandbox` as a process of its own; its URL."""
     arguments = ["sandbox", "--listen", "127.0.0.1:0", "--stream", stream]
-    arguments += ["--shards", str(shard_count)]
+    arguments += [
+        "--shards",
+        str(shard_count),
+        "--set",
+        f"service={settings.pop('service', 'aws')}",
+    ]
     for key, value in settings.items():
         arguments += ["--set", f"sandbox.{key}={value}"]
     with started(arguments) as process:
@@ -362,9 +377,15 @@ def sandbox(stream: str = "demo", shard_count: int = 4, **settings: object) -> I
 
 @contextlib.contextmanager
 def running(
-    directory: Path, settings: Mapping[str, object] | None = None, *, service: str | None = None
+    directory: Path,
+    settings: Mapping[str, object] | None = None,
+    *,
+    service: str | None = None,
+    before: str | None = None,
 ) -> Iterator[Daemon]:
-    """A daemon that is ready, with its embedded sandbox or in front of the one at `service`."""
+    """A daemon that is ready, with its embedded sandbox or in front of the one at `service`.
+    `before`: Python that runs first in its process; it may set constants that are no settings.
+    """
     given = dict(settings or {})
     arguments = ["run"]
     if service is None:
@@ -372,7 +393,8 @@ def running(
     else:
         given = {"endpoint_url": service, "region": "us-east-1", **given}
     arguments += ["--config", str(write_config(directory, given))]
-    daemon = Daemon(arguments, environment())
+    more = {"KIT_BEFORE": before} if before else {}
+    daemon = Daemon(arguments, environment(**more), BEFORE if before else KDAEMON)
     try:
         daemon.wait_log(READY)
         daemon.sandbox_url = service or daemon.address("sandbox")

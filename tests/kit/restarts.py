@@ -36,7 +36,7 @@ def settings_of(directory: Path, service: str, **more: object) -> dict[str, obje
         "listen.unix": str(directory / "k.sock"),
         "spool.directory": str(directory / "spool"),
         "drain.lame_duck_ms": LAME_DUCK_MS,
-        "default.first_share": 1.0,
+        "default.only_writer": True,
         **more,
     }
 

@@ -25,7 +25,13 @@ HEAD = (
     "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
     "X-Amz-Target: Kinesis_20131202.PutRecords\r\n"
 )
-TIMEOUT_MS = 3000  # of a head or a body; the good client's are whole in one turn or two
+HASTY = """
+from dataclasses import replace
+from kdaemon.daemon import hubs
+limits_of = hubs.limits_of
+hubs.limits_of = lambda listen: replace(limits_of(listen), head_timeout_s=3.0, body_timeout_s=3.0)
+"""
+# So little time for a head or a body; the good client's are whole in one turn or two.
 IDLE_COUNT = 5_000
 IDLE_BYTES = 16 * 1024  # of one idle connection at most; 5 KiB are measured
 SPARE_BYTES = 24 * MIB  # what an allocator may keep after it held something large
@@ -36,14 +42,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     directory = tmp_path_factory.mktemp("bad")
     settings = {
         "listen.unix": str(directory / "k.sock"),
-        "listen.head_timeout_ms": TIMEOUT_MS,
-        "listen.body_timeout_ms": TIMEOUT_MS,
         "listen.idle_timeout_ms": 600_000,
         "sandbox.streams": ["demo"],
         "sandbox.shard_records_per_second": 100_000,
         "default.shard_records_per_second": 100_000,
     }
-    with from_scratch(), running(directory, settings) as daemon:
+    with from_scratch(), running(directory, settings, before=HASTY) as daemon:
         yield daemon
 
 

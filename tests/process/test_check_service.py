@@ -20,10 +20,7 @@ CONFIG = """
 region = "us-east-1"
 endpoint_url = "{url}"
 [send]
-connect_timeout_ms = 20000
-read_timeout_ms = 40000
 call_timeout_ms = 60000
-control_calls_per_second = 100
 [streams.demo]
 [streams.gone]
 """
@@ -32,6 +29,7 @@ control_calls_per_second = 100
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     clean_environment(monkeypatch)
+    monkeypatch.setattr("kdaemon.send.control.CALLS_PER_SECOND", 100.0)  # each test looks anew
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +149,7 @@ def test_no_credentials_and_no_region_are_told(
 
 
 def test_each_upstream_is_asked_with_its_own_credentials(tmp_path: Path, service: str) -> None:
-    with sandbox("other", flavour="yandex") as url:
+    with sandbox("other", service="yandex") as url:
         text = CONFIG.replace("[streams.gone]", "") + (
             f'[upstreams.yc]\nservice = "yandex"\nendpoint_url = "{url}"\n'
             '[streams.other]\nupstream = "yc"\n'
@@ -164,7 +162,7 @@ def test_each_upstream_is_asked_with_its_own_credentials(tmp_path: Path, service
 
 
 def test_a_wrong_configuration_is_78_and_asks_nobody(tmp_path: Path) -> None:
-    result = check(tmp_path, "http://127.0.0.1:1", text=CONFIG + "share = 7\n")
+    result = check(tmp_path, "http://127.0.0.1:1", text=CONFIG + "linger_ms = -7\n")
     assert (result.exit_code, result.stdout) == (78, "")
 
 
@@ -259,7 +257,7 @@ def test_a_token_of_yandex_that_cannot_be_read_is_a_problem(tmp_path: Path) -> N
         'service = "yandex"\nendpoint_url = "{url}"\n'
         f'iam_token_file = "{token}"\n[streams.other]\n'
     )
-    with sandbox("other", flavour="yandex") as url:
+    with sandbox("other", service="yandex") as url:
         missing = check(tmp_path, url, text=text)
         token.write_text("t1.a-token-of-the-tests.0123456789\n")
         there = check(tmp_path, url, text=text)

@@ -116,8 +116,6 @@ def service() -> Iterator[str]:
 
 def test_every_scrape_conserves_under_load_throttles_and_faults(run: Run, service: str) -> None:
     settings: dict[str, object] = {
-        "send.connect_timeout_ms": 2000,
-        "send.read_timeout_ms": 2000,
         "send.call_timeout_ms": 4000,
         "default.deadline_ms": 8000,
         "default.shard_records_per_second": 3000,  # more than there is: the service throttles

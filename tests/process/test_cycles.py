@@ -67,10 +67,7 @@ directory = "{directory}/spool"
 lame_duck_ms = 0
 deadline_ms = 1000
 [send]
-connect_timeout_ms = 300
-read_timeout_ms = 300
 call_timeout_ms = 300
-control_calls_per_second = 1000
 [default]
 shard_records_per_second = 1000000000
 shard_bytes_per_second = 1000000000

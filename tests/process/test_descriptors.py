@@ -27,6 +27,13 @@ NONE_LEFT = (
 )
 FREE_AGAIN = "file descriptors are free again"
 KEEPS_THE_OLD = "the configuration was read again and cannot be used: the old one stays in force"
+PATIENT = f"""
+from dataclasses import replace
+from kdaemon.daemon import hubs
+limits_of = hubs.limits_of
+hubs.limits_of = lambda listen: replace(limits_of(listen), head_timeout_s={PATIENCE_S})
+"""
+# Who knocks and says nothing stays.
 WATCHED_S = 1.0
 CPU_SHARE_MAX = 0.1  # of a core, while clients knock; a loop that spins takes all it can get
 
@@ -92,11 +99,10 @@ def test_without_a_descriptor_nothing_spins_and_nothing_is_lost(
     path = tmp_path / "k.sock"
     settings = {
         "listen.unix": str(path),
-        "listen.head_timeout_ms": int(PATIENCE_S * 1000),  # who knocks stays
         "spool.directory": str(tmp_path / "spool"),
     }
     with sandbox("demo", 2) as service:
-        daemon = run(settings, service=service)
+        daemon = run(settings, service=service, before=PATIENT)
         connection = http.client.HTTPConnection("127.0.0.1", daemon.port, PATIENCE_S)
         with contextlib.closing(connection), contextlib.ExitStack() as stack:
             connection.connect()

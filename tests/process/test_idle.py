@@ -29,7 +29,6 @@ sandbox.listen = "127.0.0.1:0"
 sandbox.streams = {names}
 spool.directory = "{directory}/spool"
 metrics.per_shard = true
-send.control_calls_per_second = 1000
 """
 
 

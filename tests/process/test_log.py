@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import ROOT, environment, get, sandbox, write_config
+from tests.kit.daemon import MAIN, ROOT, control_quota, environment, get, sandbox, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 
@@ -48,12 +48,12 @@ def stalled(
             "region": "us-east-1",
             "log.format": log_format,
             "drain.deadline_ms": drain_ms,
-            "send.control_calls_per_second": 100,  # 95 streams are looked for
             "streams.listed.acknowledge": "accepted",  # which the service does not know
         }
         config = write_config(directory, settings)
+        program = f"{control_quota(100)}\n{MAIN}"  # 95 streams are looked for
         process = subprocess.Popen(
-            [sys.executable, "-m", "kdaemon", "run", "--config", str(config)],
+            [sys.executable, "-c", program, "run", "--config", str(config)],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -119,8 +119,6 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
     settings: dict[str, object] = {
         "memory_bytes_max": HELD_BYTES,
         "default.buffer_bytes_max": HELD_BYTES,
-        "send.connect_timeout_ms": 4_000,
-        "send.read_timeout_ms": 4_000,
         "send.call_timeout_ms": 4_000,
         **{f"default.{key}": value for key, value in quotas.items()},
     }

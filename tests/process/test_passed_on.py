@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.kit.daemon import MIB, Daemon, from_scratch, get, running, sandbox
+from tests.kit.daemon import MIB, Daemon, control_quota, from_scratch, get, running, sandbox
 from tests.kit.endpoints import Endpoint, data_of, entry, post
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
@@ -25,7 +25,6 @@ READS = ["GetShardIterator", "GetRecords"]
 DEFAULT = ["DescribeStream", "DescribeStreamSummary", "ListShards", "ListStreams", "DescribeLimits"]
 ALL = {
     "listen.operations_passed_on": [*DEFAULT, *READS, "ListTagsForStream"],
-    "send.control_calls_per_second": 1000,
 }
 
 
@@ -218,7 +217,7 @@ def connect(daemon: Daemon) -> socket.socket:
 
 def test_a_fleet_that_asks_the_same_costs_the_service_one_call(run: Run) -> None:
     """With a quota of one call in a minute and forty."""
-    daemon = run({"send.control_calls_per_second": 0.01})
+    daemon = run(before=control_quota(0.01))
     daemon.inject({"kind": "latency", "operation": "DescribeStream", "latency_ms": 3_000})
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(daemon)) for _ in range(50)]
@@ -235,7 +234,7 @@ def test_a_fleet_that_asks_the_same_costs_the_service_one_call(run: Run) -> None
 def test_a_flood_of_one_client_harms_neither_another_nor_the_daemon_s_own_look_ups(
     run: Run,
 ) -> None:
-    daemon = run({"send.control_calls_per_second": 10})
+    daemon = run(before=control_quota(10))
     endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
     stream = endpoint.make_stream("not-looked-up-yet", 1)
     with connect(daemon) as flood, connect(daemon) as quiet:
@@ -332,7 +331,7 @@ def test_a_client_hears_what_was_said_and_nothing_that_was_signed(tmp_path: Path
 
 
 def test_yandex_says_itself_what_it_does_not_have(run: Run) -> None:
-    daemon = run({"service": "yandex", "sandbox.flavour": "yandex"})
+    daemon = run({"service": "yandex"})
     for operation in ("ListShards", "DescribeStreamSummary", "DescribeLimits"):
         answer = post(daemon.url, operation, b'{"StreamName":"demo"}')
         assert answer.refusal == (400, "InvalidAction")
@@ -357,14 +356,11 @@ def test_a_stop_does_not_wait_for_what_is_passed_on(run: Run) -> None:
 
 def test_large_answers_that_nobody_reads_stay_within_the_memory(tmp_path: Path) -> None:
     """60 clients ask for 3 MiB each, some for the same, and read nothing."""
-    settings = {
-        "memory_bytes_max": 64 * MIB,
-        "send.control_calls_per_second": 1000,
-    }
+    settings = {"memory_bytes_max": 64 * MIB}
     with (
         sandbox(shard_count=9_000) as service,
         from_scratch(),
-        running(tmp_path, settings, service=service) as daemon,
+        running(tmp_path, settings, service=service, before=control_quota(1000)) as daemon,
         ExitStack() as stack,
     ):
         whole = json.dumps({"StreamName": "demo", "Limit": 10_000}).encode()

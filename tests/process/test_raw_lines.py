@@ -48,7 +48,7 @@ def settings(directory: Path, **more: object) -> dict[str, object]:
     return {
         "listen.unix": str(directory / "k.sock"),
         "sandbox.streams": ["demo", "app", "orders"],
-        "default.first_share": 1.0,
+        "default.only_writer": True,
         "streams.app.lines": "raw",
         "streams.app.partition_key_field": "user.id",
         "streams.app.stream_field": "to",

@@ -524,7 +524,7 @@ def test_what_a_start_without_a_stream_left_on_disk_goes_first_when_a_reload_bri
         alone: dict[str, object] = {
             "account_id": "000000000000",
             "accept_unlisted": False,
-            "streams.other.share": 1.0,
+            "streams.other.in_flight_max": 16,
             DIRECTORY: str(tmp_path / "spool"),
             "drain.deadline_ms": 200,
             "default.linger_ms": 5,
@@ -614,12 +614,12 @@ def test_clients_notice_nothing_of_reloads(run: Run, tmp_path: Path) -> None:
         settings(tmp_path, metrics__emf_namespace="kdaemon"),
         settings(tmp_path, metrics__per_shard=True, observe__show_keys=True),
         settings(tmp_path, spool__bytes_max=2**29, listen__connections_max=50),
-        settings(tmp_path, listen__operations_passed_on=[], send__control_calls_per_second=50),
+        settings(tmp_path, listen__operations_passed_on=[], listen__idle_timeout_ms=50_000),
         settings(tmp_path, default__linger_ms=1, streams_max=7, log__level="warning"),
-        settings(tmp_path, streams__demo__linger_ms=0, streams__demo__batch_records_max=3),
-        settings(tmp_path, streams__demo__share=7),  # wrong
+        settings(tmp_path, streams__demo__linger_ms=0, streams__demo__batch_bytes_max=300),
+        settings(tmp_path, streams__demo__in_flight_max=0),  # wrong
         settings(tmp_path, memory_bytes_max=2**28 + 1, streams__demo__buffer_bytes_max=2**24),
-        settings(tmp_path, send__read_timeout_ms=30_000, send__connections_max=40),
+        settings(tmp_path, send__call_timeout_ms=30_000, send__connections_max=40),
         settings(tmp_path, accept_unlisted=True, streams__demo__deadline_ms=40_000),
     ]
     found: list[str] = []

@@ -46,11 +46,13 @@ def test_a_port_in_use_is_an_error_that_names_its_key(tmp_path: Path, key: str) 
 
 
 def test_a_wrong_configuration_ends_with_78_and_all_its_errors(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {"default.share": 2, "listen.htp": "x", "log.level": "loud"})
+    config = write_config(
+        tmp_path, {"default.in_flight_max": 0, "listen.htp": "x", "log.level": "loud"}
+    )
     with from_scratch(), started(["run", "--config", str(config)]) as process:
         code, log = ended(process)
     assert code == EXIT_CONFIG
-    for key in ("default.share", "listen.htp", "log.level"):
+    for key in ("default.in_flight_max", "listen.htp", "log.level"):
         assert f"{config}: {key}: " in log, key
 
 
@@ -74,7 +76,7 @@ def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
 def test_the_embedded_service_has_the_streams_that_are_listed(run: Run) -> None:
     """Who tries a configuration of his own finds its streams; a name that is in none is missing."""
     arn = "arn:aws:kinesis:us-east-1:123456789012:stream/clicks"
-    names = {"streams.orders.share": 0.5, "streams.web.arn": arn, "account_id": "123456789012"}
+    names = {"streams.orders.linger_ms": 5, "streams.web.arn": arn, "account_id": "123456789012"}
     daemon = run(names)
     for name, status in {"demo": 200, "orders": 200, "web": 200, "x": 404}.items():
         url = f"{daemon.url}/v1/streams/{name}/records"

@@ -28,8 +28,6 @@ listen.admin = "127.0.0.1:0"
 listen.unix = "{directory}/socket"
 drain.lame_duck_ms = 5_000
 drain.deadline_ms = 20_000
-send.connect_timeout_ms = 600_000
-send.read_timeout_ms = 600_000
 send.call_timeout_ms = 600_000
 
 [streams.s]

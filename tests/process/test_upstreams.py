@@ -27,7 +27,7 @@ def services() -> Iterator[dict[str, Endpoint]]:
     with ExitStack() as stack:
         urls = {
             name: stack.enter_context(
-                sandbox("orders", 2, flavour="yandex" if name == "ya" else "aws")
+                sandbox("orders", 2, service="yandex" if name == "ya" else "aws")
             )
             for name in NAMES
         }

@@ -44,7 +44,7 @@ def settings_of(directory: Path, **more: object) -> dict[str, object]:
         "region": "us-east-1",
         "listen.unix": str(directory / "k.sock"),
         "spool.directory": str(directory / "spool"),
-        "default.first_share": 1.0,
+        "default.only_writer": True,
         **more,
     }
 

@@ -40,15 +40,17 @@ DEFAULT = st.sampled_from(
     [
         "",
         "linger_ms = 0\n",
-        "linger_ms = 700\nbatch_records_max = 2\n",
-        "share = 0.5\nmax_age_ms = 5000\nbuffer_bytes_max = 8388608\n",
+        "linger_ms = 700\nbatch_bytes_max = 1100\naggregate_bytes_max = 1024\n",
+        "shard_records_per_second = 500\nmax_age_ms = 5000\nbuffer_bytes_max = 8388608\n",
         "deadline_ms = 900\nwhen_full = 'reject'\nin_flight_max = 1\n",
     ]
 )
 ORDERED = "ordering = 'partition_key'\n"
 TABLES = {
     "a": st.sampled_from([None, "", "linger_ms = 3\n", ORDERED, "aggregation = 'kpl'\n"]),
-    "b": st.sampled_from([None, ORDERED, ORDERED + "acknowledge = 'accepted'\n", "share = 0.1\n"]),
+    "b": st.sampled_from(
+        [None, ORDERED, ORDERED + "acknowledge = 'accepted'\n", "only_writer = true\n"]
+    ),
     "c": st.sampled_from([None, "", "upstream_name = 'other'\n"]),
     "u": st.sampled_from([None, "upstream = 'eu'\n"]),
 }
@@ -56,13 +58,13 @@ OTHERS = st.sampled_from(  # live, and nothing to the streams
     [
         "",
         "[observe]\nshow_keys = true\n[metrics]\nper_shard = true\n",
-        "[spool]\nbytes_max = 999999999\n[send]\ncontrol_calls_per_second = 9\n",
+        "[spool]\nbytes_max = 999999999\n[send]\ncall_timeout_ms = 9000\n",
         "[listen]\noperations_passed_on = []\nhosts = ['k']\nidle_timeout_ms = 9000\n",
     ]
 )
 SECOND = 1_000_000_000
 SECONDS_MAX = 600  # for the slowest share to pay for all
-BROKEN = st.sampled_from(["linger_ms = 'x'", "[", "[streams.a]\nshare = 3\n", "metrics = 1"])
+BROKEN = st.sampled_from(["linger_ms = 'x'", "[", "[streams.a]\nlinger_ms = -3\n", "metrics = 1"])
 RESTART = st.sampled_from(
     ["[metrics]\nemf_namespace = 'k'\n", "[drain]\n[spool]\nletters_bytes_max = 9999999\n"]
 )
@@ -80,7 +82,7 @@ def configurations(draw: st.DrawFn) -> str:
     text += "[default]\n" + draw(DEFAULT)
     if has_eu:
         text += f"[upstreams.eu]\nregion = 'eu-central-1'\naccount_id = '{EU}'\n"
-        text += draw(st.sampled_from(["", "read_timeout_ms = 9000\n"]))
+        text += draw(st.sampled_from(["", "call_timeout_ms = 9000\n"]))
     for name, table in tables.items():
         if table is not None:
             text += f"[streams.{name}]\n{table}"

@@ -112,7 +112,7 @@ ORDERS = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders"
 
 def test_the_least_policy_writes_and_describes_the_listed_streams() -> None:
     other = "arn:aws:kinesis:us-east-1:999999999999:stream/clicks"
-    streams = settings("streams.orders.share=1", f"streams.{other}.share=1")
+    streams = settings("streams.orders.linger_ms=5", f"streams.{other}.linger_ms=5")
     assert allowed(policy(*HOME, *streams)) == {
         "kinesis:PutRecords": [ORDERS, other],
         "kinesis:DescribeStreamSummary": [ORDERS, other],
@@ -199,7 +199,7 @@ def test_streams_of_the_spool_are_added(tmp_path: Path) -> None:
     append(store, 1, stream="old")
     append(store, 2, stream="@us/other")
     store.close()
-    flags = [*HOME, *settings("streams.orders.share=1", f"spool.directory={tmp_path}")]
+    flags = [*HOME, *settings("streams.orders.linger_ms=5", f"spool.directory={tmp_path}")]
     flags += settings("upstreams.us.region=us-east-1", "upstreams.us.account_id=123456789012")
     assert allowed(policy(*flags, "--upstream", "default"))["kinesis:PutRecords"] == [ORDERS]
     found = policy(*flags, "--stored")

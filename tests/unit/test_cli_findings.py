@@ -48,11 +48,9 @@ def said(findings: list[Finding]) -> str:
 
 
 def test_a_plain_stream_has_no_problem_and_its_quota_is_told() -> None:
-    findings = found("|share = 0.5")
+    findings = found("|shard_records_per_second = 500\nshard_bytes_per_second = 524288")
     assert problems(findings) == []
-    assert "2 open shards: 1,000 records/s and 1.0 MiB/s at most, with share = 0.5" in said(
-        findings
-    )
+    assert "2 open shards: 1,000 records/s and 1.0 MiB/s at most" in said(findings)
     assert "a record may have 1.0 MiB with its key" in said(findings)
 
 

@@ -4,14 +4,18 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.operations import PASSED_ON_DEFAULT
+from kdaemon.cli import cli
 from kdaemon.config import Config, resolve_unix_path, user_runtime_problem
-from kdaemon.config.load import KEYS, STREAM_KEYS, TABLES, VARIABLES, load_config
+from kdaemon.config.keys import KEYS, STREAM_KEYS, TABLES, UPSTREAM_KEYS, VARIABLES
+from kdaemon.config.load import load_config
+from kdaemon.config.old_keys import OLD_KEYS
 from kdaemon.config.values import Address, parse_address
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -73,7 +77,8 @@ def test_every_field_of_the_shape_is_a_key() -> None:
             names |= {(field.name, inner.name) for inner in fields(value)}
         else:
             names.add((field.name,))
-    of_one_stream = {("default", name) for name in ("name", "arn", "socket", "upstream_name")}
+    derived = ("name", "worker_count")
+    of_one_stream = {("default", name) for name in (*derived, "arn", "socket", "upstream_name")}
     assert names - set(KEYS) == {
         *(("streams",), ("upstreams",), ("defaults",), ("worker_count",)),
         *of_one_stream,
@@ -84,11 +89,12 @@ def test_every_field_of_the_shape_is_a_key() -> None:
 
 
 def test_flags_win_over_environment_over_file_over_defaults() -> None:
-    text = "[send]\nread_timeout_ms = 1\nconnect_timeout_ms = 1\ncall_timeout_ms = 4\n"
-    environ = {"KDAEMON_SEND_READ_TIMEOUT_MS": "2", "KDAEMON_SEND_CONNECT_TIMEOUT_MS": "2"}
-    send = load_config(text=text, environ=environ, flags=[("send.read_timeout_ms", "3")]).send
-    assert (send.read_timeout_ms, send.connect_timeout_ms, send.call_timeout_ms) == (3, 2, 4)
-    assert send.control_calls_per_second == 5.0
+    text = "[drain]\nlame_duck_ms = 1\n[spool]\nbytes_max = 99999999\n[send]\ncall_timeout_ms = 4\n"
+    environ = {"KDAEMON_DRAIN_LAME_DUCK_MS": "2", "KDAEMON_SPOOL_BYTES_MAX": "88888888"}
+    config = load_config(text=text, environ=environ, flags=[("drain.lame_duck_ms", "3")])
+    given = (config.drain.lame_duck_ms, config.spool.bytes_max, config.send.call_timeout_ms)
+    assert given == (3, 88_888_888, 4)
+    assert config.drain.deadline_ms == 25_000
 
 
 def test_a_wrong_value_is_told_even_if_a_later_source_overrides_it() -> None:
@@ -113,7 +119,7 @@ def test_texts_from_the_environment_become_the_kind_of_their_key() -> None:
     config = load_config(
         environ={
             "KDAEMON_ACCEPT_UNLISTED": "TRUE",
-            "KDAEMON_DEFAULT_SHARE": "0.5",
+            "KDAEMON_DEFAULT_IN_FLIGHT_MAX": "5",
             "KDAEMON_LISTEN_HTTP": "",
             "KDAEMON_SANDBOX_STREAMS": "a, b,c",
             "KDAEMON_STREAMS_MAX": "7",
@@ -121,7 +127,7 @@ def test_texts_from_the_environment_become_the_kind_of_their_key() -> None:
             "HOME": "/root",
         }
     )
-    assert (config.default.share, config.listen.http, config.streams_max) == (0.5, "", 7)
+    assert (config.default.in_flight_max, config.listen.http, config.streams_max) == (5, "", 7)
     assert config.sandbox.streams == ("a", "b", "c")
 
 
@@ -139,15 +145,15 @@ def test_all_problems_of_file_environment_flags_and_rules_come_in_one_error() ->
         service = "gcp"
         listen = 3
         [send]
-        read_timeout_ms = true
+        connections_max = true
         call_timeout_ms = 0
         [default]
         arn = "x"
-        share = nan
+        max_age_ms = nan
         buffer_bytes_max = 99999999999999999999999
         linger_ms = 30000
         [streams.orders.v2]
-        share = 1
+        linger_ms = 1
         [streams.'bad name']
         lingerms = 3
         [sandbox]
@@ -162,10 +168,10 @@ def test_all_problems_of_file_environment_flags_and_rules_come_in_one_error() ->
         "k.toml: linger_ms: is no key; did you mean default.linger_ms?",
         'k.toml: service: is "gcp"; expected "aws" or "yandex"',
         "k.toml: listen: is 3; expected a table, as [listen]",
-        "k.toml: send.read_timeout_ms: is true; expected a whole number of milliseconds from 1",
+        "k.toml: send.connections_max: is true; expected a whole number from 0 to 100000",
         "k.toml: send.call_timeout_ms: is 0; expected a whole number of milliseconds from 1",
         "k.toml: default.arn: is no key; an ARN belongs to one stream",
-        "k.toml: default.share: is nan; expected a number above 0 and at most 1",
+        "k.toml: default.max_age_ms: is nan; expected a whole number of milliseconds from 0",
         "k.toml: default.buffer_bytes_max: is 99999999999999999999999; expected a whole number of",
         'k.toml: streams.orders.v2: is no key; a name with a dot stands in quotes, as [streams."or',
         'k.toml: streams."bad name".lingerms: is no key; did you mean "linger_ms"?',
@@ -228,6 +234,54 @@ def test_variables_that_kubernetes_sets_for_a_service_named_kdaemon_are_not_ours
     assert problems(environ={"KDAEMON_LISTEN_PORT": "8990"})
 
 
+# Keys that were settings once
+
+OLD = [(".".join(path), words) for path, words in OLD_KEYS.items()]
+OLD_OF_TABLES = [
+    (f"{table}.one.{name}", words)
+    for (of, name), words in OLD_KEYS.items()
+    for table, general in (("streams", "default"), ("upstreams", "send"))
+    if of == general
+]
+
+
+@pytest.mark.parametrize(("key", "words"), [*OLD, *OLD_OF_TABLES])
+def test_an_old_key_is_told_what_replaces_it_wherever_it_is_given(key: str, words: str) -> None:
+    """Whatever its value, of which nothing is said."""
+    table, _, name = key.rpartition(".")
+    told = f"is no setting any more: {words}"
+    required = "region = 'eu-west-1'\naccount_id = '123456789012'\n" if "upstreams" in table else ""
+    assert problems(f"[{table}]\n{required}{name} = 'x'") == [f"k.toml: {key}: {told}"]
+    if key in dict(OLD):
+        variable = "KDAEMON_" + key.replace(".", "_").upper()
+        assert problems(environ={variable: "1"}) == [f"environment: {variable}: {told}"]
+        assert problems(flags=((key, "1"),)) == [f"flags: {key}: {told}"]
+    else:
+        assert f"flags: {key}: {told}" in problems(flags=((key, "1"),))
+
+
+def test_the_command_that_checks_tells_all_old_keys_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text("[send]\nread_timeout_ms = 10000\n[streams.orders]\nfirst_share = 1.0\n")
+    result = CliRunner().invoke(cli, ["check", "--config", str(path)])
+    assert result.exit_code == 78
+    assert "send.read_timeout_ms: is no setting any more: leave it out" in result.stderr
+    assert "streams.orders.first_share: is no setting any more: set only_writer" in result.stderr
+
+
+def test_no_old_key_is_a_key_and_each_says_what_to_write() -> None:
+    assert not OLD_KEYS.keys() & KEYS.keys()
+    tables = {"default": STREAM_KEYS, "send": UPSTREAM_KEYS}
+    assert not [path for path in OLD_KEYS if path[1] in tables.get(path[0], {})]
+    for words in OLD_KEYS.values():
+        assert words.startswith(("leave it out: ", "set "))
+
+
+def test_what_once_was_a_key_elsewhere_is_as_unknown_as_before() -> None:
+    assert "did you mean" in problems("shar = 0.5\nservce = 'aws'")[1]
+    assert "is no key" in problems("[listen]\nshare = 0.5")[0]
+
+
 # Rules between keys
 
 RAW = "[streams.app]\nlines = 'raw'\n"
@@ -277,8 +331,6 @@ SIGNED = "[auth]\nhttp = 'sigv4'\nprincipals_file = '/p'\n"
         ("[listen]\nhttp = ''\nunix = ''", "listen.http", "no client could come in"),
         ("accept_unlisted = false", "accept_unlisted", "no record could be accepted"),
         ("streams_max = 1\n[streams]\na = {}\nb = {}", "streams_max", "streams listed (2)"),
-        ("[send]\ncall_timeout_ms = 9999", "send.call_timeout_ms", "(10000) is above"),
-        ("[send]\nconnect_timeout_ms = 15001", "send.connect_timeout_ms", "(15001) is above"),
         (
             "[default]\nrecord_bytes_max = 100000\nrequest_bytes_max = 99999",
             "default.record_bytes_max",
@@ -413,40 +465,6 @@ def test_an_endpoint_of_the_streams_own_region_is_no_clash() -> None:
 SPOOL = "[spool]\ndirectory = '/var/lib/kdaemon'\n"
 
 
-@pytest.mark.parametrize(
-    ("acknowledge", "unix_acknowledge"),
-    [("delivered", "stored"), ("accepted", "stored"), ("stored", "delivered")],
-)
-def test_a_stream_with_order_has_one_path_for_all_its_records(
-    acknowledge: str, unix_acknowledge: str
-) -> None:
-    unix = f"unix_acknowledge = '{unix_acknowledge}'"
-    text = f"{SPOOL}[default]\nacknowledge = '{acknowledge}'\n{unix}\n[streams.orders]\n"
-    load_config(text=text)
-    found = problems(f"{text}ordering = 'partition_key'")
-    assert len(found) == 1
-    assert found[0].startswith("k.toml: streams.orders.ordering: unix_acknowledge (")
-    assert "overtake" in found[0]
-
-
-@pytest.mark.parametrize(
-    ("acknowledge", "unix_acknowledge"),
-    [
-        ("delivered", "auto"),
-        ("stored", "auto"),
-        ("stored", "stored"),
-        ("delivered", "accepted"),
-        ("accepted", "delivered"),
-    ],
-)
-def test_a_stream_with_order_may_promise_what_it_likes_on_one_path(
-    acknowledge: str, unix_acknowledge: str
-) -> None:
-    promises = f"acknowledge = '{acknowledge}'\nunix_acknowledge = '{unix_acknowledge}'"
-    text = f"{SPOOL}[streams.orders]\nordering = 'partition_key'\n{promises}"
-    assert load_config(text=text).streams["orders"].unix_acknowledge == unix_acknowledge
-
-
 def test_a_stream_with_order_may_drop_its_oldest_records() -> None:
     text = "[default]\nacknowledge = 'stored'\nwhen_full = 'drop_oldest'"
     load_config(text=f"{SPOOL}{text}\nordering = 'partition_key'")
@@ -495,7 +513,10 @@ def test_a_clash_is_told_at_the_source_that_set_its_key() -> None:
 
 
 def test_a_clash_in_default_is_told_once_not_for_each_stream_that_inherits_it() -> None:
-    assert len(problems("[default]\nlinger_ms = 30000\n[streams.a]\n[streams.b]\nshare = 0.5")) == 1
+    assert (
+        len(problems("[default]\nlinger_ms = 30000\n[streams.a]\n[streams.b]\nin_flight_max = 5"))
+        == 1
+    )
 
 
 def test_what_is_broken_already_causes_no_second_problem() -> None:
@@ -530,18 +551,24 @@ def test_an_exposed_listener_is_allowed_when_it_says_insecure() -> None:
 # Defaults that follow another setting
 
 
-def test_yandex_waits_longer_and_the_sandbox_imitates_it() -> None:
-    config = load_config(text="service = 'yandex'")
-    assert (config.send.read_timeout_ms, config.send.call_timeout_ms) == (65_000, 70_000)
-    assert config.sandbox.flavour == "yandex"
-
-
-def test_what_is_set_stays_as_set_under_yandex() -> None:
-    config = load_config(
-        text="service = 'yandex'\n[send]\nread_timeout_ms = 10000\n[sandbox]\nflavour = 'aws'"
-    )
-    assert (config.send.read_timeout_ms, config.send.call_timeout_ms) == (10_000, 70_000)
-    assert config.sandbox.flavour == "aws"
+@pytest.mark.parametrize(
+    ("text", "connect_ms", "read_ms", "call_ms"),
+    [
+        ("", 3_000, 10_000, 15_000),
+        ("service = 'yandex'\n", 3_000, 65_000, 70_000),
+        ("service = 'yandex'\n[send]\ncall_timeout_ms = 140000", 6_000, 130_000, 140_000),
+        ("[send]\ncall_timeout_ms = 60000", 12_000, 40_000, 60_000),
+        ("[send]\ncall_timeout_ms = 6000", 3_000, 4_000, 6_000),
+        ("[send]\ncall_timeout_ms = 300", 300, 200, 300),
+        ("[send]\ncall_timeout_ms = 1", 1, 1, 1),
+    ],
+)
+def test_how_long_a_call_may_take_says_how_long_its_parts_may(
+    text: str, connect_ms: int, read_ms: int, call_ms: int
+) -> None:
+    found = load_config(text=text).upstream("default")
+    times = (found.connect_timeout_ms, found.read_timeout_ms, found.call_timeout_ms)
+    assert times == (connect_ms, read_ms, call_ms)
 
 
 def test_a_stream_buffers_no_more_than_all_memory_where_only_that_is_set() -> None:
@@ -558,11 +585,11 @@ def test_yandex_names_are_paths() -> None:
 
 def test_a_listed_stream_inherits_default_and_overrides_it() -> None:
     config = load_config(
-        text="[default]\nshare = 0.5\nlinger_ms = 7\n[streams.orders]\nshare = 0.25",
+        text="[default]\nmax_age_ms = 5\nlinger_ms = 7\n[streams.orders]\nmax_age_ms = 9",
         flags=[("streams.orders.in_flight_max", "3"), ("streams.a.b.linger_ms", "9")],
     )
     orders = config.streams["orders"]
-    assert orders == replace(config.default, name="orders", share=0.25, in_flight_max=3)
+    assert orders == replace(config.default, name="orders", max_age_ms=9, in_flight_max=3)
     assert orders.linger_ms == 7
     assert config.streams["a.b"].linger_ms == 9
 

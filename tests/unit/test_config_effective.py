@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from kdaemon.cli import cli
 from kdaemon.config.effective import as_toml, as_tree, effective
-from kdaemon.config.load import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Loaded, load_with_givers
+from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS
+from kdaemon.config.load import Loaded, load_with_givers
 from kdaemon.config.schema import config_schema
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -21,10 +22,10 @@ endpoint_url = "https://yds.example.net/ru-central1/b1g/etn"
 proxy_url = "http://user:wonderful-word@proxy:3128"
 
 [send]
-connect_timeout_ms = 1234
+connections_max = 1234
 
 [default]
-share = 0.25
+in_flight_max = 25
 linger_ms = 7
 buffer_bytes_max = 8388608
 
@@ -36,10 +37,10 @@ profile = "Ä \\u001b \\" name"
 [upstreams.eu-2]
 region = "eu-west-1"
 account_id = "123456789013"
-connect_timeout_ms = 99
+connections_max = 99
 
 [streams.orders]
-share = 0.5
+max_age_ms = 5
 
 [streams."name.with.dots"]
 upstream = "eu"
@@ -87,14 +88,14 @@ def test_each_value_says_who_gave_it() -> None:
     assert told["listen.http"] == "environment KDAEMON_LISTEN_HTTP"
     assert told["log.level"] == "flag --set log.level"
     assert told["default.linger_ms"] == "environment KDAEMON_DEFAULT_LINGER_MS"
-    assert told["streams.orders.share"] == "k.toml"
-    assert told["streams.empty.share"] == "k.toml, by default.share"
+    assert told["streams.orders.max_age_ms"] == "k.toml"
+    assert told["streams.empty.in_flight_max"] == "k.toml, by default.in_flight_max"
     linger = "environment KDAEMON_DEFAULT_LINGER_MS, by default.linger_ms"
     assert told["streams.orders.linger_ms"] == linger
     in_flight = "flag --set streams.orders.in_flight_max"
     assert told["streams.orders.in_flight_max"] == in_flight
-    assert told["upstreams.eu.connect_timeout_ms"] == "k.toml, by send.connect_timeout_ms"
-    assert told["upstreams.eu-2.connect_timeout_ms"] == "k.toml"
+    assert told["upstreams.eu.connections_max"] == "k.toml, by send.connections_max"
+    assert told["upstreams.eu-2.connections_max"] == "k.toml"
     assert told["upstreams.eu.fips"] == "default"
 
 
@@ -119,8 +120,8 @@ def test_programs_read_value_origin_and_giver() -> None:
     tree = as_tree(effective(loaded(LARGE, environ={"KDAEMON_LOG_LEVEL": "debug"})))
     given = {"value": "debug", "from": "environment", "giver": "KDAEMON_LOG_LEVEL"}
     assert tree["log"]["level"] == given
-    inherited = {"value": 0.25, "from": "file", "giver": "k.toml", "key": "default.share"}
-    assert tree["streams"]["empty"]["share"] == inherited
+    inherited = {"value": 25, "from": "file", "giver": "k.toml", "key": "default.in_flight_max"}
+    assert tree["streams"]["empty"]["in_flight_max"] == inherited
     assert tree["listen"]["hosts"] == {"value": [], "from": "default"}
 
 
@@ -131,18 +132,18 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 def test_the_command_prints_toml_or_json_and_a_wrong_one_is_78(tmp_path: Path) -> None:
     path = tmp_path / "k.toml"
-    path.write_text("[streams.a]\nshare = 0.5\n")
+    path.write_text("[streams.a]\nlinger_ms = 5\n")
     for flags in ([], ["--effective"]):
         code, text, _ = run(*flags, "--config", str(path))
         assert code == 0
-        assert tomllib.loads(text)["streams"]["a"]["share"] == 0.5
+        assert tomllib.loads(text)["streams"]["a"]["linger_ms"] == 5
         assert f"# {path}" in text
     code, text, _ = run("--config", str(path), "--json", "--set", "log.level=debug")
     assert (code, json.loads(text)["log"]["level"]["from"]) == (0, "flag")
-    path.write_text("[streams.a]\nshar = 0.5\n")
+    path.write_text("[streams.a]\nlinger = 5\n")
     code, text, told = run("--config", str(path))
     assert (code, text) == (78, "")
-    assert "streams.a.shar" in told
+    assert "streams.a.linger" in told
 
 
 # The schema
@@ -167,12 +168,12 @@ def test_the_schema_takes_what_the_configuration_takes() -> None:
 
 
 def test_the_schema_refuses_unknown_keys_wrong_kinds_and_bounds() -> None:
-    assert problems("regoin = 'x'\n[listen]\nhtp = ''\n[streams.a]\nshar = 1\n") == [
+    assert problems("regoin = 'x'\n[listen]\nhtp = ''\n[streams.a]\nlinger = 1\n") == [
         *("", "listen", "streams.a"),
     ]
-    wrong = "service = 'gcp'\naccept_unlisted = 1\n[default]\nshare = 1.5\nlinger_ms = '5'\n"
+    wrong = "service = 'gcp'\naccept_unlisted = 1\n[default]\nin_flight_max = 0\nlinger_ms = '5'\n"
     assert problems(wrong + "[upstreams.e]\nregion = 'A'\n") == [
-        *("accept_unlisted", "default.linger_ms", "default.share", "service"),
+        *("accept_unlisted", "default.in_flight_max", "default.linger_ms", "service"),
         "upstreams.e.region",
     ]
 
@@ -181,7 +182,8 @@ def test_the_schema_says_each_key_with_what_is_expected_and_its_default() -> Non
     properties = config_schema()["properties"]
     for path in KEYS:
         table = properties if len(path) == 1 else properties[path[0]]["properties"]
-        assert table[path[-1]]["description"].startswith("Expected: "), path
+        about = KEYS[path].about
+        assert table[path[-1]]["description"].startswith(f"{about.meaning} Expected: "), path
     assert properties["listen"]["properties"]["connections_max"]["default"] == 10_000
     assert set(properties["streams"]["additionalProperties"]["properties"]) == set(STREAM_KEYS)
 

@@ -4,10 +4,14 @@ import pytest
 
 from kdaemon.base.errors import ConfigError
 from kdaemon.base.limits import MIB
+from kdaemon.base.service import AWS
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
 from kdaemon.config.parts import HEIR_BYTES_MAX, heir_of, memory_needed, part_of
+from kdaemon.pace.adaptive import FIRST_SHARE
+from kdaemon.streams.laid_out import engine_settings
 
+BOUNDED = "shard_records_per_second = 500\nshard_bytes_per_second = 524288\n"
 LISTED = '[streams.orders]\nsocket = "/run/x.sock"\nlines = "raw"\n'
 
 
@@ -24,20 +28,20 @@ def test_one_worker_has_all() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 8])
 def test_the_parts_are_no_more_than_the_whole(count: int) -> None:
-    text = f"workers = {count}\n[spool]\ndirectory = '/s'\n[default]\nshare = 0.5\n{LISTED}"
+    text = f"workers = {count}\n[spool]\ndirectory = '/s'\n[default]\n{BOUNDED}{LISTED}"
     config = load_config(text=text)
     part = part_of(config, directory="/s/worker-1")
     assert part.spool.directory == "/s/worker-1"
     assert count * part.memory_bytes_max <= config.memory_bytes_max
     assert count * part.spool.bytes_max <= config.spool.bytes_max
     assert count * part.spool.letters_bytes_max <= config.spool.letters_bytes_max
-    assert count * part.send.control_calls_per_second <= config.send.control_calls_per_second
     for mine, whole in (
         (part.default, config.default),
         (part.streams["orders"], config.streams["orders"]),
     ):
-        assert count * mine.first_share == pytest.approx(whole.first_share)
-        assert count * mine.share == pytest.approx(whole.share)
+        assert mine.worker_count == count
+        assert count * mine.shard_records_per_second <= whole.shard_records_per_second
+        assert count * mine.shard_bytes_per_second <= whole.shard_bytes_per_second
         assert mine.buffer_bytes_max <= part.memory_bytes_max
         assert mine.buffer_bytes_max >= 2 * mine.request_bytes_max
         assert mine.in_flight_max >= 1
@@ -50,7 +54,17 @@ def test_the_parts_are_no_more_than_the_whole(count: int) -> None:
 
 def test_a_whole_shard_may_be_one_worker_s() -> None:
     """Where nobody set a bound, workers find their parts as a fleet does."""
-    assert part_of(load_config(text="workers = 4"), directory="").default.share == 1
+    config = load_config(text="workers = 4\n[default]\nshard_bytes_per_second = 4")
+    part = part_of(config, directory="").default
+    assert (part.shard_records_per_second, part.shard_bytes_per_second) == (1000, 1)
+    first = engine_settings(part, AWS).first_share
+    assert 4 * first == engine_settings(config.default, AWS).first_share == FIRST_SHARE
+
+
+def test_the_only_writer_begins_with_all_of_a_shard_all_its_workers_together() -> None:
+    config = load_config(text="workers = 4\n[default]\nonly_writer = true")
+    assert engine_settings(config.default, AWS).first_share == 1.0
+    assert engine_settings(part_of(config, directory="").default, AWS).first_share == 0.25
 
 
 def test_nothing_comes_in_to_an_heir() -> None:

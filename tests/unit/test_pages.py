@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.config.changes import OF_STREAMS, OF_UPSTREAMS, TABLES, TOP, Mark
 from kdaemon.observe.table import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,25 +35,6 @@ def test_each_row_of_the_page_of_yandex_names_a_test() -> None:
 
 
 RELOAD = (ROOT / "docs" / "reload.md").read_text()
-WORDS = {
-    Mark.LIVE: "live",
-    Mark.RESTART: "restart",
-    Mark.GROWS: "larger: live; smaller: restart",
-    Mark.UNORDERED: "live; with order: restart",
-}
-
-
-def test_the_page_of_reloads_has_the_mark_of_each_setting() -> None:
-    places = {"top of the file": TOP, "`[upstreams.NAME]`": OF_UPSTREAMS}
-    places |= {f"`[{table}]`": marks for table, marks in TABLES.items()}
-    places["`[streams.NAME]`"] = OF_STREAMS
-    wanted = set()
-    for place, marks in places.items():
-        for mark in set(marks.values()):
-            keys = ", ".join(f"`{key}`" for key, each in marks.items() if each is mark)
-            wanted.add(f"| {place} | {WORDS[mark]} | {keys} |")
-    rows = RELOAD.split("## Which settings are live")[1].split("\n\n")[1].splitlines()[2:]
-    assert set(rows) == wanted
 
 
 def test_the_page_of_reloads_names_the_metrics() -> None:

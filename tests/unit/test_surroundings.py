@@ -10,7 +10,8 @@ from kdaemon.base.errors import ConfigError
 from kdaemon.base.redact import SECRETS
 from kdaemon.cli import cli
 from kdaemon.cli.looks import read_checked
-from kdaemon.config.load import KEYS, STREAM_KEYS, load_config
+from kdaemon.config.keys import KEYS, STREAM_KEYS
+from kdaemon.config.load import load_config
 from kdaemon.config.surroundings import find_problems
 
 PAIR = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -232,8 +233,11 @@ def test_a_reload_is_held_to_what_its_own_changes_make_wrong(
     assert read_checked(str(path), [], as_odd).config.streams.keys() == {"s"}
     with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL_KINESIS"):
         read_checked(str(path), [], load_config(text="[streams.s]\n"))
-    path.write_text("[streams.s]\nshare = 3\n")
-    with pytest.raises(ConfigError, match=r"streams\.s\.share"):
+    path.write_text("[streams.s]\nin_flight_max = 0\n")
+    with pytest.raises(ConfigError, match=r"streams\.s\.in_flight_max"):
+        read_checked(str(path), [], as_odd)
+    path.write_text("[streams.s]\nshare = 0.5\n")
+    with pytest.raises(ConfigError, match=r"streams\.s\.share: is no setting any more: set shard_"):
         read_checked(str(path), [], as_odd)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):

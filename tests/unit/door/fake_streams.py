@@ -27,13 +27,13 @@ SHARD_FULL = RecordResult(error_code=THROUGHPUT, error_message="The shard's queu
 
 class FakeStream:
     """Takes frames, as a StreamDriver would. `full_keys`: whose shard's queue is full; it counts
-    what it refuses. `unavailable`, `unix_acknowledge`: to be set by a test.
+    what it refuses. `unavailable`, `line_acknowledge`: to be set by a test.
     """
 
     def __init__(self, config: StreamConfig) -> None:
         self.config = config
         self.acknowledge = Acknowledge(config.acknowledge)
-        self.unix_acknowledge = self.acknowledge
+        self.line_acknowledge = self.acknowledge
         self.deadline_ns = config.deadline_ms * 1_000_000
         self.record_bytes_max = RECORD_BYTES_MAX
         self.unavailable: ServiceError | None = None

@@ -56,7 +56,7 @@ class Guarded(Place):
     """A daemon's doors behind one of the guards. `asked`: what was asked, in order."""
 
     def __init__(self, principals: Principals, *, is_signed: bool = True) -> None:
-        fast = "[streams.s]\nshard_bytes_per_second = 100_000_000\nfirst_share = 1.0\n"
+        fast = "[streams.s]\nshard_bytes_per_second = 100_000_000\nonly_writer = true\n"
         super().__init__(fast, FakeService())
         self.strangers = Strangers(lambda: NOW_S)
         guard: Guard = Peers(principals, self.strangers)

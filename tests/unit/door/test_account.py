@@ -433,13 +433,19 @@ async def test_a_setting_that_the_credentials_contradict_is_told_and_not_believe
 async def test_in_doubt_an_arn_of_a_listed_name_keeps_that_streams_promises(
     place: Make, way: str
 ) -> None:
-    listed = "[streams.s]\nacknowledge = 'accepted'\nordering = 'partition_key'\nshare = 0.5\n"
+    listed = (
+        "[streams.s]\nacknowledge = 'accepted'\nordering = 'partition_key'\nonly_writer = true\n"
+    )
     one = place(FAST + listed + "aggregation = 'kpl'\n")
     one.put(way, arn(OTHERS), b"a")
     await turn(60)
     stream = one.stream(arn(OTHERS))
     config = stream.config
-    assert (config.acknowledge, config.ordering, config.share) == ("accepted", "partition_key", 0.5)
+    assert (config.acknowledge, config.ordering, config.only_writer) == (
+        "accepted",
+        "partition_key",
+        True,
+    )
     assert config.aggregation == "none", "another account's readers may not take it apart"
     assert not stream.is_listed
 

@@ -40,6 +40,7 @@ stream_field = "to"
 [streams.quick]
 acknowledge = "accepted"
 """
+KEEPS_ORDER = "partition_key_field = 'id'\nordering = 'partition_key'\n"
 USER = b'{"user":{"id":"u%d"},"n":%d}\n'
 
 
@@ -423,18 +424,24 @@ async def test_a_log_that_stops_in_the_middle_of_a_line_is_waited_for(place: Pla
     session.connection_lost(None)
 
 
-async def test_its_lines_are_stored_where_the_stream_stores(tmp_path: Path) -> None:
-    for acknowledge, promise in (
-        ("accepted", Acknowledge.NONE),
-        ("delivered", Acknowledge.NONE),
-        ("stored", Acknowledge.STORED),
-    ):
-        place = Place(
-            f"[spool]\ndirectory = '{tmp_path}'\n[streams.app]\nlines = 'raw'\n"
-            f"unix_acknowledge = '{acknowledge}'\n"
-        )
-        assert place.door.untold_promise("app") is promise
-        await place.streams.aclose()
+@pytest.mark.parametrize(
+    ("has_spool", "more", "promise"),
+    [
+        (False, "", Acknowledge.NONE),
+        (True, "", Acknowledge.STORED),
+        (True, "acknowledge = 'accepted'\n", Acknowledge.STORED),
+        (True, KEEPS_ORDER, Acknowledge.NONE),
+        (True, f"{KEEPS_ORDER}acknowledge = 'stored'\n", Acknowledge.STORED),
+    ],
+)
+async def test_its_lines_are_stored_where_the_stream_stores(
+    tmp_path: Path, has_spool: bool, more: str, promise: Acknowledge
+) -> None:
+    config = f"[spool]\ndirectory = '{tmp_path}'\n[streams.app]\nlines = 'raw'\n{more}"
+    spool: Any = object() if has_spool else None  # it has nothing to do
+    streams = make_streams(FakeService(), config, spool=spool)
+    assert Door(streams, FakeClock()).untold_promise("app") is promise
+    await streams.aclose()
 
 
 async def test_the_door_counts_for_a_stream_that_nobody_knows() -> None:

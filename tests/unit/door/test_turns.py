@@ -82,7 +82,7 @@ class Place:
         self.service = FakeService()
         text = (
             "[streams.s]\nacknowledge = 'accepted'\n"
-            "shard_bytes_per_second = 100_000_000\nfirst_share = 1.0"
+            "shard_bytes_per_second = 100_000_000\nonly_writer = true"
         )
         self.streams = make_streams(self.service, text, clock=FakeClock())
         self.door = Door(self.streams, FakeClock())

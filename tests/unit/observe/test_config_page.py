@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kdaemon.config.effective import effective
-from kdaemon.config.load import dotted, load_with_givers
+from kdaemon.config.keys import dotted
+from kdaemon.config.load import load_with_givers
 from kdaemon.observe import config_page
 from kdaemon.observe.config_page import ROWS_A_STEP, ROWS_MAX, config_steps
 from tests.unit.observe.test_admin import Place
@@ -19,7 +20,7 @@ role_external_id = "a-word-of-ours"
 [default]
 linger_ms = 7
 [streams."a.b"]
-share = 0.5
+in_flight_max = 5
 """
 
 
@@ -45,8 +46,8 @@ def test_each_value_is_told_with_who_gave_it_and_without_secrets() -> None:
         "is_given": True,
     }
     assert rows["log.level"]["origin"] == "flag --set log.level"
-    share, linger = rows['streams."a.b".share'], rows['streams."a.b".linger_ms']
-    assert (share["value"], share["origin"], share["is_given"]) == (0.5, "k.toml", True)
+    calls, linger = rows['streams."a.b".in_flight_max'], rows['streams."a.b".linger_ms']
+    assert (calls["value"], calls["origin"], calls["is_given"]) == (5, "k.toml", True)
     assert (linger["value"], linger["origin"], linger["is_given"]) == (
         7,
         "k.toml, by default.linger_ms",

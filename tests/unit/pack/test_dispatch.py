@@ -396,17 +396,17 @@ def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
     assert len({id(lane.budget) for lane in packer.lanes}) == 3
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25])
-def test_what_the_service_says_of_a_shard_s_quota_bounds_what_is_configured(share: float) -> None:
+@pytest.mark.parametrize("part", [1.0, 0.25])
+def test_what_the_service_says_of_a_shard_s_quota_bounds_what_is_configured(part: float) -> None:
     packer = Packer(500, 5_000_000, 100 * MS, 0)
-    most = ShardRates(round(RATE * share), round(BYTE_RATE * share), 1.0, share)
-    dispatcher = Dispatcher(packer, most, 0)
-    cases = ((400_000, 0.4), (None, 0.4), (2_000_000, 1.0), (1, 1 / (share * BYTE_RATE)))
-    for count, (quota, part) in enumerate(cases, 1):  # with other shards, and with the same
+    records, size = round(RATE * part), round(BYTE_RATE * part)
+    dispatcher = Dispatcher(packer, ShardRates(records, size, 1.0), 0)
+    cases = ((400_000, 400_000), (None, 400_000), (2_000_000, size), (1, 1))
+    for count, (quota, most) in enumerate(cases, 1):  # with other shards, and with the same
         for shard_count in (count, count):
             told = describe(even_shards(shard_count), shard_bytes_per_second=quota)
             remap(dispatcher, told, count)
-            expected = round(RATE * share), round(BYTE_RATE * share * part)
+            expected = records, min(size, most)
             assert {rates(lane) for lane in packer.lanes} == {expected}
             assert dispatcher.shard_bytes_per_second == expected[1]
 

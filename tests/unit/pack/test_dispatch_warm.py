@@ -13,9 +13,9 @@ FIRST = 0.065
 WARM = 0.5
 
 
-def start(share: float = 1.0, first_share: float = FIRST) -> tuple[Dispatcher, Packer]:
+def start(part: float = 1.0, first_share: float = FIRST) -> tuple[Dispatcher, Packer]:
     packer = Packer(500, 5_000_000, 100 * MS, 0)
-    rates = ShardRates(round(RECORDS * share), round(BYTES * share), first_share, share)
+    rates = ShardRates(round(RECORDS * part), round(BYTES * part), first_share)
     return Dispatcher(packer, rates, 0), packer
 
 
@@ -62,11 +62,11 @@ def test_a_lane_begins_with_what_is_warm_of_its_shard(
     assert {lane.budget.records.available for lane in packer.lanes} == {58}, "0.9 s of FIRST"
 
 
-def test_the_warm_throughput_is_of_whole_shards_whatever_our_share_of_them_is() -> None:
-    dispatcher, packer = start(share=0.25)
+def test_who_may_use_a_part_of_each_shard_begins_with_no_more_than_half_of_that() -> None:
+    dispatcher, packer = start(part=0.25)
     told(dispatcher, even_shards(4), warm(2 * BYTES))
-    assert shares(packer) == [WARM / 2] * 4
-    assert {lane.budget.records.rate for lane in packer.lanes} == {RECORDS // 16}
+    assert shares(packer) == [WARM] * 4
+    assert {lane.budget.records.rate for lane in packer.lanes} == {RECORDS // 8}
 
 
 def test_auto_and_an_unknown_stream_begin_with_it_too() -> None:

@@ -8,7 +8,14 @@ import pytest
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.send import control as control_module
-from kdaemon.send.control import MISSING_S, UNLISTED_WAITING_MAX, ControlCalls, ControlSettings
+from kdaemon.send.control import (
+    CALLS_PER_SECOND,
+    MISSING_S,
+    UNLISTED_WAITING_MAX,
+    ControlCalls,
+    ControlSettings,
+    calls_per_second,
+)
 
 MISSING = ServiceError("ResourceNotFoundException", "Stream not found", status=400)
 Payload = dict[str, object]
@@ -109,33 +116,9 @@ async def test_among_equals_who_came_first_is_asked_first() -> None:
     assert service.asked == ["a", "b", "c"]
 
 
-@pytest.mark.usefixtures("gated")
-async def test_another_rate_holds_from_the_next_turn_on() -> None:
-    service = Service()
-    calls = service.control()
-    tasks = [ask(calls, name) for name in "abc"]
-    first = gate_of(calls)
-    await settle()
-    calls.take_rate(50)
-    await first.open(1)
-    assert service.asked == ["a"]
-    await first.open(1)
-    assert service.asked == ["a"], "the old quota gives no more turns"
-    await gate_of(calls).open(2)
-    await asyncio.gather(*tasks)
-    assert service.asked == ["a", "b", "c"]
-
-
-@pytest.mark.usefixtures("gated")
-@pytest.mark.usefixtures("gated")
-async def test_the_same_rate_brings_no_turns_again() -> None:
-    """A reload takes the whole configuration, whatever was changed in it."""
-    calls = Service().control(calls_per_second=5)
-    gate = gate_of(calls)
-    calls.take_rate(5)
-    assert gate_of(calls) is gate
-    calls.take_rate(4)
-    assert gate_of(calls) is not gate
+def test_workers_have_one_quota_together_and_an_embedded_service_has_none_to_spare() -> None:
+    assert calls_per_second(4) * 4 == calls_per_second() == CALLS_PER_SECOND
+    assert calls_per_second(is_embedded=True) > 100
 
 
 @pytest.mark.usefixtures("gated")
@@ -161,7 +144,7 @@ async def test_too_many_that_wait_are_refused_at_once_and_listed_ones_are_not() 
     await settle()
     error = await failure(ask(calls, "one-more"))
     assert (error.trouble, error.was_sent) == (Trouble.BUSY, False)
-    assert "control_calls_per_second" in error.message
+    assert "list the streams that matter" in error.message
     listed = ask(calls, "listed", is_listed=True)
     await settle()
     await gate_of(calls).open(1)

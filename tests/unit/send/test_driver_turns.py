@@ -26,7 +26,7 @@ TOLD = TOLD_A_TURN // (1 + FRAME_PIECES) + 1
 TEXT = """
 [streams.s]
 acknowledge = "delivered"
-first_share = 1.0
+only_writer = true
 """
 
 

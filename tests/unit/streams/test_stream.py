@@ -12,7 +12,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.send.driver import StreamDriver
-from kdaemon.streams import Stream, unix_acknowledge
+from kdaemon.streams import Stream, line_acknowledge
 from kdaemon.streams.stream import GO_ON_A_TURN, GO_ON_NS_MAX, Word
 from tests.kit.streams import FakeClock, turn
 
@@ -89,7 +89,7 @@ def test_whether_a_client_is_held_back_reaches_the_driver() -> None:
     assert driver.asked_patiently == [False, True]
 
 
-# What an acknowledgement on the Unix socket means
+# What an acknowledgement of lines means
 
 STORED, DELIVERED, ACCEPTED = Acknowledge.STORED, Acknowledge.DELIVERED, Acknowledge.ACCEPTED
 
@@ -107,16 +107,12 @@ STORED, DELIVERED, ACCEPTED = Acknowledge.STORED, Acknowledge.DELIVERED, Acknowl
         ("partition_key", "stored", True, STORED),
     ],
 )
-def test_on_the_unix_socket_auto_is_stored_unless_that_would_part_a_stream_with_order(
+def test_lines_are_stored_unless_that_would_part_a_stream_with_order(
     ordering: Any, acknowledge: Any, has_spool: bool, meant: Acknowledge
 ) -> None:
     config = StreamConfig(name="s", ordering=ordering, acknowledge=acknowledge)
-    assert unix_acknowledge(config, has_spool=has_spool) is meant
-
-
-@pytest.mark.parametrize("ordering", ["none", "partition_key"])
-def test_on_the_unix_socket_a_promise_that_is_configured_is_kept(ordering: Any) -> None:
-    config = StreamConfig(name="s", ordering=ordering, unix_acknowledge="accepted")
-    assert unix_acknowledge(config, has_spool=True) is ACCEPTED
-    stream = stream_over(FakeDriver(), object(), ordering=ordering, unix_acknowledge="accepted")
-    assert stream.unix_acknowledge is ACCEPTED
+    assert line_acknowledge(config, has_spool=has_spool) is meant
+    stream = stream_over(
+        FakeDriver(), object() if has_spool else None, ordering=ordering, acknowledge=acknowledge
+    )
+    assert stream.line_acknowledge is meant
