@@ -1,4 +1,4 @@
-"""What somebody who works on kdaemon is told to call is there."""
+"""What CONTRIBUTING.md tells somebody who works on kdaemon to call is there."""
 
 import re
 from pathlib import Path
