@@ -38,8 +38,6 @@ REASONS = {
 # (status, content type) -> how an answer begins, up to its length. Both come from code, never from
 # a client, so the table stays small.
 _starts: Final[dict[tuple[int, bytes], bytes]] = {}
-_join_lines: Final = b"\r\n".join
-_join_field: Final = b": ".join
 
 
 def _start(status: int, content_type: bytes) -> bytes:
@@ -60,9 +58,10 @@ def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> b
     elif is_http_1_0:
         headers += (_KEEP,)
     start = _starts.get(key) or _start(*key)
-    length = str(len(body)).encode()
-    shown = body if has_body else b""
-    return _join_lines([start + length, *map(_join_field, headers), b"", shown])
+    head = start + str(len(body)).encode()
+    for name, value in headers:  # formats of bytes alone are compiled to one copy
+        head = b"%b\r\n%b: %b" % (head, name, value)
+    return b"%b\r\n\r\n%b" % (head, body if has_body else b"")
 
 
 CHUNKED = b"Transfer-Encoding", b"chunked"
@@ -74,8 +73,10 @@ def render_head(answer: Answer, *, closes: bool, is_chunked: bool) -> bytes:
     if closes:
         headers += (_CLOSE,)
     reason = REASONS.get(answer.status, b"Status")
-    start = b"HTTP/1.1 %d %b\r\nContent-Type: %b" % (answer.status, reason, answer.content_type)
-    return _join_lines([start, *map(_join_field, headers), b"", b""])
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b" % (answer.status, reason, answer.content_type)
+    for name, value in headers:
+        head = b"%b\r\n%b: %b" % (head, name, value)
+    return head + b"\r\n\r\n"
 
 
 # Names come from code, never from a client, so the table stays small.
