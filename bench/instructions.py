@@ -153,7 +153,10 @@ def _batches(encoding: str, shape: Shape) -> list[bytes]:
         for number in range(max(_BODIES, len(names)))
     ]
     head = bench_records.request_head
-    return [head("PutRecords", len(body), encoding=encoding) + body for body in bodies]
+    return [
+        head("PutRecords", len(body), encoding=encoding, number=number) + body
+        for number, body in enumerate(bodies)
+    ]
 
 
 def _singles(shape: Shape) -> list[bytes]:
@@ -163,7 +166,10 @@ def _singles(shape: Shape) -> list[bytes]:
         bench_records.put_record_body(record, names[number % len(names)])
         for number, record in enumerate(made)
     ]
-    return [bench_records.request_head("PutRecord", len(body)) + body for body in bodies]
+    head = bench_records.request_head
+    return [
+        head("PutRecord", len(body), number=number) + body for number, body in enumerate(bodies)
+    ]
 
 
 def _lines(form: str, shape: Shape) -> list[bytes]:

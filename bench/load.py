@@ -319,16 +319,19 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
             encode = bench_records.put_records_cbor
         payloads = [
             bench_records.request_head(
-                "PutRecords", len(body), acknowledge=acknowledge, encoding=encoding
+                "PutRecords", len(body), acknowledge=acknowledge, encoding=encoding, number=number
             )
             + body
-            for body in (encode(batch, stream) for batch in bodies)
+            for number, body in enumerate(encode(batch, stream) for batch in bodies)
         ]
         return ClosedLoop(requesting(), cycle(payloads), size)
     if scenario == "put_record":
         payloads = [
-            bench_records.request_head("PutRecord", len(body), acknowledge=acknowledge) + body
-            for body in (
+            bench_records.request_head(
+                "PutRecord", len(body), acknowledge=acknowledge, number=number
+            )
+            + body
+            for number, body in enumerate(
                 bench_records.put_record_body(record, stream)
                 for record in bench_records.make_records(_SINGLE_COUNT)
             )

@@ -9,6 +9,7 @@ import base64
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import md5
 
 DATA_BYTES = 200  # bytes of data in each record
 KEY_COUNT = 100_000  # distinct partition keys
@@ -21,7 +22,7 @@ _USER_AGENT = (
 )
 _AUTHORIZATION = (
     "AWS4-HMAC-SHA256 Credential=BENCHBENCHBENCHBENCH/20261121/us-east-1/kinesis/aws4_request, "
-    "SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature=" + "0" * 64
+    "SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature="
 )
 _SEED = 20130101
 _ALPHABET = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x61, 0x7B))
@@ -122,11 +123,13 @@ def request_head(
     host: str = "127.0.0.1",
     acknowledge: str = "delivered",
     encoding: str = "json",
+    number: int = 0,
 ) -> bytes:
     """The head that boto3 sends (header set, order and sizes); the signature is made up. Another
     promise than `delivered` is asked for by a header of kdaemon's own. `encoding`: of the body,
-    json or cbor.
+    json or cbor. `number`: of the request, whose signature and id are its own.
     """
+    own = md5(b"%d" % number, usedforsecurity=False).hexdigest()
     asked = () if acknowledge == "delivered" else (f"X-Kdaemon-Acknowledge: {acknowledge}",)
     lines = (
         "POST / HTTP/1.1",
@@ -135,9 +138,9 @@ def request_head(
         f"X-Amz-Target: Kinesis_20131202.{operation}",
         f"Content-Type: application/x-amz-{encoding}-1.1",
         f"User-Agent: {_USER_AGENT}",
-        "X-Amz-Date: 20261121T120000Z",
-        f"Authorization: {_AUTHORIZATION}",
-        "amz-sdk-invocation-id: 00000000-0000-4000-8000-000000000000",
+        f"X-Amz-Date: 20261121T1200{number // 100 % 60:02}Z",
+        f"Authorization: {_AUTHORIZATION}{own}{own}",
+        f"amz-sdk-invocation-id: {own[:8]}-{own[8:12]}-{own[12:16]}-{own[16:20]}-{own[20:]}",
         "amz-sdk-request: attempt=1",
         *asked,
         f"Content-Length: {body_bytes}",

@@ -92,7 +92,12 @@ class Streams:
         self._effort = effort
         self._sending = sending
         self._body_bytes_max = min(limits.body_bytes_max, hub.bodies.bytes_max)
-        bounds = HeadBounds(limits.head_bytes_max, limits.headers_max, self._body_bytes_max)
+        bounds = HeadBounds(
+            limits.head_bytes_max,
+            limits.headers_max,
+            self._body_bytes_max,
+            limits.kept_head_bytes_max,
+        )
         self._heads = Heads(hub.gate, bounds)
         self._open: dict[int, Http2Stream] = {}
         self._touched: list[Http2Stream] = []  # something of them is kept and not charged

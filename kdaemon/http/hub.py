@@ -57,6 +57,9 @@ class HttpLimits:
         16 * MIB
     )  # base64 of a 10 MiB call and its keys, with room to refuse it by name; 0: no bodies
     head_bytes_max: int = 32 * 1024  # SigV4 with a session token takes 3 KiB
+    # What a head says is kept for the next one, unless the head is larger. SDKs send less than 2
+    # KiB, or 4 with a session token. 0: each head is read as if it were the first; 2026-11-29
+    kept_head_bytes_max: int = 4 * 1024
     headers_max: int = 100  # SDKs send a dozen; browsers and proxies add as many; 2026-11-28
     head_timeout_s: float = 10.0  # a head is one packet; slower is stuck or an attack
     body_timeout_s: float = 30.0  # 16 MiB at 0.5 MiB/s

@@ -1,12 +1,13 @@
 """The reading half of one HTTP/1.1 connection: bytes in, one whole request at a time or a refusal.
 
-llhttp (in C) parses heads. An ordinary request, whole in one read, goes through it in one call; for
-any other the end of the head is found first and the body is taken by body.py, so that the reader
-always knows where a request ends, whatever the client offers (an upgrade), pipelines or cuts off.
+A head that is like those before on this connection is read by a stencil (stencil.py). All others
+llhttp (in C) parses. An ordinary request, whole in one read, goes through it in one call; for any
+other the end of the head is found first and the body is taken by body.py, so that the reader always
+knows where a request ends, whatever the client offers (an upgrade), pipelines or cuts off.
 Knows nothing of sockets, answers or pipelines.
 Invariants: nothing a client sends makes `feed` raise; a request is handed over when its last byte
 is there, and never without; after a refusal nothing more is read; of a head nothing is kept after
-its use.
+its use but what heads.py keeps for the next; with a stencil or without, the same requests come out.
 Where it sits: connection.py feeds it; head.py and origin.py decide, body.py frames.
 """
 
@@ -88,6 +89,7 @@ class RequestReader:
         "_headers",
         "_heads",
         "_hub",
+        "_kept_head_bytes_max",
         "_ordinary",
         "_parser",
         "_pieces",
@@ -109,6 +111,7 @@ class RequestReader:
         self._sink: Any = sink
         self._hub = hub
         self._head_bytes_max = hub.limits.head_bytes_max
+        self._kept_head_bytes_max = min(hub.limits.kept_head_bytes_max, self._head_bytes_max)
         # What could never arrive is refused for good, and not told to come again later.
         self._body_bytes_max = min(hub.limits.body_bytes_max, hub.bodies.bytes_max)
         self._raw_headers: dict[bytes, bytes] = {}
@@ -125,7 +128,12 @@ class RequestReader:
         self._headers = _NO_HEADERS
         self._body: LengthBody | ChunkedBody | None = None  # None: nothing of it is here yet
         self._body_bytes = 0  # of a body by length
-        bounds = HeadBounds(self._head_bytes_max, hub.limits.headers_max, self._body_bytes_max)
+        bounds = HeadBounds(
+            self._head_bytes_max,
+            hub.limits.headers_max,
+            self._body_bytes_max,
+            hub.limits.kept_head_bytes_max,
+        )
         self._heads = Heads(hub.gate, bounds)
         self._parser: Any = httptools.HttpRequestParser(self)
 
@@ -134,9 +142,19 @@ class RequestReader:
 
         Calls the sink once for a request that is whole, or once for a refusal.
         """
-        if self.phase is not _IDLE or at:
+        if self.phase is not _IDLE:
             if self.phase is _BODY:
                 return self._read_body(data, at)
+            return self._feed_with_care(data, at)
+        stencil = self._heads.stencil
+        if stencil is not None:
+            headers = stencil.read(data, at)
+            if headers is not None and (
+                stencil.body_bytes <= self._body_bytes_max
+                and stencil.end - at <= self._kept_head_bytes_max
+            ):
+                return self._take_alike(data, headers, stencil.end, stencil.body_bytes)
+        if at:
             return self._feed_with_care(data, at)
         self._ordinary = data
         try:
@@ -163,6 +181,38 @@ class RequestReader:
             self._renew()
             return self._feed_with_care(data, at)
         return len(data)
+
+    def _take_alike(
+        self, data: bytes, headers: dict[bytes, bytes], at: int, byte_count: int
+    ) -> int:
+        """A head that is like the one before: its body begins at `at`."""
+        heads = self._heads
+        heads.misses = 0
+        self.since_tick = self._hub.tick
+        end = at + byte_count
+        if end > len(data):
+            self._headers, self._body_bytes = headers, byte_count
+            self.phase = _BODY
+            return self._read_body(data, at) if at < len(data) else at
+        line, sink = heads.line, self._sink
+        sink.take(
+            HttpRequest(
+                sink,
+                line.method,
+                line.path,
+                line.query,
+                headers,
+                data[at:end],
+                False,
+                line.is_http_1_0,
+            )
+        )
+        return end
+
+    def forget(self) -> None:
+        """Keeps nothing of the heads before: the next one is not expected soon."""
+        if self._heads.stencil is not None:
+            self._heads.forget()
 
     def finish(self) -> None:
         """The client sends no more."""
@@ -236,6 +286,7 @@ class RequestReader:
         else:  # as the one before
             self._headers = headers
             self.phase = _BODY
+            heads.learn(data, end, headers)
 
     def on_message_complete(self) -> None:
         if self._ordinary is None or self.phase is not _BODY:
@@ -271,6 +322,7 @@ class RequestReader:
             return
         self.owes_continue = self._heads.expects_continue
         self.phase = _BODY
+        self._heads.learn(data, head_bytes, headers)
 
     # --- with care: the end of each part is known before the next is read
 

@@ -11,7 +11,6 @@ from kdaemon.http.answer import Answer
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = (b"Connection", b"close")
 _KEEP: Final = (b"Connection", b"keep-alive")
-_NO_PARTS: Final[tuple[bytes, ...]] = ()
 
 REASONS = {
     200: b"OK",
@@ -36,17 +35,16 @@ REASONS = {
     505: b"HTTP Version Not Supported",
 }
 
-# (status, content type, number of headers) -> an answer with places for its length, those headers
-# and its body. All three come from code, never from a client, so the table stays small.
-_forms: Final[dict[tuple[int, bytes, int], bytes]] = {}
+# (status, content type) -> how an answer begins, up to its length. Both come from code, never from
+# a client, so the table stays small.
+_starts: Final[dict[tuple[int, bytes], bytes]] = {}
 
 
-def _form(status: int, content_type: bytes, header_count: int) -> bytes:
-    reason = REASONS.get(status, b"Status")
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (status, reason, content_type)
-    form = head + b"Content-Length: %d\r\n" + b"%b: %b\r\n" * header_count + b"\r\n%b"
-    _forms[status, content_type, header_count] = form
-    return form
+def _start(status: int, content_type: bytes) -> bytes:
+    parts = status, REASONS.get(status, b"Status"), content_type
+    start = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: " % parts
+    _starts[status, content_type] = start
+    return start
 
 
 def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> bytes:
@@ -54,14 +52,16 @@ def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> b
 
     `has_body` False: the answer to HEAD, which tells the length of a body that it does not send.
     """
-    body, headers = answer.body, answer.headers
+    body, headers, key = answer.body, answer.headers, (answer.status, answer.content_type)
     if closes:
         headers += (_CLOSE,)
     elif is_http_1_0:
         headers += (_KEEP,)
-    key = answer.status, answer.content_type, len(headers)
-    form = _forms.get(key) or _form(*key)
-    return form % (len(body), *sum(headers, _NO_PARTS), body if has_body else b"")
+    start = _starts.get(key) or _start(*key)
+    head = start + str(len(body)).encode()
+    for name, value in headers:  # formats of bytes alone are compiled to one copy
+        head = b"%b\r\n%b: %b" % (head, name, value)
+    return b"%b\r\n\r\n%b" % (head, body if has_body else b"")
 
 
 CHUNKED = b"Transfer-Encoding", b"chunked"
@@ -73,8 +73,10 @@ def render_head(answer: Answer, *, closes: bool, is_chunked: bool) -> bytes:
     if closes:
         headers += (_CLOSE,)
     reason = REASONS.get(answer.status, b"Status")
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\n" % (answer.status, reason, answer.content_type)
-    return head + b"%b: %b\r\n" * len(headers) % sum(headers, _NO_PARTS) + b"\r\n"
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b" % (answer.status, reason, answer.content_type)
+    for name, value in headers:
+        head = b"%b\r\n%b: %b" % (head, name, value)
+    return head + b"\r\n\r\n"
 
 
 # Names come from code, never from a client, so the table stays small.

@@ -6,6 +6,7 @@ Where it sits: the connection -> door: read_envelope -> `put.py`; AnswerHeaders 
 """
 
 from enum import Enum
+from typing import Final
 
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.operations import OTHER_OPERATIONS, OtherOperation
@@ -158,6 +159,9 @@ def is_too_heavy(body: bytes) -> bool:
     return False
 
 
+_TWO_DIGITS: Final = [b"%02x" % number for number in range(256)]
+
+
 class AnswerHeaders:
     """The two headers that name a request to support.
 
@@ -165,19 +169,23 @@ class AnswerHeaders:
     random: both are made of the process's prefix (64 bits, unique to it) and the request's number.
     """
 
-    __slots__ = ("_extended", "_number", "_request_id")
+    __slots__ = ("_extended", "_more_digits", "_number", "_request_id")
 
     def __init__(self, prefix: int) -> None:
         unique = b"%016x" % (prefix & 0xFFFFFFFFFFFFFFFF)
         parts = (unique[:8], unique[8:12], unique[12:15], unique[13:16])
         self._request_id = b"%b-%b-4%b-a%b-" % parts
         self._extended = b"kdaemon+" + unique
-        self._number = 0
+        self._number = 0  # of the last request
+        self._more_digits = b"%010x" % 0  # of it, but for the last two
 
     def next(self) -> tuple[tuple[bytes, bytes], ...]:
         """The headers of the next request."""
         self._number += 1
-        number = b"%012x" % self._number
+        last_digits = self._number & 255
+        if not last_digits:
+            self._more_digits = b"%010x" % (self._number >> 8)
+        number = self._more_digits + _TWO_DIGITS[last_digits]
         return (
             (b"x-amzn-RequestId", self._request_id + number),
             (b"x-amz-id-2", self._extended + number),

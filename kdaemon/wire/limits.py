@@ -4,7 +4,7 @@ Checks the API's constraints that the decoder does not check, and the limits of 
 the service's refusal. Knows no bytes of a body, no stream's state, no queue.
 
 Invariant: a check changes nothing, and its refusal says how many records were refused with it.
-Where it sits: `put.py` calls it, then the door once the stream is known.
+Where it sits: `put.py` asks through `measured.py`, the door once the stream is known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from kdaemon.base.limits import (
     REQUEST_BYTES_MAX,
     SPREAD_KEY_BYTES,
 )
-from kdaemon.base.names import ARN_CHARACTERS_MAX, is_stream_name, parse_arn
+from kdaemon.base.names import ARN_CHARACTERS_MAX, parse_arn
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.wire.explain import (
@@ -109,30 +109,8 @@ class PutRequest(msgspec.Struct):
         return self.stream_name
 
 
-def check(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
-    """Checks the API's constraints and the limits of a request that could be read. Raises
-    ApiError.
-    """
-    name = request.stream_name
-    if (
-        hash_keys
-        or name is None
-        or request.sequence_number_for_ordering is not None
-        or request.stream_arn is not None
-        or limits.is_stream_name_free
-        or not is_stream_name(name)
-    ):
-        _check_members(request, limits, hash_keys)
-    request_bytes = request.byte_count
-    if (
-        request_bytes > limits.record_bytes_max
-        or request_bytes > limits.request_bytes_max
-        or limits.partition_key_bytes_max is not None
-    ):
-        check_sizes(request, limits)
-
-
-def _check_members(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
+def check_members(request: PutRequest, limits: PutLimits, hash_keys: Sequence[str | None]) -> None:
+    """Holds the names, numbers and ARNs of a request to the constraints of the API."""
     name, arn = request.stream_name, request.stream_arn
     problems = [
         *islice(_hash_key_problems(request, hash_keys), VALIDATION_ERRORS_MAX),

@@ -40,11 +40,17 @@ from kdaemon.wire.explain import (
 from kdaemon.wire.limits import (
     PutLimits,
     PutRequest,
-    check,
     check_sizes,
     error_of,
     refuse_ordering,
     require_keys,
+)
+from kdaemon.wire.measured import (
+    check,
+    request_of,
+    single_request_of,
+    with_empty_key,
+    with_empty_keys,
 )
 from kdaemon.wire.members import repeated_in_request
 from kdaemon.wire.refusals import (
@@ -58,10 +64,6 @@ from kdaemon.wire.shapes import (
     OpenPutRecords,
     PutRecord,
     PutRecords,
-    request_of,
-    single_request_of,
-    with_empty_key,
-    with_empty_keys,
 )
 
 __all__ = [

@@ -1,9 +1,9 @@
 """The bodies of PutRecord and PutRecords in CBOR. Pure.
 
 The other encoding of `put.py`: the same members give the same request or the same refusal, since
-both fill `shapes.py`, are explained by `explain.py` and checked by `limits.py`. Records in the
-layout of the SDKs are read in a loop of few instructions. Any other body is read to plain values
-(`cbor.py`, which bounds them), which are converted and type-checked.
+both fill `shapes.py`, are explained by `explain.py` and checked by `measured.py`. Records that are
+laid out as SDKs lay them out are read in a loop of few instructions; any other body is read to
+plain values (`cbor.py`, which bounds them), which are converted and checked by type.
 
 Invariant: nothing of a refused request is taken; a body is read at most twice.
 Where it sits: `forms.py` has it in its table.
@@ -22,16 +22,19 @@ from kdaemon.base.steps import Steps, at_once
 from kdaemon.wire import cbor
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX
 from kdaemon.wire.explain import explain_value, reason_of
-from kdaemon.wire.limits import PutLimits, PutRequest, check, error_of
+from kdaemon.wire.limits import PutLimits, PutRequest, error_of
+from kdaemon.wire.measured import (
+    check,
+    request_of,
+    single_request_of,
+    with_empty_key,
+    with_empty_keys,
+)
 from kdaemon.wire.refusals import ApiError, Encoding, api_error, echo
 from kdaemon.wire.shapes import (
     Head,
     OpenPutRecord,
     OpenPutRecords,
-    request_of,
-    single_request_of,
-    with_empty_key,
-    with_empty_keys,
 )
 
 W = TypeVar("W", OpenPutRecord, OpenPutRecords)

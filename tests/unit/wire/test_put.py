@@ -586,3 +586,10 @@ def test_every_request_has_its_own_id_in_the_form_of_a_uuid(prefix: int) -> None
         assert uuid.UUID(one[b"x-amzn-RequestId"].decode()).version == 4
         base64.b64decode(one[b"x-amz-id-2"], validate=True)
     assert len({one[b"x-amzn-RequestId"] for one in seen}) == 3
+
+
+def test_the_id_of_a_request_ends_with_its_number() -> None:
+    make = AnswerHeaders(1)
+    for number in range(1, 70_000):
+        for _, value in make.next():
+            assert value.endswith(b"%012x" % number)
