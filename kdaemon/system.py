@@ -83,6 +83,7 @@ class SystemDice:
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
 
     def random(self) -> float:
+        """A number from 0.0 up to, and without, 1.0."""
         return self._random.random()
 
 

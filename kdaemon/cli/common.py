@@ -203,6 +203,7 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
 
 
 def exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
+    """Prints all problems on standard error and exits with 78."""
     for problem in problems:
         click.echo(str(problem), err=True)
     sys.exit(EXIT_CONFIG)

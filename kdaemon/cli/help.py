@@ -78,6 +78,7 @@ class Commands(click.Group):
         return sorted([*super().list_commands(ctx), *self._elsewhere])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported if it has a file of its own; None: there is none."""
         place = self._elsewhere.get(cmd_name) or self._unlisted.get(cmd_name)
         if place is None:
             return super().get_command(ctx, cmd_name)

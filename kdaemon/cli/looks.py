@@ -35,6 +35,7 @@ class Looks:
     odd: list[ConfigProblem] = field(default_factory=list)
 
     def add(self, source: str, key: str, problems: Sequence[str], odd: Sequence[str]) -> None:
+        """Adds problems and odd findings about the setting `key`, which `source` gave."""
         self.problems.extend(ConfigProblem(source, key, each) for each in problems)
         self.odd.extend(ConfigProblem(source, key, each) for each in odd)
 

@@ -121,7 +121,7 @@ def _head(page: Page) -> list[str]:
 
 
 def _worker_line(page: Page) -> list[str]:
-    """Of several workers: how many serve, and what is to be said of the others."""
+    """If there are several workers: how many serve, and what is wrong with the others."""
     workers = _list(page, "workers")
     if not workers:
         return []

@@ -127,6 +127,7 @@ class _Look:
 
     @classmethod
     async def open(cls, config: Config, upstream: UpstreamConfig, stack: AsyncExitStack) -> "_Look":
+        """Opens a client like the daemon's. `stack` closes it."""
         seen = _Seen()
         settings = client_settings(config, upstream, is_anonymous=False)
         client = await ServiceClient.open(settings, [seen.trace()])
@@ -138,6 +139,7 @@ class _Look:
         return cls(upstream, client, control, seen)
 
     async def all(self, streams: Sequence[StreamConfig]) -> AsyncIterator[Finding]:
+        """All findings about this upstream: its credentials, its streams, the clock."""
         teller = Teller(self.upstream.name)
         is_lost = False
         for finding in await self._caller(teller):

@@ -53,8 +53,8 @@ class Block:
         self.oversized += refuse_oversized(self.lines, limits)
         return None
 
-    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - of every Put
-        """Lines go to streams of either kind."""
+    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - as in Put
+        """None always: lines go to streams of either kind."""
         return None
 
     def settled(self, frame: Frame) -> tuple[int, list[Rejected]]:

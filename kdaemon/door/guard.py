@@ -54,6 +54,7 @@ class Strangers:
         self._told_s = 0.0
 
     def note(self, code: str) -> None:
+        """Counts a request or a connection that was refused with this code."""
         self._count += 1
         self._code = code
 

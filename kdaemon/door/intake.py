@@ -25,7 +25,7 @@ from kdaemon.wire.lines import VALIDATION, Parsed, Rejected, in_runs
 
 
 class Intake:
-    """Of one connection. `terms`: by which the next line is read."""
+    """The lines of one connection. `terms`: by which the next line is read."""
 
     __slots__ = (
         "_buffer",

@@ -31,7 +31,7 @@ class Round:
         self.admissions: list[Admission] = []  # admissions of its frames that the client waits for
 
     def close_one(self) -> None:
-        """One of its frames is settled, or was refused."""
+        """One of the round's frames has settled, or was refused."""
         self.open -= 1
         # The frames refer to this round: without the cycle no garbage collection is needed.
         if not self.open:
@@ -55,6 +55,7 @@ class Rounds:
 
     @property
     def is_full(self) -> bool:
+        """No more input is to be parsed before a round has settled."""
         return len(self._rounds) >= ROUNDS_MAX or self._unsettled_bytes >= UNSETTLED_BYTES_MAX
 
     @property
@@ -72,6 +73,7 @@ class Rounds:
         )
 
     def begin(self, a_round: Round) -> None:
+        """Puts a round behind all others."""
         self._rounds.append(a_round)
 
     def admitted(self, a_round: Round, admission: Admission, byte_count: int) -> None:

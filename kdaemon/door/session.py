@@ -122,6 +122,7 @@ class NdjsonSession(asyncio.Protocol):
         self._go_on_in_turn()
 
     def data_received(self, data: bytes) -> None:
+        """Feeds one read to the intake. Refuses a line that is too long."""
         if self._state is not State.READING:
             return
         intake = self._intake

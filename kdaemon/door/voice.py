@@ -43,6 +43,7 @@ class Voice:
         self._is_heard = False
 
     def say(self, answers: bytes) -> None:
+        """Writes answers, unless the client is not heard any more or the connection is silent."""
         if self._is_heard:
             self._transport.write(self._probe.rest_of(answers))
 
