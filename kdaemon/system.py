@@ -41,7 +41,7 @@ since the last such wider look. With 0, every second look is a wider one: 1 to 4
 
 MIDDLE_LOOKS_MAX = 400
 """How many wider looks come before a look at all objects. Python's 10 brought a full look with
-every million objects: a backlog of 100,000 frames, and 0.2 s. Ours, 2026-11-28: more objects than
+every million objects: 100,000 frames that wait, and 0.2 s. Ours, 2026-11-28: more objects than
 `memory_bytes_max` has room for."""
 
 SLACK_BYTES = 8 * 1024 * 1024

@@ -21,7 +21,7 @@ from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
 
 BLOCK_LETTERS_MAX = 500  # letters formed and written at once
 BLOCK_BYTES_MAX = 2 * 1024 * 1024  # bytes, the same, unless one letter is larger; ours, 2026-11-21
-REASONS_MAX = 5  # reasons of letters that were rejected again, kept for the summary
+REASONS_MAX = 5  # reasons of letters that were refused again, kept for the summary
 DELETED_SHOWN_MAX = 20  # ids named when a deletion fails
 
 
@@ -38,7 +38,7 @@ class Way:
 
 @dataclass(slots=True)
 class Replayed:
-    """The outcome of the letters. `rejected`: rejected again, and kept. `damaged`: never sent."""
+    """The outcome of the letters. `rejected`: refused again, and kept. `damaged`: never sent."""
 
     sent: int = 0
     deleted: int = 0
@@ -54,7 +54,7 @@ class Replayed:
 
 
 class _Tally(Totals):
-    """The totals of one session. Also tells which letters were rejected."""
+    """The totals of one session. Also tells which letters were refused."""
 
     def __init__(self, on_rejected: Callable[[int | None, str], object]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class StreamReplay:
         self._tell = tell
         self._totals = _Tally(self._reject)
         self._open: deque[tuple[int, int]] = deque()  # (number, letter's id)
-        self._rejected: set[int] = set()  # numbers of letters that were rejected
+        self._rejected: set[int] = set()  # numbers of letters that were refused
         self._settled_count = 0  # acknowledged records whose letters were deleted
 
     async def run(self, way: Way) -> None:
@@ -155,7 +155,7 @@ class StreamReplay:
 
     def _settle(self) -> None:
         """Deletes the letters that were acknowledged. The daemon acknowledges a number of records:
-        they are the lines in their order, without the rejected ones, each of which the daemon named
+        they are the lines in their order, without the refused ones, each of which the daemon named
         before.
         """
         acknowledged: list[int] = []

@@ -63,9 +63,9 @@ class Put(Protocol):
         ...
 
     def hold_to(self, limits: PutLimits) -> Refused | None:
-        """Holds the records to these limits. Where the form refuses record by record, the refused
-        ones leave `records` and grow `refused_count`, and None is returned. Where the form refuses
-        all together, the refusal is returned.
+        """Checks the records against these limits. Where the form refuses record by record, the
+        refused ones leave `records` and grow `refused_count`, and None is returned. Where the form
+        refuses all together, the refusal is returned.
         """
         ...
 

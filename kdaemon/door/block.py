@@ -58,11 +58,10 @@ class Block:
         return None
 
     def settled(self, frame: Frame) -> tuple[int, list[Rejected]]:
-        """The outcome of the lines: how many are acknowledged, and a rejection for each that is
-        not.
+        """The outcome of the lines: how many are acknowledged, and why each other line is not.
 
-        A record without a result was admitted on a promise that nobody waits for: it counts as
-        acknowledged.
+        A record without a result was admitted on a promise that its client does not wait for: it
+        counts as acknowledged.
         """
         numbers = self.lines.numbers
         if frame.refusal is not None:

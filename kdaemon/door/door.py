@@ -214,7 +214,7 @@ class Door:
         """Counts records that were not brought to `admit`: because it refused others of the same
         request, or because the records may wait no longer. `spelling`: None if it is not known.
         """
-        # What a client names without a right to it does not count on that stream.
+        # Records of a client that has no right to the stream count at the door, not on the stream.
         is_strange = refused.reason in _OF_STRANGERS
         stream = None if is_strange else self._streams.known(spelling)
         if stream is None:
@@ -497,8 +497,9 @@ class Door:
         waited_ns: int = 0,
     ) -> Admission | Refused:
         """Lets records wait until the service has told of their stream, or has not answered in
-        time. Nobody has asked the service yet, and nothing is promised before. Their memory is
-        taken meanwhile. On a stream that keeps order, records that come later wait behind them.
+        time. The service was not asked about this stream before, and nothing is promised before it
+        was. The memory of the records is taken meanwhile. On a stream that keeps order, records
+        that come later wait behind them.
         """
         frame = make_frame(put.records, put.sizes, acknowledge, None, None)
         memory = stream.memory  # kept: a reload may give the stream another budget

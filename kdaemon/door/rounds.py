@@ -2,7 +2,7 @@
 
 Knows how answers look. Must not know a stream or a connection.
 Invariants: a record is acknowledged after all records before it on its connection were acknowledged
-or rejected; each is told once.
+or refused; each is told once.
 Where it sits: intake.py begins a round for each block, handover.py tells what became of its frames,
 and session.py writes the answers.
 """

@@ -1,11 +1,11 @@
-"""One connection of lines: lines in, acknowledgements and rejections out.
+"""One connection of lines: lines in, acknowledgements and refusals out.
 
 Moves the connection from state to state, keeps its clocks, and decides when lines are read, brought
 to the door and answered. Its parts know how each of these is done. Must not know streams' state,
 shards or calls.
 
 Invariants: a record is acknowledged after all records before it on this connection were
-acknowledged or rejected. While the service is slow, the connection is not read. In each turn of the
+acknowledged or refused. While the service is slow, the connection is not read. In each turn of the
 loop the connection does a bounded part of its work (`http/turns.py`); then other connections do
 theirs. When the client has gone, lines whose delivery it does not wait for are still admitted, and
 wait for room as long as there is memory to wait in. Where the client does wait (`delivered`),

@@ -48,8 +48,8 @@ class Voice:
             self._transport.write(self._probe.rest_of(answers))
 
     def reject(self, rejected: list[Rejected]) -> None:
-        """Tells rejections at once, before the outcome of earlier lines. On a silent connection
-        logs the count and the first rejection.
+        """Tells refusals at once, before the outcome of earlier lines. On a silent connection
+        logs the count and the first refusal.
         """
         if not rejected:
             return

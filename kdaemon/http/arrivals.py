@@ -159,7 +159,7 @@ class Arrivals:
         self._reserve = ByteBudget(reserve_bytes)
         self.part_bytes = budget.bytes_max // PART_OF_BUDGET
         # For requests that arrived and whose client closed before there was room for them. Beside
-        # the budget and of the same whole, so that clients who come and go neither stop others nor
+        # the budget and of the same whole, so that clients that come and go neither stop others nor
         # fill the memory.
         self.left_behind = ByteBudget(self.part_bytes, budget.whole)
         self._open: dict[Arrival, None] = {}  # in the order of their last byte, the oldest first

@@ -31,7 +31,7 @@ def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
 
 
 def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
-    """Tells the source of an answer in pieces that nobody reads on."""
+    """Tells the source of an answer in pieces that its client reads no more."""
     try:
         pieces.lose()
     except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon

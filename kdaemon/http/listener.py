@@ -159,7 +159,7 @@ def _remove_stale(path: str, kind: socket.SocketKind) -> None:
             "remove it, or set another path for the Unix socket"
         )
     with socket.socket(socket.AF_UNIX, kind) as probe:
-        probe.setblocking(False)  # a listener whose backlog is full answers EAGAIN: it is alive
+        probe.setblocking(False)  # a listener whose queue is full answers EAGAIN: it is alive
         failure = probe.connect_ex(path)
     if failure == errno.ECONNREFUSED:
         _unlink_stale(path, found.st_uid)

@@ -36,7 +36,7 @@ class PieceSource(Protocol):
         ...
 
     def gone(self) -> None:
-        """Nobody reads on, or `next_piece` raised. This is the last call."""
+        """The client reads no more, or `next_piece` raised. This is the last call."""
         ...
 
 
@@ -51,7 +51,9 @@ class Pieces:
         self._is_drained = False
 
     def wake(self) -> None:
-        """There is something to send, or the end. No effect if nobody waits for it."""
+        """There is something to send, or the end. No effect if the connection does not wait for
+        it.
+        """
         if self._tell is not None:
             self._tell()
 
@@ -77,7 +79,7 @@ class Pieces:
             self._source.drain()
 
     def lose(self) -> None:
-        """Nobody reads on. A second call does nothing."""
+        """The client reads no more. A second call does nothing."""
         source, self._source, self._tell = self._source, None, None
         if source is not None:
             source.gone()

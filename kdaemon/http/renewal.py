@@ -128,7 +128,7 @@ class Certificates:
 
     def look(self) -> None:
         """Takes the result of the last look, and starts another. The look waits for the disk in a
-        thread that wakes nobody: its result is taken a tick later.
+        thread that does not wake the loop: its result is taken a tick later.
         """
         if int(self._wall_s() // DAY_S) != self._told_day:  # once a day, as the end may be near
             self._tell(self._pair)

@@ -4,7 +4,7 @@ Knows what an answer says. Must not know sockets, nor how a protocol writes an a
 connection that made the request renders the answer when its turn comes.
 Invariants: a request is answered at most once. `on_gone` is called at most once, and never after
 the answer. An answer drops the body, the headers and the charge. An answer in pieces (pieces.py) is
-one answer; if nobody reads on, its source is told instead of `on_gone`.
+one answer; if its client reads no more, its source is told instead of `on_gone`.
 Where it sits: a connection makes requests, handlers answer them.
 """
 
@@ -74,8 +74,8 @@ class HttpRequest:
 
     `path`, `query`: as they came, percent signs kept. `headers`: names in lower case, values
     without blanks around them; if a name came twice, both values, as a list. `body`: as it came,
-    without undoing a content coding. `principal`: who asks. If each request has to show that
-    itself, nobody, until `door/access.py` has checked it.
+    without undoing a content coding. `principal`: who sends the request. On a listener whose
+    requests are signed, it has no rights until `door/access.py` has checked the signature.
 
     A handler that answers later calls `drop_body` when it has parsed the body, and drops the
     headers (`headers = {}`, or `CBOR_ALONE` if its client speaks CBOR). It may set `on_gone`, which
