@@ -6,8 +6,8 @@ __version__ = "0.2.0"  # the one place: a build reads it here, tests hold deploy
 
 
 def build() -> str:
-    """`compiled` or `pure`: what this installation is. One module answers for all (setup.py says
-    which they are); it is looked for, and not imported.
+    """`compiled` or `pure`: which kind of installation this is. One module stands for all that may
+    be compiled (setup.py lists them). It is looked for, not imported.
     """
     found = find_spec("kdaemon.base.limits")
     return "pure" if found is None or str(found.origin).endswith(".py") else "compiled"

@@ -1,4 +1,4 @@
-"""`python -m kdaemon` and the `kdaemon` script: hands over to the commands."""
+"""`python -m kdaemon` and the `kdaemon` script: starts the commands."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import sys
 from kdaemon.cli import cli
 from kdaemon.system import fill_descriptors
 
-# What a write to standard output may meet: a full disk, a quota, a disk that fails.
+# Errors that a write to standard output may meet: a full disk, a quota, a failing disk.
 _OUTPUT_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
@@ -18,7 +18,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)  # Python flushes it at its end
+        # Python flushes it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
         sys.stderr.write(f"kdaemon: standard output cannot be written: {error.strerror}\n")
         sys.exit(1)
 

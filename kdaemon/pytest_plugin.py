@@ -1,6 +1,6 @@
 """The fixture `kinesis_sandbox`, which pytest finds where kdaemon is installed.
 
-Knows pytest, which kdaemon itself does not need: nothing else imports this.
+Imports pytest, which kdaemon itself does not need. So no other module imports this one.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def kinesis_sandbox() -> "Iterator[Sandbox]":
-    """A Kinesis of this test's own, with the stream `demo` of one shard (`kdaemon.testing`)."""
-    from kdaemon.testing import sandbox  # noqa: PLC0415 - who does not ask for it loads none of it
+    """A Kinesis for this test alone, with the stream `demo` of one shard (`kdaemon.testing`)."""
+    from kdaemon.testing import sandbox  # noqa: PLC0415 - only tests that use the fixture load it
 
     with sandbox() as running:
         yield running

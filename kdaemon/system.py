@@ -1,8 +1,8 @@
-"""What the machine gives a process: clock, dice, allocator, collector, signals, the three first
+"""What the machine gives a process: clock, dice, allocator, collector, signals, standard
 descriptors, the limit of open files.
 
 The only importer of `time` and `random`. Knows no room and decides nothing for one.
-Invariant: from `end_by_signal` on, no signal that an operator sends ends the process unheard.
+Invariant: from `end_by_signal` on, no signal that an operator sends ends the process unnoticed.
 """
 
 import asyncio
@@ -22,76 +22,83 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
-MMAP_THRESHOLD_BYTES = 1024 * 1024  # above a body of 500 records of 1 KiB; ours, 2026-11-21
-ARENAS_MAX = 1  # one runs, the others wait for a disk or a resolver; ours, 2026-11-28
-PLAIN_LISTS = "FROZENLIST_NO_EXTENSIONS"  # frozenlist 1.8.0, 2026-11-28
-TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024  # heap kept at its top, so that it is not cut and grown anew
+MMAP_THRESHOLD_BYTES = 1024 * 1024  # more than a body of 500 records of 1 KiB; ours, 2026-11-21
+ARENAS_MAX = 1  # one thread runs, the others wait for a disk or a resolver; ours, 2026-11-28
+PLAIN_LISTS = "FROZENLIST_NO_EXTENSIONS"  # the variable of frozenlist 1.8.0, 2026-11-28
+# Bytes at the top of the heap that stay, so that the heap is not cut and grown again.
+TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024
 
 YOUNG_OBJECTS_MAX = 4_000
-"""Objects made, and not yet gone, before the collector looks for cycles among them. Python's 700
+"""How many new objects there may be before the collector looks for cycles among them. Python's 700
 are a few dozen requests that wait for the service: it looked at each of them several times, for 4 %
 of a single request's instructions. Ours, 2026-11-28."""
 
 YOUNG_LOOKS_MAX = 0
-"""Such looks that are not followed by one at all that was new since the last one of these: every
-second look is one. Python's 10 are 100,000 objects in one look, and 10,000 at a time: 26 ms, in
-which nobody is served; these are 1 to 4 ms. Ours, 2026-11-28."""
+"""After more looks at new objects than this, the next look also takes the objects that are new
+since the last such wider look. With 0, every second look is a wider one: 1 to 4 ms. Python's 10 are
+100,000 objects in one look, at 10,000 objects a look: 26 ms, in which no client is served. Ours,
+2026-11-28."""
 
 MIDDLE_LOOKS_MAX = 400
-"""Of those, before one at everything. Python's 10 came with every million objects: a backlog of
-100,000 frames, and 0.2 s. Ours, 2026-11-28: more objects than `memory_bytes_max` has room for."""
+"""How many wider looks come before a look at all objects. Python's 10 brought a full look with
+every million objects: 100,000 frames that wait, and 0.2 s. Ours, 2026-11-28: more objects than
+`memory_bytes_max` has room for."""
 
 SLACK_BYTES = 8 * 1024 * 1024
-"""Memory that was freed and is not the system's yet, before it is given back: 1 ms of work, and
-what the load needs again is had anew in as much. Ours, 2026-11-28."""
+"""Freed memory that the process keeps before it gives it back to the system: giving it back takes 1
+ms, and so does getting it again if the load needs it. Ours, 2026-11-28."""
 
-QUIET_SLACK_BYTES = 2 * 1024 * 1024  # the same when a load is over: nobody needs it again. Ours
-QUIET_BYTES = 4 * 1024 * 1024  # held of clients' records: less is no load. Ours, 2026-11-28
+QUIET_SLACK_BYTES = 2 * 1024 * 1024  # the same when a load is over and nothing needs it again; ours
+# Bytes of clients' records; with less there is no load; ours, 2026-11-28.
+QUIET_BYTES = 4 * 1024 * 1024
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU)
-"""Each asks for the same end: LXC stops a container by SIGPWR, and SIGXCPU says that the CPU time
-which a limit grants (`ulimit -t`) is used up."""
+"""Signals that all ask for the same end. LXC stops a container by SIGPWR. SIGXCPU says that the CPU
+time which a limit grants (`ulimit -t`) is used up."""
 
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO)
-"""Signals that tools send to daemons for what not all of ours do (read the configuration anew:
-SIGHUP, which a daemon with a configuration hears; open log files anew, print statistics), and whose
-default is to end the process."""
+"""Signals that tools send to daemons, for things that not all of our processes do: to read the
+configuration again (SIGHUP, which a daemon with a configuration obeys), to open log files again, to
+print statistics. By default they end a process."""
 
 MEMORY_UNLIMITED_BYTES = 1 << 60  # cgroups of version 1 say 2^63 less a page for "no limit"
 
 TCP_LISTEN = "0A"  # in /proc/self/net/tcp: include/net/tcp_states.h of Linux 6, 2026-11-28
 
 log = logging.getLogger("kdaemon")
-OPEN_FILES_UNLIMITED = 1_000_000  # what "infinity" is counted as
+OPEN_FILES_UNLIMITED = 1_000_000  # the number that stands for "infinity"
 
 
 class SystemClock:
-    """Monotonic nanoseconds, and the wall clock for what people read."""
+    """Monotonic nanoseconds for the program, wall clock seconds for what people read."""
 
     now_ns = staticmethod(time.monotonic_ns)
     wall_seconds = staticmethod(time.time)
 
 
 class SystemDice:
-    """Seeded by the operating system."""
+    """Random numbers, seeded by the operating system if no seed is given."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.Random(seed)  # noqa: S311 - jitter, not secrets
 
     def random(self) -> float:
+        """A number from 0.0 up to, and without, 1.0."""
         return self._random.random()
 
 
 def bound_malloc() -> None:
-    """Has buffers of a MiB and more given back to the system when they are freed, and threads share
-    what they allocate from; before the first thread begins. Each reserved 64 MiB of addresses for
-    itself, so that seven threads met a limit of 512 MiB (`ulimit -v`) with 142 MiB in use; and what
-    requests had freed was of no use to the spool's thread: 500 MB of records of 10 KB drained at
-    190 MiB, with one arena at 146 (2026-11-28).
+    """Sets glibc's malloc so that buffers of a MiB and more go back to the system when they are
+    freed, and so that all threads share one arena. Call it before the first thread starts.
 
-    By itself glibc learns to take them from the heap, where records that live longer settle between
-    them: 64 MiB of records of 100 KiB then grew the process by 82-126 MiB, this way by 68.4 (Python
-    3.11, 2026-11-21). Another C library is left as it is.
+    With arenas of their own, each thread reserved 64 MiB of addresses, so that seven threads met a
+    limit of 512 MiB (`ulimit -v`) with 142 MiB in use. And memory that requests had freed could not
+    be used by the spool's thread: 500 MB of records of 10 KB drained at 190 MiB, with one arena at
+    146 (2026-11-28).
+
+    By default glibc learns to take large buffers from the heap, where records that live longer lie
+    between them: 64 MiB of records of 100 KiB then grew the process by 82-126 MiB, with this
+    setting by 68.4 (Python 3.11, 2026-11-21). Another C library is left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -101,28 +108,30 @@ def bound_malloc() -> None:
 
 
 def import_plain_lists() -> None:
-    """Has aiohttp's lists of hooks made in Python, before anything imports it. Their other form is
-    the one part of this process in C++, whose library takes 1 MiB; no call runs through them here.
+    """Makes aiohttp use the Python form of its lists of hooks. Call it before anything imports
+    aiohttp. The other form is the only C++ code in this process, and its library takes 1 MiB; no
+    call to the service runs through these lists here.
     """
     if PLAIN_LISTS in os.environ:
         return
     os.environ[PLAIN_LISTS] = "1"
-    with contextlib.suppress(ImportError):  # an aiohttp that does without
+    with contextlib.suppress(ImportError):  # this aiohttp does not use it
         import frozenlist  # noqa: F401, PLC0415 - reads the variable, once
-    del os.environ[PLAIN_LISTS]  # the environment of others
+    del os.environ[PLAIN_LISTS]  # programs that we start do not get the variable
 
 
 class FreedMemory:
-    """Gives back to the system what was freed.
+    """Gives freed memory back to the system.
 
-    glibc gives back the top of its heap by itself, and records that live longer than others stand
-    above what was freed: after 250 MB of records of 10 KB the process had 120 MiB, and 70 once this
-    was done (Python 3.11, glibc 2.36, 2026-11-28). What the process has beside what is held of
-    clients' records is looked at each second; where it grew by SLACK_BYTES since it was least
-    (QUIET_SLACK_BYTES where nearly nothing is held at two looks in a row) the heap is trimmed, in a
-    thread. What is still there then is in use, and nothing is done before it grew as much again.
-    The first such quiet moment counts however little it grew: what the search for credentials and
-    the first calls have freed is 1 MiB. Another C library is left as it is.
+    glibc gives back only the top of its heap, and records that live longer than others lie above
+    what was freed: after 250 MB of records of 10 KB the process had 120 MiB, and 70 after a trim
+    (Python 3.11, glibc 2.36, 2026-11-28).
+    Each second this class looks at the memory of the process without clients' records. If that has
+    grown by SLACK_BYTES since its lowest value, the heap is trimmed, in a thread. If nearly nothing
+    is held of clients' records at two looks in a row, QUIET_SLACK_BYTES is enough. Memory that is
+    left after a trim is in use, and the next trim comes only after it has grown by as much again.
+    At the first quiet moment the heap is trimmed however little it grew: the search for credentials
+    and the first calls have freed 1 MiB. Another C library is left as it is.
     """
 
     __slots__ = (
@@ -130,16 +139,16 @@ class FreedMemory:
     )
 
     def __init__(self, held_bytes: Callable[[], int]) -> None:
-        """`held_bytes`: what clients' records take now."""
+        """`held_bytes`: how many bytes clients' records take now."""
         self._held_bytes = held_bytes
         self._trim = _malloc_trim()
         self._is_quiet = False
-        self._is_started = False  # the start is over, and what it freed was given back
+        self._is_started = False  # the start is over, and a trim for it has begun
         self._is_trimming = False
         self._least_bytes = self._beside_bytes()
 
     def look(self) -> None:
-        """In the loop; every second or so."""
+        """Trims the heap if it is time. Called in the loop, every second or so."""
         beside_bytes = self._beside_bytes()
         self._least_bytes = min(self._least_bytes, beside_bytes)
         was_quiet, self._is_quiet = self._is_quiet, self._held_bytes() < QUIET_BYTES
@@ -163,13 +172,13 @@ class FreedMemory:
 
 
 def _malloc_trim() -> Callable[[int], int] | None:
-    """Gives what is free in the heap back to the system; None: another C library."""
+    """The function that gives free heap memory back to the system; None: another C library."""
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim
 
 
 def _rss_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
+    """Resident memory of this process; 0 if the system does not tell it."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * resource.getpagesize()
     except OSError:
@@ -177,14 +186,13 @@ def _rss_bytes() -> int:
 
 
 def calm_collector() -> None:
-    """Has the collector of cycles leave alone what is there now, and look less often at what is
-    new: what holds a client's data is in no cycle. What the start made and needs no more (source
-    texts of its modules, above all: 3 MiB) goes back to the system. To be called once, when the
-    start is over.
+    """Makes the collector of cycles ignore all objects that exist now, and look less often at new
+    ones: what holds a client's data is in no cycle. Gives memory back that only the start needed
+    (source texts of its modules, above all: 3 MiB). Call it once, when the start is over.
 
-    What the start made (modules, above all) lives as long as the process. A full collection looked
-    at all of it, 60 to 140 ms in which nobody was served, and whoever makes us open and close
-    streams can bring many about (Python 3.11, 2026-11-28).
+    Objects of the start (modules, above all) live as long as the process. A full collection looked
+    at all of them, 60 to 140 ms in which no client was served, and a client that makes us open and
+    close streams can cause many (Python 3.11, 2026-11-28).
     """
     gc.collect()
     gc.freeze()
@@ -195,8 +203,8 @@ def calm_collector() -> None:
 
 
 def keep_loaded() -> None:
-    """Has the collector leave alone what is there now, too: modules that were loaded after
-    `calm_collector`. It looks at nothing for that: the loop is not held.
+    """Makes the collector ignore all objects that exist now, such as modules that were loaded after
+    `calm_collector`. It looks at no object for that, so the loop does not wait.
     """
     gc.freeze()
 
@@ -204,15 +212,15 @@ def keep_loaded() -> None:
 def fill_descriptors() -> None:
     """Opens /dev/null where standard input, output or error is closed (`2>&-`).
 
-    Otherwise the next file or socket gets the number, and what is meant for standard error goes
-    into it: a line of a log into the spool's database, say. For writing only, so that reading from
-    a closed standard input stays an error. Call it before anything else is opened.
+    Without this, the next file or socket gets the number, and text for standard error goes into it:
+    a log line into the spool's database, say. Opens for writing only, so that reading from a closed
+    standard input stays an error. Call it before anything else is opened.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            with contextlib.suppress(OSError):  # no /dev/null here: as it was
+            with contextlib.suppress(OSError):  # without /dev/null it stays closed
                 os.open(os.devnull, os.O_WRONLY)
     if sys.stderr is None:
         sys.stderr = _text_of(2)
@@ -225,12 +233,12 @@ def _text_of(descriptor: int) -> TextIO:
 
 
 def end_by_signal() -> None:
-    """For a command that becomes a daemon: until `on_signals`, a signal that asks for the end ends
-    the process at once with 0 (nothing was taken yet), and those of IGNORED are ignored. A signal
-    for which somebody has decided already (`nohup`, a profiler) is left to them.
+    """For a command that becomes a daemon. Until `on_signals`, a signal of ENDING ends the process
+    at once with 0 (nothing was taken yet), and those of IGNORED are ignored. A signal that already
+    has a handler (`nohup`, a profiler) keeps it.
     """
     for number in ENDING:
-        if number != signal.SIGINT:  # Python's own, which is the same
+        if number != signal.SIGINT:  # Python's own handler ends the process, too
             signal.signal(number, _end)
     for number in IGNORED:
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -238,8 +246,8 @@ def end_by_signal() -> None:
 
 
 def leave_signals() -> None:
-    """For a process whose parent hears signals for it: none of ENDING and IGNORED ends it. Programs
-    that it starts are ended by them as ever.
+    """For a process whose parent hears signals for it: no signal of ENDING or IGNORED ends it.
+    Programs that this process starts are ended by these signals as usual.
     """
     for number in (*ENDING, *IGNORED):
         signal.signal(number, lambda *_given: None)
@@ -250,8 +258,8 @@ def on_signals(
     on_end: Callable[[int], object],
     on_reload: Callable[[], object] | None = None,
 ) -> None:
-    """From now on `on_end` hears each signal that asks for the end, in the loop, and `on_reload`
-    SIGHUP; a line of the log tells of the ignored ones.
+    """From now on each signal of ENDING calls `on_end` in the loop, and SIGHUP calls `on_reload`.
+    Each ignored signal is logged.
     """
     for number in ENDING:
         loop.add_signal_handler(number, on_end, number)
@@ -263,8 +271,9 @@ def on_signals(
 
 
 def start_of(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None: there is none, or it is hidden.
-    With its id this names a process: ids come again, and are others in another container.
+    """When a process began, in clock ticks since the machine started; None: there is no such
+    process, or it is hidden. The start and the id together identify a process, because ids are used
+    again, and mean other processes in another container.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -274,7 +283,7 @@ def start_of(pid: int) -> int | None:
 
 
 def user_of(pid: int) -> int | None:
-    """Whose a process is, by its effective user; None: there is none, or it is hidden."""
+    """The effective user of a process; None: there is no such process, or it is hidden."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -284,8 +293,8 @@ def user_of(pid: int) -> int | None:
 
 
 def listener_users(port: int, root: Path = Path("/")) -> set[int]:
-    """Whose the TCP sockets are that listen on this port here, at whatever address; none: nobody
-    does, or another network namespace has them.
+    """The users whose TCP sockets listen on this port, at any address. Empty: nobody listens, or
+    only in another network namespace.
     """
     users = set()
     for name in ("tcp", "tcp6"):
@@ -309,8 +318,8 @@ def _tell_ignored(number: int) -> None:
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """What the container may have: the lowest limit of this process's cgroup and of those above it
-    (version 2, or the memory controller of version 1); None: there is none.
+    """The memory limit of the container: the lowest of this process's cgroup and the cgroups above
+    it (version 2, or the memory controller of version 1); None: there is no limit.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -336,8 +345,8 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: by its affinity, and as whole ones by the CPU quota of its
-    cgroup and of those above it (version 2, or version 1); 1 at least.
+    """Cores that this process may use: limited by its affinity, and, rounded down, by the CPU quota
+    of its cgroup and of the cgroups above it (version 2, or version 1); 1 at least.
     """
     cores = float(len(os.sched_getaffinity(0)))
     try:
@@ -361,7 +370,9 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _quota_cores(place: Path) -> float:
-    """Of one cgroup: CPU time a period, over the period; infinite where there is no quota."""
+    """The quota of one cgroup in cores: CPU time a period, over the period; infinite if there is
+    none.
+    """
     with contextlib.suppress(OSError, ValueError):  # "max", or not there
         quota, period = (place / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -374,9 +385,9 @@ def _quota_cores(place: Path) -> float:
 
 
 def raise_open_files_limit() -> int:
-    """Raises the soft limit of open files to the hard one, as far as the system lets it; the limit
-    that holds now. systemd and shells start programs with 1,024 of 524,288 for the sake of
-    select(), which nobody here calls.
+    """Raises the soft limit of open files to the hard one, if the system allows it. Returns the
+    limit that is in force then. systemd and shells start programs with 1,024 of 524,288 for the
+    sake of select(), which kdaemon does not call.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

@@ -1,4 +1,4 @@
-"""For the tests of others: a Kinesis to write to and read from, in the test's own process.
+"""A Kinesis for other projects' tests: a service to write to and read from, in the test's process.
 
     from kdaemon.testing import sandbox
 
@@ -7,10 +7,11 @@
         client.put_record(StreamName="orders", Data=b"one", PartitionKey="k")
         assert [each.data for each in kinesis.records("orders")] == [b"one"]
 
-It listens on a port of loopback that the system chooses, has the quotas, limits and errors of the
-service, and fails on request. pytest has it as the fixture `kinesis_sandbox` (pytest_plugin.py).
-Its event loop is a thread of its own: a test may block, or have a loop itself.
-Invariant: when the `with` ends, the port is free, the thread is gone, and so are its records.
+The sandbox listens on a loopback port that the system chooses. It has the quotas, limits and errors
+of the service, and fails on request. In pytest it is the fixture `kinesis_sandbox`
+(pytest_plugin.py). Its event loop runs in a thread of its own, so a test may block, or have a loop
+itself.
+Invariant: when the `with` block ends, the port is free, and the thread and its records are gone.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """One record as a reader of its shard has it."""
+    """One record as a reader of its shard gets it."""
 
     data: bytes
     partition_key: str
@@ -46,7 +47,9 @@ class StoredRecord:
 
 
 class Sandbox:
-    """A running sandbox. Each method is safe from any thread; a `ServiceError` is the service's."""
+    """A running sandbox. Each method may be called from any thread. A `ServiceError` is an error of
+    the service.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, server: SandboxServer) -> None:
         self._loop = loop
@@ -56,17 +59,19 @@ class Sandbox:
         """The endpoint to give to an SDK. Any keys will do, and any region, at Yandex its own."""
 
     def create_stream(self, name: str, shard_count: int = 1) -> None:
-        """A stream that takes records at once."""
+        """Makes a stream that takes records at once."""
         service = self._server.service
         self._do(lambda: service.create_stream(name, shard_count, self._clock.now_ns()))
 
     def call(self, operation: str, **members: Any) -> dict[str, Any]:
-        """An operation of the service other than PutRecord(s), such as SplitShard; its answer."""
+        """Calls an operation of the service other than PutRecord(s), such as SplitShard. Returns
+        its answer.
+        """
         service = self._server.service
         return self._do(lambda: service.handle(operation, members, self._clock.now_ns()))
 
     def records(self, stream: str) -> list[StoredRecord]:
-        """All that the stream holds, shard after shard, each in the order of its records."""
+        """All records of the stream, shard after shard, those of a shard in their order."""
         found = []
         for shard in self._shards(stream):
             asked = {"StreamName": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
@@ -83,24 +88,26 @@ class Sandbox:
         return found
 
     def fail(self, **fault: Any) -> None:
-        """Lets calls go wrong, as `POST /sandbox/faults` does: `fail(kind="throttle", calls=2)`.
-        msgspec.ValidationError for a fault that there is not.
+        """Makes calls fail, as `POST /sandbox/faults` does: `fail(kind="throttle", calls=2)`.
+        Raises msgspec.ValidationError if there is no such fault.
         """
         read = msgspec.convert(fault, Fault)
         self._do(lambda: self._server.service.add_faults(read))
 
     def accept_tokens(self, *tokens: str) -> None:
-        """Yandex: these IAM tokens alone are accepted from now on, as if all others had expired; a
-        signature is, as well. ValueError of the other flavour.
+        """For Yandex: accepts only these IAM tokens from now on, as if all others had expired.
+        Signatures are still accepted. Raises ValueError for AWS.
         """
         self._do(lambda: self._server.service.accept_tokens(list(tokens)))
 
     def clear_faults(self) -> None:
-        """Good weather."""
+        """Ends all faults."""
         self._do(self._server.service.clear_faults)
 
     def _shards(self, stream: str) -> list[str]:
-        """By the one call that both flavours have."""
+        """The ids of the stream's shards, by DescribeStream, the one call that both flavours
+        have.
+        """
         shards: list[str] = []
         has_more = True
         while has_more:
@@ -126,8 +133,8 @@ def sandbox(
     shard_records_per_second: int = SHARD_RECORDS_PER_SECOND,
     shard_bytes_per_second: int = SHARD_BYTES_PER_SECOND,
 ) -> Iterator[Sandbox]:
-    """A sandbox with these streams. `flavour`: "aws" or "yandex". The quotas are those of a shard:
-    records, and bytes of data and partition keys.
+    """A sandbox with these streams. `flavour`: "aws" or "yandex". The quotas are for each shard:
+    records a second, and bytes a second of data and partition keys.
     """
     config = SandboxConfig(
         listen=f"{HOST}:0",

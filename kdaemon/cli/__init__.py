@@ -1,8 +1,8 @@
-"""The commands: the only place that prints or exits.
+"""The commands: the only package that prints or exits.
 
-Reads the file and the environment, has them made into one Config, and hands it on; the rooms are
-imported inside the commands, so that `--help`, `check` and a wrong configuration answer at once.
-Those of `_ELSEWHERE` have files of their own.
+Reads the file and the environment, has one Config made of them, and passes it on. The other rooms
+are imported inside the commands, so that `--help`, `check` and a wrong configuration are answered
+at once. The commands of `_ELSEWHERE` have files of their own.
 Exit codes: `help.py`; 2 is click's, 78 is EX_CONFIG of sysexits.h.
 """
 
@@ -66,9 +66,9 @@ _ELSEWHERE = {
     "tap": "kdaemon.cli.tap:tap",
     "top": "kdaemon.cli.watch:top",
 }
-"""Commands that have a file of their own, and where they are."""
+"""Commands that have a file of their own, and where each is."""
 
-_UNLISTED = {"worker": "kdaemon.cli.worker:worker"}  # the same, of those that nobody types
+_UNLISTED = {"worker": "kdaemon.cli.worker:worker"}  # the same for commands that nobody types
 
 
 @click.group(
@@ -156,8 +156,9 @@ def run(
 
 
 def needs_supervisor(config: "Config", *, is_takeover: bool) -> bool:
-    """Several workers are wanted, or one that is no more has left records on disk: or may leave
-    some, where workers run still (`is_takeover`).
+    """Whether a supervisor is needed: the configuration asks for several workers, or a worker that
+    no longer exists has left records on disk, or, with `is_takeover`, a worker that still runs may
+    leave some.
     """
     if config.worker_count > 1 or not config.spool.directory:
         return config.worker_count > 1
@@ -174,7 +175,9 @@ def needs_supervisor(config: "Config", *, is_takeover: bool) -> bool:
 
 
 def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
-    """Or exit 78, with all that `check` would say is wrong."""
+    """The configuration to run with. If it is wrong, exits with 78 and all that `check` would
+    say.
+    """
     try:
         loaded = read_with_givers(config_path, flags)
         found = look_at_principals(loaded.config)
@@ -190,7 +193,9 @@ def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
 def _problems(
     config_path: str | None, flags: list[tuple[str, str]], spool: str = ""
 ) -> list[ConfigProblem]:
-    """All that `check` finds wrong. `spool`: the directory that this process has open."""
+    """All that `check` finds wrong. `spool`: the directory of the spool that this process has
+    open.
+    """
     return read_and_look(config_path, flags, spool=spool)[1].problems
 
 
@@ -356,7 +361,9 @@ def _put(
     ca_file: str | None,
     profile: str | None,
 ) -> NoReturn:
-    """Send, with a progress bar on a terminal; then the summary, whatever happened."""
+    """Sends the records, with a progress bar on a terminal. Then prints the summary, whatever
+    happened, and exits.
+    """
     from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see run
     from kdaemon.put.source import Source  # noqa: PLC0415 - see run
     from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks  # noqa: PLC0415 - see run
@@ -397,7 +404,7 @@ def _put(
 
 
 def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answered: bool) -> None:
-    """The reasons and the problem on standard error, the counts on standard output."""
+    """Prints the reasons and the problem on standard error, the counts on standard output."""
     for reason in totals.reasons:
         click.echo(f"rejected: {printable(reason)}", err=True)
     if totals.rejected > len(totals.reasons):
@@ -413,12 +420,12 @@ def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answ
     )
     try:
         click.echo(summary)
-    except BrokenPipeError:  # nobody reads it: the exit code says what matters
+    except BrokenPipeError:  # nobody reads the summary; the exit code says what matters
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
 
 _Shown = tuple[Callable[[], object], Callable[[str], object]]
-"""What shows progress, and what tells why nothing goes on."""
+"""A function that shows progress, and one that takes the reason why nothing goes on."""
 
 
 def _tell(line: str) -> None:
@@ -426,7 +433,9 @@ def _tell(line: str) -> None:
 
 
 def _progress(source: "Source", totals: "Totals") -> AbstractContextManager[_Shown]:
-    """A bar on a terminal: bytes of the file, records acknowledged, rate. Nothing elsewhere."""
+    """On a terminal a bar: bytes of the file, records acknowledged, rate. Elsewhere only the reason
+    why nothing goes on.
+    """
     if sys.stderr is None or not sys.stderr.isatty():
         return nullcontext((lambda: None, _tell))
     return _bar(source, totals)
@@ -462,7 +471,7 @@ def _bar(source: "Source", totals: "Totals") -> Iterator[_Shown]:
         progress.update(task, completed=source.read_bytes, records=done, rate=rate, waits=waits)
 
     def tell(_: str) -> None:
-        """The bar says why it waits."""
+        """Prints nothing, because the bar shows the reason."""
 
     with progress:
         yield show, tell

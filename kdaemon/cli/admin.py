@@ -1,8 +1,10 @@
-"""One question to a running daemon's admin listener, and where that is.
+"""Asks a running daemon's admin listener one question, and finds where it listens.
 
-Knows the configuration's address, or the URL that is given in its place, and TLS as [listen] has
-it. Must not know what a page says. No redirect, no proxy; an answer is bounded.
-Invariant: importing this brings no more than a probe needs, which is started every few seconds.
+Knows the admin address of the configuration (or the URL that is given instead), and TLS as [listen]
+sets it. Must not know what a page says. Follows no redirect, uses no proxy, and reads a bounded
+answer.
+Invariant: importing this module loads no more than a probe needs, because a probe is started every
+few seconds.
 """
 
 import ssl
@@ -17,20 +19,20 @@ from kdaemon.cli.common import config_option, load, pairs, set_option
 if TYPE_CHECKING:
     from kdaemon.config import ListenConfig
 
-PAGE_BYTES_MAX = 64 * 1024 * 1024  # of one answer; ours: 100 streams take 0.3 MiB
-_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's, not ours
+PAGE_BYTES_MAX = 64 * 1024 * 1024  # bytes of one answer; ours: 100 streams take 0.3 MiB
+_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's address
 _EITHER = "give --admin URL"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class AdminError(Exception):
-    """Nobody answered, or nothing that can be read. Its text is for people."""
+    """The daemon did not answer, or its answer cannot be read. The text is for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminPlace:
-    """Where to ask. `trust`: None: no TLS."""
+    """Where the admin listener is. `trust`: None: without TLS."""
 
     host: str
     port: int
@@ -44,7 +46,9 @@ class AdminPlace:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the options say. `certificate` and `key`: to show to a listener that asks for them."""
+    """The values of the command's options. `certificate` and `key`: shown to a listener that asks
+    for a client certificate.
+    """
 
     config_path: str | None
     settings: tuple[str, ...]
@@ -54,7 +58,9 @@ class Asked:
     key: str | None
 
     def place(self) -> AdminPlace:
-        """By --admin, else by the configuration (exit 78 if that is wrong). Raises AdminError."""
+        """The place that --admin names, else the one of the configuration (exit 78 if that is
+        wrong). Raises AdminError.
+        """
         if self.admin is not None:
             return self._given(self.admin)
         listen = load(self.config_path, pairs(self.settings)).listen
@@ -67,7 +73,7 @@ class Asked:
         return AdminPlace(_THIS_MACHINE.get(address.host, address.host), address.port, trust)
 
     def _given(self, url: str) -> AdminPlace:
-        from urllib.parse import urlsplit  # noqa: PLC0415 - of those who give one
+        from urllib.parse import urlsplit  # noqa: PLC0415 - only for --admin
 
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -83,7 +89,9 @@ class Asked:
         return AdminPlace(host, port or (443 if is_tls else 80), self._trust() if is_tls else None)
 
     def _trust(self, listen: "ListenConfig | None" = None) -> ssl.SSLContext:
-        """Of the configuration's listener: its very certificate, whatever name that is for."""
+        """The certificates to trust. For the configuration's own listener that is its very
+        certificate, whatever host name it was issued for. Raises AdminError.
+        """
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
             if self.ca_file is None and listen is not None:

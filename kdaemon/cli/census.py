@@ -1,4 +1,4 @@
-"""What a spool holds beside frames, counted by SQLite; and a verification that can be watched.
+"""Counts what a spool holds beside frames, by SQLite, and runs a verification that Ctrl-C can end.
 
 Reads only. Sits beside `spool/view.py`, which knows frames and single letters.
 """
@@ -20,9 +20,9 @@ _INTERRUPT_AGAIN_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for those whose
-    stream cannot be told any more. `settled`: by stream, records of frames that stand here still
-    which are known to be delivered or buried: the rest of their frames waits for slower shards.
+    """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for frames whose
+    stream is unknown. `settled`: by stream, records that are known to be delivered or buried, in
+    frames that are still stored because other records of these frames wait for slower shards.
     """
 
     letters: dict[str, tuple[int, int]]
@@ -31,7 +31,7 @@ class Census:
 
 
 def take_census(view: StoreView) -> Census:
-    """Raises SpoolError."""
+    """Counts in one read of the database. Raises SpoolError."""
     with view._database.reading() as connection:  # noqa: SLF001 - the look's own connection
         letters = connection.execute(
             "SELECT CASE typeof(stream) WHEN 'text' THEN stream ELSE '' END,"  # else: damaged
@@ -51,7 +51,9 @@ def take_census(view: StoreView) -> Census:
 
 
 def set_aside_files(directory: str) -> list[str]:
-    """Damaged databases that were put aside there and that nobody has removed."""
+    """Paths of damaged databases in this directory that kdaemon set aside and nobody has
+    removed.
+    """
     return sorted(
         str(path)
         for path in Path(directory).glob("spool.db.corrupt-*")
@@ -60,9 +62,10 @@ def set_aside_files(directory: str) -> list[str]:
 
 
 def verify_watched(view: StoreView, on_statement: Callable[[int], object]) -> Verification:
-    """`view.verify()` in a thread, so that Ctrl-C ends it in the middle of a long statement.
+    """Runs `view.verify()` in a thread, so that Ctrl-C can end a long statement.
 
-    `on_statement`: called in that thread with how many statements were run; each row is one.
+    `on_statement`: called in that thread with the number of statements that were run. Each row
+    takes one statement.
     """
     connection = view._database.connection  # noqa: SLF001 - as above
     statement_count = 0
@@ -91,10 +94,10 @@ def verify_watched(view: StoreView, on_statement: Callable[[int], object]) -> Ve
 
 
 def _end(thread: Thread, connection: sqlite3.Connection) -> None:
-    """Whatever ended the wait, and however often Ctrl-C is pressed: nobody closes the connection
-    while the thread reads.
+    """Waits until the thread has ended, so that nobody closes the connection while the thread
+    reads. Further presses of Ctrl-C do not end the wait.
     """
     while thread.is_alive():
         with suppress(KeyboardInterrupt):
-            connection.interrupt()  # again and again: it may be between two statements just now
+            connection.interrupt()  # repeated, because the thread may be between two statements
             thread.join(_INTERRUPT_AGAIN_S)

@@ -1,5 +1,6 @@
-"""`kdaemon check`: everything that is wrong in a configuration, at once; with --service also what
-the service says. Exit 78: the configuration cannot be used; 1: the service would not take records.
+"""`kdaemon check`: reports everything that is wrong in a configuration, all at once. With --service
+also what the service says. Exit 78: the configuration cannot be used; 1: the service would not take
+records.
 """
 
 import asyncio
@@ -78,7 +79,7 @@ def check(
 
 
 def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool) -> None:
-    """A line a finding; exit 1 if one of them is a problem."""
+    """Prints a line for each finding. Exits with 1 if one of them is a problem, else with 0."""
     from kdaemon.cli.findings import Level  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.cli.service_check import look  # noqa: PLC0415 - see cli/__init__.py
 
@@ -99,7 +100,7 @@ def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool)
 
 
 def _looked_at(config_path: str | None, flags: list[tuple[str, str]]) -> "Config":
-    """Says all that is wrong or odd; exit 78 if anything is wrong."""
+    """Prints all that is wrong or odd. Exits with 78 if anything is wrong."""
     from kdaemon.cli.looks import read_and_look  # noqa: PLC0415 - see cli/__init__.py
 
     loaded, looks = read_and_look(config_path, flags)

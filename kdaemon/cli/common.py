@@ -1,7 +1,8 @@
-"""What the commands share: exit codes, the options that name a configuration, reading it.
+"""What the commands share: exit codes, the options that name a configuration, reading a
+configuration.
 
-What is printed here is what `say` is given, and a configuration that cannot be used. Imports no
-room at the top, so that a wrong flag is answered at once.
+Prints what `say` is given, and the problems of a configuration. Imports no other room at the top,
+so that a wrong flag is answered at once.
 """
 
 import os
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from kdaemon.config import Config
     from kdaemon.config.load import Loaded
 
-DEFAULTS = "defaults and environment"  # where a configuration without a file comes from
+DEFAULTS = "defaults and environment"  # the source that is named where there is no file
 EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
 
 config_option = click.option(
@@ -47,7 +48,7 @@ def count(number: int, noun: str) -> str:
 
 
 def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
-    """`KEY=VALUE` texts as pairs."""
+    """Splits `KEY=VALUE` texts into pairs. Raises click.BadParameter."""
     for setting in settings:
         if "=" not in setting:
             raise click.BadParameter(
@@ -58,12 +59,12 @@ def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
-    """The Config, or every problem on standard error and exit 78."""
+    """The Config. If it is wrong, prints every problem on standard error and exits with 78."""
     return load_with_givers(config_path, flags).config
 
 
 def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
-    """The same, and who gave what."""
+    """As `load`, with the source of each value."""
     try:
         return read_with_givers(config_path, flags)
     except ConfigError as error:
@@ -71,7 +72,9 @@ def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
 
 
 def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
-    """As file, environment and flags have it now. Raises ConfigError."""
+    """The configuration that file, environment and flags have now. Raises ConfigError with all
+    problems.
+    """
     from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
     from kdaemon.system import memory_limit_bytes, usable_cores  # noqa: PLC0415 - the same
 
@@ -94,7 +97,7 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
 
 
 def read_text(config_path: str | None) -> str | None:
-    """Of the file. Raises ConfigError."""
+    """The text of the file; None: no file is named. Raises ConfigError."""
     if not config_path:
         return None
     try:
@@ -111,12 +114,14 @@ def read_text(config_path: str | None) -> str | None:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """One line, whatever others named in it (a directory, a file, a stream)."""
+    """Prints one line. Control characters in it, which may come from names that others chose (a
+    directory, a file, a stream), are made harmless.
+    """
     click.echo(printable(text), err=err)
 
 
 def confirm(question: str) -> None:
-    """Ends the command if the answer is no, or nobody can give one."""
+    """Asks a question. Ends the command if the answer is no, or if nobody can answer."""
     try:
         is_meant = click.confirm(printable(question), err=True)
     except click.Abort as abort:
@@ -131,8 +136,8 @@ def confirm(question: str) -> None:
 
 
 def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
-    """Every problem in the AWS and proxy variables, and in the files that these and the upstreams
-    name.
+    """Every problem in the AWS and proxy variables, and in the files that these variables and the
+    upstreams name.
     """
     from kdaemon.config.surroundings import PROFILES, find_problems  # noqa: PLC0415 - see load
 
@@ -154,7 +159,7 @@ def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
         has_profile = upstream.profile or any(each in os.environ for each in PROFILES)
         if has_profile and not upstream.has_token:
             problems += _profile_problem(where, f"{at}profile", upstream.profile)
-    return list(dict.fromkeys(problems))  # a variable may be several upstreams'
+    return list(dict.fromkeys(problems))  # several upstreams may use one variable
 
 
 def _profile_problem(where: str, key: str, profile: str) -> list[ConfigProblem]:
@@ -168,7 +173,7 @@ def _profile_problem(where: str, key: str, profile: str) -> list[ConfigProblem]:
 
 
 def _trust_problem(source: str, key: str, path: str, setting: str | None) -> list[ConfigProblem]:
-    """What is wrong with a file of certificates."""
+    """Why a file of certificates cannot be used; empty: it can be."""
     from kdaemon.send.trust import trusted  # noqa: PLC0415 - see load
 
     try:
@@ -179,9 +184,9 @@ def _trust_problem(source: str, key: str, path: str, setting: str | None) -> lis
 
 
 def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
-    """(socket, endpoint) of a daemon here, one of them None: a socket that exists, else HTTP.
-
-    `system_socket`: where one listens that the system runs.
+    """(socket, endpoint) of a daemon on this machine; one of them is None. A socket that exists
+    comes first, then HTTP. `system_socket`: the socket of a daemon that the system's service
+    manager runs.
     """
     from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see load
 
@@ -198,6 +203,7 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
 
 
 def exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
+    """Prints all problems on standard error and exits with 78."""
     for problem in problems:
         click.echo(str(problem), err=True)
     sys.exit(EXIT_CONFIG)

@@ -1,11 +1,12 @@
-"""`kdaemon completion`: the script that has a shell complete commands and options."""
+"""`kdaemon completion`: prints the script with which a shell completes commands and options."""
 
 import click
 from click.shell_completion import get_completion_class
 
 from kdaemon.cli.help import Command
 
-VARIABLE = "_KDAEMON_COMPLETE"  # by which the script asks; click's name for a program `kdaemon`
+# The variable by which the script asks; click's name for a program `kdaemon`.
+VARIABLE = "_KDAEMON_COMPLETE"
 
 
 @click.command(
@@ -27,5 +28,5 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None, "click has each of them"
     program = found(context.find_root().command, {}, "kdaemon", VARIABLE)
-    # Not `source`, which asks the bash of this machine for its version.
+    # Not click's `source`, which runs the bash of this machine to ask for its version.
     click.echo(program.source_template % program.source_vars())

@@ -1,4 +1,4 @@
-"""`kdaemon config`: the configuration in force, and the schema of the file. Calls nobody."""
+"""`kdaemon config`: prints the configuration in force, or the schema of the file. Makes no call."""
 
 import json
 import sys

@@ -1,7 +1,8 @@
-"""`kdaemon dead-letters`: records that were not delivered and why; send them again, or let them go.
+"""`kdaemon dead-letters`: shows records that were not delivered and why; sends or deletes them.
 
-The letters stand in the spool's database. Reading and purging needs no daemon and disturbs none.
-Invariant: only `replay` and `purge` delete, each only what it said it would.
+The letters are in the spool's database. Reading and purging needs no daemon and does not disturb
+one.
+Invariant: only `replay` and `purge` delete, and each deletes only what it said it would.
 """
 
 import asyncio
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from kdaemon.spool.letters import LetterFilter
     from kdaemon.spool.store import StoreView
 
-LIST_LIMIT = 100  # letters in a table, unless asked otherwise: a few screens
+LIST_LIMIT = 100  # letters in a table if --limit is not given: a few screens; ours
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _filters(command: F) -> F:
-    """The options that say which letters are meant; `_which` reads them."""
+    """Adds the options that choose letters; `_which` reads them."""
     reasons = click.Choice([reason.value for reason in DeadReason])
     options = [
         click.option("--stream", metavar="NAME", help="Only those of this stream."),
@@ -268,7 +269,7 @@ def purge(
     directory = spool_directory(directory, config_path)
     with opened(directory) as view:
         if not (is_dry_run or is_confirmed) and which.until_ms is None:
-            # What dies while the question stands was not asked about.
+            # Letters that are buried while the question is open were not asked about.
             which = replace(which, until_ms=_now_ms() + 1)
         total = view.letters.count(which)
         counted = f"{count(total.letter_count, 'dead letter')} ({byte_text(total.byte_count)})"
@@ -345,7 +346,9 @@ def replay(
 
 
 def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way", total: int) -> int:
-    """Send, with a progress bar on a terminal; then the summary, whatever happened. Exit code."""
+    """Sends letters, with a progress bar on a terminal. Then prints the summary, whatever happened.
+    Returns the exit code.
+    """
     from kdaemon.cli.replay import Replayed  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.replay import replay as replay_letters  # noqa: PLC0415 - as above
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
@@ -371,7 +374,7 @@ def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way",
 
 
 def _summarise(replayed: "Replayed", total: int, acknowledge: str) -> None:
-    """Reasons and problems on standard error, the counts on standard output."""
+    """Prints reasons and problems on standard error, the counts on standard output."""
     for reason in replayed.reasons:
         say(f"rejected: {reason}", err=True)
     if replayed.rejected > len(replayed.reasons):

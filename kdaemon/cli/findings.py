@@ -1,7 +1,7 @@
-"""What `kdaemon check --service` says of what it was told: pure, from answers to findings.
+"""Turns the service's answers into the findings of `kdaemon check --service`. Pure.
 
-Knows what the service said of a stream, and how the stream is set; makes no call. Invariant: a
-finding is one line, in plain words, and one that asks for an act says which.
+Knows what the service said of a stream, and the stream's settings; makes no call. Invariant: a
+finding is one line in plain words, and a finding that asks for an action says which.
 """
 
 from collections.abc import Iterator
@@ -20,22 +20,24 @@ from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.observe.remedies import remedy
 
-SKEW_S_WARNING = 30.0  # ours: beyond what a slow answer explains
-SKEW_S_MAX = 300.0  # AWS refuses signatures that are five minutes off; Yandex has the same
+SKEW_S_WARNING = 30.0  # seconds; ours: more than a slow answer explains
+SKEW_S_MAX = 300.0  # seconds; AWS and Yandex refuse signatures that are five minutes off
 DRY_RUN_TAKEN = "DryRunOperationException"
 _REFUSED_AS_WRONG = frozenset({"InvalidArgumentException", "ValidationException"})
 
 
 class Level(Enum):
     OK = "ok"
-    NOTE = "note"  # nobody has to do anything
-    WARNING = "warning"  # kdaemon works, but not as it could
-    PROBLEM = "problem"  # records would not be delivered, or not all
+    NOTE = "note"  # nobody needs to act
+    WARNING = "warning"  # kdaemon works, but not as well as it could
+    PROBLEM = "problem"  # some records, or all, would not be delivered
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`stream`: "": of the upstream itself. `do`: the remedy; "": none is needed."""
+    """`stream`: "" if the finding is about the upstream itself. `do`: the remedy; "" if none is
+    needed.
+    """
 
     level: Level
     upstream: str
@@ -53,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Teller:
-    """Makes the findings of one stream, or of an upstream."""
+    """Makes the findings about one stream, or about an upstream."""
 
     upstream: str
     stream: str = ""
@@ -62,13 +64,13 @@ class Teller:
         return Finding(level, self.upstream, self.stream, subject, text, do or "")
 
     def failed(self, subject: str, error: ServiceError, level: Level = Level.PROBLEM) -> Finding:
-        """An error in the service's words, or ours, and what to do about it."""
+        """A finding for an error, in the service's words or ours, with its remedy."""
         do = remedy(error.code, error.message)
         return self.tell(level, subject, f"{error.code}: {error.message}", do)
 
 
 def of_caller(teller: Teller, upstream: UpstreamConfig, caller: Caller) -> Iterator[Finding]:
-    """Whose credentials these are."""
+    """Whose credentials are used."""
     if not upstream.traits.has_arns:
         kind = "an IAM token" if upstream.has_token else "a static key"
         yield teller.tell(Level.OK, "credentials", f"{kind} of {upstream.traits.title} was found")
@@ -86,7 +88,9 @@ def of_caller(teller: Teller, upstream: UpstreamConfig, caller: Caller) -> Itera
 
 
 def of_clock(teller: Teller, skew_s: float | None) -> Iterator[Finding]:
-    """`skew_s`: how far this machine's clock is ahead of the service's; None: not told."""
+    """`skew_s`: how many seconds this machine's clock is ahead of the service's; None: not
+    known.
+    """
     if skew_s is None:
         return
     direction = "ahead of" if skew_s > 0 else "behind"
@@ -101,8 +105,9 @@ def of_clock(teller: Teller, skew_s: float | None) -> Iterator[Finding]:
 
 
 def of_write(teller: Teller, answer: ServiceError, *, is_of_aws: bool) -> Finding:
-    """`answer`: to a record that is asked about and not written. `is_of_aws`: by AWS itself; what
-    stands in for AWS was asked about a record that is wrong.
+    """`answer`: the service's answer when it is asked whether a record may be written; none is
+    written. `is_of_aws`: AWS itself answered. A stand-in for AWS was asked with a record that is
+    invalid.
     """
     if answer.code == DRY_RUN_TAKEN:
         return teller.tell(Level.OK, "write", "records may be written (asked, none was written)")
@@ -124,7 +129,7 @@ def of_write_at_yandex(teller: Teller) -> Finding:
 
 
 def of_denied(teller: Teller, operation: str, error: ServiceError) -> Finding:
-    """A description that we may not ask for: kdaemon does without."""
+    """A finding about a description that kdaemon has no right to ask for, and does without."""
     lacks = {
         "DescribeStreamSummary": "the stream's own record limit, its kind (AUTO, on-demand) and who"
         " reads it stay unknown",
@@ -147,7 +152,7 @@ def of_description(
     upstream: UpstreamConfig,
     found: StreamDescription,
 ) -> Iterator[Finding]:
-    """What the service said of the stream, against how it is set."""
+    """Compares what the service said of the stream with its settings."""
     yield from _of_account(teller, stream, upstream, found)
     yield from _of_shards(teller, stream, found)
     yield from _of_limits(teller, stream, upstream.traits, found)

@@ -1,8 +1,10 @@
-"""How the help of the commands is laid out: commands in groups, examples, exit codes, variables.
+"""The layout of the help: commands in groups, examples, exit codes, variables.
 
-A command's own words stand with the command: its docstring, its options, its `examples`. What all
-share stands here, and is in the man page, too (`manual.py`). Must not know what a command does.
-Invariant: no command is imported before it is asked for: a daemon that runs never asks.
+A command's own words stand with the command: its docstring, its options, its `examples`. The words
+that all commands share stand here; `manual.py` puts them into the man page, too. Must not know what
+a command does.
+Invariant: a command is imported only when it is asked for, so that `kdaemon run` imports no command
+of another file.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from typing import Any
 import click
 
 Rows = Sequence[tuple[str, str]]
-"""Terms, each with what is said of it."""
+"""Terms, each with its explanation."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Begin": ("init", "check", "config", "iam"),
@@ -22,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Repair": ("spool", "dead-letters"),
     "Shell": ("completion",),
 }
-"""In the order of a new user's questions."""
+"""The groups, in the order of a new user's questions."""
 
 EXIT_CODES: Rows = (
     ("0", "Done, or the answer is yes."),
@@ -31,7 +33,7 @@ EXIT_CODES: Rows = (
     ("78", "The configuration cannot be used: a supervisor should not start again."),
     ("130", "Interrupted by Ctrl-C."),
 )
-"""Of every command; `cli/common.py` has the numbers."""
+"""The exit codes of every command; `cli/common.py` has the numbers."""
 
 ENVIRONMENT: Rows = (
     ("KDAEMON_CONFIG", "The configuration file, where --config is not given."),
@@ -43,7 +45,7 @@ ENVIRONMENT: Rows = (
 
 
 class Command(click.Command):
-    """A command that has examples: a shell command each, with what it does."""
+    """A command that has examples: shell commands, each with what it does."""
 
     def __init__(self, *arguments: Any, examples: Rows = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -55,8 +57,8 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """The program. `elsewhere`: commands by name, as `module:name`, imported when asked for;
-    `unlisted`: the same, of those that nobody types.
+    """The program. `elsewhere`: commands by name, as `module:name`, imported when they are asked
+    for. `unlisted`: the same for commands that nobody types; the help does not list them.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Commands(click.Group):
         return sorted([*super().list_commands(ctx), *self._elsewhere])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported if it has a file of its own; None: there is none."""
         place = self._elsewhere.get(cmd_name) or self._unlisted.get(cmd_name)
         if place is None:
             return super().get_command(ctx, cmd_name)
@@ -84,7 +87,7 @@ class Commands(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """In their groups; a short help stands in one line."""
+        """Writes the commands in their groups, each with its short help in one line."""
         longest = max(map(len, self.list_commands(ctx)))
         for title, names in GROUPS.items():
             rows = []

@@ -1,4 +1,6 @@
-"""`kdaemon iam`: the least rights that a configuration needs. Calls nobody, and changes nothing."""
+"""`kdaemon iam`: prints the least rights that a configuration needs. Makes no call, and changes
+nothing.
+"""
 
 import json
 import sys
@@ -85,7 +87,9 @@ def iam(
 
 
 def _stored(config_path: str | None, directory: str) -> list[str]:
-    """Of the spool: the streams that it has records of, as a client may write them."""
+    """Names of the streams of which the spool has records, in the form in which a client may write
+    them.
+    """
     from kdaemon.cli.places import opened, spool_directory  # noqa: PLC0415 - brings SQLite
 
     with opened(spool_directory(directory or None, config_path)) as view:

@@ -1,7 +1,7 @@
-"""`kdaemon init`: a commented configuration for some streams, to begin with. Asks nobody.
+"""`kdaemon init`: writes a commented configuration for some streams, to begin with. Makes no call.
 
-Invariant: what is written is a configuration that `kdaemon check` takes, and stays one whichever
-of its commented settings is put in force. An existing file is never touched.
+Invariant: `kdaemon check` accepts what is written, and still accepts it after any of its commented
+settings is uncommented. An existing file is never changed.
 """
 
 import json
@@ -17,12 +17,12 @@ from kdaemon.base.names import parse_arn
 from kdaemon.cli.common import EXIT_CONFIG, say
 from kdaemon.cli.help import Command
 
-MODE = 0o644  # no secret is in it
+MODE = 0o644  # the file has no secret
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the options say."""
+    """The values of the command's options."""
 
     streams: tuple[str, ...]
     service: str
@@ -111,7 +111,7 @@ def init(output: str, **options: object) -> None:
 
 
 def _hold_to_rules(text: str) -> None:
-    """What the options make must be a configuration; else exit 78 with all its problems."""
+    """Exits with 78 and prints all problems if the options do not make a valid configuration."""
     from kdaemon.config.load import load_config  # noqa: PLC0415 - after the options are found right
 
     try:

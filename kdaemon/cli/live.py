@@ -1,4 +1,6 @@
-"""Screens of `kdaemon top` on a terminal, each in the place of the one before. Brings rich."""
+"""Shows the screens of `kdaemon top` on a terminal, each in place of the one before. Imports
+rich.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,24 +14,24 @@ from kdaemon.cli.screen import KEY_COLUMNS, SHARD_COLUMNS, STREAM_COLUMNS, Scree
 from kdaemon.cli.terminal import fitted
 
 Show = Callable[[Screen, str], object]
-"""A screen, and a line of warning above all; "": none."""
+"""Takes a screen, and a line of warning to show above it; "": no warning."""
 
 
 @contextmanager
 def live_screens(shards_max: int) -> Iterator[Show]:
-    """The terminal is as it was afterwards."""
+    """Restores the terminal when the block is left."""
     with Live(console=Console(), screen=True, auto_refresh=False) as live:
 
         def show(found: Screen, warning: str) -> None:
-            width = live.console.width  # of now
+            width = live.console.width  # the terminal may have been resized
             live.update(rendered(found, warning, shards_max, width), refresh=True)
 
         yield show
 
 
 def rendered(found: Screen, warning: str, shards_max: int, width: int) -> Group:
-    """What stands on the terminal; a screen that is too small cuts off its end, so that holds come
-    before the tables.
+    """What the terminal shows. A terminal that is too small cuts off the end, so holds come before
+    the tables.
     """
     warnings = [Text(printable(warning), style="bold red")] if warning else []
     return Group(

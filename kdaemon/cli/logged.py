@@ -1,4 +1,6 @@
-"""Runs what the command line started, with logs on standard error, and ends the process with it."""
+"""Runs what a command started, with logs on standard error, and ends the process with its exit
+code.
+"""
 
 import asyncio
 import logging
@@ -19,10 +21,10 @@ log = logging.getLogger("kdaemon")
 def run_logged(
     config: "Config", start: "Callable[[LogHandler], Coroutine[Any, Any, int]]"
 ) -> NoReturn:
-    """Run until it ends by itself, with logs on standard error; exit with what it returns.
+    """Runs until the coroutine ends; exits with what it returns.
 
-    It ends there and then: a thread that still waits for a resolver or a slow disk, of which
-    nothing is expected any more, would hold up Python's own end.
+    The process exits at once: a thread that still waits for a resolver or a slow disk would delay
+    Python's own end, and nothing needs its result any more.
     """
     import uvloop  # noqa: PLC0415 - see cli/__init__.py
 

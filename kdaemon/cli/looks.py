@@ -1,11 +1,12 @@
-"""All that is wrong with a configuration and around it, at once: variables, files, certificates,
-principals, the place of the spool.
+"""Finds all that is wrong with a configuration and around it, at once: variables, files,
+certificates, principals, the spool's place.
 
-For `check`, which tells everything, and for a start and a reload that will not do: nobody mends one
-thing to hear of the next. Each finding stands where its setting was given. Looks only; nothing is
-made, locked or asked of a network. A daemon that runs (`old`: by which configuration) does not look
-at what it has in use: it has read that. Invariant: a spool that this process has open (`spool`: its
-directory) is left alone, also where the start of its daemon fails (`spool/outlook.py`).
+`check`, a failed start and a failed reload use it, so that an operator hears of all problems at
+once. Each finding names the place where its setting was given. Looks only: makes and locks nothing,
+and asks nobody over a network. For a daemon that runs (`old`: its configuration) it does not look
+at files that this daemon has in use, because the daemon has read them.
+Invariant: a spool that this process has open (`spool`: its directory) is left alone, also where the
+start of its daemon fails (`spool/outlook.py`).
 """
 
 import os
@@ -26,20 +27,23 @@ Flags = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """`problems`: a daemon would not start, or not work. `odd`: it would, but look at these."""
+    """`problems`: with these a daemon would not start, or not work. `odd`: it would work, but
+    somebody should look at these.
+    """
 
     problems: list[ConfigProblem] = field(default_factory=list)
     odd: list[ConfigProblem] = field(default_factory=list)
 
     def add(self, source: str, key: str, problems: Sequence[str], odd: Sequence[str]) -> None:
+        """Adds problems and odd findings about the setting `key`, which `source` gave."""
         self.problems.extend(ConfigProblem(source, key, each) for each in problems)
         self.odd.extend(ConfigProblem(source, key, each) for each in odd)
 
 
 def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Loaded":
-    """The configuration of now, for a daemon that runs by the `old` one: with what `check` finds
-    around it. What is wrong there by the old one, too, stops no reload: the daemon runs all the
-    same, and its environment cannot be mended without a restart. Raises ConfigError.
+    """The new configuration for a daemon that runs by the `old` one. A problem in the surroundings
+    that the old one has, too, does not stop the reload: the daemon runs all the same, and its
+    environment cannot be changed without a restart. Raises ConfigError with all that `check` finds.
     """
     loaded, looks = read_and_look(config_path, flags, old, spool=old.spool.directory)
     if loaded is None or looks.problems:
@@ -50,7 +54,9 @@ def read_checked(config_path: str | None, flags: Flags, old: "Config") -> "Loade
 def read_and_look(
     config_path: str | None, flags: Flags, old: "Config | None" = None, *, spool: str = ""
 ) -> "tuple[Loaded | None, Looks]":
-    """None: settings are wrong; then what is found around those that are right is told, too."""
+    """The configuration and what is found around it. None: settings are wrong; then the settings
+    that are right are looked at all the same.
+    """
     from kdaemon.config.load import good_values  # noqa: PLC0415 - see cli/__init__.py
 
     where = config_path or DEFAULTS
@@ -73,7 +79,7 @@ def read_and_look(
 def look_around(
     where: str, loaded: "Loaded", old: "Config | None" = None, *, spool: str = ""
 ) -> Looks:
-    """What is found around a configuration. `where`: it comes from."""
+    """What is found around a configuration. `where`: the source of the configuration."""
     from kdaemon.config.twins import find_twins  # noqa: PLC0415 - see cli/__init__.py
 
     config = loaded.config
@@ -99,7 +105,7 @@ def look_around(
 
 
 def _of_workers(config: "Config") -> list[str]:
-    """The places of the workers' spools that are there; others are made."""
+    """Directories of the workers' spools that exist. The others will be made."""
     if config.worker_count == 1:
         return []
     from kdaemon.spool.shared import worker_directory  # noqa: PLC0415 - see cli/__init__.py
@@ -110,7 +116,7 @@ def _of_workers(config: "Config") -> list[str]:
 
 
 def _is_same(directory: str, other: str) -> bool:
-    """Also by another name."""
+    """Whether two paths are one directory, even by different names."""
     try:
         return directory == other or (bool(other) and Path(directory).samefile(other))
     except OSError:
@@ -118,13 +124,13 @@ def _is_same(directory: str, other: str) -> bool:
 
 
 def _placed(problem: ConfigProblem, where: str, loaded: "Loaded") -> ConfigProblem:
-    """Where the setting was given: in the file, in a variable, by a flag."""
+    """The problem, with the source that gave its setting: the file, a variable or a flag."""
     giver = loaded.givers.get(tuple(problem.key.split("."))) if problem.source == where else None
     return problem if giver is None else replace(problem, source=giver.source, key=giver.shown_key)
 
 
 def look_at_principals(config: "Config") -> Looks:
-    """At their file, if there is one."""
+    """Looks at the file of principals, if one is set."""
     path, looks = config.auth.principals_file, Looks()
     if not path:
         return looks
@@ -143,7 +149,9 @@ def look_at_principals(config: "Config") -> Looks:
 
 
 def _look_at_tls(where: str, looks: Looks, config: "Config", old: "Config | None") -> None:
-    """Whether certificates and keys can be used, and clients that check them would take them."""
+    """Whether certificates and keys can be used, and whether clients that check them would accept
+    them.
+    """
     for name in ("listen", "sandbox"):
         table = getattr(config, name)
         before = None if old is None else getattr(old, name)

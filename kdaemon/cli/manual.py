@@ -1,10 +1,10 @@
-"""The man page, made from the commands: `python -m kdaemon.cli.manual` prints it.
+"""Makes the man page from the commands: `python -m kdaemon.cli.manual` prints it.
 
 A build calls it (setup.py) and puts the page into the wheel, as share/man/man1/kdaemon.1; the page
-is in no repository. It says what `--help` says, of all commands at once, and adds nothing.
-Invariant: it needs no more than click and msgspec, which a build brings. Ours and not click-man:
-that one knows the commands of a group only where they are imported already, writes a page for each,
-and has no place for exit codes, variables and examples.
+is in no repository. The page has the words of `--help`, of all commands at once, and no others.
+Invariant: needs only click and msgspec, which a build installs. Own code, because click-man knows
+the commands of a group only after they are imported, writes a page for each, and has no place for
+exit codes, variables and examples.
 """
 
 import sys
@@ -25,7 +25,7 @@ FILES: Rows = (
 _ROFF = str.maketrans(
     {"\\": r"\e", "-": r"\-", "`": r"\(ga", "'": r"\(aq", "^": r"\(ha", "~": r"\(ti"}
 )
-"""What roff would print as another character (man-pages(7), 2026-11-29)."""
+"""Characters that roff would print as others (man-pages(7), 2026-11-29), with their escapes."""
 
 
 def page() -> str:
@@ -61,7 +61,7 @@ def _lines() -> Iterator[str]:
 
 
 def _command(name: str, parent: click.Context) -> Iterator[str]:
-    """A command; those of a group after the group."""
+    """A command; if it is a group, its commands follow."""
     assert isinstance(parent.command, click.Group)
     command = parent.command.get_command(parent, name)
     assert command is not None
@@ -96,13 +96,13 @@ def _terms(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def _examples(examples: Rows) -> Iterator[str]:
-    """Lines as they are, with their indentation."""
+    """Examples, line by line as they are written."""
     for shell, said in examples:
         yield from (".PP", ".RS 4", ".nf", _text(f"# {said}"), _text(shell), ".fi", ".RE")
 
 
 def _text(text: str) -> str:
-    """Such that roff prints it as it is. It stands in quotes, too."""
+    """Escapes a text so that roff prints it as it is, also within quotes."""
     text = text.translate(_ROFF).replace('"', r"\(dq")
     return rf"\&{text}" if text.startswith(".") else text
 

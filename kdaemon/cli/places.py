@@ -1,7 +1,8 @@
 """Where the commands read a spool, and where they write what they export.
 
-Turns what is wrong with either into a text and an exit code: 78 for a spool that is not there or
-not ours to use, 1 for a disk or a lock, 130 for Ctrl-C. Invariant: no file is ever overwritten.
+Turns an error of either into a text and an exit code: 78 for a spool that does not exist or that
+this user may not use, 1 for a disk or a lock, 130 for Ctrl-C. Invariant: no file is ever
+overwritten.
 """
 
 import io
@@ -21,7 +22,7 @@ from kdaemon.cli.shown import printable_json
 if TYPE_CHECKING:
     from kdaemon.spool.store import Store, StoreView
 
-# What is wrong with the name, not with the disk: trying again would change nothing.
+# Errors of the name that was given, not of the disk: trying again would change nothing.
 _CONFIG_KINDS = frozenset({"directory", "foreign", "version"})
 _HINTS = {
     "directory": ", or name the spool with --directory",
@@ -41,8 +42,8 @@ output_option = click.option(
 
 
 def spool_directories(directory: str | None, config_path: str | None) -> list[str]:
-    """The directories that are meant: of several workers, those of all of them that stand there.
-    Exit 78 if none is.
+    """The directories of the spools that the options or the configuration name. If several workers
+    have spools, all of them. Exits with 78 if none is named.
     """
     meant = _meant_directory(directory, config_path)
     if directory is not None:
@@ -57,7 +58,9 @@ def spool_directories(directory: str | None, config_path: str | None) -> list[st
 
 
 def spool_directory(directory: str | None, config_path: str | None) -> str:
-    """The directory that is meant; exit 78 if none is, or one has to be chosen."""
+    """The one directory that is named. Exits with 78 if none is named, or if several workers have
+    spools.
+    """
     meant = spool_directories(directory, config_path)
     if len(meant) > 1:
         say(
@@ -83,7 +86,7 @@ def _meant_directory(directory: str | None, config_path: str | None) -> str:
 
 @contextmanager
 def opened(directory: str) -> Iterator["StoreView"]:
-    """A look at a spool. What goes wrong meanwhile is told, and ends the command."""
+    """Opens a spool for reading. An error inside the block is printed and ends the command."""
     from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
 
     with _told(directory), closing(Store.open_for_reading(directory)) as view:
@@ -92,14 +95,14 @@ def opened(directory: str) -> Iterator["StoreView"]:
 
 @contextmanager
 def held(directory: str) -> Iterator["Store"]:
-    """The spool itself, which no daemon can have meanwhile; as `opened`."""
+    """Opens the spool for writing, and locks it against a daemon. Errors as in `opened`."""
     from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
     from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     def wall_ms() -> int:
         return int(SystemClock.wall_seconds() * 1000)
 
-    letters_bytes_max = sys.maxsize  # the bound is the daemon's: no letter goes here
+    letters_bytes_max = sys.maxsize  # no bound: no letter is added here
     with (
         _told(directory),
         closing(
@@ -141,14 +144,14 @@ def _exit_permission(directory: str) -> NoReturn:
 
 
 def daemon_text(pid: int | None) -> str:
-    """Whether a daemon runs on the spool. `pid`: as `StoreView.holder_pid`."""
+    """Says whether a daemon runs on the spool. `pid`: as `StoreView.holder_pid`."""
     if pid is None:
         return "no daemon runs on it"
     return f"a daemon runs on it (pid {pid or 'unknown'})"
 
 
 class _TerminalLines(io.BytesIO):
-    """JSON lines for a terminal, which is to obey none of what they hold."""
+    """JSON lines for a terminal: characters that would control the terminal are escaped."""
 
     def __init__(self, out: BinaryIO) -> None:
         super().__init__()
@@ -164,8 +167,9 @@ class _TerminalLines(io.BytesIO):
 
 @contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
-    """Standard output (`-`), or a new file that only its owner can read: on disk when the block is
-    left, gone if it raised. What keeps it from being written is told, and ends the command.
+    """Standard output (`-`), or a new file that only its owner can read. When the block is left,
+    the file is on disk; if the block raised, the file is removed. An error of writing is printed
+    and ends the command.
     """
     name = "standard output" if path == "-" else path
     try:
@@ -177,7 +181,7 @@ def written(path: str) -> Iterator[BinaryIO]:
             with _new_file(path) as file:
                 yield file
     except BrokenPipeError:
-        raise  # the reader has seen enough; click ends it quietly
+        raise  # the reader has seen enough; click ends the command quietly
     except FileExistsError:
         say(f"{path}: exists, and is not overwritten: remove it or name another", err=True)
         sys.exit(1)

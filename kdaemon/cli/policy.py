@@ -1,7 +1,8 @@
-"""The least rights that a configuration needs: as policies of AWS IAM, and in words for Yandex.
+"""Computes the least rights that a configuration needs: as policies of AWS IAM, and in words for
+Yandex.
 
-Knows which calls kdaemon makes, and which it passes on. Pure. Invariant: no right is in a policy
-that no call needs; what is not known (an account, a region) stands as `*`, and a note says so.
+Knows which calls kdaemon makes, and which it passes on. Pure. Invariant: a policy has no right that
+no call needs. A value that is not known (an account, a region) is `*`, and a note says so.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,17 +13,17 @@ from kdaemon.base.names import DEFAULT_UPSTREAM, arn_of, parse_arn, parse_qualif
 from kdaemon.base.operations import OTHER_OPERATIONS
 from kdaemon.config import Config, StreamConfig, UpstreamConfig
 
-VERSION = "2012-10-17"  # of IAM's policy language, 2026-11-28
+VERSION = "2012-10-17"  # version of IAM's policy language, 2026-11-28
 WRITES = ("PutRecords",)
 DESCRIBES = ("DescribeStreamSummary", "ListShards")
-_OF_CONSUMERS = frozenset({"DescribeStreamConsumer"})  # IAM: its resource is the consumer's ARN
+_OF_CONSUMERS = frozenset({"DescribeStreamConsumer"})  # in IAM, its resource is the consumer's ARN
 ANY = "*"
 
 
 @dataclass(slots=True)
 class Rights:
-    """`policies`: by whose they are: an upstream's identity, or the role that it assumes. `notes`:
-    for people. `words`: rights of another kind, at Yandex.
+    """`policies`: by owner: an upstream's identity, or the role that it assumes. `notes`: for
+    people. `words`: rights that are no IAM policies, for Yandex.
     """
 
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -38,8 +39,8 @@ def rights(
     with_passed_on: bool,
     kms_key: str | None = None,
 ) -> Rights:
-    """Of these upstreams. `more`: names or ARNs of streams beside those that are listed, of the
-    upstream that [default] names; where there are any, listed ones are left out.
+    """The rights for these upstreams. `more`: streams (names or ARNs) of the upstream that
+    [default] names. If there are any, listed streams are left out.
     """
     found = Rights()
     for name in upstreams:
@@ -140,7 +141,9 @@ def _any(upstream: UpstreamConfig) -> str:
 
 
 def _passed_on(operations: Sequence[str], resources: list[str]) -> Iterable[dict[str, Any]]:
-    """What is not there already, by what each operation is about."""
+    """Statements for operations that are passed on and that no other statement allows, grouped by
+    what the operation is about.
+    """
     others = [name for name in operations if name not in DESCRIBES]
     of_stream = [name for name in others if OTHER_OPERATIONS[name].is_of_stream]
     of_consumer = [name for name in of_stream if name in _OF_CONSUMERS]

@@ -1,6 +1,6 @@
 """Reads what a spool holds and writes it as JSON lines. Prints nothing.
 
-Sits between `spool/view.py` and the commands. Invariant: a record is written exactly if it is
+Sits between `spool/view.py` and the commands. Invariant: a record is written if, and only if, it is
 stored, whole, and not known to be settled.
 """
 
@@ -17,12 +17,14 @@ from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import Backlog, StoredFrame, StoreView
 
-READ_BYTES_MAX = 4 * 1024 * 1024  # of payload at once: what an export holds in memory; ours
+READ_BYTES_MAX = 4 * 1024 * 1024  # bytes of payload that an export holds in memory; ours
 
 
 @dataclass(slots=True)
 class Exported:
-    """Records written, left out because they are settled, and frames left out as damaged."""
+    """Counts: records written, records left out because they are settled, frames left out as
+    damaged.
+    """
 
     record_count: int = 0
     settled_count: int = 0
@@ -35,8 +37,8 @@ def export_records(
     out: BinaryIO,
     on_progress: Callable[[int, int | None], object],
 ) -> Exported:
-    """Every record of these backlogs, by stream, in the order of acceptance; what was stored after
-    they were looked up is left out. Raises SpoolError, OSError.
+    """Writes every record of these backlogs, by stream, in the order of acceptance. Records that
+    were stored after the backlogs were looked up are left out. Raises SpoolError, OSError.
     """
     exported = Exported()
     total = sum(backlog.record_count for backlog in backlogs)
@@ -76,7 +78,9 @@ def _line(record: Record, stream: str) -> bytes:
 
 
 def letter_fields(letter: DeadLetter, *, has_data: bool) -> JsonFields:
-    """A dead letter for programs; without data, its size. `is_intact` stands in damaged ones."""
+    """A dead letter for programs. Without data it has the data's size. A damaged letter also has
+    `is_intact`, false.
+    """
     fields: JsonFields = {
         "id": letter.id,
         "stream": letter.stream,

@@ -1,12 +1,16 @@
-"""`kdaemon reload`: has a daemon here read its configuration again, and says what became of it.
+"""`kdaemon reload`: makes a daemon on this machine read its configuration again, and prints the
+outcome.
 
-The admin listener names the daemon's process and what became of its last reload (`/configz`); the
-signal itself is for those whom the system lets send one: the daemon's user, and root. Nothing on
-the admin listener changes anything. The process is compared by its start, too: behind the port of a
-container the same number is another process; and it must be of the user who listens there, or root
-would signal whatever process a stranger on the port of a daemon that does not run names.
-Exit codes: 0 in force (or nothing has changed), 1 the old configuration stays (it needs a restart,
-could not be taken, or there is no daemon), 78 the old one stays, because the new one is wrong.
+The page `/configz` of the admin listener names the daemon's process and the outcome of its last
+reload. The command then signals that process. Only the daemon's user and root can signal it;
+nothing on the admin listener changes anything. Two checks make sure that the process is the daemon.
+Its start time must match the page's, because behind the port of a container the same number is
+another process here. And the socket at that port must belong to the process's user, or to root, as
+systemd's sockets do: else, while no daemon runs, a stranger could listen there and have root signal
+any process.
+Exit codes: 0: in force, or nothing has changed. 1: the old configuration stays: the new one needs a
+restart, could not be taken, or there is no daemon. 78: the old one stays, because the new one is
+wrong.
 """
 
 import json
@@ -37,10 +41,10 @@ if TYPE_CHECKING:
 
     from kdaemon.config import Address, Config
 
-LOOK_INTERVAL_S = 0.05  # between two looks at what became of it; ours, 2026-11-28
-ANSWER_TIMEOUT_S = 5.0  # of the admin listener; ours, 2026-11-28
+LOOK_INTERVAL_S = 0.05  # seconds between two looks at the outcome; ours, 2026-11-28
+ANSWER_TIMEOUT_S = 5.0  # seconds, of the admin listener; ours, 2026-11-28
 PAGE_BYTES_MAX = 1024 * 1024
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to find who listens so
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is
 
 
 @click.command(cls=Command)
@@ -88,7 +92,9 @@ def reload(
 
 
 def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None) -> "Config":
-    """Where the admin listener is. The file may be one that the daemon will refuse."""
+    """The configuration that says where the admin listener is. The file may be one that the daemon
+    will refuse.
+    """
     from kdaemon.config.given import FLAGS  # noqa: PLC0415 - see load
     from kdaemon.config.load import good_values, load_config  # noqa: PLC0415 - see load
 
@@ -97,7 +103,7 @@ def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None)
     unread = ""
     try:
         text = read_text(config_path)
-    except ConfigError as error:  # the daemon says what is wrong with it
+    except ConfigError as error:  # the daemon will say what is wrong with the file
         unread = str(error)
     loaded = good_values(text=text, environ=os.environ, flags=flags)
     wrong = [each for each in loaded.problems if each.source == FLAGS]
@@ -116,7 +122,7 @@ def _find(config_path: str | None, settings: tuple[str, ...], admin: str | None)
 
 
 def _ask(address: "Address", tls: "ssl.SSLContext | None") -> dict[str, Any]:
-    """What the daemon there says of its configuration."""
+    """The page `/configz` of the daemon at this address. Exits with 1 if there is none."""
     import http.client  # noqa: PLC0415 - memory and time of the other commands
 
     host = EVERYWHERE.get(address.host, address.host)
@@ -158,7 +164,8 @@ def _connection(host: str, port: int, tls: "ssl.SSLContext | None") -> Any:
 def _tls(certificate: str | None, key: str | None) -> "ssl.SSLContext":
     import ssl  # noqa: PLC0415 - see _ask
 
-    # Nothing secret is sent, and the process that is named is compared with the one that is there.
+    # No secret is sent, and `_signal` compares the process that the page names with the one that
+    # listens: the certificate need not be checked.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if certificate is not None:
@@ -179,7 +186,7 @@ def _signal(page: dict[str, Any], address: "Address") -> None:
             f"the daemon at port {address.port} is process {pid} of another container, of another"
             " machine, or of a user whose processes are hidden: send SIGHUP to it there"
         )
-    if not {user_of(pid), 0} & listener_users(address.port):  # systemd's sockets are root's
+    if not {user_of(pid), 0} & listener_users(address.port):  # sockets of systemd belong to root
         _fail(
             f"process {pid} is another user's than who listens at port {address.port}, who may be"
             " no daemon: send SIGHUP to the daemon itself"

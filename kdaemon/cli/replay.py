@@ -1,9 +1,10 @@
-"""Dead letters through a running daemon again: `kdaemon dead-letters replay`.
+"""Sends dead letters through a running daemon again: `kdaemon dead-letters replay`.
 
-A client of the daemon, by the ways of `put/`; deletes each letter when it was acknowledged, and
-never before. Prints nothing. Invariant: a letter is in the spool until the daemon's answer for it
-was heard; a replay that is cut short between the two leaves a letter whose record was taken, and
-the next replay sends that again.
+A client of the daemon, over the transports of `put/`. Deletes a letter after its record was
+acknowledged, never before. Prints nothing.
+Invariant: a letter stays in the spool until the daemon has answered for it. If a replay is cut
+short after the daemon took a record and before the letter is deleted, the next replay sends that
+record again.
 """
 
 from collections import deque
@@ -18,15 +19,17 @@ from kdaemon.cli.shown import record_fields
 from kdaemon.put.unix import Block, PutError, Totals, UnixPut
 from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
 
-BLOCK_LETTERS_MAX = 500  # formed and written at once
-BLOCK_BYTES_MAX = 2 * 1024 * 1024  # the same, unless one letter is larger; ours, 2026-11-21
-REASONS_MAX = 5  # reasons of letters that were rejected again, kept for the summary
+BLOCK_LETTERS_MAX = 500  # letters formed and written at once
+BLOCK_BYTES_MAX = 2 * 1024 * 1024  # bytes, the same, unless one letter is larger; ours, 2026-11-21
+REASONS_MAX = 5  # reasons of letters that were refused again, kept for the summary
 DELETED_SHOWN_MAX = 20  # ids named when a deletion fails
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How the daemon is reached, by one of the two, and what its answer is to promise."""
+    """How the daemon is reached: by a socket or by an endpoint. `acknowledge`: the promise to ask
+    for.
+    """
 
     socket: str | None
     endpoint: str | None
@@ -35,7 +38,7 @@ class Way:
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of the letters. `rejected`: refused again, and kept. `damaged`: never sent."""
+    """The outcome of the letters. `rejected`: refused again, and kept. `damaged`: never sent."""
 
     sent: int = 0
     deleted: int = 0
@@ -46,12 +49,12 @@ class Replayed:
 
     @property
     def open(self) -> int:
-        """Sent, and nobody knows what became of them: kept."""
+        """Letters that were sent and whose outcome nobody knows: they are kept."""
         return self.sent - self.deleted - self.rejected
 
 
 class _Tally(Totals):
-    """The totals of one session, which also remember which letters were rejected."""
+    """The totals of one session. Also tells which letters were refused."""
 
     def __init__(self, on_rejected: Callable[[int | None, str], object]) -> None:
         super().__init__()
@@ -64,10 +67,10 @@ class _Tally(Totals):
 
 
 class StreamReplay:
-    """The letters of one stream through one session.
+    """Sends the letters of one stream through one session.
 
-    Queue: `_open`, numbers and ids of letters without an answer, in the order they were sent;
-    bound: what a session of `put/` leaves open; drained by answers.
+    Queue: `_open`, numbers and ids of letters without an answer, in the order in which they were
+    sent; bound: what a session of `put/` leaves open; drained by answers.
     """
 
     def __init__(
@@ -79,8 +82,9 @@ class StreamReplay:
         on_progress: Callable[[], object],
         tell: Callable[[str], object],
     ) -> None:
-        """`which` names one stream. `last_id`: of the newest letter to send, so that a letter that
-        dies again meanwhile is not met again. `tell`: takes a line that says why nothing goes on.
+        """`which` names one stream. `last_id`: id of the newest letter to send, so that a letter
+        that is buried again meanwhile is not sent twice. `tell`: takes a line that says why nothing
+        goes on.
         """
         self._letters = letters
         self._which = which
@@ -90,13 +94,15 @@ class StreamReplay:
         self._tell = tell
         self._totals = _Tally(self._reject)
         self._open: deque[tuple[int, int]] = deque()  # (number, letter's id)
-        self._rejected: set[int] = set()  # numbers
+        self._rejected: set[int] = set()  # numbers of letters that were refused
         self._settled_count = 0  # acknowledged records whose letters were deleted
 
     async def run(self, way: Way) -> None:
-        """Raises PutError where it cannot go on; what was acknowledged is deleted by then."""
+        """Sends the letters and deletes those that are acknowledged. Raises PutError if it cannot
+        go on; letters that were acknowledged are deleted by then.
+        """
         assert self._which.stream is not None
-        # The name alone may be a table's, of a stream of another upstream.
+        # The bare name may also be a table of the configuration, for a stream of another upstream.
         stream = parse_qualified(self._which.stream).spelling
         if way.endpoint is not None:
             from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
@@ -139,7 +145,7 @@ class StreamReplay:
         return block
 
     def _reject(self, number: int | None, reason: str) -> None:
-        if number is None:  # then no acknowledgement could be matched with a letter either
+        if number is None:  # then no acknowledgement could be matched with its letter
             raise PutError(f"the daemon rejects a record that was not sent: {reason}")
         self._rejected.add(number)
         self._replayed.rejected += 1
@@ -148,8 +154,9 @@ class StreamReplay:
             self._replayed.reasons.append(f"letter {letter_id}: {reason}")
 
     def _settle(self) -> None:
-        """Deletes what was acknowledged. The daemon counts acknowledgements in the order of the
-        lines, without the rejected ones, each of which it named before.
+        """Deletes the letters that were acknowledged. The daemon acknowledges a number of records:
+        they are the lines in their order, without the refused ones, each of which the daemon named
+        before.
         """
         acknowledged: list[int] = []
         while self._settled_count + len(acknowledged) < self._totals.acknowledged:
@@ -186,8 +193,8 @@ async def replay(
     on_progress: Callable[[], object],
     tell: Callable[[str], object],
 ) -> None:
-    """One session a stream; one that the daemon refuses does not keep the others. What became of
-    the letters stands in `replayed`, also if this is cancelled. Raises SpoolError.
+    """Runs one session for each stream. If the daemon refuses one stream, the others are still
+    sent. `replayed` has the outcome, even if this coroutine is cancelled. Raises SpoolError.
     """
     newest = next(letters.select(LetterFilter(), newest_first=True, limit=1), None)
     if newest is None:

@@ -1,8 +1,9 @@
-"""How a daemon stands, for people: the rows and lines of `kdaemon status` and `kdaemon top`.
+"""The state of a daemon for people: the rows and lines of `kdaemon status` and `kdaemon top`.
 
 Reads the page `/statusz` as plain JSON, leniently: a daemon of another version may tell more, or
-less. Pure. Rates are differences of two pages by the daemon's own clock, or, of one page, what the
-page says. Invariant: whatever others named is cleaned by whoever prints it.
+less. Pure. Rates are differences of two pages by the daemon's own clock; with one page only, they
+are the page's own. Invariant: names that others chose are made harmless by the code that prints
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,15 +47,15 @@ LEAVE_FIRST = (
     *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "SPOOLED", "OLDEST"),
     *("REFUSED/S", "BUFFERED", "BACKLOG", "THROTTLED"),
 )
-"""Columns that are left out of a table that is too wide, in this order, until it fits. A number is
-never cut: half of one is another number."""
+"""Columns that are left out of a table that is too wide, in this order, until the table fits. A
+number is never cut, because a part of a number is another number."""
 LOADS_MAX = 3  # hot shards whose keys are shown; ours, 2026-11-28
-KEYS_MAX = 5  # of each; `--json` has ten
+KEYS_MAX = 5  # keys shown of each; `--json` has ten
 
 
 @dataclass(frozen=True, slots=True)
 class HotLoad:
-    """What fills a hot shard: what helps, in a line, and its heaviest keys."""
+    """The load of a hot shard: one line of advice, and its heaviest keys."""
 
     advice: str
     keys: list[tuple[str, ...]]
@@ -62,8 +63,8 @@ class HotLoad:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """What is shown: lines above, tables, lines below (what needs somebody). `loads`: of the first
-    of `shards`, as far as their keys are known.
+    """What is shown: lines above, tables, lines below (what needs a human). `loads`: for the first
+    of `shards` whose keys are known.
     """
 
     head: list[str]
@@ -74,9 +75,9 @@ class Screen:
 
 
 def screen(page: Page, before: Page | None = None) -> Screen:
-    """Of one page; `before`: an earlier one of the same daemon, for rates."""
+    """The screen of one page. `before`: an earlier page of the same daemon, for rates."""
     elapsed_s = _number(page, "uptime_s") - _number(before, "uptime_s") if before else 0.0
-    if elapsed_s <= 0:  # the first page, or of a daemon that was started anew
+    if elapsed_s <= 0:  # the first page, or the daemon was restarted
         before = None
     earlier = {_qualified(each): each for each in _list(before or {}, "streams")}
     streams = _list(page, "streams")
@@ -120,7 +121,7 @@ def _head(page: Page) -> list[str]:
 
 
 def _worker_line(page: Page) -> list[str]:
-    """Of several workers: how many serve, and what is to be said of the others."""
+    """If there are several workers: how many serve, and what is wrong with the others."""
     workers = _list(page, "workers")
     if not workers:
         return []
@@ -172,7 +173,7 @@ def _upstream_lines(page: Page) -> list[str]:
 
 
 def _holds(page: Page) -> list[str]:
-    """What needs somebody, each with its remedy."""
+    """What needs a human, each with its remedy."""
     lines = []
     for stream in _list(page, "streams"):
         for kind, verb in (("hold", "is on hold"), ("unavailable", "takes nothing")):
@@ -193,7 +194,7 @@ def _holds(page: Page) -> list[str]:
 
 
 def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, ...]:
-    """`over_s`: between the two pages; without one before, since the start."""
+    """`over_s`: seconds between the two pages; without an earlier page, seconds since the start."""
     per_second = _part(stream, "per_second")
 
     def rate(key: str) -> str:
@@ -220,13 +221,13 @@ def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, 
 
 
 def _refused(stream: Page) -> float:
-    """Records, whatever for, but those that only asked."""
+    """Records that were refused for any reason, without those of dry runs."""
     reasons = _part(stream, "rejected")
     return sum(_number(reasons, reason) for reason in reasons if reason != "dry_run")
 
 
 def _throttled(stream: Page, before: Page | None) -> str:
-    """Of the records that were tried: those that were throttled. Between two pages or in all."""
+    """The part of all attempts that were throttled: between two pages, or since the start."""
     if "throttled" not in stream:
         return NONE
     attempts, throttled = _number(stream, "attempts"), _number(stream, "throttled")

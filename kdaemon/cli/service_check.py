@@ -1,9 +1,10 @@
-"""`kdaemon check --service`: asks each upstream, with its very credentials, whether it would work.
+"""`kdaemon check --service`: asks each upstream, with the daemon's credentials, whether delivery
+would work.
 
-Composed as the daemon is: the same client, the same control calls and discovery, no engine. Prints
-nothing: `findings.py` has the words, the command prints.
-Invariant: no record is ever written. AWS is asked by DryRun; what stands in for AWS may not know
-DryRun, and is asked with a hash key that no service takes; Yandex is not asked at all.
+Composed as the daemon is: the same client, control calls and discovery, without an engine. Prints
+nothing: `findings.py` has the words, the command prints them.
+Invariant: no record is ever written. AWS is asked by DryRun. A stand-in for AWS may not know
+DryRun, so it is asked with a hash key that no service takes. Yandex is not asked at all.
 """
 
 import asyncio
@@ -40,10 +41,11 @@ from kdaemon.send.place import AWS_DOMAINS
 from kdaemon.streams.laid_out import engine_settings
 from kdaemon.system import SystemClock, SystemDice
 
-ATTEMPTS_MAX: Final = 2  # of a control call: a person waits; ours, 2026-11-28
+ATTEMPTS_MAX: Final = 2  # attempts of a control call, because a person waits; ours, 2026-11-28
 ASKED_ABOUT: Final = Record(b"kdaemon check", "kdaemon-check")
 UNWRITABLE: Final = Record(b"kdaemon check", "kdaemon-check", str(2**128))
-"""Its hash key is one above the highest: whoever checks it refuses the record."""
+"""Its hash key is one above the highest, so that every service that checks hash keys refuses the
+record."""
 
 _ON_THE_WAY: Final = frozenset(
     {
@@ -52,11 +54,12 @@ _ON_THE_WAY: Final = frozenset(
     }
 )
 _OF_ONE_STREAM: Final = frozenset({None, Trouble.UNREADABLE, Trouble.BUSY})
-"""Errors behind which another stream may well be reached; None: the service said so itself."""
+"""Troubles after which another stream may still be reached; None: the service itself answered with
+an error."""
 
 
 async def look(config: Config, streams: Sequence[str] = ()) -> list[Finding]:
-    """All findings, upstream by upstream. `streams`: names of more than those that are listed, of
+    """All findings, upstream by upstream. `streams`: names of streams beside the listed ones, of
     the upstream that [default] names.
     """
     per_upstream = await asyncio.gather(
@@ -78,7 +81,7 @@ async def _look_at(config: Config, name: str, more: Sequence[str]) -> list[Findi
 
 @dataclass(slots=True)
 class _Seen:
-    """What answers told beside what they say: by whom, and how late it is there."""
+    """What the answers' heads tell: which host answered, and how far its clock is from ours."""
 
     host: str = ""
     skews_s: list[float] = field(default_factory=list)
@@ -102,17 +105,19 @@ class _Seen:
         except (ValueError, OverflowError):
             return
         middle_s = (context.began_s + SystemClock.wall_seconds()) / 2
-        self.skews_s.append(middle_s - (theirs_s + 0.5))  # it tells whole seconds
+        self.skews_s.append(middle_s - (theirs_s + 0.5))  # the header has whole seconds
 
     @property
     def skew_s(self) -> float | None:
-        """The least of all: a slow answer makes a clock look wrong, never right."""
+        """The smallest difference of all answers: a slow answer makes it larger, never smaller."""
         return min(self.skews_s, key=abs, default=None)
 
 
 @dataclass(slots=True)
 class _Look:
-    """At one upstream. `denied`: what the last stream's description may not ask for."""
+    """The check of one upstream. `denied`: descriptions of the last stream that kdaemon has no
+    right to ask for.
+    """
 
     upstream: UpstreamConfig
     client: ServiceClient
@@ -122,6 +127,7 @@ class _Look:
 
     @classmethod
     async def open(cls, config: Config, upstream: UpstreamConfig, stack: AsyncExitStack) -> "_Look":
+        """Opens a client like the daemon's. `stack` closes it."""
         seen = _Seen()
         settings = client_settings(config, upstream, is_anonymous=False)
         client = await ServiceClient.open(settings, [seen.trace()])
@@ -132,6 +138,7 @@ class _Look:
         return cls(upstream, client, control, seen)
 
     async def all(self, streams: Sequence[StreamConfig]) -> AsyncIterator[Finding]:
+        """All findings about this upstream: its credentials, its streams, the clock."""
         teller = Teller(self.upstream.name)
         is_lost = False
         for finding in await self._caller(teller):
@@ -151,7 +158,7 @@ class _Look:
     async def _streams(
         self, teller: Teller, streams: Sequence[StreamConfig]
     ) -> AsyncIterator[Finding]:
-        """One after another, until the service is not reached."""
+        """Checks stream after stream, until the service cannot be reached."""
         for number, stream in enumerate(streams):
             try:
                 async for finding in self._stream(stream):
@@ -181,7 +188,7 @@ class _Look:
         return list(of_caller(teller, self.upstream, caller))
 
     async def _stream(self, stream: StreamConfig) -> AsyncIterator[Finding]:
-        """Raises ServiceError where nothing is told of the stream."""
+        """Raises ServiceError if the service tells nothing of the stream."""
         service = self.upstream.traits
         teller = Teller(self.upstream.name, stream.name)
         called = stream.upstream_name or stream.name
@@ -215,7 +222,7 @@ class _Look:
         *,
         is_listed: bool,
     ) -> dict[str, Any]:
-        """`ControlCalls.ask`, and what it is refused is noted: discovery does without."""
+        """`ControlCalls.ask`; notes a refusal in `denied`, because discovery does without."""
         try:
             return await self.control.ask(operation, payload, target, is_listed=is_listed)
         except ServiceError as error:

@@ -1,7 +1,7 @@
 """Texts for people and values for programs: sizes, times, record lines. Pure but for the calendar.
 
-Times are UTC, shown and read, so that what one command shows can be given to the next.
-Invariant: nothing that a client or a service wrote reaches a terminal as control characters.
+Times are shown and read as UTC, so that the output of one command can be given to the next.
+Invariant: no text of a client or a service reaches a terminal with control characters.
 """
 
 import base64
@@ -58,8 +58,8 @@ def age_text(age_ms: int) -> str:
 
 
 def time_text(unix_ms: int, precision: str = "milliseconds") -> str:
-    """`2026-11-21T20:34:01.123Z`, or without the fraction where `precision` is "seconds"; the bare
-    number if no calendar has it (a damaged row).
+    """`2026-11-21T20:34:01.123Z`, or without the fraction if `precision` is "seconds". A number
+    that no calendar has (a damaged row) is shown as a number.
     """
     try:
         moment = _EPOCH + timedelta(milliseconds=unix_ms)
@@ -69,8 +69,8 @@ def time_text(unix_ms: int, precision: str = "milliseconds") -> str:
 
 
 def read_time(text: str, now_ms: int) -> int:
-    """Unix milliseconds of an ISO time (UTC where it names no zone) or of a duration before now,
-    such as 90s, 2h or 1d12h. Raises ValueError, in words.
+    """Unix milliseconds. `text`: an ISO time (UTC if it names no zone), or a duration before now,
+    such as 90s, 2h or 1d12h. Raises ValueError with words for people.
     """
     match = _DURATION.fullmatch(text) if len(text) <= _DURATION_CHARACTERS_MAX else None
     if text and match is not None:
@@ -90,14 +90,14 @@ def read_time(text: str, now_ms: int) -> int:
 
 
 def printable_json(text: str) -> str:
-    r"""The same JSON, with what a terminal would obey written as JSON's escapes (`\u202e`)."""
+    r"""The same JSON, with characters that control a terminal as JSON's escapes (`\u202e`)."""
     if text.isprintable() and printable(text) == text:
         return text
     return "".join(c if printable(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def data_fields(data: bytes) -> JsonFields:
-    """`data` if it is UTF-8, else `data_base64`: as a record line has it."""
+    """`data` if it is UTF-8, else `data_base64`: as in a record line."""
     try:
         return {"data": data.decode()}
     except UnicodeDecodeError:
@@ -107,7 +107,9 @@ def data_fields(data: bytes) -> JsonFields:
 def record_fields(
     data: bytes, partition_key: str, explicit_hash_key: str | None, stream: str | None = None
 ) -> JsonFields:
-    """A record line that the daemon and `kdaemon put` take. An empty key is none."""
+    """The fields of a record line that the daemon and `kdaemon put` take. An empty key is left
+    out.
+    """
     fields: JsonFields = {}
     if stream is not None:
         fields["stream"] = stream
@@ -119,7 +121,7 @@ def record_fields(
 
 
 def data_text(data: bytes) -> tuple[str, str]:
-    """(how it is shown, the data) for a terminal: as text if it is text, else as base64."""
+    """(form, data) for a terminal: "text" if the data is printable text, else "base64"."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

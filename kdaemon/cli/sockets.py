@@ -1,8 +1,9 @@
-"""Sockets that are bound already when a daemon starts: systemd's, or those of the daemon before.
+"""Finds sockets that are already bound when a daemon starts: systemd's, or those of the running
+daemon.
 
-Reads the environment, asks the daemon that runs, and says what does not agree; exits 78 if systemd
-and the configuration differ, 1 if a takeover cannot be. Where it sits: the command `run` begins
-with it, before anything that takes long.
+Reads the environment, asks the running daemon, and prints where these do not agree with the
+configuration. Exits with 78 if systemd and the configuration differ, with 1 if a takeover is not
+possible. Where it sits: the command `run` begins with it, before anything that takes long.
 """
 
 import os
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def find_sockets(config: "Config", *, is_takeover: bool) -> "tuple[Inherited | None, Taken | None]":
-    """What is served though this process did not bind it, and whom it is taken over from."""
+    """(sockets that this process did not bind, the takeover from the running daemon); each None:
+    there is none.
+    """
     if not is_takeover and "LISTEN_FDS" not in os.environ:
         return None, None
     from kdaemon.config.listeners import (  # noqa: PLC0415 - most daemons start without

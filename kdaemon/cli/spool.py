@@ -1,4 +1,6 @@
-"""`kdaemon spool`: what is on disk and not delivered yet. Only `drop` deletes, and asks first."""
+"""`kdaemon spool`: what is on disk and not delivered yet. Only `drop` deletes, and it asks
+first.
+"""
 
 import sys
 from pathlib import Path
@@ -21,7 +23,7 @@ from kdaemon.cli.places import (
 )
 from kdaemon.cli.shown import age_text, byte_text, time_text
 
-# Statements of a verification before its first row: SQLite's own check, names, totals.
+# Statements that a verification runs before its first row: SQLite's own check, names, totals.
 _STATEMENTS_BEFORE_ROWS = 4
 
 

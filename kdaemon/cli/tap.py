@@ -1,4 +1,4 @@
-"""`kdaemon tap`: a live sample of the records that a stream takes, one line of JSON each."""
+"""`kdaemon tap`: shows a live sample of the records that a stream takes, one line of JSON each."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from kdaemon.cli.common import say
 from kdaemon.cli.help import Command
 from kdaemon.cli.shown import printable_json
 
-TIMEOUT_S = 10.0  # for one look, which takes half a second; ours, 2026-11-28
+TIMEOUT_S = 10.0  # seconds for one look, which takes half a second; ours, 2026-11-28
 
 
 @click.command(
@@ -71,7 +71,7 @@ def _sample(place: AdminPlace, path: str, timeout_s: float) -> bytes:
 
 
 def _show(body: bytes) -> int:
-    """How many records there were, shown or not."""
+    """Prints a sample. Returns how many records there were, shown or not."""
     try:
         head, *lines = body.decode().splitlines()
         told = json.loads(head)

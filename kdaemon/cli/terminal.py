@@ -1,4 +1,4 @@
-"""Tables and a progress bar. Imported when one is shown: it brings rich."""
+"""Tables and a progress bar. Imports rich, so it is imported only when one is shown."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,24 +13,24 @@ from rich.text import Text
 from kdaemon.base.text import printable
 from kdaemon.cli.screen import LEAVE_FIRST
 
-# Columns of output that no terminal shows: a row is then one line, however long.
+# The width of output that is no terminal: each row is one line, however long.
 _PIPE_WIDTH = 100_000
-_CUT_WIDTH_MIN = 6  # characters left of a cell that is cut
+_CUT_WIDTH_MIN = 6  # characters that are left of a cell that is cut
 
 GAP = 2  # blanks between two columns
-NAME_WIDTH_MIN = 12  # characters left of a name where the terminal is too narrow; ours, 2026-11-28
+NAME_WIDTH_MIN = 12  # characters that are left of a name on a narrow terminal; ours, 2026-11-28
 
 Columns = Sequence[tuple[str, str]]
 """(heading, "left" | "right" | "name" | "rest")"""
 Rows = Sequence[Sequence[str]]
 
 OnProgress = Callable[[int, int | None], object]
-"""Done so far, and how many there are; None: not known yet."""
+"""Takes how many are done, and how many there are; None: not known yet."""
 
 
 def show_table(columns: Columns, rows: Rows) -> None:
-    """A table on standard output. `columns`: (heading, "left" | "right" | "rest"); a column that is
-    "rest" is cut where the terminal ends.
+    """Prints a table on standard output. `columns`: (heading, "left" | "right" | "rest"); a column
+    of the kind "rest" is cut at the end of the terminal.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, (heading, kind) in enumerate(columns):
@@ -38,7 +38,7 @@ def show_table(columns: Columns, rows: Rows) -> None:
         table.add_column(
             _cell(heading),
             justify="right" if kind == "right" else "left",
-            no_wrap=not is_cut,  # rich narrows the others first
+            no_wrap=not is_cut,  # rich narrows columns that may wrap first
             min_width=_CUT_WIDTH_MIN if is_cut else max(_widths(heading, rows, column)),
         )
     for row in rows:
@@ -49,7 +49,7 @@ def show_table(columns: Columns, rows: Rows) -> None:
 
 
 def show_fitted(columns: Columns, rows: Rows) -> None:
-    """A table on standard output: on a terminal as `fitted`, else whole."""
+    """Prints a table on standard output: fitted to a terminal (`fitted`), else whole."""
     if not sys.stdout.isatty():
         show_table(columns, rows)
         return
@@ -58,8 +58,8 @@ def show_fitted(columns: Columns, rows: Rows) -> None:
 
 
 def fitted(columns: Columns, rows: Rows, width: int) -> Table:
-    """A table that is as wide as the terminal at most: some columns are left out, then those that
-    are "name" are cut.
+    """A table that is not wider than the terminal: some columns are left out (LEAVE_FIRST), then
+    columns of the kind "name" are cut.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
@@ -77,7 +77,7 @@ def fitted(columns: Columns, rows: Rows, width: int) -> Table:
 
 
 def _fitted_widths(columns: Columns, cells: Rows, width: int) -> dict[int, int]:
-    """By the place of the columns that are shown."""
+    """The widths of the columns that are shown, by the column's place."""
     widths = {
         at: max(map(cell_len, (heading, *(row[at] for row in cells))))
         for at, (heading, _) in enumerate(columns)
@@ -110,7 +110,7 @@ def _widths(heading: str, rows: Sequence[Sequence[str]], column: int) -> Iterato
 
 
 def progress(noun: str, *, is_shown: bool = True) -> AbstractContextManager[OnProgress]:
-    """A bar on standard error if that is a terminal and `is_shown`; nothing elsewhere."""
+    """A progress bar on standard error if that is a terminal and `is_shown`; else nothing."""
     if not (is_shown and sys.stderr.isatty()):
         return nullcontext(lambda _done, _total: None)
     return _bar(noun)

@@ -1,5 +1,5 @@
-"""`kdaemon health`, `kdaemon status` and `kdaemon top`: they ask a running daemon, and change
-nothing. Exit 1: nobody answers, or the answer is no.
+"""`kdaemon health`, `kdaemon status` and `kdaemon top`: ask a running daemon, and change nothing.
+Exit 1: the daemon does not answer, or the answer is no.
 """
 
 import json
@@ -15,8 +15,8 @@ from kdaemon.cli.help import Command
 if TYPE_CHECKING:
     from kdaemon.cli.screen import Screen
 
-TIMEOUT_S = 5.0  # for one page; ours, 2026-11-28
-HOT_SHARDS_MAX = 15  # rows of them on a screen; ours
+TIMEOUT_S = 5.0  # seconds for one page; ours, 2026-11-28
+HOT_SHARDS_MAX = 15  # rows of hot shards on a screen; ours
 
 timeout_option = click.option(
     "--timeout",
@@ -131,7 +131,7 @@ def _wait(seconds: float) -> None:
 
 
 def _screens() -> Any:
-    """A context manager whose value shows a screen and a line of warning."""
+    """A context manager. Its value is a function that shows a screen and a line of warning."""
     if sys.stdout.isatty():
         from kdaemon.cli.live import live_screens  # noqa: PLC0415 - brings rich
 
@@ -146,7 +146,7 @@ def _screens() -> Any:
 
 
 def _page(place: AdminPlace, timeout_s: float) -> dict[str, Any]:
-    """Raises AdminError."""
+    """The page `/statusz` of the daemon. Raises AdminError."""
     code, body = get(place, "/statusz", timeout_s)
     try:
         page = json.loads(body) if code == 200 else None

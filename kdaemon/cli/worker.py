@@ -1,5 +1,5 @@
-"""`kdaemon worker`: one of several workers. The supervisor starts it; nobody else has the channels
-that it is given.
+"""`kdaemon worker`: runs one of several workers. Only the supervisor starts it, because only the
+supervisor has the channels that the worker needs.
 """
 
 import os
@@ -62,8 +62,9 @@ def worker(told: int, asked: int, board: int) -> NoReturn:
 
 
 def _leave_signals() -> None:
-    """To the supervisor, which says what each means: a terminal and a service manager send them to
-    all processes. A handler and not SIG_IGN, which programs that are started would inherit.
+    """Leaves signals to the supervisor, which decides what each means: a terminal and a service
+    manager send signals to all processes. Sets handlers, not SIG_IGN, because programs that this
+    process starts would inherit SIG_IGN.
     """
     from kdaemon.system import leave_signals  # noqa: PLC0415 - see above
 

@@ -1,17 +1,19 @@
-"""Who asks: found out in front of the doors, before anything of a request is read but its head.
+"""Authentication in front of the doors: who sends a request, found out from its head alone.
 
-A listener asks nobody, or holds each request to its signature (`Signed`), or each connection to the
-user at its other end (`Peers`). What is cheap is asked first: an unknown key before the clock, both
-before the body is hashed (and, if it takes more than one read, before it is taken in), and all
-before the body is parsed; a large body is hashed a piece in a turn of the loop.
-Knows requests, keys and users; no record, and no right to a stream (`door.py` asks for that).
+A listener asks for nothing, or for a signature on each request (`Signed`), or for the user at the
+other end of each connection (`Peers`). Cheap checks come first: the key id before the clock, and
+both before the body is hashed. If the body takes more than one read, both also come before the body
+is taken in. The signature is checked before the body is parsed. A large body is hashed one piece in
+each turn of the loop.
+Knows requests, keys and users. Must not know records, nor rights to a stream: `door.py` checks
+those.
 Invariants: a request is handed on once, with its principal, or refused once in the form of the door
-that it came for; lines on a listener whose requests are signed come from nobody, because a line
-cannot be signed; what is logged of refusals is a line a minute.
+that it came for. Lines on a listener whose requests are signed have no known principal, because a
+line cannot be signed. The log has at most one line a minute about refusals.
 
-A signature is good for five minutes, twice too: SDKs sign two equal requests of one second alike,
-so that a second one cannot be told from one that was caught on its way and sent again. Who must be
-safe from that uses TLS.
+A signature is valid for five minutes, and may be used again in that time: SDKs sign two equal
+requests of one second alike, so kdaemon cannot tell a second request from a recorded copy of the
+first. Use TLS to be safe from recorded copies.
 """
 
 import socket
@@ -34,7 +36,7 @@ from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, hold_to_time, read_
 from kdaemon.wire.refusals import Refusal
 from kdaemon.wire.signature import hold_to_payload, is_signed_with
 
-HASHED_AT_ONCE_BYTES = MIB  # of a body in one turn: 0.5 to 3 ms; ours, 2026-11-28
+HASHED_AT_ONCE_BYTES = MIB  # bytes of a body hashed in one turn, 0.5 to 3 ms; ours, 2026-11-28
 
 _PEER = struct.Struct("iII")  # struct ucred of Linux: pid, uid, gid
 
@@ -47,7 +49,7 @@ UNSIGNED = Principal(
 
 
 class Signed:
-    """Each request is signed with a key of the principals."""
+    """Guard of a listener whose requests are each signed with a key of the principals."""
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class Signed:
         wall_seconds: Callable[[], float],
         later: Later,
     ) -> None:
-        """`later`: how the rest of a large body comes to its turn."""
+        """`later`: schedules the turns in which the rest of a large body is hashed."""
         self._principals = principals
         self._strangers = strangers
         self._wall_seconds = wall_seconds
@@ -75,7 +77,7 @@ class Signed:
         )
 
     def _glance(self, query: str, headers: dict[bytes, bytes]) -> tuple[Claim, SignedBy] | Refusal:
-        """All that can be asked of a head: by whom it is signed, as it says, and when."""
+        """Checks what the head alone shows: the form of the signature, its key id and its time."""
         claim = read_claim(query, headers)
         if isinstance(claim, Refusal):
             return claim
@@ -105,8 +107,10 @@ class Signed:
         go_on: HttpHandler,
         turn_away: Refuse,
     ) -> Steps[HttpHandler]:
-        """A large body, a piece in a turn; then what is to be done with the request."""
-        body = request.body  # whoever drops it of a client that has gone leaves us ours
+        """Hashes a large body, one piece in each turn. Returns the last step: checking the
+        signature.
+        """
+        body = request.body  # when the client goes, `request.body` is dropped; this reference stays
         digest = sha256()
         rest = memoryview(body)
         while rest:
@@ -147,8 +151,9 @@ class Signed:
 
 
 class Peers:
-    """Each connection of a Unix socket is of a user of this system: who he was when he connected,
-    as the kernel tells (SO_PEERCRED). The daemon's own user and root are like all others.
+    """Guard of a Unix socket: each connection belongs to a user of this system, the one that the
+    kernel tells by SO_PEERCRED (the user at the time of connecting). The daemon's own user and root
+    need a principal as all other users do.
     """
 
     def __init__(self, principals: Principals, strangers: Strangers) -> None:

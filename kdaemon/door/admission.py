@@ -1,6 +1,6 @@
-"""What passes between a way in and the door: records to be admitted, and what became of them.
+"""What passes between a way in and the door: the records to be admitted, and the door's answer.
 
-Decides nothing. Knows frames and streams, no wire form and no connection.
+Decides nothing. Knows frames and streams. Must not know a wire form or a connection.
 Where it sits: kinesis.py, ndjson.py and handover.py bring a `Put` to `door.py`, and get an
 `Admission` or a `Refused`.
 """
@@ -18,11 +18,11 @@ from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream
 from kdaemon.wire.put import PutLimits
 
-# An attribute of an Enum costs four times a global, and these are read for every request.
+# Reading an attribute of an Enum costs four times a global, and every request reads these.
 DELIVERED, STORED = Acknowledge.DELIVERED, Acknowledge.STORED
 
 WAITED_FOR = frozenset({DELIVERED, STORED})
-"""Promises that are told later than they are asked for."""
+"""Promises that the client hears of only after `admit` has returned."""
 
 OnSettled = Callable[[Frame], object]
 
@@ -30,7 +30,8 @@ OnSettled = Callable[[Frame], object]
 class Put(Protocol):
     """Records that were read, in whatever form, and are to be admitted together.
 
-    `refused_count`: records that came with them and were refused by the form itself.
+    `refused_count`: records that came with them and were refused one by one, for a limit
+    (`hold_to`).
     """
 
     @property
@@ -49,43 +50,50 @@ class Put(Protocol):
 
     @property
     def is_reserved(self) -> bool:
-        """Whether memory was set aside for them, and given back just now."""
+        """Whether memory was reserved for the records, and given back just before `admit`."""
         ...
 
     @property
     def depends_on_kind(self) -> bool:
-        """Whether it matters to these records if their stream is AUTO."""
+        """Whether the records are valid only in a stream of one kind (AUTO or not)."""
         ...
 
     def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
-        """Why a stream that is AUTO, or is not, does not take them."""
+        """Why these records cannot go to a stream that is AUTO, or is not; None: they can."""
         ...
 
     def hold_to(self, limits: PutLimits) -> Refused | None:
-        """Holds the records to these limits. What the form refuses record by record leaves
-        `records` and grows `refused_count`; what it refuses whole is said.
+        """Checks the records against these limits. Where the form refuses record by record, the
+        refused ones leave `records` and grow `refused_count`, and None is returned. Where the form
+        refuses all together, the refusal is returned.
         """
         ...
 
 
 class Admission(msgspec.Struct):
-    """Records that were taken. `frame.acknowledge` says on which promise.
+    """Records that were admitted. `frame.acknowledge` is the promise on which they were.
 
-    The client is called back once: later where the promise is in WAITED_FOR, else before `admit`
-    returned. It may hear then that all were refused after all (`frame.refusal`).
+    The door calls the client back once: after `admit` returned if the promise is in WAITED_FOR,
+    else before `admit` returns. The call may still say that all records were refused
+    (`frame.refusal`).
     """
 
     frame: Frame
     stream: Stream
 
     def withdraw(self) -> None:
-        """The client has gone: what it waits for, and was not sent, is not sent."""
+        """The client has gone: records that wait for delivery, and are in no call yet, are not
+        sent.
+        """
         if self.frame.acknowledge is DELIVERED:
             self.stream.withdraw(self.frame)
 
 
 class Pending(Admission):
-    """Records that wait for the first word of their stream; then `admitted` stands for them."""
+    """Records that wait until the service has first told of their stream; after that, `admitted`
+    acts for them (None as long as they wait, or if they were refused). `is_gone`: the client went
+    while they waited.
+    """
 
     admitted: Admission | None = None
     is_gone: bool = False
@@ -121,6 +129,7 @@ NO_ROOM = Refused(
 
 
 def never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:
+    """Refusal of records that are larger than their stream's whole memory."""
     return Refused(
         RejectReason.FULL,
         "ValidationException",
@@ -131,6 +140,6 @@ def never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:
 
 
 def said(reason: RejectReason, error: ServiceError) -> Refused:
-    """What the service said, with its type and its words."""
+    """A refusal that carries the type and the words of the service's error."""
     is_permanent = error.status < 500
     return Refused(reason, error.code, error.message, is_permanent=is_permanent)

@@ -1,7 +1,7 @@
 """One block of lines on its way through the door. Pure.
 
-A `Put` whose lines are refused one by one: of a block only the bad line is refused. Used by NDJSON
-over HTTP and by the connections of lines. Knows no stream and no connection.
+A `Put` whose lines are refused one by one: a bad line does not take the rest of its block with it.
+Used by NDJSON over HTTP and by the connections of lines. Must not know a stream or a connection.
 """
 
 from kdaemon.base.admission import frame_held_bytes
@@ -13,8 +13,8 @@ from kdaemon.wire.put import PutLimits
 
 
 class Block:
-    """Lines for one stream. `oversized`: those that broke a limit of the stream, once it was found;
-    they are not among `lines` any more.
+    """Lines for one stream. `oversized`: lines that broke a limit of the stream; `hold_to` moves
+    them here out of `lines`.
     """
 
     __slots__ = ("is_reserved", "lines", "oversized")
@@ -42,25 +42,26 @@ class Block:
 
     @property
     def held_bytes(self) -> int:
-        """The memory that its frame takes, as it is now."""
+        """The footprint of a frame made of the lines that are left now."""
         sizes = self.lines.sizes
         return frame_held_bytes(len(sizes), sum(sizes))
 
-    depends_on_kind = False  # a line without a key asks kdaemon to choose the shard
+    depends_on_kind = False  # a line without a key leaves the choice of the shard to kdaemon
 
     def hold_to(self, limits: PutLimits) -> Refused | None:
-        """Takes the lines out that are over these limits."""
+        """Moves the lines that are over these limits from `lines` to `oversized`."""
         self.oversized += refuse_oversized(self.lines, limits)
         return None
 
-    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - of every Put
-        """Lines go to streams of either kind."""
+    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - as in Put
+        """None always: lines go to streams of either kind."""
         return None
 
     def settled(self, frame: Frame) -> tuple[int, list[Rejected]]:
-        """What became of the lines: how many are acknowledged, and those that are not.
+        """The outcome of the lines: how many are acknowledged, and why each other line is not.
 
-        A record without a result is taken, and nobody waits to hear more of it.
+        A record without a result was admitted on a promise that its client does not wait for: it
+        counts as acknowledged.
         """
         numbers = self.lines.numbers
         if frame.refusal is not None:

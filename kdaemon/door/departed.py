@@ -1,9 +1,10 @@
-"""What a client of lines left behind: it has gone, and lines of it wait for room. Pure.
+"""Memory for the lines of clients that have gone, where these lines still wait for room. Pure.
 
-While the client is there, its place bounds what waits; then the memory that all who have gone share
-does (`left_behind` of http/arrivals.py). Knows sizes, no line. Invariant: what was taken of that
-memory is given back once, at the end.
-Where it sits: handover.py asks it before a block waits on.
+While a client is connected, its connection bounds what waits. After it has gone, its lines wait in
+memory that all such clients share (`left_behind` of http/arrivals.py). Knows sizes. Must not know
+lines.
+Invariant: what was taken of the shared memory is given back once, at the end.
+Where it sits: handover.py asks it before a block keeps waiting.
 """
 
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from collections.abc import Callable
 from kdaemon.base.limits import KIB
 from kdaemon.base.memory import ByteBudget
 
-SESSION_HELD_BYTES = 8 * KIB  # of one that waits, beside what was read; 3.4 measured, 2026-11-28
+# Of a session that waits, beside its lines. Measured: 3.4 KiB, 2026-11-28.
+SESSION_HELD_BYTES = 8 * KIB
 
 
 class Waker:
-    """What is told of room on behalf of a session. A stream that has none keeps whom it is to tell:
-    of a session that is over it keeps this alone.
+    """The callback that a session gives to a stream without room. The stream keeps its callbacks
+    until there is room; a session that is over sets `go_on` to None, so that the stream keeps this
+    small object alone and not the session.
     """
 
     __slots__ = ("go_on",)
@@ -30,8 +33,8 @@ class Waker:
 
 
 class LeftBehind:
-    """The memory of one session in which its lines wait. `may_wait`: false once there was none: the
-    rest is refused.
+    """The part of the shared memory in which one session's lines wait. `may_wait`: False once a
+    request for memory failed; from then on the session's lines are refused.
     """
 
     __slots__ = ("_budget", "_byte_count", "may_wait")
@@ -42,10 +45,10 @@ class LeftBehind:
         self.may_wait = True
 
     def keep(self, byte_count: int) -> bool:
-        """Takes memory for lines of this size and their session. False: there is none."""
+        """Takes memory for lines of this size and for their session. False: there is none."""
         size = SESSION_HELD_BYTES + byte_count
         more_bytes = size - self._byte_count
-        if more_bytes > 0:  # what it needs no more is given back with the rest
+        if more_bytes > 0:  # where it needs less than before, `release` gives the difference back
             if not self._budget.take(more_bytes):
                 self.may_wait = False
                 return False
@@ -53,7 +56,7 @@ class LeftBehind:
         return True
 
     def release(self) -> None:
-        """Nothing waits any more. Twice is nothing."""
+        """Gives all memory back, when nothing waits any more. A second call does nothing."""
         if self._byte_count:
             self._budget.give(self._byte_count)
             self._byte_count = 0

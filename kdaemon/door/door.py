@@ -1,13 +1,14 @@
 """The one place that takes records, refuses them, and counts them.
 
-Every way in (the Kinesis API, NDJSON over HTTP, the lines of a connection) brings what it read to
-`admit` and renders what comes back. Here the stream is found, its limits and promises are held to,
-and the records go to memory or to disk. Knows no wire form, no connection and no call.
+Every way in (the Kinesis API, NDJSON over HTTP, the lines of a connection) brings the records that
+it read to `admit`, and renders the answer. The door finds the stream, checks its limits and
+promises, and gives the records to memory or to disk. Must not know a wire form, a connection or a
+call.
 
-Invariant: each record that was brought here, or that could not be read at all
-(`refuse_unread`), is received once and counted once; of an admitted frame the client is called
-back once; who may not write to a stream (`principal`) hears so before the stream is looked for:
-nothing is opened for him, and he does not learn whether it is there.
+Invariants: each record that was brought here, or that could not be read at all (`refuse_unread`),
+is received once and counted once. The client of an admitted frame is called back once. A client
+that has no right to a stream (`principal`) is refused before the stream is looked for: nothing is
+opened for it, and it does not learn whether the stream exists.
 Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 """
 
@@ -45,8 +46,8 @@ from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import PutLimits
 
 DRY_RUNS_MAX = 64
-"""Dry runs that are asked for at a time, of all clients together. Ours, 2026-11-28: each takes a
-connection to the service for itself, and 16 clients had 1,024 of them."""
+"""Dry runs that are at the service at a time, of all clients together. Ours, 2026-11-28: each takes
+a connection to the service for itself, and 16 clients had 1,024 of them."""
 
 _OF_STRANGERS = frozenset({RejectReason.UNAUTHENTICATED, RejectReason.FORBIDDEN})
 
@@ -68,8 +69,8 @@ class Door:
     def __init__(self, streams: Streams, clock: Clock) -> None:
         self._streams = streams
         self._clock = clock
-        self._dry_run_count = 0  # that the service is asked for now
-        self.on_taken: OnTaken | None = None  # of who looks at records that pass through
+        self._dry_run_count = 0  # dry runs that are at the service now
+        self.on_taken: OnTaken | None = None  # set while somebody watches the records that come in
 
     # Taking
 
@@ -84,12 +85,13 @@ class Door:
         *,
         is_patient: bool = False,
     ) -> Admission | Refused | None:
-        """Takes records for the stream that a client calls by `spelling`, or says why not.
+        """Takes records for the stream that a client calls `spelling`, or says why not.
 
-        `asked`: the promise that the client asked for; None: the stream's own. `client`: a number
-        of its own, for clients take turns. `principal`: who asks. `is_patient`: a connection of
-        lines, which waits for ever and is not read while there is no room. None: there is no room
-        for it now, and nothing was counted; `when_room` says when to come again.
+        `asked`: the promise that the client asked for; None: the stream's own. `client`: the
+        client's number, because clients take turns. `principal`: who sends the records.
+        `is_patient`: the client is a connection of lines: it can wait for ever, and is not read
+        while there is no room. None (only to a patient client): there is no room now, and nothing
+        was counted; `when_room` says when to try again.
         """
         if principal is ANYBODY:
             stream = self._streams.find(spelling)
@@ -101,7 +103,7 @@ class Door:
         if acknowledge is None:
             acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
         if stream.was_missing:
-            stream.existence()  # a look-up that is too old is word of nothing any more
+            stream.existence()  # a look-up that is too old no longer counts
         if not stream.has_word:
             needs_word = self._needs_word(stream, spelling, put, acknowledge)
             if needs_word and is_patient:
@@ -126,8 +128,8 @@ class Door:
         is_patient: bool,
         waited_ns: int = 0,
     ) -> Admission | Refused | None:
-        """As `admit`, for a stream of which enough is known. `waited_ns`: that its client waits
-        already.
+        """As `admit`, for a stream of which enough is known. `waited_ns`: how long the client has
+        waited already.
         """
         refused = self._hold_to_stream(stream, put, asked)
         if refused is None:
@@ -144,8 +146,8 @@ class Door:
     def limits_of(
         self, spelling: str, asked: Acknowledge | None, principal: Principal
     ) -> PutLimits | Refused:
-        """What one record of this stream may hold; or why none is taken, at least not on the
-        promise of this acknowledgement (None: the stream's own). Counts nothing.
+        """The limits for one record of this stream; or why none is taken, at least on the promise
+        `asked` (None: the stream's own). Counts nothing.
         """
         forbidden = self._forbid(principal, spelling)
         if forbidden is not None:
@@ -157,15 +159,17 @@ class Door:
         return refused or stream.limits
 
     def is_waited_for(self, spelling: str, asked: Acknowledge | None, principal: Principal) -> bool:
-        """Whether a connection of lines would wait to hear that its records are delivered."""
+        """Whether a connection of lines would wait until its records for this stream are
+        delivered.
+        """
         if asked is None and self._forbid(principal, spelling) is None:
             stream = self._streams.find(spelling)
             asked = stream.line_acknowledge if isinstance(stream, Stream) else None
         return asked is DELIVERED
 
     def has_synonyms(self, spellings: Iterable[str | None]) -> bool:
-        """Whether two of these are, or may be, one stream: then its order is that of their lines,
-        whatever each of them calls it.
+        """Whether two of these spellings mean one stream, or may. If so, the records of that stream
+        are ordered by their lines, whatever each line calls it.
         """
         return not self._streams.are_distinct(each for each in spellings if each is not None)
 
@@ -174,10 +178,10 @@ class Door:
         return self._streams.is_same(spelling, other)
 
     def when_room(self, spelling: str, callback: Callable[[], object]) -> None:
-        """Calls back when `admit` is worth another try for a patient client."""
+        """Calls back when a patient client should try `admit` again."""
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
-            callback()  # which is told so by `admit`
+            callback()  # the next `admit` says why it is refused
         elif not stream.has_word:
             stream.when_word(callback)
         else:
@@ -186,8 +190,8 @@ class Door:
     def reserve(
         self, spelling: str, byte_count: int, client: int, principal: Principal
     ) -> ByteBudget | Refused:
-        """Takes memory for records that are still to be read: the budget to give it back to, just
-        before they are admitted. Counts nothing.
+        """Takes memory for records that are still to be read. Returns the budget to give it back
+        to, just before the records are admitted. Counts nothing.
         """
         forbidden = self._forbid(principal, spelling)
         if forbidden is not None:
@@ -207,10 +211,11 @@ class Door:
     def refuse(
         self, spelling: str | None, refused: Refused, record_count: int, byte_count: int
     ) -> None:
-        """Counts records that were not brought to `admit`: because others of the same request were
-        refused by it, or because they may wait no longer. `spelling`: None where it is not known.
+        """Counts records that were not brought to `admit`: because it refused others of the same
+        request, or because the records may wait no longer. `spelling`: None if it is not known.
         """
-        is_strange = refused.reason in _OF_STRANGERS  # whose word for a stream counts nothing there
+        # Records of a client that has no right to the stream count at the door, not on the stream.
+        is_strange = refused.reason in _OF_STRANGERS
         stream = None if is_strange else self._streams.known(spelling)
         if stream is None:
             self._streams.door.refuse(refused.reason, record_count, byte_count)
@@ -225,7 +230,9 @@ class Door:
         *,
         principal: Principal,
     ) -> None:
-        """Counts records that could not be read. `spelling`: their stream, where it could be."""
+        """Counts records that could not be read. `spelling`: their stream, if that could be
+        read.
+        """
         if spelling is not None and self._forbid(principal, spelling) is not None:
             spelling = None
         stream = self._streams.known(spelling)
@@ -239,8 +246,8 @@ class Door:
     def refusal_to_look(
         self, spellings: Iterable[str], principal: Principal, operation: str
     ) -> Refused | None:
-        """Why a client may not ask the service about streams; None: it may. `spellings`: all that
-        it calls them by. Who may write to a stream may ask about it.
+        """Why a client may not ask the service about streams; None: it may. `spellings`: all
+        spellings in the request. A client that may write to a stream may ask about it.
         """
         for spelling in spellings:
             refused = self._forbid(principal, spelling, operation=operation)
@@ -250,8 +257,9 @@ class Door:
         return None
 
     def place_of(self, spellings: Iterable[str]) -> Qualified | Refused | None:
-        """The upstream of what a request calls its stream by, and what that calls it; None: it
-        names none. Of spellings that `refusal_to_look` let pass.
+        """The upstream of the stream that a request names, and the stream's name there; None: the
+        request names none. `spellings`: all in the request, after `refusal_to_look` has allowed
+        them.
         """
         found: Qualified | None = None
         for spelling in spellings:
@@ -275,19 +283,19 @@ class Door:
         return None
 
     def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
-        """Why a client may not ask about all that the account has; None: it may. Who may write to
-        some streams hears of no others.
+        """Why a client may not ask about everything in the account; None: it may. A client that may
+        write to some streams only does not hear of others.
         """
         if principal.rights.are_all:
             return None
         return _forbidden(principal, operation, "the streams of the account")
 
     def line_form(self, spelling: str, asked: Asked) -> LineForm | Refused:
-        """How lines for this stream are read. Counts nothing, and opens no stream."""
+        """The form in which lines for this stream are read. Counts nothing, and opens no stream."""
         return form_of(self._streams.config_of(spelling), asked, self._streams.routes)
 
     def note_raw(self, spelling: str, parsed: Parsed, principal: Principal) -> None:
-        """Counts what raw lines for this stream did not tell."""
+        """Counts raw lines for this stream that named no key or no stream."""
         forbidden = self._forbid(principal, spelling)
         stream = self._streams.known(spelling) if forbidden is None else None
         counters = self._streams.door if stream is None else stream.counters
@@ -295,7 +303,9 @@ class Door:
         counters.lines_without_stream += parsed.without_stream
 
     def untold_promise(self, spelling: str) -> Acknowledge:
-        """On which promise records are taken whose client hears nothing: nobody waits for it."""
+        """The promise for records whose client gets no answer: STORED if the stream's Unix socket
+        has it, else NONE.
+        """
         stream = self._streams.find(spelling)
         is_stored = isinstance(stream, Stream) and stream.line_acknowledge is STORED
         return STORED if is_stored else Acknowledge.NONE
@@ -307,8 +317,8 @@ class Door:
         told: Callable[[ServiceError], object],
         principal: Principal,
     ) -> Refused | None:
-        """Asks the service what would become of these records. They are refused, in every case;
-        until `told` hears of them, their memory is taken. DRY_RUNS_MAX at a time.
+        """Asks the service what would become of these records. They are refused in every case.
+        Their memory is taken until `told` is called. DRY_RUNS_MAX at a time.
         """
         forbidden = self._forbid(principal, spelling)
         if forbidden is not None:
@@ -324,7 +334,7 @@ class Door:
         taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
         if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
             refused = TOO_MANY_DRY_RUNS
-        memory = stream.memory  # of now: a reload may give the stream another part
+        memory = stream.memory  # kept: a reload may give the stream another budget
         if refused is None and not memory.take(taken_bytes):
             refused = NO_ROOM
         reason = RejectReason.DRY_RUN if refused is None else refused.reason
@@ -344,23 +354,27 @@ class Door:
         return None
 
     def encryption_type(self, spelling: str) -> str:
-        """The service's last word on it."""
+        """What the service last said of the stream's encryption; "NONE" for a stream that is not
+        open.
+        """
         stream = self._streams.known(spelling)
         return "NONE" if stream is None else stream.encryption_type
 
     # The steps
 
     def _find_for(self, principal: Principal, spelling: str) -> Stream | Refused:
-        """The stream, for somebody who may not write to all."""
-        # By this very spelling: most are. Not where an ARN may follow the upstream's name: it may
-        # be another account's, and a right to all of an upstream is none to that.
+        """The stream, for a client that may not write to all streams."""
+        # Most rights name a stream by exactly this spelling. A spelling that begins with @ is
+        # checked further: an ARN may follow the upstream's name and belong to another account, and
+        # a right to all streams of an upstream is no right to that.
         if not spelling.startswith("@") and principal.rights.have(spelling):
             return self._streams.find(spelling)
         forbidden = self._forbid(principal, spelling)
         if forbidden is not None:
             return forbidden
         stream = self._streams.find(spelling)
-        if isinstance(stream, Refused) or stream.is_line:  # where it is asked again after the wait
+        # `_wait_for_word` checks the right again after the wait.
+        if isinstance(stream, Refused) or stream.is_line:
             return stream
         return self._forbid(principal, spelling, is_certain=True) or stream
 
@@ -372,9 +386,10 @@ class Door:
         is_certain: bool = False,
         operation: str = "PutRecords",
     ) -> Refused | None:
-        """Why who asks may not write to a stream. Opens none. What is no name of a stream is not
-        forbidden: there is nothing to write to. `is_certain`: an ARN that only may be of the
-        daemon's own account is not.
+        """Why this principal may not write to a stream; None: it may. Opens no stream. A spelling
+        that cannot be a stream's name is not forbidden, because there is nothing to write to.
+        `is_certain`: for an ARN that may be another account's, only a right to that ARN counts, not
+        a right to the name.
         """
         if principal is ANYBODY:
             return None
@@ -386,7 +401,7 @@ class Door:
     def _hold_to_stream(
         self, stream: Stream, put: Put, asked: Acknowledge | None
     ) -> Refused | None:
-        """What the stream, as it is now, does not take of anybody."""
+        """Why the stream, as it is now, takes these records from no client; None: it takes them."""
         unavailable = stream.unavailable
         if unavailable is not None:
             return said(RejectReason.UNAVAILABLE, unavailable)
@@ -414,12 +429,12 @@ class Door:
         client: int,
         patience_ns: int | None,
     ) -> Admission | Refused | None:
-        """To memory or to disk, on this promise. `patience_ns`: of a client that waits for
-        delivery; None: of one that waits for ever.
+        """Gives records to memory or to disk, on this promise. `patience_ns`: how long a client
+        that waits for delivery waits; None: for ever.
         """
         is_patient = patience_ns is None
         sizes = put.sizes
-        if not sizes:  # every line was refused
+        if not sizes:  # every line was refused by `hold_to`
             frame = Frame([], [], acknowledge, None)
             on_settled(frame)
             return Admission(frame, stream)
@@ -440,14 +455,14 @@ class Door:
         taken: Admission | Refused | None
         if is_patient:
             taken = self._submit_patient(stream, frame)
-        else:  # the engine counts what it takes, and what it refuses for want of room
+        else:  # the engine counts records that it takes, or refuses for lack of room
             taken = Admission(frame, stream) if stream.submit(frame) else NO_ROOM
         if callback is not on_settled and isinstance(taken, Admission):
             on_settled(frame)
         return taken
 
     def _submit_patient(self, stream: Stream, frame: Frame) -> Admission | Refused | None:
-        """To memory, as soon as there is room; None: there is none now."""
+        """Gives a patient client's frame to memory. None: there is no room now."""
         buffer_bytes_max = stream.config.buffer_bytes_max
         if frame.held_bytes > buffer_bytes_max:
             return self._count(stream, frame.sizes, never_fits(frame.held_bytes, buffer_bytes_max))
@@ -458,7 +473,9 @@ class Door:
     def _store(
         self, stream: Stream, frame: Frame, *, is_patient: bool
     ) -> Admission | Refused | None:
-        """To disk; the client is called back after the commit."""
+        """Gives a frame to the disk; the client is called back after the commit. None: there is no
+        room now, and the client is patient.
+        """
         refused = stream.store(frame)
         if refused is None:
             return Admission(frame, stream)
@@ -479,19 +496,20 @@ class Door:
         principal: Principal,
         waited_ns: int = 0,
     ) -> Admission | Refused:
-        """Nobody has asked the service yet for this stream: its records are promised nothing before
-        the service told of it, or did not answer. Their memory is taken meanwhile. On a stream that
-        keeps order what comes behind them waits with them.
+        """Lets records wait until the service has told of their stream, or has not answered in
+        time. The service was not asked about this stream before, and nothing is promised before it
+        was. The memory of the records is taken meanwhile. On a stream that keeps order, records
+        that come later wait behind them.
         """
         frame = make_frame(put.records, put.sizes, acknowledge, None, None)
-        memory = stream.memory  # of now: a reload may give the stream another part
+        memory = stream.memory  # kept: a reload may give the stream another budget
         if not memory.take(frame.held_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
         pending = Pending(frame, stream)
         arrived_ns = self._clock.now_ns() - waited_ns
 
         def go_on() -> None:
-            """There is word: the records are admitted, or refused after all."""
+            """The wait is over: the records are admitted, or refused after all."""
             memory.give(frame.held_bytes)
             if pending.is_gone:
                 self.refuse(spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
@@ -513,7 +531,7 @@ class Door:
                     is_patient=False,
                     waited_ns=waited_ns,
                 )
-            else:  # it was called by an ARN, and that is another stream's
+            else:  # its client used an ARN, and the ARN turned out to be another stream's
                 taken = self._admit_to_other(
                     meant, spelling, put, asked, on_settled, client, principal, waited_ns
                 )
@@ -537,8 +555,8 @@ class Door:
         principal: Principal,
         waited_ns: int,
     ) -> Admission | Refused | None:
-        """As `admit`, for records that stood in the line of another stream until it was known whose
-        ARN they were sent to.
+        """As `admit`, for records that waited in the line of another stream until it was known
+        which stream their ARN means.
         """
         acknowledge = asked or stream.acknowledge
         if not stream.has_word:
@@ -569,10 +587,10 @@ class Door:
     def _needs_word(
         self, stream: Stream, spelling: str, put: Put, acknowledge: Acknowledge
     ) -> bool:
-        """Whether nothing may be promised before the service told of the stream: of one that only a
-        client has named, to a client that does not wait for delivery; of a record that is larger
-        than most streams take, or has no key, or stands in line by an ARN that may be another
-        account's, to anybody.
+        """Whether nothing may be promised before the service has told of the stream. On a stream
+        that only a client has named, this holds for clients that do not wait for delivery. On any
+        stream it holds for a record that is larger than most streams take, for one that has no key,
+        and for a record that was sent to an ARN that may be another account's.
         """
         if acknowledge is not DELIVERED and not stream.is_listed:
             return True

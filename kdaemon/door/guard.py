@@ -1,7 +1,7 @@
-"""In front of the doors of a listener: who asks, as somebody else finds out.
+"""The guard of a listener: what the doors need to have each request's sender known.
 
-The seam between the doors and `access.py`, which knows keys and users, and which only those import
-who have principals. Knows requests and refusals; no key, no user and no right.
+A seam between the doors and `access.py`. Only a configuration with principals imports `access.py`,
+which knows keys and users. Knows requests and refusals. Must not know a key, a user or a right.
 Invariant: a request is handed on once, with its principal, or refused once in the form of the door
 that it came for.
 """
@@ -18,45 +18,50 @@ from kdaemon.wire.refusals import Refusal, refuse
 
 log = logging.getLogger("kdaemon.door")
 
-TOLD_AGAIN_S = 60.0  # between two lines about refusals; ours, 2026-11-28
+TOLD_AGAIN_S = 60.0  # seconds between two log lines about refusals; ours, 2026-11-28
 
 DENIED = "AccessDeniedException"
 
 Refuse = Callable[[HttpRequest, Refused], object]
-"""Answers and counts a request of somebody whom nobody knows."""
+"""Answers and counts a request whose sender is unknown."""
 
 
 class Guard(Protocol):
-    """In front of the doors of one listener."""
+    """Stands in front of the doors of one listener."""
 
     def who(self, transport: Any) -> Principal:
-        """Who is at the other end of a new connection, as far as the connection tells."""
+        """The principal at the other end of a new connection, as far as the connection tells it."""
         ...
 
     def early(
         self, principal: Principal, query: str, headers: dict[bytes, bytes]
     ) -> http.Refusal | None:
-        """Why the body of a request, which is still to come, is not taken in; None: it is."""
+        """Why the body of a request, which is still to come, is not read; None: it is read."""
         ...
 
     def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None: ...
 
 
 class Strangers:
-    """Counts who was turned away, and tells of them, a line a minute."""
+    """Counts requests and connections that were refused because their sender is unknown, and logs
+    the count, at most once a minute.
+    """
 
     def __init__(self, wall_seconds: Callable[[], float]) -> None:
         self._wall_seconds = wall_seconds
-        self._count = 0  # since the last line
-        self._code = ""  # of the last one
+        self._count = 0  # since the last log line
+        self._code = ""  # with which the last one was refused
         self._told_s = 0.0
 
     def note(self, code: str) -> None:
+        """Counts a request or a connection that was refused with this code."""
         self._count += 1
         self._code = code
 
     def look(self) -> None:
-        """Called once a second."""
+        """Logs what was counted, unless the last line is less than TOLD_AGAIN_S old. Called once a
+        second.
+        """
         if not self._count:
             return
         now_s = self._wall_seconds()
@@ -73,8 +78,8 @@ class Strangers:
 
 
 def as_stranger(refused: Refused) -> Refusal:
-    """What HTTP tells whoever has not shown who he is: the status that the service has for it, or
-    403 where no service has such a case: the other end of a Unix socket.
+    """The refusal that HTTP gives to an unknown sender: with the service's status for its code, or
+    403 at a Unix socket, for which the service has no code.
     """
     is_peer = refused.code == DENIED
     return refuse(refused.code, refused.message, status=403 if is_peer else None)

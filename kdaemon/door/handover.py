@@ -1,11 +1,12 @@
 """Blocks of lines of one connection on their way to the door, where some wait for room.
 
-Brings them in the order in which they came, and tells what the door says of each. Knows the door
-and the voice; no transport, and no line that is not parsed. Invariants: a block is admitted, or
-refused and counted, exactly once; none overtakes another. Where the client is gone, a block waits
-for room as far as there is memory to wait in, and one whose client would wait to hear of it is
-refused. Bound: the blocks of one read; drained when there is room.
-Where it sits: intake.py adds what was parsed, session.py submits that in its turn.
+Brings blocks to the door in the order in which they came, and tells the client what the door says
+of each. Knows the door and the voice. Must not know the transport, nor a line that is not parsed.
+Invariants: a block is admitted, or refused and counted, exactly once; no block overtakes another.
+After the client has gone, a block waits for room as long as there is memory to wait in; a block
+whose delivery the client would wait for is refused.
+Bound: the blocks of one read; drained when there is room.
+Where it sits: intake.py adds what was parsed, session.py calls `submit` in its turn.
 """
 
 from collections import deque
@@ -26,8 +27,8 @@ from kdaemon.http.turns import Turn
 
 
 class Handover:
-    """`principal`: who asks. `acknowledge`: on which promise; None: as each stream has it.
-    `is_gone`: the client reads no more.
+    """`principal`: who sends the lines. `acknowledge`: the promise that the connection asked for;
+    None: the promise of each stream. `is_gone`: the client reads no more.
     """
 
     __slots__ = (
@@ -53,7 +54,9 @@ class Handover:
         waker: Waker,
         left_behind: ByteBudget,
     ) -> None:
-        """`waker`: is told of room. `left_behind`: the memory of all whose clients are gone."""
+        """`waker`: the door calls it when there is room. `left_behind`: memory for the lines of all
+        clients that have gone.
+        """
         self._door = door
         self._voice = voice
         self._rounds = rounds
@@ -67,37 +70,41 @@ class Handover:
         self.is_gone = False
 
     def __bool__(self) -> bool:
-        """Some wait."""
+        """Some blocks wait."""
         return bool(self._blocks)
 
     @property
     def held_bytes(self) -> int:
+        """The footprint of all blocks that wait."""
         return sum(block.held_bytes for _, _, block in self._blocks)
 
     @property
     def is_waited_for(self) -> bool:
-        """Of what waits here, the client is to hear of a delivery."""
+        """Whether the client waits for the delivery of some block that waits here."""
         return any(self._is_stream_waited_for(stream) for _, stream, _ in self._blocks)
 
     def add(self, a_round: Round, stream: str, block: Block) -> None:
-        """Behind all others."""
+        """Puts a block behind all others."""
         a_round.open += 1
         self._blocks.append((a_round, stream, block))
 
     def withdraw(self) -> None:
-        """The client is gone."""
+        """The client has gone: from now on, blocks whose delivery it waits for are refused."""
         self.is_gone = True
-        self._is_waiting_for_room = False  # what is not waited for any more needs no room
+        # The blocks are tried again: those to be refused need no room.
+        self._is_waiting_for_room = False
 
     def room_again(self) -> None:
+        """There may be room: the next `submit` tries again."""
         self._is_waiting_for_room = False
 
     def submit(
         self, turn: Turn, on_settled: Callable[[], object], unread_bytes: int | None
     ) -> bool:
-        """Brings what waits. False: there is no room, or the rest is for the next turn.
-        `on_settled`: there may be an answer. `unread_bytes`: of lines that wait to be parsed though
-        the connection is closed; None: it is open.
+        """Brings waiting blocks to the door. False: there is no room, or the turn is over and the
+        rest waits for the next one. `on_settled`: called when there may be an answer to write.
+        `unread_bytes`: size of lines that are not parsed yet though the connection is closed; None:
+        the connection is open.
         """
         if self._is_waiting_for_room:
             return False
@@ -118,7 +125,9 @@ class Handover:
         return True
 
     def refuse_all(self, refused: Refused, first_line: int) -> int:
-        """Counts what waits as refused; the first line of it, or the one that is given."""
+        """Refuses and counts all blocks that wait. Returns the number of the first refused line, or
+        `first_line` if that is smaller.
+        """
         for a_round, stream, block in self._blocks:
             first_line = min(first_line, *block.lines.numbers)
             self._refuse(a_round, stream, block, refused)
@@ -127,13 +136,17 @@ class Handover:
         return first_line
 
     def release(self) -> None:
-        """The connection is closed, and nothing waits any more."""
+        """Gives back the memory for waiting. Called when the connection is closed and nothing
+        waits.
+        """
         self._left_behind.release()
 
     def _submit(
         self, a_round: Round, stream: str, block: Block, on_settled: Callable[[], object]
     ) -> bool:
-        """False: there is no room. Anything else ends the block's wait for it."""
+        """False: there is no room, and the block keeps waiting. True: the block was admitted or
+        refused.
+        """
         if self.is_gone and (not self._left_behind.may_wait or self._is_stream_waited_for(stream)):
             self._refuse(a_round, stream, block, CLIENT_GONE)
             return True
@@ -154,27 +167,29 @@ class Handover:
             self._voice.reject_lines(block.lines, taken.code, taken.message)
         elif taken.frame.acknowledge in WAITED_FOR:
             self._rounds.admitted(a_round, taken, block.byte_count)
-            block.lines.records = []  # the frame has them; only the numbers are needed from here on
+            block.lines.records = []  # the frame has them; from here on only the numbers are needed
         return True
 
     def _asked(self, stream: str) -> Acknowledge | None:
-        """On which promise its records are to be taken; None: on the stream's own."""
+        """The promise to ask the door for; None: the stream's own."""
         return self._door.untold_promise(stream) if self._voice.is_silent else self.acknowledge
 
     def _is_stream_waited_for(self, stream: str) -> bool:
         return self._door.is_waited_for(stream, self._asked(stream), self.principal)
 
     def _refuse(self, a_round: Round, stream: str, block: Block, refused: Refused) -> None:
-        """Counts a block that is not brought to the door, or was brought in vain."""
+        """Counts a block as refused that was not brought to the door, or for which the door had no
+        room.
+        """
         self._door.refuse(stream, refused, len(block.sizes), block.byte_count)
-        if block.oversized:  # by a try that found no room, and so counted nothing
+        if block.oversized:  # an earlier try put them there, found no room, and counted nothing
             self._door.refuse_unread(stream, len(block.oversized), principal=self.principal)
         a_round.close_one()
 
     def _settled(
         self, a_round: Round, block: Block, on_settled: Callable[[], object], frame: Frame
     ) -> None:
-        """What became of a block: later where the client waits for it, else at once."""
+        """Tells the outcome of a block: with its round if the client waits for it, else at once."""
         a_round.close_one()
         acknowledged, rejected = block.settled(frame)
         if frame.acknowledge in WAITED_FOR and not self._voice.is_silent:

@@ -1,13 +1,14 @@
-"""What was read of one connection of lines, up to the blocks that are brought to the door.
+"""Reads the lines of one connection, up to the blocks that are brought to the door.
 
-Cuts bytes into lines, reads the first one for the terms, parses the others in blocks (a long line
-in steps), tells what cannot be read, and hands the rest to `handover.py`. Knows the door for what
-is refused before it gets there; no transport, and nothing of clocks or memory budgets. Invariants:
-each line is read once, in order, by the terms that were set before it, or is refused and counted;
-after the voice was given its last words, nothing of what had come is left.
-Queues: `_buffer`, whole lines that are not parsed and one without its end; bound: the session feeds
-one read at a time. `_steps`: of the block that is being parsed, where it is one long line.
-Where it sits: session.py feeds it, has it read in its turn, and weighs what it keeps.
+Cuts bytes into lines, reads the first line for the terms, parses the others in blocks (a long line
+in steps), tells the client which lines cannot be read, and gives the rest to `handover.py`. Knows
+the door, to count what is refused before a block is made. Must not know the transport, clocks or
+memory budgets.
+Invariants: each line is read once, in order, by the terms that were set before it, or is refused
+and counted. After the voice was given its last words, no line is left here unread.
+Queues: `_buffer` has whole lines that are not parsed and one line without its end; bound: the
+session feeds one read at a time. `_steps` is the parsing of a block that is one long line.
+Where it sits: session.py feeds it, calls `read` in its turn, and weighs what it keeps.
 """
 
 from kdaemon.base.steps import Steps
@@ -24,7 +25,7 @@ from kdaemon.wire.lines import VALIDATION, Parsed, Rejected, in_runs
 
 
 class Intake:
-    """Of one connection. `terms`: by which the next line is read."""
+    """The lines of one connection. `terms`: by which the next line is read."""
 
     __slots__ = (
         "_buffer",
@@ -42,21 +43,24 @@ class Intake:
     def __init__(
         self, door: LineDoor, voice: Voice, rounds: Rounds, handover: Handover, own: Terms | None
     ) -> None:
-        """`own`: the terms, where no line sets them."""
+        """`own`: terms that the configuration sets, on a stream's own socket; None: the first line
+        may set them.
+        """
         self._door = door
         self._voice = voice
         self._rounds = rounds
         self._handover = handover
         self.terms = own or NO_TERMS
-        self._is_set_up = own is not None  # the first line was read
+        self._is_set_up = own is not None  # the terms are set; a first line has no say any more
         self._buffer = LineBuffer()
-        self._steps: Steps[Parsed] | None = None  # of a long line, which takes several turns
-        self._step_bytes = 0  # of that line
+        # Parsing of a long line, which takes several turns.
+        self._steps: Steps[Parsed] | None = None
+        self._step_bytes = 0  # size of that line
         self._next_line = 1
 
     @property
     def has_lines(self) -> bool:
-        """Some were read from the client, and are not parsed, or not to the end."""
+        """Whether some whole lines were received and are not parsed, or not to the end."""
         return self._steps is not None or self._buffer.has_lines
 
     @property
@@ -66,29 +70,31 @@ class Intake:
 
     @property
     def unread_bytes(self) -> int:
-        """Of whole lines; those that were taken stay until the last one is."""
+        """Memory of the whole lines. Lines that are parsed already count until the last one is."""
         return self._buffer.held_bytes
 
     @property
     def kept_bytes(self) -> int:
-        """All of it."""
+        """Memory of all that is kept here: whole lines, the line without its end, the long line."""
         buffer = self._buffer
         size = buffer.partial_bytes + self._step_bytes
         return size + buffer.held_bytes if buffer.has_lines else size
 
     def feed(self, data: bytes) -> bool:
-        """Takes one read. Whether a line begins with it."""
+        """Takes one read of the transport. Returns whether a line begins with this read or came
+        whole.
+        """
         buffer = self._buffer
         held_bytes = buffer.partial_bytes
         buffer.feed(data)
         return not held_bytes or buffer.has_lines
 
     def finish(self) -> None:
-        """There is no more to come: the line that has no end ends here."""
+        """The client sends no more: the line that has no end yet ends here."""
         self._buffer.finish()
 
     def drop_unfinished(self) -> None:
-        """The line that has no end yet is not waited for any more."""
+        """Drops the line that has no end yet. It is not counted."""
         self._buffer.drop_partial()
 
     def read(self, turn: Turn) -> bool:
@@ -113,7 +119,9 @@ class Intake:
         return False
 
     def give_way(self) -> None:
-        """Refuses all that waits, here and for the door: the memory is needed by others."""
+        """Refuses and counts all that waits, here and in the handover, because other clients need
+        the memory. The voice gets its last words.
+        """
         first_line = self._handover.refuse_all(GAVE_WAY, self._next_line)
         if self._steps is not None:
             self._door.refuse(self.terms.stream, GAVE_WAY, 1, self._step_bytes)
@@ -125,8 +133,9 @@ class Intake:
         self._voice.end_with(Rejected(first_line, GAVE_WAY.code, GAVE_WAY.message))
 
     def refuse_unfinished(self, code: str, text: str) -> None:
-        """Refuses the line that has no end, after those before it. Of raw lines the rest goes on
-        behind it: where the next one begins is known, whatever is in this one. Else it is the last.
+        """Refuses the line that has no end, and counts it; lines before it are still read. In raw
+        form the connection goes on: the rest of this line is skipped, and the next line begins
+        after its newline. In envelopes the connection ends.
         """
         buffer = self._buffer
         number = self._next_line + buffer.line_count + (self._steps is not None)
@@ -142,7 +151,9 @@ class Intake:
             self._voice.end_with(rejected)
 
     def _read_setup(self, line: bytes) -> bool:
-        """Whether the connection's first line was its setup (or nothing), and is done with."""
+        """Whether this first line is done with: it was blank, or it was the setup (and was applied
+        or refused). False: the line is a record.
+        """
         if line.isspace():
             self._next_line += 1
             return True
@@ -159,7 +170,9 @@ class Intake:
         return True
 
     def _refuse_setup(self, terms: BadTerms, byte_count: int) -> None:
-        """What follows would be taken for another stream or another promise: it is not read."""
+        """Refuses the setup line and counts all lines behind it as refused: they would go to
+        another stream or on another promise than the client meant.
+        """
         follow_count = self._buffer.line_count
         if terms.forbidden is not None:
             self._door.refuse(None, terms.forbidden, follow_count, 0)
@@ -174,7 +187,9 @@ class Intake:
         self._steps, self._step_bytes = None, 0
 
     def _take(self, parsed: Parsed) -> None:
-        """Tells what is refused of a block, and holds the rest for the door."""
+        """Tells the client which lines of a block are refused, and gives the others to the
+        handover.
+        """
         self._next_line += parsed.line_count
         stream_of_all, a_round = self.terms.stream, Round()
         if parsed.rejected_count:
@@ -201,7 +216,9 @@ class Intake:
             self._give_up(parsed.rejected_count)
 
     def _give_up(self, rejected_count: int) -> None:
-        """More lines of one block cannot be read than are worth telling: this is no NDJSON."""
+        """Ends the connection: one block has more unreadable lines than are worth telling, so the
+        input is probably no NDJSON.
+        """
         text = f"{rejected_count} lines up to here cannot be read; the connection is closed."
         self._voice.end_with(Rejected(self._next_line - 1, VALIDATION, text))
         self._door.refuse_unread(

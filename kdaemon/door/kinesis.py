@@ -1,12 +1,13 @@
-"""The Kinesis API behind HTTP: a request to `admit`, and what came of it back to an answer.
+"""The Kinesis API over HTTP: turns a request into records for `admit`, and the outcome into an
+answer.
 
-Knows the wire form and the door; nothing of streams, shards, calls or sockets.
-A large body is read in steps, one a turn of the loop. An answer is written in what its request was
-written in, JSON or CBOR.
-Invariant: every request is answered once: refused, at once (`accepted`), or when its frame settles
-or its time is over. A 200 says that at least one record is what its promise says. Where none is,
-the status says so, with the type that the service gave: a client that looks at nothing else must
-not take a failure for a success.
+Knows the wire form and the door. Must not know streams, shards, calls or sockets. A large body is
+read in steps, one in each turn of the loop. An answer has the encoding of its request, JSON or
+CBOR.
+Invariant: every request is answered once: when it is refused, at once (`accepted`), or when its
+frame settles or its time is over. A 200 says that at least one record got what its promise says. If
+none did, the status says so, with the type that the service gave, because some clients look at
+nothing but the status.
 """
 
 from collections.abc import Collection
@@ -44,16 +45,16 @@ from kdaemon.wire.results import ACCEPTED, status_of
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-_CBOR: Final[Encoding] = Encoding.CBOR  # an attribute of an Enum costs four times a global
+_CBOR: Final[Encoding] = Encoding.CBOR  # reading an attribute of an Enum costs four times a global
 
 COUNTED_BYTES_MAX: Final = 256 * KIB
-"""Of a body whose records are counted for the metrics though nobody knows who sends it: 0.2 ms.
-Ours, 2026-11-28."""
+"""The largest body of an unknown sender whose records are counted for the metrics: 0.2 ms. A larger
+body is not looked at. Ours, 2026-11-28."""
 
 
 def widest_limits(services: Collection[Service]) -> PutLimits:
-    """What a request for a stream of any of these may be. Where there are several, a client may
-    write `@UPSTREAM/NAME`, which is no name to AWS.
+    """Limits that a request for a stream of any of these services must keep. If there are several,
+    a client may write `@UPSTREAM/NAME`, which AWS does not allow as a name.
     """
     key_bytes = [each.partition_key_bytes_max for each in services]
     return PutLimits(
@@ -65,7 +66,9 @@ def widest_limits(services: Collection[Service]) -> PutLimits:
 
 
 class KinesisDoor:
-    """Answers the Kinesis API: PutRecord and PutRecords itself, all else by `Passthrough`."""
+    """Answers the Kinesis API: PutRecord and PutRecords itself, all other operations by
+    `Passthrough`.
+    """
 
     def __init__(
         self,
@@ -75,16 +78,17 @@ class KinesisDoor:
         later: Later = soon,
         passthrough: Passthrough | None = None,
     ) -> None:
-        """`widest`: what a request may be before its stream is known (`widest_limits`).
-        `process_id`: 64 bits that tell this process's request ids from another's. `later`: how the
-        rest of a large request comes to its turn. `passthrough`: what becomes of other operations;
-        None: they are refused.
+        """`widest`: the limits of a request while its stream is not known (`widest_limits`).
+        `process_id`: 64 bits that make this process's request ids differ from another's. `later`:
+        schedules the turns in which the rest of a large request is read. `passthrough`: handles
+        other operations; None: they are refused.
         """
         self._door = door
         self._passthrough = passthrough
         self._later = later
         self._answer_headers = AnswerHeaders(process_id)
-        self._widest = widest  # the stream is known only after parsing; `admit` has its own limits
+        # The stream is known only after parsing; `admit` checks its own limits.
+        self._widest = widest
 
     def handle(self, request: HttpRequest) -> None:
         """Takes one request; answers now or when its records have settled."""
@@ -106,8 +110,8 @@ class KinesisDoor:
         self._admit(request, form, put, headers)
 
     def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
-        """Answers who has not shown who he is. What he brings is looked at no further than to count
-        it, and not even that if it is large. A request that is no put brings no record.
+        """Refuses a request whose sender is unknown. The body is looked at only to count its
+        records, and not at all if it is large. A request that is no put brings no record.
         """
         encoding, operation = encoding_of(request.headers), operation_of(request.headers)
         if not isinstance(operation, OtherOperation):
@@ -119,7 +123,7 @@ class KinesisDoor:
     def _hand_over(
         self, request: HttpRequest, operation: Operation | OtherOperation, headers: Headers
     ) -> None:
-        """A request that brings no records."""
+        """Handles a request that brings no records."""
         assert isinstance(operation, OtherOperation), "both puts have a form"
         if self._passthrough is None:
             refusal = not_passed_on(operation.name, ())
@@ -128,7 +132,7 @@ class KinesisDoor:
             self._passthrough.handle(request, operation, headers)
 
     def _read(self, request: HttpRequest, form: Form, headers: Headers) -> Steps[None]:
-        """A request whose body is large."""
+        """Reads a large body in steps, then admits its records."""
         try:
             put = yield from form.read(request.body, self._widest)
         except ApiError as error:
@@ -142,7 +146,7 @@ class KinesisDoor:
         _refuse(request, error.refusal, headers, error.encoding)
 
     def _admit(self, request: HttpRequest, form: Form, put: PutRequest, headers: Headers) -> None:
-        """A request that could be read."""
+        """Brings the records of a request that could be read to the door."""
         spelling = put.stream_arn or put.stream_name or ""
         asked = None
         if ACKNOWLEDGE_HEADER in request.headers:
@@ -154,7 +158,7 @@ class KinesisDoor:
                 _refuse(request, refuse(told.code, told.message), headers, form.encoding)
                 return
             asked = told
-        # Parsed: while the request waits, its records are all that is held of it.
+        # The body is parsed: while the request waits, only its records stay in memory.
         request.drop_body()
         request.headers = CBOR_ALONE if form.encoding is _CBOR else {}
         if put.is_dry_run:
@@ -165,7 +169,7 @@ class KinesisDoor:
         if isinstance(taken, Refused):
             _refuse(request, refuse(taken.code, taken.message), headers, form.encoding)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
-            if request.is_gone:  # while its large body was read
+            if request.is_gone:  # the client went while its large body was read
                 taken.withdraw()
             else:
                 request.on_gone = taken.withdraw
@@ -173,7 +177,7 @@ class KinesisDoor:
     def _dry_run(
         self, request: HttpRequest, form: Form, spelling: str, put: PutRequest, headers: Headers
     ) -> None:
-        """The service's own word on what would become of the records."""
+        """Asks the service what would become of the records, and answers with what it says."""
 
         def told(error: ServiceError) -> None:
             _refuse(request, refuse(error.code, error.message), headers, form.encoding)
@@ -186,12 +190,13 @@ class KinesisDoor:
     def _answer(
         self, request: HttpRequest, form: Form, spelling: str, headers: Headers, frame: Frame
     ) -> None:
-        """All of a frame's results are there, or it was refused whole after all."""
+        """Answers a request whose frame has settled, or was refused whole after it was admitted."""
         if frame.refusal is not None:
             _refuse(request, refuse(*frame.refusal), headers, form.encoding)
             return
         results: list[RecordResult] = frame.results  # type: ignore[assignment]  # settled: no None
-        if frame.acknowledge not in WAITED_FOR:  # a record without a result is taken
+        # On these promises a record without a result is taken.
+        if frame.acknowledge not in WAITED_FOR:
             results = [ACCEPTED if result is None else result for result in frame.results]
         refusal = status_of(results)
         if refusal is not None:
@@ -203,7 +208,9 @@ class KinesisDoor:
 
 
 def _count_brought(request: HttpRequest, encoding: Encoding) -> int:
-    """How many records a stranger brings: as many as are counted of others who send the same."""
+    """How many records the request of an unknown sender has: as many as would be counted of a known
+    sender. A body over COUNTED_BYTES_MAX is counted by its first byte alone.
+    """
     body = request.body
     if len(body) > COUNTED_BYTES_MAX:
         body = body[:1]

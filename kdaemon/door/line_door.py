@@ -1,8 +1,7 @@
-"""The door as a connection of lines sees it: what it asks of `door.py`, and nothing else of it.
+"""The door as a connection of lines sees it: the methods of `door.py` that such a connection calls.
 
-A seam, because connections of lines are tried at a door that does as it is told
-(tests/kit/doors.py), in the compiled build too, where a parameter takes its declared class alone.
-What each method says stands in door.py. Pure.
+A seam: tests of connections use a scripted door (tests/kit/doors.py), also in the compiled build,
+where a parameter takes its declared class alone. door.py describes each method. Pure.
 Where it sits: session.py and its parts ask, `door.py` answers.
 """
 

@@ -1,8 +1,10 @@
-"""Which form the lines of a request or a connection have: as asked for, else as its stream has it.
+"""Chooses the form of the lines of a request or a connection: what the client asks for, else what
+the settings of its stream say.
 
-Pure. Knows the settings of a stream and what a client may ask for; no stream and no connection.
-Invariant: what is asked for holds or is refused, in words; nothing of it is passed over.
-Where it sits: ndjson.py and terms.py read what is asked, `door.py` knows the stream.
+Pure. Knows the settings of a stream and what a client may ask for. Must not know a stream or a
+connection.
+Invariant: each thing that a client asks for is applied or refused in words; none is ignored.
+Where it sits: ndjson.py and terms.py read what the client asks for, `door.py` knows the stream.
 """
 
 from collections.abc import Mapping
@@ -18,13 +20,13 @@ from kdaemon.wire.raw_lines import raw_form
 LINES_HEADER = b"x-kdaemon-lines"
 KEY_FIELD_HEADER = b"x-kdaemon-partition-key-field"
 STREAM_FIELD_HEADER = b"x-kdaemon-stream-field"
-"""In a request of lines: what `lines`, `partition_key_field` and `stream_field` are for this one.
-A field that is there and empty is none."""
+"""Headers of a request of lines. They replace the settings `lines`, `partition_key_field` and
+`stream_field` for this request. An empty field header means: no field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client says of its lines. None: nothing, it is as the stream's settings have it."""
+    """What a client asks for its lines. None: the stream's setting applies."""
 
     lines: str | None = None
     partition_key_field: str | None = None
@@ -35,7 +37,7 @@ NOTHING_ASKED = Asked()
 
 
 def read_asked(headers: Mapping[bytes, bytes]) -> Asked | Refused:
-    """What the headers of a request say."""
+    """What the headers of a request ask for."""
     lines = headers.get(LINES_HEADER)
     key_field = headers.get(KEY_FIELD_HEADER)
     stream_field = headers.get(STREAM_FIELD_HEADER)
@@ -51,7 +53,7 @@ def read_asked(headers: Mapping[bytes, bytes]) -> Asked | Refused:
 
 
 def form_of(config: StreamConfig, asked: Asked, routes: Mapping[str, str]) -> LineForm | Refused:
-    """The form of lines for a stream with these settings. `routes`: as `raw_form` has it."""
+    """The form of lines for a stream with these settings. `routes`: as in `raw_form`."""
     if (asked.lines or config.lines) != "raw":
         if asked.partition_key_field or asked.stream_field:
             return _invalid(

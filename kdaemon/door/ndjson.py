@@ -1,12 +1,13 @@
 """Lines over HTTP: `POST /v1/streams/{stream}/records`, a body of lines, as envelopes or raw.
 
-A body is read in blocks and admitted in blocks, a few in each turn of the loop, so that a large one
-does not hold up other clients. All of it is read before any of it is admitted: a body that nobody
-can make sense of is refused whole. What it may hold in memory is taken before it is read; each
-block's part is given back just before the block is admitted, so that no other takes its room.
+A body is read in blocks and admitted in blocks, a few in each turn of the loop, so that a large
+body does not delay other clients. The whole body is read before any record of it is admitted, so
+that a body with too many unreadable lines is refused whole. The memory that the records may need is
+reserved before the body is read. Each block's part is given back just before the block is admitted,
+so that no other client takes that room.
 
 Invariant: every line that is not blank is received once and counted once, and the answer is true:
-200 if all were taken, 207 if some were not, and where none was, a status that says so.
+200 if all records were taken, 207 if some were not, and a status that says why if none was.
 Where it sits: http/ -> here -> door.py.
 """
 
@@ -43,27 +44,27 @@ from kdaemon.wire.refusals import Refusal, refuse, worst_first
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"
 PATH_SUFFIX = "/records"
-RETRY_AFTER = ((b"Retry-After", b"1"),)  # seconds: shards are paced by the second
+RETRY_AFTER = ((b"Retry-After", b"1"),)  # seconds, because shards are paced by the second
 
 BLOCKS_A_TURN = 4
-"""Blocks of one body that are read, or admitted, before other clients have their turn; fewer of
-those that are one long line. Ours, 2026-11-28: 256 KiB, some 2 ms."""
+"""Blocks of one body that are read, or admitted, in one turn of the loop; then other clients have
+their turn. A block of one long line ends the turn earlier. Ours, 2026-11-28: 256 KiB, some 2 ms."""
 
 LINES_A_TURN = 2_000
-"""After so many lines, too. Ours, 2026-11-28: one that has to be looked at for fields that are
-there twice takes 3.5 us, and one block has 3,000 of those at most."""
+"""A turn also ends after so many lines. Ours, 2026-11-28: a line that is searched for duplicate
+fields takes 3.5 us, and one block has 3,000 of those at most."""
 
 
 class NdjsonDoor:
-    """A handler of HTTP requests of lines."""
+    """Handles the HTTP requests that carry lines."""
 
     def __init__(self, door: Door, later: Later = soon) -> None:
-        """`later`: how the rest of a large body comes to its turn."""
+        """`later`: schedules the turns in which the rest of a large body is read and admitted."""
         self._door = door
         self._later = later
 
     def handle(self, request: HttpRequest) -> None:
-        """One request of lines, all for the stream that the path names."""
+        """Takes one request of lines for the stream that the path names. Answers now or later."""
         spelling = unquote(request.path[len(PATH_PREFIX) : -len(PATH_SUFFIX)])
         coding = request.headers.get(b"content-encoding", b"").strip().lower()
         asked = read_acknowledge(request.headers)
@@ -86,14 +87,14 @@ class NdjsonDoor:
         self._refuse_unread(request, spelling, refusal)
 
     def handle_nowhere(self, request: HttpRequest) -> None:
-        """A request for a path that is no stream's: what it brings is lines, as far as one can
-        tell.
+        """Refuses a request whose path belongs to no stream. Its body is counted as lines, because
+        a path under /v1/ suggests lines.
         """
         text = "There is POST /v1/streams/{stream}/records, and the Kinesis API at POST /."
         self._refuse_unread(request, None, refuse("NotFound", text, status=404))
 
     def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
-        """Answers who has not shown who he is."""
+        """Refuses a request whose sender is unknown, and counts its lines."""
         body = request.body
         self._door.refuse(None, refused, count_lines(body), len(body))
         _refuse(request, as_stranger(refused))
@@ -124,22 +125,25 @@ class _Body:
         self._form = form
         self._door = door
         self._later = later
-        self._reserved: ByteBudget | None = None  # where memory was taken for what is not admitted
-        self._reserved_bytes = 0  # of it, what was not given back
+        # Where memory is reserved for blocks that are not admitted yet.
+        self._reserved: ByteBudget | None = None
+        self._reserved_bytes = 0  # the part of it that was not given back yet
         self._buffer = LineBuffer()
-        self._steps: Steps[Parsed] | None = None  # of a block that takes several turns
+        self._steps: Steps[Parsed] | None = None  # parsing of a block that takes several turns
         self._next_line = 1
         self._problems = Problems()
-        self._unread_count = 0  # lines that could not be read; counted when the stream is known
-        self._without = Parsed({}, [], 0, 0)  # what raw lines did not tell; counted likewise
-        self._blocks: list[tuple[str, Block]] = []  # and the stream of each
-        self._position = 0  # of the next block to be admitted
+        self._unread_count = 0  # lines that could not be read; counted once the body is admitted
+        # Counts raw lines without a key or a stream; reported likewise.
+        self._without = Parsed({}, [], 0, 0)
+        self._blocks: list[tuple[str, Block]] = []  # each with its stream
+        self._position = 0  # index of the next block to be admitted
         self._is_admitted = False  # every block was brought to the door
         self._open = 0  # admitted blocks that have not settled
         self._acknowledged = 0
-        self._refused: dict[str, Refused] = {}  # why the rest for a stream is not taken
-        self._said: Acknowledge | None = None  # the promise of what was taken
-        self._refusals: list[Refusal] = []  # of what was not, one for each kind
+        # By stream: why the rest of its records is not taken.
+        self._refused: dict[str, Refused] = {}
+        self._said: Acknowledge | None = None  # the weakest promise on which records were taken
+        self._refusals: list[Refusal] = []  # why records were not taken, REFUSALS_MAX at most
         self._admissions: list[Admission] = []
         self._is_gone = False
 
@@ -158,14 +162,14 @@ class _Body:
         self._buffer.feed_all(body)
         request.headers = {}
         request.on_gone = self._withdraw
-        self._is_gone = request.is_gone  # while its large body was hashed
-        if len(body) > AT_ONCE_BYTES_MAX:  # to look at its size was this turn's work
+        self._is_gone = request.is_gone  # the client may have gone while its large body was hashed
+        if len(body) > AT_ONCE_BYTES_MAX:  # counting its lines was this turn's work
             self._go_on_later(self._read_on)
         else:
             self._read_on()
 
     def _reserve(self, body: bytes) -> Refused | None:
-        """Takes the memory that the lines may hold, by their number and their size alone."""
+        """Reserves the memory that the lines may need, by their number and their size alone."""
         line_count, request = body.count(b"\n"), self._request
         held_bytes = self._form.held_bytes_bound(len(body), line_count)
         held_bytes += FRAME_HELD_BYTES * self._form.frames_max(len(body), line_count)
@@ -206,7 +210,9 @@ class _Body:
         self._go_on_later(self._read_on)
 
     def _go_on_later(self, step: Callable[[], object]) -> None:
-        """In a later turn of the loop; no request of this client comes between."""
+        """Runs `step` in a later turn of the loop. No other request of this connection comes
+        between.
+        """
         self._request.holds_next = True
         self._later(step)
 
@@ -220,7 +226,7 @@ class _Body:
         self._without.without_stream += parsed.without_stream
 
     def _take_ours(self, parsed: Parsed) -> None:
-        """All lines of a block that are for the stream of the path; others are refused."""
+        """Keeps the lines of a block that are for the stream of the path; refuses the others."""
         ours: list[Lines] = []
         for stream, lines in parsed.by_stream.items():
             assert stream is not None, "the path names the stream of lines that name none"
@@ -234,7 +240,9 @@ class _Body:
             self._blocks.append((self._spelling, Block(joined(ours))))
 
     def _refuse_whole(self) -> None:
-        """Too many lines cannot be read: nothing is taken, and the rest is not looked at."""
+        """Refuses the whole body, because too many lines cannot be read. The rest is not parsed,
+        only counted.
+        """
         self._request.drop_body()
         read = sum(len(block.sizes) for _, block in self._blocks)
         total = read + self._problems.count + self._buffer.line_count
@@ -276,8 +284,8 @@ class _Body:
         self._answer_if_settled()
 
     def _admit(self, stream: str, block: Block) -> None:
-        """What follows a block that was refused is refused too, if it is for the same stream: so
-        what is taken keeps its order.
+        """Brings a block to the door. If an earlier block of the same stream was refused, this one
+        is refused too, so that the records that are taken keep their order.
         """
         refused = self._refused.get(stream)
         if refused is not None:
@@ -315,7 +323,9 @@ class _Body:
             self._reserved.give(byte_count)
 
     def _withdraw(self) -> None:
-        """The client has gone: what it waits for is withdrawn, and what is yet to be admitted."""
+        """The client has gone: withdraws what was admitted; blocks that are yet to be admitted are
+        withdrawn after their admission.
+        """
         self._is_gone = True
         for admission in self._admissions:
             admission.withdraw()
@@ -339,7 +349,8 @@ class _Body:
     def _answer_if_settled(self) -> None:
         if self._open:
             return
-        self._admissions.clear()  # their frames know this body, and no collector shall be needed
+        # The frames refer to this body: without the cycle no garbage collection is needed.
+        self._admissions.clear()
         if self._acknowledged:
             assert self._said is not None
             status = 207 if self._problems.count else 200
@@ -359,7 +370,8 @@ class _Body:
         _refuse(self._request, refusal, self._problems)
 
 
-REFUSALS_MAX = 1_000  # that are looked at to choose the status of an answer; ours, 2026-11-28
+# Refusals that are compared to choose the status of an answer; ours, 2026-11-28.
+REFUSALS_MAX = 1_000
 
 _STATUSES = {
     "ResourceNotFoundException": 404,
@@ -368,8 +380,9 @@ _STATUSES = {
 
 
 def _refuse(request: HttpRequest, refusal: Refusal, problems: Problems | None = None) -> None:
-    """Nothing was taken. What may go when it is sent again is a 503 that says when, unless the
-    outcome of some is unknown.
+    """Answers a request of which nothing was taken. If sending the request again may help, the
+    status is 503 with a Retry-After; statuses 429 and 500 stay as they are (500: the outcome of
+    some records is unknown).
     """
     status = _STATUSES.get(refusal.code, refusal.status)
     headers: tuple[tuple[bytes, bytes], ...] = ()

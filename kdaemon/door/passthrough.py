@@ -1,11 +1,13 @@
-"""Operations of the Kinesis API that kdaemon does not answer itself: passed on, or refused.
+"""Operations of the Kinesis API that kdaemon does not answer itself: passed on to the service, or
+refused.
 
-Knows requests and the door; must not know how a call is signed, paced or shared (`send/relay.py`).
-No record comes this way, and nothing is counted as one.
-Invariant: every request is answered once, by the service's own word or by a refusal that says what
-to do; a client that has gone is waited for no longer.
-Where it sits: kinesis.py hands requests over, whose operation is known; an answer is rendered here.
-The service is asked in JSON, and the client is answered in what it spoke (`passed_on_cbor.py`).
+Knows requests and the door. Must not know how a call is signed, paced or shared (`send/relay.py`
+does). No record comes this way, and nothing is counted as a record.
+Invariant: every request is answered once, with the service's own answer or with a refusal that says
+what to do. A question is withdrawn if its client has gone.
+Where it sits: kinesis.py hands over requests whose operation is known; the answer is written here.
+The service is asked in JSON, and the client is answered in the encoding that it used
+(`passed_on_cbor.py`).
 """
 
 from collections.abc import Mapping
@@ -34,14 +36,14 @@ from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 
 
 class Passthrough:
-    """One for the daemon. `relays`: by their upstream."""
+    """One for the daemon. `relays`: by the name of their upstream."""
 
     def __init__(
         self, door: Door, relays: Mapping[str, Relay], default: str, *, is_stream_name_free: bool
     ) -> None:
-        """`default`: the upstream that is asked what names no stream: the one in which a client's
-        own names stand, so that it may use the names it hears. `is_stream_name_free`: as in
-        `PutLimits`.
+        """`default`: the upstream that is asked if a request names no stream. Clients call the
+        streams of this upstream by their plain names, so the names in its answer can be used as
+        they are. `is_stream_name_free`: as in `PutLimits`.
         """
         self._door = door
         self._relays = relays
@@ -49,9 +51,12 @@ class Passthrough:
         self._is_stream_name_free = is_stream_name_free
 
     def handle(self, request: HttpRequest, operation: OtherOperation, headers: Headers) -> None:
-        """Takes one request; answers now, or when the service has. `headers`: of our answer."""
+        """Takes one request; answers now, or when the service has answered. `headers`: for the
+        answer.
+        """
         encoding = encoding_of(request.headers)
-        counters = self._default.counters_of(operation)  # until it is known who is to be asked
+        # Counts until the request's upstream is known.
+        counters = self._default.counters_of(operation)
         if not self._default.allows(operation):
             counters.requests += 1
             counters.refused[NotPassedOn.NOT_ALLOWED] += 1
@@ -69,7 +74,7 @@ class Passthrough:
         self._ask(request, operation, asked, body, headers, encoding)
 
     def note_stranger(self, operation: OtherOperation) -> None:
-        """Counts a request of somebody whom nobody knows, which goes no further."""
+        """Counts a request that was refused because its sender is unknown."""
         counters = self._default.counters_of(operation)
         counters.requests += 1
         counters.refused[NotPassedOn.UNAUTHENTICATED] += 1
@@ -114,7 +119,7 @@ class Passthrough:
             request.on_gone = asker.leave
 
     def _trail_of(self, operation: OtherOperation, token: str) -> tuple[Relay, Trail] | None:
-        """Whose answer gave the token, and what is known of it."""
+        """The relay whose answer gave the token, and what is known about the token."""
         for relay in self._relays.values():
             trail = relay.trail_of(operation, token)
             if trail is not None:
@@ -124,9 +129,9 @@ class Passthrough:
     def _why_not(
         self, principal: Principal, operation: OtherOperation, asked: Asked
     ) -> Refused | None:
-        """Why this client may not ask this. Who may not write to all streams asks about those that
-        he may write to, by what surely means them: names, ARNs, and tokens that were given for
-        them through this daemon.
+        """Why this client may not ask this; None: it may. A client that may write to some streams
+        only may ask about these streams alone. It must name them by name, by ARN, or by a token
+        that this daemon passed on for them.
         """
         door = self._door
         if not principal.rights.are_all:
@@ -146,7 +151,9 @@ class Passthrough:
     def _answer(
         self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome
     ) -> None:
-        """The service has answered, or will not. Who waits hears of it also where that fails."""
+        """Answers the client with what the service said, or with why it said nothing. If writing
+        the answer fails, the client still gets an answer.
+        """
         try:
             self._tell(request, headers, encoding, outcome)
         except Exception:
@@ -172,7 +179,7 @@ class Passthrough:
 
 
 def not_passed_on(name: str, allowed: tuple[str, ...]) -> Refusal:
-    """An operation that the configuration does not name, or cannot."""
+    """Refuses an operation that the configuration does not allow, or cannot allow."""
     passes = f"passes on {', '.join(allowed)}" if allowed else "passes on nothing else"
     problem = operation_problem(name)
     remedy = f"To allow {name}, add it to listen.operations_passed_on."
@@ -183,7 +190,9 @@ def not_passed_on(name: str, allowed: tuple[str, ...]) -> Refusal:
 
 
 def _forgotten(operation: OtherOperation) -> Refused:
-    """A token that may be of any stream. SDKs and consumers start over."""
+    """Refuses a token whose stream is not known. The error code makes SDKs and consumers start
+    over.
+    """
     what, anew = "NextToken has expired", "list anew"
     if operation.is_read:
         what, anew = "Iterator expired", "get a new iterator"
@@ -205,7 +214,7 @@ def _write_cbor(request: HttpRequest, answer: bytes, headers: Headers) -> Steps[
 
 
 def _refusal_in(relayed: Relayed) -> Refusal:
-    """The service's refusal, to be written anew."""
+    """The service's refusal, read from its JSON, to be written in CBOR."""
     members = msgspec.json.decode(relayed.body, type=dict[str, object])
     code = members.get("__type") or members.get("code") or INTERNAL
     text = members.get("message") or members.get("Message")

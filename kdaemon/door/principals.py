@@ -1,12 +1,12 @@
-"""Who may write here, as a file says (`auth.principals_file`), read again when it changes.
+"""Who may write here, as `auth.principals_file` says. The file is read again when it changes.
 
-Once a second, at the heartbeat, the file is looked at; one that has changed is read in a thread,
-because a disk may be slow. What replaces it is taken whole or not at all: a file that cannot be
-used changes nothing, is told once, and is tried again when it changes again.
-Knows files, users and groups of the system; no request and no connection.
-Invariants: every secret is registered (`base/redact.py`) before it is used; keys are read only from
-a file that other users cannot read or change; what a connection may is what the newest good file
-says.
+The daemon looks at the file once a second, at the heartbeat. A file that has changed is read in a
+thread, because a disk may be slow. A new file is taken whole or not at all: a file that cannot be
+used changes nothing, is logged once, and is tried again when it changes again.
+Knows the file, users and groups of the system. Must not know a request or a connection.
+Invariants: every secret is registered (`base/redact.py`) before it is used. Keys are read only from
+a file that other users cannot read or change. The rights of a connection are those that the newest
+good file gives.
 """
 
 import asyncio
@@ -29,19 +29,21 @@ from kdaemon.wire.signature import AccessKey
 
 log = logging.getLogger("kdaemon.door")
 
-FILE_BYTES_MAX = MIB  # some 5,000 principals; ours, 2026-11-28
+FILE_BYTES_MAX = MIB  # bytes, some 5,000 principals; ours, 2026-11-28
 SETTLED_NS = 2_000_000_000
-"""A file that changed less than this before it was read is read once more: what is written in the
+"""A file that changed less than this before it was read is read once more, because a write in the
 same tick of the file system's clock changes no date. Ours, 2026-11-28: FAT has ticks of 2 s."""
-PEERS_MAX = 4_096  # whose connections are remembered, so that a new file is for them, too; ours
+# Principals of connections that are kept, so that a new file applies to them, too; ours.
+PEERS_MAX = 4_096
 
-_State = tuple[int, ...]  # of a file: what changes when it does
-_UNSETTLED: _State = (0,)  # it is to be read once more
+# The attributes of a file of which at least one changes when the file does.
+_State = tuple[int, ...]
+_UNSETTLED: _State = (0,)  # no file has this state, so the next look reads the file again
 
 
 @dataclass(frozen=True, slots=True)
 class SignedBy:
-    """Who shows this access key, and what checks it."""
+    """The principal that an access key belongs to, and the key that checks its signatures."""
 
     principal: Principal
     key: AccessKey = field(repr=False)
@@ -49,7 +51,9 @@ class SignedBy:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read, or every problem; in what state of the file; a hash of its text."""
+    """The outcome of one reading: the principals or every problem, the file's state, a hash of its
+    text.
+    """
 
     found: Listed | ConfigError
     state: _State
@@ -58,7 +62,7 @@ class _Read:
 
 class Principals:
     """Owned by the daemon. `keys`: by access key id. `problem`: why the file as it stands now is
-    not used; None: it is.
+    not used; None: it is used.
     """
 
     def __init__(self, path: str, wall_seconds: Callable[[], float]) -> None:
@@ -66,7 +70,7 @@ class Principals:
         self.path = path
         self.keys: dict[str, SignedBy] = {}
         self.problem: str | None = None
-        self.reload_count = 0  # files that were taken since the start
+        self.reload_count = 0  # changed files that were taken since the start
         self._wall_seconds = wall_seconds
         self._peers: dict[tuple[int, int], Principal] = {}
         self._reading: asyncio.Future[_Read] | None = None
@@ -78,7 +82,7 @@ class Principals:
         self._take(read.found)
 
     def peer(self, uid: int, gid: int) -> Principal:
-        """Who is at the other end of a Unix socket: as his user, or else as his group."""
+        """The principal at the other end of a Unix socket: found by its user, else by its group."""
         known = self._peers.get((uid, gid))
         if known is not None:
             return known
@@ -102,7 +106,9 @@ class Principals:
     # Reading again
 
     def look(self) -> None:
-        """Reads the file if it has changed. Called once a second; one reading at a time."""
+        """Starts to read the file if it has changed, unless a reading is under way. Called once a
+        second.
+        """
         if self._reading is not None or _state_of(self.path) == self._state:
             return
         loop = asyncio.get_running_loop()
@@ -148,7 +154,9 @@ class Principals:
 
 
 def odd_rights(path: str) -> str | None:
-    """What is to be said of who may read a file that is used all the same. Raises OSError."""
+    """A warning about who may read the file, which is used all the same; None: nothing is odd.
+    Raises OSError.
+    """
     status = os.stat(path)  # noqa: PTH116 - one look
     if status.st_mode & stat.S_IRGRP and status.st_uid == os.geteuid() != 0:
         return "its group may read it, and the secrets in it: chmod 0600, unless that is meant"
@@ -156,7 +164,7 @@ def odd_rights(path: str) -> str | None:
 
 
 def _state_of(path: str) -> _State:
-    """Empty: it is not there, or cannot be looked at."""
+    """The file's state. Empty: the file is not there, or cannot be looked at."""
     try:
         return _state(os.stat(path))  # noqa: PTH116 - each second
     except OSError:
@@ -171,7 +179,7 @@ def _state(status: os.stat_result) -> _State:
 
 
 def _read(path: str, wall_seconds: Callable[[], float]) -> _Read:
-    """In a thread, but for the first time. Never raises."""
+    """Reads the file: at the start in the main thread, later in another thread. Never raises."""
     state: _State = ()
     names = _Names()
     try:
@@ -183,7 +191,7 @@ def _read(path: str, wall_seconds: Callable[[], float]) -> _Read:
         return _Read(listed, state, sha256(data).digest())
     except ConfigError as error:
         return _Read(error, _UNSETTLED if names.has_missed else state)
-    except OSError as error:  # of the machine, at this moment (no descriptor, say): once more
+    except OSError as error:  # the machine's fault, for now (no descriptor, say)
         problem = (
             f"cannot be read: {error.strerror}. auth.principals_file names it: correct that, or"
             " the file"
@@ -204,9 +212,9 @@ def _refusal(path: str, problem: str) -> ConfigError:
 
 
 def _bytes(path: str) -> bytes:
-    """Raises ConfigError and OSError."""
+    """The file's content. Raises ConfigError and OSError."""
     data = b""
-    # Not to wait for the other end of a pipe that stands there.
+    # O_NONBLOCK: if a pipe has this name, opening it does not wait for the pipe's other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         problem = _strangers(os.fstat(descriptor))
@@ -222,7 +230,9 @@ def _bytes(path: str) -> bytes:
 
 
 def _strangers(status: os.stat_result) -> str | None:
-    """Why secrets are not read from such a file, as ssh and PostgreSQL have it."""
+    """Why secrets are not read from a file with these rights; None: they are. ssh and PostgreSQL
+    have the same rule.
+    """
     if not stat.S_ISREG(status.st_mode):
         return "is no file"
     me, owner, mode = os.geteuid(), status.st_uid, stat.S_IMODE(status.st_mode)
@@ -237,8 +247,9 @@ def _strangers(status: os.stat_result) -> str | None:
 
 
 class _Names:
-    """Users and groups of this system. `has_missed`: one was not found, and may be later: it is
-    made yet, or what knows it could not be asked, of which the system says the same.
+    """Users and groups of this system. `has_missed`: a name was not found. It may be found later:
+    somebody may yet create it, or the directory service that knows it may be down, which the system
+    reports in the same way.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What an acknowledgement promises: as a client asks for it, and as it is told of it. Pure."""
+"""Acknowledgements: how a client asks for one, and how its answer names one. Pure."""
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge
@@ -6,23 +6,24 @@ from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream
 
 ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
-"""In a request: how this one is to be acknowledged. In the answer of a success: on which
-promise.
-"""
+"""In a request: the acknowledgement that this request asks for. In the answer of a success: the
+promise on which its records were taken."""
 
 _WORDS = {each.value.encode(): each for each in Acknowledge}
 
 SAID = {each: ((ACKNOWLEDGE_HEADER, each.value.encode()),) for each in Acknowledge} | {
     Acknowledge.NONE: ((ACKNOWLEDGE_HEADER, b"accepted"),)
 }
-"""The header that says it. A client over HTTP is answered in any case, and `none` is `accepted`."""
+"""The answer's header, by promise. HTTP always answers, so it calls `none` `accepted`."""
 
 
 _BY_STRENGTH = (Acknowledge.NONE, Acknowledge.ACCEPTED, Acknowledge.STORED, Acknowledge.DELIVERED)
 
 
 def weaker(one: Acknowledge | None, other: Acknowledge) -> Acknowledge:
-    """Of two promises, the one that holds for all that was taken on either."""
+    """The weaker of two promises: the one that holds for all records that were taken on either.
+    `one`: None while no promise was given.
+    """
     return other if one is None else min(one, other, key=_BY_STRENGTH.index)
 
 
@@ -36,7 +37,7 @@ NO_SPOOL = Refused(
 
 
 def read_acknowledge(headers: dict[bytes, bytes]) -> Acknowledge | Refused | None:
-    """What a request asks for. None: nothing in particular."""
+    """The acknowledgement that a request asks for. None: it asks for none in particular."""
     text = headers.get(ACKNOWLEDGE_HEADER)
     if text is None:
         return None
@@ -52,8 +53,9 @@ def read_acknowledge(headers: dict[bytes, bytes]) -> Acknowledge | Refused | Non
 
 
 def hold_to_promise(stream: Stream, asked: Acknowledge) -> Refused | None:
-    """Refuses a promise that this stream cannot give: `stored` without a disk, or what would leave
-    the one path of a stream that keeps order, through the disk or through memory alone.
+    """Refuses a promise that this stream cannot give; None: it can. `stored` needs a spool. A
+    stream that keeps order has one path, through the disk or through memory alone, and takes no
+    promise of the other path.
     """
     if asked is Acknowledge.STORED and not stream.has_spool:
         return NO_SPOOL

@@ -1,7 +1,8 @@
-"""What a connection of lines was read of, and is owed an answer: in the order in which it came.
+"""The answers that one connection of lines is owed, in the order in which its blocks came.
 
-Knows how answers look; no stream, no connection. Invariants: a record is acknowledged after all
-records before it on its connection were acknowledged or rejected; each is told once.
+Knows how answers look. Must not know a stream or a connection.
+Invariants: a record is acknowledged after all records before it on its connection were acknowledged
+or refused; each is told once.
 Where it sits: intake.py begins a round for each block, handover.py tells what became of its frames,
 and session.py writes the answers.
 """
@@ -12,12 +13,13 @@ from kdaemon.base.limits import MIB
 from kdaemon.door.admission import DELIVERED, Admission
 from kdaemon.wire.lines import Rejected, encode_acknowledged, encode_rejected
 
-ROUNDS_MAX = 256  # blocks of one connection that wait for their settlement; ours, 2026-11-21
-UNSETTLED_BYTES_MAX = 8 * MIB  # of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21
+ROUNDS_MAX = 256  # blocks of one connection that wait until they settle; ours, 2026-11-21
+# Bytes of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21.
+UNSETTLED_BYTES_MAX = 8 * MIB
 
 
 class Round:
-    """One block of lines: told to the client when it and all before it is settled."""
+    """One block of lines. The client hears of it when it and all blocks before it have settled."""
 
     __slots__ = ("acknowledged", "admissions", "byte_count", "open", "rejected")
 
@@ -25,18 +27,19 @@ class Round:
         self.open = 0  # frames that wait to be submitted or settled
         self.acknowledged = 0  # records that will be told as acknowledged
         self.byte_count = 0
-        self.rejected: list[Rejected] = []  # taken in, and not delivered
-        self.admissions: list[Admission] = []  # of its frames that the client waits for
+        self.rejected: list[Rejected] = []  # records that were admitted, and not delivered
+        self.admissions: list[Admission] = []  # admissions of its frames that the client waits for
 
     def close_one(self) -> None:
-        """One of its frames is settled, or was refused."""
+        """One of the round's frames has settled, or was refused."""
         self.open -= 1
-        if not self.open:  # its frames know it, and no collector shall be needed to part them
+        # The frames refer to this round: without the cycle no garbage collection is needed.
+        if not self.open:
             self.admissions.clear()
 
 
 class Rounds:
-    """Of one connection: at most ROUNDS_MAX, of UNSETTLED_BYTES_MAX, or it `is_full`."""
+    """The rounds of one connection. `is_full` at ROUNDS_MAX rounds or UNSETTLED_BYTES_MAX bytes."""
 
     __slots__ = ("_acknowledged", "_rounds", "_told", "_unsettled_bytes")
 
@@ -47,21 +50,22 @@ class Rounds:
         self._told = 0
 
     def __bool__(self) -> bool:
-        """Something is owed."""
+        """The client is owed something."""
         return bool(self._rounds)
 
     @property
     def is_full(self) -> bool:
+        """No more input is to be parsed before a round has settled."""
         return len(self._rounds) >= ROUNDS_MAX or self._unsettled_bytes >= UNSETTLED_BYTES_MAX
 
     @property
     def has_answer(self) -> bool:
-        """The oldest round is settled."""
+        """The oldest round has settled."""
         return bool(self._rounds) and not self._rounds[0].open
 
     @property
     def wait_for_delivery(self) -> bool:
-        """The client is owed word of records that go through memory alone."""
+        """The client waits for the delivery of records that are in memory alone."""
         return any(
             each.frame.acknowledge is DELIVERED
             for a_round in self._rounds
@@ -69,22 +73,23 @@ class Rounds:
         )
 
     def begin(self, a_round: Round) -> None:
+        """Puts a round behind all others."""
         self._rounds.append(a_round)
 
     def admitted(self, a_round: Round, admission: Admission, byte_count: int) -> None:
-        """Records of the round for which the client waits."""
+        """Notes an admission of the round for which the client waits."""
         a_round.byte_count += byte_count
         a_round.admissions.append(admission)
         self._unsettled_bytes += byte_count
 
     def withdraw(self) -> None:
-        """The client has gone: what it waits for, and was not sent, is not sent."""
+        """The client has gone: withdraws all admissions that have not settled."""
         for a_round in self._rounds:
             for admission in a_round.admissions:
                 admission.withdraw()
 
     def take_answers(self) -> bytes:
-        """What can be told now, in order; nothing, if nothing is new."""
+        """The bytes to write now: all that has settled, in order. Empty if nothing is new."""
         answers: list[bytes] = []
         while self.has_answer:
             a_round = self._rounds.popleft()

@@ -1,4 +1,4 @@
-"""Which door an HTTP request is for: by its path; behind whoever asks who sends it, if anybody."""
+"""Chooses the door for an HTTP request by its path, behind a guard if the listener has one."""
 
 from kdaemon.base.refused import Refused
 from kdaemon.door.guard import Guard
@@ -10,9 +10,9 @@ from kdaemon.http.request import HttpHandler, HttpRequest
 def make_handler(
     kinesis: KinesisDoor, ndjson: NdjsonDoor, guard: Guard | None = None
 ) -> HttpHandler:
-    """`/v1/streams/{stream}/records` is NDJSON; other `/v1/` paths are nothing; all else is the
-    Kinesis API, which ignores the path, as the service does. `guard`: asks who sends a request; a
-    handler without one is for connections whose principal is known.
+    """`/v1/streams/{stream}/records` is NDJSON, other paths under `/v1/` are refused, and all else
+    is the Kinesis API, which ignores the path as the service does. `guard`: finds out who sends a
+    request. None: the principals of the connections are already known.
     """
     put_to_kinesis = kinesis.handle
     put_lines = ndjson.handle

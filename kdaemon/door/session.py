@@ -1,19 +1,20 @@
-"""One connection of lines: lines in, acknowledgements and rejections out.
+"""One connection of lines: lines in, acknowledgements and refusals out.
 
-Moves the connection from state to state, holds its clocks, and says when what is read, brought to
-the door and told; how, its parts know. Nothing of streams' state, shards or calls.
+Moves the connection from state to state, keeps its clocks, and decides when lines are read, brought
+to the door and answered. Its parts know how each of these is done. Must not know streams' state,
+shards or calls.
 
 Invariants: a record is acknowledged after all records before it on this connection were
-acknowledged or rejected; while the service is slow the connection is not read; in each turn of the
-loop it has its part of the work (`http/turns.py`), then others have theirs. When the client is
-gone, what was read is admitted all the same where the client does not wait to hear of it, and waits
-for room as far as there is memory to wait in; where the client does wait (`delivered`), what was
-not sent is withdrawn, because the client will send it again. Nothing a client sends makes its
-methods raise. On a stream's own socket nothing is answered, and so nobody has to read: there a
-client never waits to hear, and what is refused is logged.
+acknowledged or refused. While the service is slow, the connection is not read. In each turn of the
+loop the connection does a bounded part of its work (`http/turns.py`); then other connections do
+theirs. When the client has gone, lines whose delivery it does not wait for are still admitted, and
+wait for room as long as there is memory to wait in. Where the client does wait (`delivered`),
+records that are in no call yet are withdrawn, because the client will send them again. Nothing that
+a client sends makes a method of this class raise. On a stream's own socket nothing is answered, so
+the client need not read: there a client never waits for a delivery, and refusals are logged.
 
-Where it sits: http/opening.py -> session.py -> intake.py -> handover.py -> door.py; what is settled
--> rounds.py -> session.py -> voice.py.
+Where it sits: http/opening.py -> session.py -> intake.py -> handover.py -> door.py; the way back is
+rounds.py -> session.py -> voice.py.
 """
 
 import asyncio
@@ -34,14 +35,15 @@ from kdaemon.http.transports import Presence, presence, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION
 
-SMALL_BYTES = 16 * KIB  # of a read that is handed over at once, whoever waits; ours, 2026-11-28
-PATIENCE_TICKS = 1  # of a session that has nothing to do, where all places are taken; ours
+# A read smaller than this is handed over at once, whoever waits; ours, 2026-11-28.
+SMALL_BYTES = 16 * KIB
+PATIENCE_TICKS = 1  # ticks that a session may have nothing to do while all places are taken; ours
 
 
 class State(Enum):
     READING = "reading"
-    ENDED = "ended"  # no more input is taken; answers are owed
-    LINGERING = "lingering"  # all is said; input is thrown away until the client closes
+    ENDED = "ended"  # no more input is taken; answers are still owed
+    LINGERING = "lingering"  # all answers are written; input is discarded until the client closes
     CLOSED = "closed"
 
 
@@ -49,16 +51,16 @@ _MOVES = {
     State.READING: {State.ENDED, State.CLOSED},
     State.ENDED: {State.LINGERING, State.CLOSED},
     State.LINGERING: {State.CLOSED},
-    State.CLOSED: {State.CLOSED},  # lost after it was closed or reset
+    State.CLOSED: {State.CLOSED},  # the connection is lost after it was closed or reset
 }
 
 
 class NdjsonSession(asyncio.Protocol):
     """One connection.
 
-    Queues: `_intake` (what is not parsed; at most one read, then reading stops), `_handover` (one
-    block's frames for which there is no room), `_rounds` (blocks that wait to be settled; when they
-    are full, reading stops).
+    Queues: `_intake` (lines that are not parsed; at most one read, then reading stops), `_handover`
+    (one block's frames for which there is no room), `_rounds` (blocks that have not settled; when
+    they are full, reading stops).
     """
 
     def __init__(
@@ -68,15 +70,17 @@ class NdjsonSession(asyncio.Protocol):
         line_bytes_max: int = LINE_BYTES_MAX,
         own: Terms | None = None,
     ) -> None:
-        """`own`: of the stream whose own socket the connection came in by."""
+        """`own`: the terms of the stream whose own socket the connection came in by; None: a shared
+        socket.
+        """
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._state = State.READING
         self._voice = Voice(None if own is None else own.stream)
-        self._is_stopped = False  # its client was told to write no more
+        self._is_stopped = False  # the client was told to write no more
         self._line_bytes_max = line_bytes_max
-        self._kept = Kept(hub.arrivals)  # what has come and was not handed over
+        self._kept = Kept(hub.arrivals)  # memory of what has come and was not handed over
         self._rounds = Rounds()
         self._waker = Waker(self._room_again)
         self._handover = Handover(
@@ -99,13 +103,13 @@ class NdjsonSession(asyncio.Protocol):
     # --- the transport's calls
 
     def take_over(self, transport: asyncio.BaseTransport) -> None:
-        """A connection that the hub knows already."""
+        """Takes a connection that the hub knows already."""
         self._transport = transport
         self._voice.take_over(transport)
         self._handover.principal = self._hub.who(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The client is gone, and nobody is told any more."""
+        """The client has gone; nothing is written to it any more."""
         self._move(State.CLOSED)
         self._hub.detach(self)
         self._drop_unfinished()
@@ -118,11 +122,12 @@ class NdjsonSession(asyncio.Protocol):
         self._go_on_in_turn()
 
     def data_received(self, data: bytes) -> None:
+        """Feeds one read to the intake. Refuses a line that is too long."""
         if self._state is not State.READING:
             return
         intake = self._intake
         if intake.feed(data):
-            self._since_tick = self._hub.tick  # a line begins
+            self._since_tick = self._hub.tick  # a line begins, or one has come whole
         bytes_max = min(self._line_bytes_max, intake.terms.form.line_bytes_max)
         if intake.partial_bytes > bytes_max:
             so = "this one is skipped" if intake.terms.form.is_raw else "the connection is closed"
@@ -136,10 +141,10 @@ class NdjsonSession(asyncio.Protocol):
             self._go_on_in_turn()
 
     def eof_received(self) -> bool:
-        """The client sends no more: its last line may lack a newline, and answers still go out."""
+        """The client sends no more. Its last line may lack a newline. Answers are still written."""
         self._has_eof = True
         if self._state is State.READING:
-            if not self._is_stopped:  # else it was cut off in the middle of a line
+            if not self._is_stopped:  # a client that was stopped may have been cut off in a line
                 self._intake.finish()
             self._drop_unfinished()
             self._move(State.ENDED)
@@ -153,9 +158,9 @@ class NdjsonSession(asyncio.Protocol):
     # --- a client that may have gone
 
     def _look_for_client(self) -> None:
-        """Withdraws what a client waits for that has gone. Over TCP one that closed looks like one
-        that sends no more, until something is sent: so the byte that every answer begins with goes
-        ahead.
+        """Withdraws what a client waits for if the client has gone. Over TCP, a client that closed
+        looks like one that only sends no more, until something is written to it: so the byte with
+        which every answer begins is sent ahead.
         """
         if self._handover.is_gone or self._is_writing_paused or not self._is_waited_for:
             return
@@ -167,7 +172,7 @@ class NdjsonSession(asyncio.Protocol):
 
     @property
     def _is_waited_for(self) -> bool:
-        """The client is owed word of a delivery."""
+        """The client waits for a delivery."""
         return self._state in (State.READING, State.ENDED) and (
             self._rounds.wait_for_delivery or self._handover.is_waited_for
         )
@@ -185,11 +190,11 @@ class NdjsonSession(asyncio.Protocol):
     # --- what has come and was not handed over
 
     def _weigh(self) -> None:
-        """Holds it to what all clients together may have arriving. It is a line that has no end
-        yet, and lines for which there is no room, or no turn.
+        """Charges the memory of what has come and was not handed over to what all clients share:
+        the line that has no end yet, and lines that wait for room or for a turn.
         """
         if self._state is State.CLOSED:
-            return  # then it is charged to what clients left behind
+            return  # after that, it is charged to the memory for clients that have gone
         intake = self._intake
         size = intake.kept_bytes + self._handover.held_bytes
         waits = size > intake.partial_bytes
@@ -197,7 +202,7 @@ class NdjsonSession(asyncio.Protocol):
             self._evicted()
 
     def _evicted(self) -> None:
-        """There is no memory for it, or others who are faster need it."""
+        """Makes memory free: there is none for this connection, or faster connections need it."""
         if self._handover or self._intake.has_lines:
             self._give_way()
         elif self._state is State.READING:
@@ -206,20 +211,20 @@ class NdjsonSession(asyncio.Protocol):
             self._refuse_unfinished("ServiceUnavailableException", text)
 
     def _give_way(self) -> None:
-        """Refuses what waits, and ends the connection."""
+        """Refuses all lines that wait, and ends the connection."""
         self._hub.counters.refused["bodies_full"] += 1
         self._intake.give_way()
         self._end()
         self._pump()
 
     def _drop_unfinished(self) -> None:
-        """The line that has no end yet is not waited for any more."""
+        """Drops the line that has no end yet."""
         self._intake.drop_unfinished()
         self._kept.release()
 
     def _refuse_unfinished(self, code: str, text: str) -> None:
-        """Refuses the line that has no end, and ends the connection; of raw lines the rest goes on
-        behind it.
+        """Refuses the line that has no end. In raw form the connection goes on with the next line;
+        in envelopes it ends.
         """
         is_raw = self._intake.terms.form.is_raw
         self._intake.refuse_unfinished(code, text)
@@ -231,8 +236,8 @@ class NdjsonSession(asyncio.Protocol):
             self._pump()
 
     def _end(self) -> None:
-        """Takes nothing more, as the voice will say last; what came before is settled and told
-        first.
+        """Takes no more input. What came before is settled and answered, and the voice's last words
+        are written at the end.
         """
         self._kept.release()
         if self._state is State.READING:
@@ -241,7 +246,7 @@ class NdjsonSession(asyncio.Protocol):
     # --- handing over
 
     def _go_on_in_turn(self) -> None:
-        """Hands over what waits, now or behind the others that wait for their turn."""
+        """Hands over what waits: now, or after the connections whose turn comes first."""
         if self._handover or self._intake.has_lines:
             self._turn.go_on_or_pass()
             if self._turn.is_over:
@@ -251,7 +256,9 @@ class NdjsonSession(asyncio.Protocol):
             self._pump()
 
     def _pump(self) -> None:
-        """Parses and submits what was read, as far as room and the client's reading allow."""
+        """Parses and submits what was read, as far as there is room and the client reads its
+        answers.
+        """
         if self._is_pumping or self._turn.is_over:
             return
         self._is_pumping = True
@@ -281,17 +288,21 @@ class NdjsonSession(asyncio.Protocol):
 
     @property
     def _has_to_tell(self) -> bool:
-        """A block is settled, or the connection is to end and owes nothing any more."""
+        """There is something to write: a block has settled, or the connection ends and owes nothing
+        any more.
+        """
         if self._rounds:
             return self._rounds.has_answer
         return self._state is State.ENDED and not self._intake.has_lines and not self._handover
 
     def _may_parse(self) -> bool:
-        """A client that is gone is owed nothing, so nothing of it holds its lines back but room."""
+        """Whether the client's reading of answers allows to parse more. A client that has gone is
+        owed no answer, so that only a lack of room can delay its lines.
+        """
         return self._state is State.CLOSED or not (self._is_writing_paused or self._rounds.is_full)
 
     def _submit(self) -> bool:
-        """Brings to the door what waits. False: there is no room, or no time in this turn."""
+        """Brings waiting blocks to the door. False: there is no room, or the turn is over."""
         is_closed = self._state is State.CLOSED
         unread_bytes = self._intake.unread_bytes if is_closed else None
         return self._handover.submit(self._turn, self._schedule_flush, unread_bytes)
@@ -301,7 +312,9 @@ class NdjsonSession(asyncio.Protocol):
         self._go_on_in_turn()
 
     def _regulate_reading(self) -> None:
-        """Reads exactly while more could be handed over, or to see the client close at the end."""
+        """Reads the transport only while more could be handed over, and, at the end, to see the
+        client close.
+        """
         if self._state is State.READING:
             wants = not self._intake.has_lines and not self._handover and self._may_parse()
         else:
@@ -310,7 +323,8 @@ class NdjsonSession(asyncio.Protocol):
             return
         self._is_reading = wants
         if wants:
-            self._since_tick = self._hub.tick  # the time we did not read is not the client's
+            # Time in which we did not read does not count against the client.
+            self._since_tick = self._hub.tick
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
@@ -318,13 +332,13 @@ class NdjsonSession(asyncio.Protocol):
     # --- answering
 
     def _schedule_flush(self) -> None:
-        """Answers once for all that settles in this turn of the loop."""
+        """Writes one answer for all that settles in this turn of the loop."""
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Tells what is settled, in order; ends the connection when nothing more is owed."""
+        """Writes what has settled, in order; ends the connection when nothing more is owed."""
         self._is_flush_due = False
         answers = self._rounds.take_answers()
         if answers:
@@ -334,7 +348,10 @@ class NdjsonSession(asyncio.Protocol):
             self._finish()
 
     def _finish(self) -> None:
-        """All is settled. Closing with unread input would take the answers away from the client."""
+        """All has settled: writes the last words and closes. If the client may still be sending,
+        only the writing side is closed, because closing with unread input would destroy the answers
+        on their way.
+        """
         self._voice.say_last()
         self._since_tick = self._hub.tick
         is_over = self._has_eof or self._handover.is_gone
@@ -356,13 +373,13 @@ class NdjsonSession(asyncio.Protocol):
             self._voice.hush()
 
     def reset(self) -> None:
-        """Ends the connection at once."""
+        """Ends the connection at once. Answers that are not written are lost."""
         self._move(State.CLOSED)
         self._transport.abort()
 
     def idle_ticks(self, tick: int) -> int:
-        """How long nothing whole has come, less PATIENCE_TICKS: a client that keeps its session may
-        have nothing to say for a while. Below 1: something is owed.
+        """Ticks since a line last began or came whole, less PATIENCE_TICKS, because a client that
+        keeps its session may have nothing to say for a while. Below 1: the session is in use.
         """
         is_owed = (
             self._rounds or self._handover or self._intake.has_lines or self._is_writing_paused
@@ -370,14 +387,15 @@ class NdjsonSession(asyncio.Protocol):
         return 0 if is_owed else tick - self._since_tick - PATIENCE_TICKS
 
     def leave(self) -> None:
-        """Makes place for others. All that was told is on its way."""
+        """Closes the connection to make place for another. All answers are written already."""
         self._drop_unfinished()
         self._move(State.CLOSED)
         self._transport.close()
 
     def close_if_idle(self) -> None:
-        """Takes no more input; what was read is settled and told, then the connection ends. Who is
-        told nothing takes what was written for taken: so that is read to its end.
+        """Takes no more input. What was read is settled and answered, then the connection ends. On
+        a stream's own socket the client counts what it wrote as taken, so that what it wrote is
+        read to its end.
         """
         if self._state is not State.READING:
             return
@@ -389,7 +407,9 @@ class NdjsonSession(asyncio.Protocol):
             self._pump()
 
     def check_time(self, tick: int) -> None:
-        """Cuts off a client that stops in the middle of a line or does not read its answers."""
+        """Closes a connection whose client stops in the middle of a line or does not read its
+        answers.
+        """
         ticks, hub = tick - self._since_tick, self._hub
         self._kept.tick()
         if self._is_writing_paused:
@@ -402,7 +422,7 @@ class NdjsonSession(asyncio.Protocol):
         elif self._state is State.ENDED or not self._is_reading:
             self._look_for_client()
         elif not self._intake.partial_bytes or self._intake.terms.form.is_raw:
-            return  # a log may stop in the middle of a line; others who need its memory get it
+            return  # a log may stop in the middle of a line; if others need its memory, they get it
         elif ticks > hub.body_ticks_max:
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."

@@ -1,6 +1,7 @@
-"""What a listener needs of the lines protocol: how to speak it, and how to refuse a beginning.
+"""What a listener needs to speak the lines protocol, and to refuse a connection's first bytes.
 
-Knows the door and the lines' form; no connection. Where it sits: daemon/ -> http/opening.py.
+Knows the door and the lines' form. Must not know a connection. Where it sits: daemon/ -> here ->
+http/opening.py.
 """
 
 from functools import partial
@@ -35,13 +36,13 @@ def lines_to(door: LineDoor, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:
 
 
 def lines_behind(door: LineDoor, stream: str | None) -> Lines:
-    """On the socket of this stream, or on one of all streams (None)."""
+    """Lines on the own socket of this stream, or on a socket for all streams (None)."""
     return lines_to(door) if stream is None else raw_lines_to(door, stream)
 
 
 def raw_lines_to(door: LineDoor, stream: str) -> Lines:
-    """Raw lines for one stream, on a socket of its own, where whatever comes is a line, and nothing
-    is answered.
+    """Raw lines for one stream, on a socket of its own: all input is lines, and nothing is
+    answered.
     """
 
     def refuse_stranger(_number: int, text: str, lines: bytes) -> bytes:

@@ -1,9 +1,10 @@
-"""On which terms the lines of a connection are read: their stream, their promise, their form.
+"""The terms by which the lines of a connection are read: their stream, their promise, their form.
 
-A connection's first line may say so; on a stream's own socket the configuration does. Asks the door
-what a stream takes; knows no connection and no state. Invariant: what a first line asks for holds
-for all that follow, or the line is refused in words; nothing of it is passed over.
-Where it sits: intake.py has one value of it a connection.
+A connection's first line may set the terms; on a stream's own socket the configuration does. Asks
+the door about the stream. Must not know a connection or its state.
+Invariant: what a first line asks for applies to all lines that follow, or the first line is refused
+in words; no part of it is ignored.
+Where it sits: each connection's intake.py has one `Terms`.
 """
 
 from dataclasses import dataclass
@@ -21,19 +22,23 @@ from kdaemon.wire.lines import VALIDATION, parse_setup
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """`stream`: of lines that name none. `acknowledge`: None: as each stream has it."""
+    """`stream`: for lines that name none. `acknowledge`: the promise asked for; None: each stream's
+    own.
+    """
 
     stream: str | None = None
     acknowledge: Acknowledge | None = None
     form: LineForm = ENVELOPE
 
 
-NO_TERMS = Terms()  # nothing was said: every line names its stream
+NO_TERMS = Terms()  # no terms were set: every line names its stream
 
 
 @dataclass(frozen=True, slots=True)
 class BadTerms:
-    """A first line that cannot be held to. `forbidden`: where that is no fault of the line."""
+    """Why a first line is refused. `forbidden`: the refusal, if the client has no right to the
+    stream; the line itself is not at fault then.
+    """
 
     code: str
     message: str
@@ -41,7 +46,7 @@ class BadTerms:
 
 
 def read_terms(door: LineDoor, line: bytes, principal: Principal) -> Terms | BadTerms | None:
-    """What a first line says; None: it is a line like the others."""
+    """The terms that a first line sets; None: the line is no setup but a record."""
     try:
         setup = parse_setup(line)
     except RejectedRecord as error:

@@ -1,10 +1,11 @@
-"""What is said to the client of one connection of lines, and what is said where nobody is answered.
+"""Writes to the client of one connection of lines, or to the log where clients get no answer.
 
-Knows how refusals look and the transport; no stream's state, and nothing of what is owed (that is
-`rounds.py`'s). Invariants: nothing is written once the client is not heard of any more (`hush`); on
-a stream's own socket nothing is written at all, and what is refused there is logged; the byte that
-was sent ahead to find out whether the client reads is not sent twice.
-Where it sits: session.py says answers with it, and last why the connection ends.
+Knows how refusals look, and the transport. Must not know streams' state, nor which answers are owed
+(`rounds.py` does).
+Invariants: nothing is written after `hush`. On a stream's own socket nothing is written at all, and
+refusals are logged. The byte that was sent ahead to find out whether the client reads is not sent
+twice.
+Where it sits: session.py writes answers with it, and at the end the reason why the connection ends.
 """
 
 import logging
@@ -16,12 +17,12 @@ from kdaemon.wire.lines import Lines, Rejected, encode_rejected
 
 log = logging.getLogger("kdaemon.door")
 
-ANSWER_START = b"{"  # of every answer that rejections.py makes
+ANSWER_START = b"{"  # the first byte of every answer that rejections.py makes
 
 
 class Voice:
     """`last_words`: why the connection ends, if a line is the cause. `is_silent`: nothing is
-    answered: the connection came in by the own socket of `own_stream`.
+    answered, because the connection came in by the own socket of `own_stream`.
     """
 
     __slots__ = ("_is_heard", "_own_stream", "_probe", "_transport", "is_silent", "last_words")
@@ -38,15 +39,18 @@ class Voice:
         self._transport = transport
 
     def hush(self) -> None:
-        """Nobody reads any more, or all is said."""
+        """Writes nothing from now on: the client reads no more, or everything is written."""
         self._is_heard = False
 
     def say(self, answers: bytes) -> None:
+        """Writes answers, unless the client is not heard any more or the connection is silent."""
         if self._is_heard:
             self._transport.write(self._probe.rest_of(answers))
 
     def reject(self, rejected: list[Rejected]) -> None:
-        """What is refused at the door is told at once, before what came earlier is settled."""
+        """Tells refusals at once, before the outcome of earlier lines. On a silent connection
+        logs the count and the first refusal.
+        """
         if not rejected:
             return
         if self.is_silent:
@@ -61,11 +65,11 @@ class Voice:
         self.reject([Rejected(line, code, message) for line in lines.numbers])
 
     def end_with(self, rejected: Rejected) -> None:
-        """Why nothing more is taken: to be said last."""
+        """Sets the last words: why no more input is taken."""
         self.last_words = encode_rejected(rejected)
 
     def say_last(self) -> None:
-        """All else is said."""
+        """Writes the last words, after everything else. On a silent connection logs them."""
         if self.last_words:
             self.say(self.last_words)
             if self.is_silent:
@@ -73,8 +77,8 @@ class Voice:
                 log.warning("a stream's own socket ends a connection", extra={"fields": fields})
 
     def probe(self, look: Callable[[], object]) -> None:
-        """Sends the first byte of an answer ahead; `look` is called when the client's kernel had
-        time to say that nobody is there.
+        """Sends the first byte of an answer ahead. `look` is called when the client's kernel had
+        time to report that the client has gone.
         """
         if not self._probe.is_out:
             self._probe.send(self._transport, look)

@@ -1,12 +1,13 @@
-"""What is arriving and not yet whole holds memory: who may take how much, and who goes when it is
-full.
+"""The memory of requests that are arriving and not yet whole: who may take how much, and whose
+request is dropped when it is full.
 
 About: the parts of one `ByteBudget` that unfinished bodies and heads hold, over all listeners.
-Knows sizes and speed; no bytes, no protocol. Invariants: each byte that is kept of an unfinished
-request is charged before it is kept, and given back once; where the budget is full the slowest
-goes first, so that clients who stall cannot keep those out who send.
-Where it sits: reader.py and http2_stream.py begin one `Arrival` a request that takes more than one
-read; the request keeps its charge until the handler has parsed the body.
+Knows sizes and speed. Must not know bytes or a protocol.
+Invariants: each byte that is kept of an unfinished request is charged before it is kept, and given
+back once. If the budget is full, the slowest request is dropped first, so that clients that stall
+cannot lock out clients that send.
+Where it sits: reader.py and http2_stream.py make one `Arrival` for each request that takes more
+than one read. The request keeps its charge until the handler has parsed the body.
 """
 
 from collections.abc import Callable
@@ -14,21 +15,23 @@ from itertools import islice
 
 from kdaemon.base.memory import ByteBudget
 
-# A body that is larger than this part of the budget goes before a smaller one. Ours, 2026-11-28.
+# A body that holds more than the budget divided by this is dropped before a smaller one. Ours,
+# 2026-11-28.
 PART_OF_BUDGET = 8
 
-# An unfinished body must come at this speed, once it had this time: a quarter of what the slowest
+# After GRACE_TICKS, an unfinished body must have come at this speed: a quarter of what the slowest
 # mobile link gives (64 kbit/s). Ours, 2026-11-28.
 BYTES_PER_TICK_MIN = 2 * 1024
-GRACE_TICKS = 10  # a tick is a sweep of the listener: a second
+GRACE_TICKS = 10  # a tick is a sweep of the listener, a second
 
-STALLED_TICKS = 2  # without a byte for so long, all are equally stalled
+STALLED_TICKS = 2  # after so many ticks without a byte, all are equally stalled
 LOOKED_AT_MAX = 64  # arrivals that are compared to find the slowest
 
 
 class Arrival:
-    """One request that is arriving. `evict`: told when others need its room. `waits`: it has come,
-    and waits for its turn or for room: it goes before those that arrive.
+    """The memory of one request that is arriving. `evict`: called when others need its memory.
+    `waits`: the request is whole and waits for its turn or for room; it is dropped before those
+    that still arrive.
     """
 
     __slots__ = (
@@ -47,7 +50,7 @@ class Arrival:
         self._pool = pool
         self.evict: Callable[[], object] | None = evict
         self.charged_bytes = 0
-        self.reserved_bytes = 0  # of these: out of the reserve
+        self.reserved_bytes = 0  # the part of `charged_bytes` that is from the reserve
         self.waits = False
         self._arrived_bytes = 0
         self._recent_bytes = 0  # halved at each tick
@@ -55,31 +58,33 @@ class Arrival:
         self._stalled_ticks = 0
 
     def grow(self, byte_count: int) -> bool:
-        """Charges what is to be kept. False: there is no room; the request is to be refused."""
+        """Charges bytes before they are kept. False: there is no room, and the request is to be
+        refused.
+        """
         self._arrived_bytes += byte_count
         self._recent_bytes += byte_count
         self._stalled_ticks = 0
         if not self._pool.make_room(self, byte_count):
             return False
         self.charged_bytes += byte_count
-        if self.evict is None:  # who made room ended the very connection that this is of
+        if self.evict is None:  # making room has ended the connection of this very request
             self.release()
         return True
 
     def tick(self) -> bool:
-        """One sweep later. False: the request arrives too slowly."""
+        """A sweep later. False: the request arrives too slowly."""
         self._age_ticks += 1
         self._stalled_ticks += 1
         self._recent_bytes //= 2
         return self._arrived_bytes >= (self._age_ticks - GRACE_TICKS) * BYTES_PER_TICK_MIN
 
     def arrived(self) -> None:
-        """The request is whole: it keeps its charge, and nobody can evict it any more."""
+        """The request is whole. It keeps its charge, and is not evicted any more."""
         self._pool.forget(self)
         self.evict = None
 
     def release(self) -> None:
-        """Gives the charge back. Twice is nothing."""
+        """Gives the charge back. A second call does nothing."""
         self.arrived()
         if self.charged_bytes:
             self._pool.give(self.charged_bytes - self.reserved_bytes, self.reserved_bytes)
@@ -87,11 +92,13 @@ class Arrival:
 
     @property
     def is_stalled(self) -> bool:
-        """Nothing came for a while."""
+        """No byte has come for a while."""
         return self._stalled_ticks >= STALLED_TICKS
 
     def rank(self) -> tuple[int, bool, int]:
-        """The lowest goes first: who waits or stalls, who holds more than a part, who is slow."""
+        """The arrival with the lowest rank is dropped first: one that waits or stalls, then one
+        that holds more than its part, then the slowest.
+        """
         return (
             -STALLED_TICKS if self.waits else -min(self._stalled_ticks, STALLED_TICKS),
             self.charged_bytes <= self._pool.part_bytes,
@@ -100,7 +107,7 @@ class Arrival:
 
 
 class Kept:
-    """What one connection has that was not handed over, as it grows and shrinks."""
+    """The memory of what one connection has received and not handed over. It grows and shrinks."""
 
     __slots__ = ("_arrival", "_pool")
 
@@ -113,8 +120,8 @@ class Kept:
         return self._arrival is None
 
     def weigh(self, byte_count: int, evict: Callable[[], object], *, waits: bool) -> bool:
-        """Holds it to what all clients together may have arriving. False: there is no room for it.
-        `evict`: told when others need its room. `waits`: all of a request is there.
+        """Sets the charge to `byte_count`. False: the memory for all arrivals has no room for it.
+        `evict`: called when others need the memory. `waits`: all of a request is there.
         """
         if self._arrival is not None and byte_count < self._arrival.charged_bytes:
             self.release()
@@ -126,35 +133,41 @@ class Kept:
         return self._arrival.grow(byte_count - self._arrival.charged_bytes)
 
     def tick(self) -> None:
-        """One sweep later. It may wait for long, and goes first where room is needed."""
+        """A sweep later. What is kept may wait for long, and is dropped first if memory is
+        needed.
+        """
         if self._arrival is not None:
             self._arrival.tick()
 
     def release(self) -> None:
-        """Gives all back. Twice is nothing."""
+        """Gives everything back. A second call does nothing."""
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.release()
 
 
 class Arrivals:
-    """All requests that are arriving. `budget` may be shared with others who take and give.
+    """All requests that are arriving. `budget` may be shared with other parts that take and give.
 
-    `reserve_bytes`: beside the budget, for when all memory is full of records that wait for the
-    service: a request must be able to arrive to be told so, by the door, in the service's words.
+    `reserve_bytes`: memory beside the budget, for the time when records that wait for the service
+    fill all memory. A request must still be able to arrive, so that the door can refuse it in the
+    service's words.
     """
 
     def __init__(self, budget: ByteBudget, reserve_bytes: int = 0) -> None:
         self.budget = budget
         self._reserve = ByteBudget(reserve_bytes)
         self.part_bytes = budget.bytes_max // PART_OF_BUDGET
-        # What arrived, and its client closed before there was room for it: beside the budget, of
-        # the same whole, so that clients who come and go neither stop others nor fill the memory.
+        # For requests that arrived and whose client closed before there was room for them. Beside
+        # the budget and of the same whole, so that clients that come and go neither stop others nor
+        # fill the memory.
         self.left_behind = ByteBudget(self.part_bytes, budget.whole)
-        self._open: dict[Arrival, None] = {}  # the one that had no byte for longest is the first
+        self._open: dict[Arrival, None] = {}  # in the order of their last byte, the oldest first
 
     def make_room(self, newcomer: Arrival, byte_count: int) -> bool:
-        """Takes from the budget, if need be what slower ones hold. False: nothing was taken."""
+        """Takes from the budget. If it is full, drops slower arrivals until there is room. False:
+        nothing was taken.
+        """
         self._open.pop(newcomer, None)
         self._open[newcomer] = None
         budget = self.budget
@@ -173,8 +186,10 @@ class Arrivals:
         return True
 
     def give(self, byte_count: int, reserved_bytes: int) -> None:
+        """Gives bytes back to the budget and to the reserve."""
         self.budget.give(byte_count)
         self._reserve.give(reserved_bytes)
 
     def forget(self, arrival: Arrival) -> None:
+        """The arrival is not evicted any more. Its charge stays."""
         self._open.pop(arrival, None)

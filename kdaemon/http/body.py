@@ -1,9 +1,11 @@
-"""The body of one request, taken out of a connection's bytes by its framing (RFC 9112, 6 and 7).
+"""Takes the body of one request out of a connection's bytes, by its framing (RFC 9112, 6 and 7).
+Pure.
 
-Pure: bytes in, bytes of the body out. Knows the two framings, length and chunks; nothing of heads,
-budgets or sockets. Invariants: `read` never goes beyond the body's last byte, so that what follows
-is the next request and nothing else; what is not exactly a chunk is a `Refusal`; the bytes that
-frame chunks are bounded by the bytes that they frame, and each line of them by LINE_BYTES_MAX.
+Bytes in, bytes of the body out. Knows the two framings, length and chunks. Must not know heads,
+budgets or sockets.
+Invariants: `read` never goes beyond the body's last byte, so that the bytes after it are the next
+request. Anything that is not exactly a chunk is a `Refusal`. There is at most about as much chunk
+framing as body, and a line of it has at most LINE_BYTES_MAX.
 Where it sits: reader.py uses one for each body that is not whole in one read.
 """
 
@@ -13,28 +15,28 @@ from enum import Enum
 
 from kdaemon.http.refusals import Refusal, body_too_large, malformed
 
-# Bytes of chunk framing that a body may have beyond as many as its own. Ours, 2026-11-28: chunks of
-# a line of text pass, chunks of a byte or endless extensions do not.
+# A body may have as many bytes of chunk framing as of content, and so many more. Ours, 2026-11-28:
+# chunks of a line of text pass; chunks of a byte, or endless extensions, do not.
 FRAMING_BYTES_FREE = 16 * 1024
 
-# A line of chunk framing, which is kept until it ends. Ours, 2026-11-28: nobody sends extensions;
-# AWS's own, which sign a chunk, have 85 bytes.
+# The longest line of chunk framing, which is kept until it ends. Ours, 2026-11-28: nobody sends
+# extensions; AWS's own, which sign a chunk, have 85 bytes.
 LINE_BYTES_MAX = 1024
 
-# chunk-size [ chunk-ext ] CRLF (RFC 9112, 7.1); an extension is skipped. Blanks before an extension
-# are "bad whitespace" (RFC 9110, 5.6.3), and h11 refuses them as well.
+# chunk-size [ chunk-ext ] CRLF (RFC 9112, 7.1). An extension is skipped. Blanks before an extension
+# are "bad whitespace" (RFC 9110, 5.6.3): they are refused here, as h11 refuses them.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*|[ \t]*)\r\n")
 
 
-# What is gathered is kept in the pieces that it came in, as long as they are few. To join them is
-# one copy, 0.1 ms; a buffer that grows with each piece moves to new pages each time, which costs a
-# request of 500 records 70 us. Ours, 2026-11-28.
+# Few pieces are kept as they came and joined once at the end, which is one copy, 0.1 ms. A buffer
+# that grows with each piece moves to new pages each time, which costs a request of 500 records 70
+# us. Ours, 2026-11-28.
 JOINED_BYTES_MAX = 1024 * 1024
 PIECES_MAX = 64
 
 
 class Gathered:
-    """Bytes that are added to, and become `bytes`: many of them without a copy, because one of
+    """Collects bytes and becomes `bytes`. A large amount does so without a copy, because a copy of
     16 MiB takes 10 ms where each page is new (one core, 2026-11-28).
     """
 
@@ -43,7 +45,7 @@ class Gathered:
     def __init__(self) -> None:
         self._byte_count = 0
         self._pieces: list[bytes] = []
-        self._buffer: io.BytesIO | None = None  # for what is more than a few pieces
+        self._buffer: io.BytesIO | None = None  # used when there are more than a few pieces
 
     def write(self, data: bytes) -> None:
         self._byte_count += len(data)
@@ -78,7 +80,7 @@ class LengthBody:
         return not self.missing_bytes
 
     def read(self, data: bytes, at: int, end: int) -> int | Refusal:
-        """Takes what belongs to the body of `data[at:end]`; up to where it read."""
+        """Takes the body's part of `data[at:end]`. Returns the position after it."""
         end = min(end, at + self.missing_bytes)
         self.data.write(data if end - at == len(data) else data[at:end])
         self.missing_bytes -= end - at
@@ -86,7 +88,9 @@ class LengthBody:
 
 
 class _Part(Enum):
-    """What is read next. A line of size 0 leads to LAST_LINE and from there to WHOLE."""
+    """The part of the framing that is read next. A line of size 0 leads to LAST_LINE, and from
+    there to WHOLE.
+    """
 
     SIZE_LINE = "size line"
     CONTENT = "content"
@@ -103,8 +107,8 @@ class ChunkedBody:
     def __init__(self, body_bytes_max: int) -> None:
         self._body_bytes_max = body_bytes_max
         self._part = _Part.SIZE_LINE
-        self._line = b""  # of a line that takes more than one read
-        self._missing = 0  # bytes of this chunk
+        self._line = b""  # the beginning of a line that takes more than one read
+        self._missing = 0  # bytes of this chunk that are still to come
         self._framing_bytes = 0
         self.data = Gathered()
 
@@ -113,7 +117,7 @@ class ChunkedBody:
         return self._part is _Part.WHOLE
 
     def read(self, data: bytes, at: int, end: int) -> int | Refusal:
-        """Takes what belongs to the body of `data[at:end]`; up to where it read."""
+        """Takes the body's part of `data[at:end]`. Returns the position after it."""
         while at < end and self._part is not _Part.WHOLE:
             if self._part is _Part.CONTENT:
                 stop = min(end, at + self._missing)

@@ -1,9 +1,10 @@
-"""A listener's certificate and key, from their files; what is wrong with them, in words.
+"""Reads a listener's certificate and key from their files, and says in words what is wrong with
+them.
 
-Knows files and TLS; no listener. `kdaemon check` looks here too. Invariants: a pair is used only
-after a handshake with itself has succeeded, so that what is offered to clients works; the words
-name the setting, the file and the remedy, and show nothing of a key.
-Where it sits: renewal.py reads a pair here at start, and anew when its files change.
+Knows files and TLS. Must not know a listener. `kdaemon check` uses it, too. Invariants: a pair is
+used only after a handshake with itself has succeeded, so that it works for clients. The words name
+the setting, the file and the remedy, and show nothing of a key.
+Where it sits: renewal.py reads a pair here at the start, and again when its files change.
 """
 
 import os
@@ -19,14 +20,17 @@ from kdaemon.base.errors import TlsError
 from kdaemon.base.text import printable
 from kdaemon.http.handshakes import ALPN
 
-FILE_BYTES_MAX = 1024 * 1024  # of one file; a chain has 10 KiB. Ours, 2026-11-28
-SOON_S = 14 * 86_400  # before the end of a certificate: what renews it has failed. Ours, 2026-11-28
+FILE_BYTES_MAX = 1024 * 1024  # bytes of one file; a chain has 10 KiB. Ours, 2026-11-28
+# Seconds before a certificate ends; by then its renewal must have failed. Ours, 2026-11-28.
+SOON_S = 14 * 86_400
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL, x509_vfy.h
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths. `client_ca`: "": any client may come. `table`: of the settings that name them."""
+    """Paths. `client_ca`: "": any client may come. `table`: the table of the settings that name
+    them.
+    """
 
     certificate: str
     key: str
@@ -40,8 +44,8 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What handshakes are done with. `names`: that clients may call the listener by. `concern`:
-    what should be said of the key's file; None: nothing.
+    """A certificate and key for handshakes. `names`: by which clients may call the listener.
+    `concern`: a warning about the key's file; None: there is none.
     """
 
     context: ssl.SSLContext
@@ -51,7 +55,7 @@ class Pair:
     concern: str | None
 
     def faults(self, now_s: float) -> Iterator[str]:
-        """Why clients that check certificates refuse it now."""
+        """Why clients that check certificates refuse this one now."""
         if now_s < self.begins_s:
             yield (
                 f"is not valid yet, for {_days(self.begins_s - now_s)}: look at the clock of this"
@@ -66,13 +70,14 @@ class Pair:
             )
 
     def expires_soon(self, now_s: float) -> str | None:
+        """A warning if the certificate ends within SOON_S; else None."""
         if now_s < self.ends_s < now_s + SOON_S:
             return f"expires in {_days(self.ends_s - now_s)}: renew it"
         return None
 
 
 def load_pair(files: TlsFiles) -> Pair:
-    """Reads the files. Raises TlsError."""
+    """Reads and checks the files. Raises TlsError."""
     certificate = _read(files, "tls_certificate", files.certificate)
     if b"-----BEGIN CERTIFICATE-----" not in certificate:
         raise _error(files, "tls_certificate", "holds no certificate in the form PEM")
@@ -124,7 +129,9 @@ def _read(files: TlsFiles, key: str, path: str) -> bytes:
 
 
 def _look_at_key(files: TlsFiles) -> str | None:
-    """Whether only those may change the key who should; what is to be said of who may read it."""
+    """Raises TlsError if others may change the key. Returns a warning about others that may read
+    it; None: there are none.
+    """
     if b"PRIVATE KEY-----" not in _read(files, "tls_key", files.key):
         raise _error(files, "tls_key", "holds no private key in the form PEM")
     try:
@@ -158,7 +165,9 @@ def _of_pair(files: TlsFiles, error: Exception) -> TlsError:
 
 
 def _prove(files: TlsFiles, server: ssl.SSLContext, text: bytes) -> dict[str, Any]:
-    """Shakes hands with itself, trusting this certificate alone and at any time; what is in it."""
+    """Makes a handshake with itself, trusting this certificate alone and whatever its dates.
+    Returns the certificate's content. Raises TlsError.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags = ssl.VerifyFlags(ssl.VERIFY_X509_PARTIAL_CHAIN | NO_CHECK_TIME)
@@ -178,7 +187,7 @@ def _prove(files: TlsFiles, server: ssl.SSLContext, text: bytes) -> dict[str, An
 
 
 def _is_done(side: ssl.SSLObject) -> bool:
-    """One step of a side's handshake."""
+    """Makes one step of a side's handshake. Returns whether the handshake is done."""
     try:
         side.do_handshake()
     except ssl.SSLWantReadError:
@@ -187,7 +196,9 @@ def _is_done(side: ssl.SSLObject) -> bool:
 
 
 def _require_clients(files: TlsFiles, context: ssl.SSLContext) -> None:
-    """From now on a client must show a certificate that the authority has signed."""
+    """From now on a client must show a certificate that the authority has signed. Raises
+    TlsError.
+    """
     if not files.client_ca:
         return
     if b"-----BEGIN CERTIFICATE-----" not in _read(files, "tls_client_ca", files.client_ca):

@@ -1,7 +1,7 @@
-"""What a listener counts: plain numbers, and the same at one time.
+"""What a listener counts: plain numbers, and a snapshot of them.
 
-Knows no connection. Apart from hub.py, because msgspec makes one of these classes, and mypyc makes
-the hub's. Where it sits: a hub has one, its connections add to it, `observe/` reads it.
+Must not know a connection. Apart from hub.py, because msgspec makes one of these classes, and mypyc
+makes the hub's. Where it sits: a hub has one, its connections add to it, `observe/` reads it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ TIME_OUTS = ("head", "body", "idle", "write", "handshake")
 
 
 class HttpCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """`HttpCounters` at one time."""
+    """The values of `HttpCounters` at one time."""
 
     opened: int
     open: int
@@ -26,7 +26,7 @@ class HttpCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpCounters:
-    """Plain numbers since the start; whoever exposes them reads them."""
+    """Plain numbers since the start."""
 
     __slots__ = (
         "handler_failures",
@@ -41,8 +41,8 @@ class HttpCounters:
     def __init__(self) -> None:
         self.opened = 0  # connections ever
         self.open = 0  # connections now
-        self.handshakes = 0  # of TLS, done
-        self.rebound = 0  # the socket file was gone, and was made again
+        self.handshakes = 0  # TLS handshakes that succeeded
+        self.rebound = 0  # times that the socket file was gone and was made again
         self.handler_failures = 0  # exceptions out of the handler: defects of ours
         self.refused = dict.fromkeys(REFUSALS, 0)
         self.timed_out = dict.fromkeys(TIME_OUTS, 0)

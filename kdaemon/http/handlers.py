@@ -1,8 +1,10 @@
-"""What a handler's defect costs: its own request, and a line in the log; never the connection.
+"""Contains a handler's defect: it costs the handler's own request and a log line, never the
+connection.
 
-About: calls of a handler's code, and what becomes of the exceptions that nobody foresaw. Knows no
-protocol. Invariant: nothing raises out of here, and each defect is counted.
-Where it sits: connection.py and http2_streams.py call here around the handler they share.
+About: calls of a handler's code, and its unforeseen exceptions. Must not know a protocol.
+Invariant: no function here raises, and each defect is counted.
+Where it sits: connection.py and http2_streams.py call these functions around the handler that they
+share.
 """
 
 import asyncio
@@ -13,13 +15,13 @@ from kdaemon.http.request import HttpRequest
 
 
 def handler_failed(counters: HttpCounters, request: HttpRequest, error: Exception) -> None:
-    """The handler raised; `request` is answered, if it was not."""
+    """The handler raised. `request` is answered, unless it was."""
     report(counters, f"the handler of {request.method} {request.path} failed", error)
     request.fail()
 
 
 def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
-    """Its client has gone, as far as one can see, before the answer was given."""
+    """Tells the handler that its client has gone before the answer, as far as one can see."""
     on_gone, request.on_gone = request.on_gone, None
     if on_gone is not None:
         try:
@@ -29,7 +31,7 @@ def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
 
 
 def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
-    """Nobody reads on what its source would make."""
+    """Tells the source of an answer in pieces that its client reads no more."""
     try:
         pieces.lose()
     except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
@@ -37,10 +39,13 @@ def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
 
 
 def pieces_failed(counters: HttpCounters, error: Exception) -> None:
-    """Its source raised: the answer is cut off, as its client must see."""
+    """The source raised. The connection cuts the answer off, so that its client sees the
+    failure.
+    """
     report(counters, "the source of an answer failed in the middle of it", error)
 
 
 def report(counters: HttpCounters, text: str, error: Exception) -> None:
+    """Counts a defect, and passes the exception to the loop's handler, which logs it."""
     counters.handler_failures += 1
     asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})

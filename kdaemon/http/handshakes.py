@@ -1,11 +1,13 @@
-"""Which TLS handshakes go on now, so that a flood of them costs its own clients and nobody else.
+"""Bounds the TLS handshakes that go on at a time, so that a flood of them costs only its own
+clients.
 
-About: how many handshakes may be half done, whose turn it is, and whether the bytes that a client
-opens with may be the beginning of one. Knows no key and no socket.
-Invariants: all handshakes together have HANDSHAKES_NS_MAX of a turn of the loop, and one signature
-more; OpenSSL is given nothing of a client before its whole hello is there, so that who stalls in it
-holds no more than what it sent; of those half done, the oldest goes when there are too many.
-Where it sits: tls.py asks here; one for all listeners of a process.
+About: how many handshakes may be half done, whose turn it is, and whether a client's first bytes
+may be the beginning of a handshake. Must not know a key or a socket.
+Invariants: all handshakes together get HANDSHAKES_NS_MAX of a turn of the loop, and one signature
+more. OpenSSL gets nothing of a client before the client's whole hello is there, so that a client
+that stalls in its hello holds no more memory than it sent. When too many are half done, the oldest
+one is ended.
+Where it sits: tls.py asks here; one object for all listeners of a process.
 """
 
 import ssl
@@ -16,36 +18,36 @@ from typing import Protocol
 from kdaemon.http.turns import Turns
 
 HANDSHAKES_NS_MAX = 1_000_000
-"""Of a turn of the loop, for all handshakes: one signature by RSA of 2048 bits takes 0.8 ms, by
-ECDSA 0.1 (OpenSSL 3.0, 2026-11-28)."""
+"""Nanoseconds of a turn of the loop, for all handshakes. One signature by RSA of 2048 bits takes
+0.8 ms, by ECDSA 0.1 (OpenSSL 3.0, 2026-11-28)."""
 
 HALF_DONE_MAX = 1_000
 """Handshakes that OpenSSL has begun and whose client has not answered: 60 KiB each. Ours,
-2026-11-28: with a client 100 ms away, 10,000 connections a second."""
+2026-11-28: with clients 100 ms away, that allows 10,000 connections a second."""
 
 HELLO_BYTES_MAX = 16 * 1024
-"""Of a client's hello: with keys for after quantum computers they have 2 KiB. OpenSSL takes 128
-KiB, and holds as much as the first bytes say. Ours, 2026-11-28."""
+"""The largest hello of a client. Hellos with post-quantum keys have 2 KiB. OpenSSL takes 128 KiB,
+and reserves as much as the first bytes say. Ours, 2026-11-28."""
 
 HANDSHAKE_BYTES_MAX = 160 * 1024
-"""That a client may send before its handshake is done: its hello, twice, and a chain of
+"""What a client may send before its handshake is done: its hello, twice, and a chain of
 certificates, of which OpenSSL takes 100 KiB. Ours, 2026-11-28."""
 
 ALPN = ["http/1.1", "h2"]
-"""What is offered to clients that ask by ALPN (RFC 7301), the best first: a request of HTTP/1.1
-costs a third of one of HTTP/2 here. A client that offers none of it goes on without: what it speaks
-is seen from its first bytes, as of any other."""
+"""The protocols that are offered to clients that ask by ALPN (RFC 7301), the best first: a request
+of HTTP/1.1 costs a third of one of HTTP/2 here. A client that offers neither goes on without ALPN:
+its first bytes tell its protocol, as for any other client."""
 
 HANDSHAKE, CHANGE_CIPHER_SPEC, CLIENT_HELLO = 0x16, 0x14, 0x01  # RFC 8446, 4 and 5.1
 RECORD_HEAD_BYTES = 5
-RECORD_BYTES_MAX = 16 * 1024  # of plain text (RFC 8446, 5.1)
+RECORD_BYTES_MAX = 16 * 1024  # bytes of plain text in a record (RFC 8446, 5.1)
 
-# Alerts that end a handshake before OpenSSL has seen it (RFC 8446, 6).
+# An alert that ends a handshake before OpenSSL has seen it (RFC 8446, 6).
 UNEXPECTED_MESSAGE = b"\x15\x03\x01\x00\x02\x02\x0a"
 
 
 class Hello(Enum):
-    """What the first bytes of a client are."""
+    """What a client's first bytes are."""
 
     PARTIAL = "partial"  # so far they may be a hello
     WHOLE = "whole"
@@ -53,7 +55,7 @@ class Hello(Enum):
 
 
 def judge_hello(data: bytes) -> Hello:
-    """Whether a client's first record is there, and is a hello that OpenSSL may be given."""
+    """Whether a client's first record is there, and is a hello that OpenSSL may get."""
     if data[:1] != b"\x16" or data[1:2] not in (b"", b"\x03"):
         return Hello.NONE
     if len(data) < RECORD_HEAD_BYTES:
@@ -67,7 +69,7 @@ def judge_hello(data: bytes) -> Hello:
 
 
 def asks_for_signature(data: bytes) -> bool:
-    """Whether this begins with a hello: the step of a handshake that costs much."""
+    """Whether these bytes begin with a hello, which makes the expensive step of a handshake."""
     at = 0
     if data[:1] == b"\x14":  # RFC 8446, D.4: a second hello may come behind this
         at = RECORD_HEAD_BYTES + int.from_bytes(data[3:RECORD_HEAD_BYTES], "big")
@@ -81,7 +83,9 @@ class HalfDone(Protocol):
 
 
 class Handshakes:
-    """Those of all listeners. `context`: what a handshake that begins now is done with."""
+    """The handshakes of all listeners. `context`: gives the context for a handshake that begins
+    now.
+    """
 
     __slots__ = ("_half_done", "context", "half_done_max", "later", "may_go_on")
 
@@ -99,7 +103,9 @@ class Handshakes:
         self._half_done: dict[HalfDone, None] = {}
 
     def begin(self, connection: HalfDone) -> None:
-        """OpenSSL holds memory for it from now on."""
+        """OpenSSL holds memory for this connection from now on. May end the oldest half-done
+        handshake.
+        """
         self._half_done[connection] = None
         if len(self._half_done) > self.half_done_max:
             oldest = next(iter(self._half_done))
@@ -107,5 +113,5 @@ class Handshakes:
             oldest.displace()
 
     def end(self, connection: HalfDone) -> None:
-        """It is done, or lost. Twice is nothing."""
+        """The handshake is done, or its connection lost. A second call does nothing."""
         self._half_done.pop(connection, None)

@@ -1,9 +1,11 @@
 """What the head of a request means: its first line, its framing, its codings (RFC 9110, RFC 9112).
 
-Pure functions over bytes that a parser has found well-formed. Knows nothing of bodies or sockets.
-Each returns what it read, or the `Refusal` that ends the connection: where the framing of a request
-is in doubt, nothing of the request is done, because its body could be taken for another request.
-Where it sits: reader.py asks here on its slow branch, and keeps the answers for a connection.
+Pure functions over bytes that a parser has found well-formed. Must not know bodies or sockets. Each
+function returns what it read, or the `Refusal` that ends the connection. If the framing of a
+request is in doubt, nothing of the request is done, because its body could be taken for another
+request.
+Where it sits: reader.py calls these functions on its slow branch, and keeps the results for a
+connection.
 """
 
 import re
@@ -16,7 +18,8 @@ _METHODS = {
 }
 _ALLOW = ((b"Allow", b"GET, HEAD, POST"),)
 
-# A header of which a second one changes what the first one meant: routing, framing or defence.
+# Headers that must not come twice, because a second one would change the meaning of the first:
+# routing, framing or defence.
 ONCE = frozenset(
     {
         b"host",
@@ -31,17 +34,18 @@ ONCE = frozenset(
     }
 )
 
-# Names that lead the parser to another framing, or to another idea of where the connection ends.
+# Names that make the parser use another framing, or end the connection elsewhere.
 ODD = frozenset({b"transfer-encoding", b"upgrade", b"proxy-connection"})
 
-# What only browsers send, and pages cannot leave out.
+# Headers that only browsers send, and that a page cannot leave out.
 BROWSER = frozenset({b"origin", b"sec-fetch-site"})
 
 # Names whose values must be looked at, request by request.
 RARE = BROWSER | {b"expect", b"connection", b"content-encoding"}
 
-# Of a Content-Length. The parser bounds its value, and passes any number of zeros before it; Python
-# makes no number of more than 4,300. As h11 has it, 2026-11-28: 2**64 has 20.
+# Digits of a Content-Length. The parser bounds its value, but accepts any number of zeros before
+# it, and Python makes no number of more than 4,300 digits. The same bound as h11's, 2026-11-28:
+# 2**64 has 20 digits.
 LENGTH_DIGITS_MAX = 20
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
@@ -50,7 +54,9 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)([/?].*)?", re.IGNORECASE | re.DOTA
 
 @dataclass(frozen=True, slots=True)
 class RequestLine:
-    """`authority`: of a target in absolute form, which stands for the Host header; else None."""
+    """`authority`: the host of a target in absolute form, which replaces the Host header; else
+    None.
+    """
 
     method: str
     path: str
@@ -60,7 +66,7 @@ class RequestLine:
 
 
 def read_request_line(line: bytes) -> RequestLine | Refusal:
-    """`line` without its end. A path is what the client wrote: `//v1/x` is not `/v1/x`."""
+    """`line`: without its line end. The path is what the client wrote: `//v1/x` is not `/v1/x`."""
     parts = line.split(b" ")
     if len(parts) != 3:
         if len(parts) == 2:
@@ -88,8 +94,8 @@ def read_request_line(line: bytes) -> RequestLine | Refusal:
 
 
 def join_headers(head: bytes) -> dict[bytes, bytes] | Refusal:
-    """The headers of a head in which some name came more than once: their values are one list (RFC
-    9110, 5.3), but for those that may stand once.
+    """The headers of a head in which some name came more than once. The values of one name are
+    joined to a list (RFC 9110, 5.3). A second header of a name in ONCE is refused.
     """
     headers: dict[bytes, bytes] = {}
     for line in head[:-4].split(b"\r\n")[1:]:
@@ -100,12 +106,12 @@ def join_headers(head: bytes) -> dict[bytes, bytes] | Refusal:
         elif name in ONCE:
             return malformed(f"it has more than one {name.decode('latin-1')} header")
         else:
-            headers[name] += b"," + value  # without a blank: a signature has them so, too
+            headers[name] += b"," + value  # without a blank, as a signature joins them
     return headers
 
 
 def is_chunked(headers: dict[bytes, bytes], *, is_http_1_0: bool) -> bool | Refusal:
-    """How the body is framed: in chunks, or by Content-Length (none: there is no body)."""
+    """The framing of the body. True: chunks. False: Content-Length, or no body if there is none."""
     coding = headers.get(b"transfer-encoding")
     if coding is None:
         return False
@@ -117,19 +123,21 @@ def is_chunked(headers: dict[bytes, bytes], *, is_http_1_0: bool) -> bool | Refu
 
 
 def tokens(value: bytes) -> set[bytes]:
-    """The members of a list, in lower case."""
+    """The members of a comma-separated list, in lower case."""
     return {token.strip().lower() for token in value.split(b",")}
 
 
 def is_last(connection: bytes | None, *, is_http_1_0: bool) -> bool:
-    """Whether the client asks for the connection to end after this request (its Connection)."""
+    """Whether the client asks to end the connection after this request (`connection`: its
+    header).
+    """
     words = tokens(connection) if connection is not None else set()
     return b"close" in words or (is_http_1_0 and b"keep-alive" not in words)
 
 
 def tidy_content_encoding(headers: dict[bytes, bytes]) -> None:
-    """`identity`, however it is written, is no coding: handlers see real codings only. To be called
-    where there is a Content-Encoding.
+    """Removes `identity`, in any spelling, from Content-Encoding, so that handlers see real codings
+    only. Call it only if there is a Content-Encoding.
     """
     words = [word.strip().lower() for word in headers[b"content-encoding"].split(b",")]
     left = b", ".join(word for word in words if word not in {b"", b"identity"})

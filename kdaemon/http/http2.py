@@ -1,16 +1,17 @@
-"""One HTTP/2 connection: frames in, whole requests to a handler, answers as they come, and its end.
+"""One HTTP/2 connection: reads frames, hands whole requests to a handler, sends answers, and ends.
 
-Knows the protocol (RFC 9113) and nothing of what is asked: the handlers are those of HTTP/1.1, and
+Knows the protocol (RFC 9113). Must not know what is asked. The handlers are those of HTTP/1.1, and
 so are the rules: who may ask, how large a head and a body may be, what may be arriving, how long it
 may take (heads.py, origin.py, arrivals.py, hub.py). States and windows are the library's
-(http2_core.py); http2_intake.py reads frames, http2_streams.py has the requests, http2_sending.py
-the answers on their way; here they are put together, with turns, clocks and the connection's end.
+(http2_core.py). http2_intake.py reads frames, http2_streams.py has the requests, http2_sending.py
+has answers on their way; this module puts them together, with turns, clocks and the connection's
+end.
 
-Invariants: whatever a client sends, nothing raises out of here; one connection holds one read of
-raw input, `pipeline_max` streams, and of each what `arrivals` gave it; requests are handed over in
-the order in which they were whole, also while one `holds_next`; a connection does its part of a
-turn of the loop, frame by frame (turns.py); a stream that is refused ends alone, and the connection
-where its framing is in doubt or its client does what only costs. No task and no timer of its own.
+Invariants: whatever a client sends, no method here raises. One connection holds one read of raw
+input, `pipeline_max` streams, and of each stream what `arrivals` granted. Requests are handed over
+in the order in which they became whole, also while one `holds_next`. A connection does its part of
+a turn of the loop, frame by frame (turns.py). A refused stream ends alone; the connection ends if
+its framing is in doubt, or if its client does only what costs. No task and no timer of its own.
 
 Where it sits: Opening -> Http2Protocol -> Http2Stream -> HttpRequest -> handler -> respond.
 """
@@ -42,15 +43,15 @@ from kdaemon.http.request import HttpHandler
 from kdaemon.http.transports import PROBE_S, Presence, end_writing, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
-# What is read at once, whoever else waits: an ordinary request and what a client begins with. The
-# rest of the read goes on in its turn. Ours, 2026-11-28.
+# Frames that are read at once, whoever else waits: an ordinary request, or the frames with which a
+# client begins. The rest of the read goes on in its turn. Ours, 2026-11-28.
 FRAMES_AT_ONCE = 8
 
 
 class State(Enum):
     OPEN = "open"
-    LEAVING = "leaving"  # GOAWAY is sent: what has begun is finished, and nothing else begun
-    LINGERING = "lingering"  # all is written; input is thrown away until the client closes
+    LEAVING = "leaving"  # GOAWAY is sent: streams that have begun are finished, and no other begins
+    LINGERING = "lingering"  # all is written; input is discarded until the client closes
     CLOSED = "closed"
 
 
@@ -58,16 +59,16 @@ _MOVES = {
     State.OPEN: {State.LEAVING, State.LINGERING, State.CLOSED},
     State.LEAVING: {State.LINGERING, State.CLOSED},
     State.LINGERING: {State.CLOSED},
-    State.CLOSED: {State.CLOSED},  # lost after it was closed or reset
+    State.CLOSED: {State.CLOSED},  # the connection is lost after it was closed or reset
 }
 
 
 class Http2Protocol(asyncio.Protocol):
-    """One connection, its preface read by somebody else.
+    """One connection. Its preface was read by somebody else.
 
     Queues, drained as answers come, the client opens windows or the next turn comes:
-    `_streams`: what has begun and is not answered whole, at most `pipeline_max`; others are
-    refused. `_sending`: of these, whose answers are on their way. `_intake`: raw input.
+    `_streams`: streams that have begun and are not answered whole, at most `pipeline_max`; others
+    are refused. `_sending`: those of them whose answers are on their way. `_intake`: raw input.
     """
 
     __slots__ = (
@@ -104,7 +105,7 @@ class Http2Protocol(asyncio.Protocol):
         self._state = State.OPEN
         self._paused_tick = hub.tick
         self.has_eof = False
-        self._is_deaf = False  # nothing more is taken from this client
+        self._is_deaf = False  # input of this client is discarded
         self.is_feeding = False
         self._is_flush_planned = False
         self._is_reading = True
@@ -112,7 +113,7 @@ class Http2Protocol(asyncio.Protocol):
     # --- the transport's calls
 
     def take_over(self, transport: asyncio.BaseTransport) -> None:
-        """A connection that the hub knows already."""
+        """Takes a connection that the hub knows already."""
         self._transport = transport
         self.principal = self.hub.who(transport)
         self._write()
@@ -141,7 +142,7 @@ class Http2Protocol(asyncio.Protocol):
             self._after_feeding()
 
     def eof_received(self) -> bool:
-        """The client sends no more. While it is owed answers the connection stays half open."""
+        """The client sends no more. While it is owed answers, the connection stays half open."""
         self.has_eof = True
         if not self._intake.has_next():
             self._end_input()
@@ -163,7 +164,7 @@ class Http2Protocol(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Answers are sent."""
+        """Answers are still sent."""
         return self._state is State.OPEN or self._state is State.LEAVING
 
     @property
@@ -176,15 +177,16 @@ class Http2Protocol(asyncio.Protocol):
             self._is_deaf
             or self._sending.is_paused
             or self._streams.is_held
-            or (self._state is State.LEAVING and not self._streams)  # it is about to close
+            # The connection is about to close.
+            or (self._state is State.LEAVING and not self._streams)
         )
 
     def go_on(self) -> None:
-        """The last request handed over holds the next one back no more."""
+        """The last request that was handed over no longer holds the next one back."""
         self._go_on_in_turn()
 
     def _go_on_in_turn(self, spent_bytes: int = 0) -> None:
-        """Reads what is unread, now or behind the others that wait for their turn."""
+        """Reads unread input: now, or after the connections whose turn comes first."""
         if self.is_feeding:
             return
         if self._intake.has_next() and not self._is_deaf:
@@ -194,7 +196,7 @@ class Http2Protocol(asyncio.Protocol):
         self._after_feeding()
 
     def _pump(self) -> None:
-        """Reads what is unread, as far as client, handler and this turn of the loop allow."""
+        """Reads unread input, as far as the client, the handler and this turn of the loop allow."""
         if self._turn.is_over:
             return
         while self._intake.has_next() and self._may_feed():
@@ -204,7 +206,9 @@ class Http2Protocol(asyncio.Protocol):
         self._after_feeding()
 
     def _feed(self, frame_count: int) -> int:
-        """Takes so many frames, or as many as make one request; their bytes."""
+        """Takes `frame_count` frames, or fewer if they complete a request. Returns their size in
+        bytes.
+        """
         self.is_feeding = True
         streams, intake = self._streams, self._intake
         spent_bytes, last, known = 0, streams.last, streams.known
@@ -227,7 +231,7 @@ class Http2Protocol(asyncio.Protocol):
         return spent_bytes
 
     def _end_for(self, taken: Broken | BrokenOff | Leaving | Exception) -> None:
-        """A frame after which nothing goes on as before."""
+        """Handles a frame after which the connection cannot go on as before."""
         if isinstance(taken, Broken):
             self._fail(taken)
         elif isinstance(taken, BrokenOff):
@@ -238,7 +242,7 @@ class Http2Protocol(asyncio.Protocol):
             self._fail_ourselves(taken)
 
     def _after_feeding(self) -> None:
-        """What came is charged, and what may leave leaves."""
+        """Charges what came, and sends what may leave."""
         self._streams.charge()
         if not self._is_deaf:
             self._weigh_unread()
@@ -251,7 +255,9 @@ class Http2Protocol(asyncio.Protocol):
             self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        """There is no memory for it, or others who are faster need it."""
+        """Ends the connection for lack of memory: there is none for its input, or faster clients
+        need it.
+        """
         if not self._is_deaf:
             self.hub.counters.refused[BODIES_FULL.reason] += 1
             self._leave(ENHANCE_YOUR_CALM, BODIES_FULL.message)
@@ -259,7 +265,7 @@ class Http2Protocol(asyncio.Protocol):
             self.flush_later()
 
     def _regulate_reading(self) -> None:
-        """Reads exactly while more could be taken, or to see the client go."""
+        """Reads the transport only while more could be taken, or to see the client go."""
         wants = self._is_deaf or not (
             self._sending.is_paused or self._turn.is_over or self._intake.has_next()
         )
@@ -271,19 +277,20 @@ class Http2Protocol(asyncio.Protocol):
             self._paused_tick = tick
             self._transport.pause_reading()
             return
-        if tick != self._paused_tick:  # the time we did not read is not the client's
+        # Time in which we did not read does not count against the client.
+        if tick != self._paused_tick:
             self._intake.part_tick = tick
             self._streams.resume_clocks()
         self._transport.resume_reading()
 
     def _stop_reading(self) -> None:
-        """Takes nothing more: what comes is thrown away."""
+        """Takes nothing more: input is discarded from now on."""
         self._is_deaf = True
         self._intake.clear()
         self._streams.drop_partial()
 
     def _end_input(self) -> None:
-        """Nothing more comes: what is not whole is refused."""
+        """The client sends no more: requests that are not whole are refused."""
         if self._is_deaf:
             return
         if self._intake.has_unread and not self._streams:
@@ -295,7 +302,7 @@ class Http2Protocol(asyncio.Protocol):
     # --- its framing is in doubt
 
     def _fail(self, broken: Broken) -> None:
-        """Ends the connection: its framing is in doubt, or its client floods it."""
+        """Ends the connection, because its framing is in doubt or its client floods it."""
         if self.is_open:
             last_stream = self._core.highest_inbound_stream_id
             self._write(goaway(last_stream, broken.code, broken.text))
@@ -306,7 +313,9 @@ class Http2Protocol(asyncio.Protocol):
         self._fail(Broken(INTERNAL_ERROR, "kdaemon failed to read this; its log says why."))
 
     def _break_off(self, reason: str) -> None:
-        """GOAWAY is written, or the library has it: nothing that is owed can be sent any more."""
+        """Ends the connection after a GOAWAY, which is written or waits in the library. No answer
+        that is owed can be sent any more.
+        """
         self.hub.counters.refused[reason] += 1
         self._write()
         self._close()
@@ -314,8 +323,8 @@ class Http2Protocol(asyncio.Protocol):
     # --- answering
 
     def flush_later(self) -> None:
-        """Answers that come in one turn of the loop are written together, and those that come while
-        something is read after it.
+        """Plans one write for all answers of this turn of the loop. While frames are read, the
+        write comes after them.
         """
         if not (self._is_flush_planned or self.is_feeding):
             self._is_flush_planned = True
@@ -336,7 +345,7 @@ class Http2Protocol(asyncio.Protocol):
         self._weigh_unwritten()
         self._end_if_done()
         if self._intake.has_next() and self._may_feed() and not self.is_feeding:
-            self._turn.pass_on()  # what held it back is gone
+            self._turn.pass_on()  # what held input back is gone
         self._regulate_reading()
 
     def _write(self, last: bytes = b"") -> None:
@@ -345,20 +354,20 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.write(data)
 
     def _weigh_unwritten(self) -> None:
-        """Answers that cannot leave count as what waits: where memory for that is full, a client
-        that does not take them loses its connection.
+        """Charges answers that cannot leave as waiting data. If memory for that is full, a client
+        that does not read its answers loses its connection.
         """
         if not self.is_open:
             return
         paused = self._sending.is_paused
         buffered_bytes = self._transport.get_write_buffer_size() if paused else 0
         if not self._sending.weigh(buffered_bytes, self.reset):
-            asyncio.get_running_loop().call_soon(self.reset)  # we may be in a write
+            asyncio.get_running_loop().call_soon(self.reset)  # later, because we may be in a write
 
     # --- a client that sends no more
 
     def send_probe(self) -> None:
-        """Finds out whether the client still reads: its kernel says so when it does not."""
+        """Finds out whether the client still reads: if it does not, its kernel says so."""
         if self.is_open and not self._sending.is_paused:
             self._write(PROBE)
             asyncio.get_running_loop().call_later(PROBE_S, self._hear_probe)
@@ -368,7 +377,9 @@ class Http2Protocol(asyncio.Protocol):
             self.reset()
 
     def _look_for_client(self) -> None:
-        """Ends a connection whose client has gone. A loop does not look while nothing is read."""
+        """Ends a connection whose client has gone. The loop does not notice that while the
+        connection is not read.
+        """
         client = presence(self._transport)
         if client is Presence.GONE:
             self.reset()
@@ -383,7 +394,7 @@ class Http2Protocol(asyncio.Protocol):
         self._state = state
 
     def _leave(self, code: int, text: str) -> None:
-        """Tells the client that nothing new is begun; what has begun is finished."""
+        """Tells the client that no new stream begins. Streams that have begun are finished."""
         if self._state is State.OPEN:
             self._write(goaway(self._core.highest_inbound_stream_id, code, text))
             self._move(State.LEAVING)
@@ -401,7 +412,7 @@ class Http2Protocol(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Nothing more is owed. Input is thrown away for a while, as after a refusal."""
+        """Nothing more is owed. Input is discarded for a while, as after a refusal."""
         self._stop_reading()
         self._streams.drop_all()
         if not self.is_open:
@@ -415,7 +426,7 @@ class Http2Protocol(asyncio.Protocol):
             self._regulate_reading()
 
     def reset(self) -> None:
-        """Ends the connection at once, with a reset where the transport is TCP."""
+        """Ends the connection at once, over TCP with a reset."""
         self._move(State.CLOSED)
         self._sending.release()
         self._stop_reading()
@@ -426,18 +437,22 @@ class Http2Protocol(asyncio.Protocol):
         return not self._streams and not self._intake.is_partial
 
     def idle_ticks(self, tick: int) -> int:
-        """How long it has no stream, or only such of which nothing comes, or does not go."""
+        """How many ticks the connection has had no stream, or only streams on which nothing
+        moves.
+        """
         ticks = tick - self._streams.since_tick
         if self._is_idle:
             return ticks
         if self._sending.is_paused or self._intake.has_next():
             return 0
         if not self._streams:
-            return tick - self._intake.part_tick + 1  # an ordinary client sends a frame at once
+            return tick - self._intake.part_tick + 1  # an ordinary client sends a frame whole
         return ticks if self._streams.are_stuck else 0
 
     def leave(self) -> None:
-        """Makes place for others, at once: nobody would look after a connection that lingers."""
+        """Makes place for another connection, at once: nothing would watch a connection that
+        discards its input.
+        """
         if self.is_open and self._is_idle:
             self._leave(NO_ERROR, "")
             self._move(State.CLOSED)
@@ -447,8 +462,9 @@ class Http2Protocol(asyncio.Protocol):
             self.reset()
 
     def close_if_idle(self) -> None:
-        """Closes a connection that is owed nothing; another one is told to begin nothing more. Its
-        client may be writing just now, and is to see that: a reset would take GOAWAY away.
+        """Closes a connection that is owed nothing. Tells the client of any other connection to
+        begin no new stream. That client may be writing just now, and must see the GOAWAY: a reset
+        would destroy it.
         """
         if self.is_open and (self.hub.is_draining or not self._streams):
             self._leave(NO_ERROR, "")
@@ -457,7 +473,7 @@ class Http2Protocol(asyncio.Protocol):
             self._end_if_done()
 
     def check_time(self, tick: int) -> None:
-        """Cuts off a client that takes longer than its part allows. Called by every sweep."""
+        """Ends a connection whose client takes longer than allowed. Called by every sweep."""
         hub = self.hub
         self._intake.tick()
         if self._sending.is_late(tick):

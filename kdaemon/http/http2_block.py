@@ -1,11 +1,12 @@
-"""A block of HTTP/2 headers, decompressed (RFC 7541), over the tables of the library `hpack`.
+"""Decompresses a block of HTTP/2 headers (RFC 7541), with the tables of the library `hpack`.
 
-About: the loop of the library's decoder without its logs and without an object for each piece: half
-of what a request with one record costs over HTTP/2 was in there. The tables, and the code of its
-texts, are the library's. Knows no rule of HTTP: any list of names and values may come out.
-Invariants: what the library takes is taken, and means the same; what it refuses is refused; a list
-is no longer than its bound, and a block is looked through once.
-Where it sits: http2_core.py has the connection's decoder here.
+About: the loop of the library's decoder, without its logs and without an object for each piece:
+these were half of what a request with one record costs over HTTP/2. The tables, and the code of
+compressed texts, are the library's. Must not know a rule of HTTP: any list of names and values may
+come out.
+Invariants: what the library accepts is accepted, and means the same; what it refuses is refused. A
+list is not longer than its bound, and a block is read once.
+Where it sits: http2_core.py gets the connection's decoder here.
 """
 
 import re
@@ -23,22 +24,22 @@ from hpack.table import HeaderTable
 
 Field = tuple[bytes, bytes]
 
-FIELD_BYTES = 32  # that a header counts beside its name and value (RFC 7541, 4.1)
+FIELD_BYTES = 32  # bytes that a header counts beside its name and value (RFC 7541, 4.1)
 
 _STATIC = HeaderTable.STATIC_TABLE
 _STATIC_MAX = len(_STATIC)
 
-# Changes of the table's size at the start of a block: two are allowed (RFC 7541, 4.2), and each one
-# costs a microsecond of a block that may have 32,000.
+# Three changes of the table's size at the start of a block. Two are allowed (RFC 7541, 4.2). Each
+# one costs a microsecond, and a block may have 32,000.
 SIZE_CHANGES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
 
-INTEGER_BYTES_MAX = 5  # beyond the first, as the library has it: enough for 32 bits
+INTEGER_BYTES_MAX = 5  # beyond the first, as in the library: enough for 32 bits
 
 _CUT_OFF = "it ends in the middle of a field"
 
 
 class BlockDecoder(Decoder):
-    """Keeps the headers for us, and shows the library none."""
+    """Keeps the headers for us in `decoded`, and gives the library none."""
 
     def __init__(self, list_bytes_max: int) -> None:
         super().__init__(list_bytes_max)
@@ -55,7 +56,7 @@ class BlockDecoder(Decoder):
         return ()
 
     def _decode_fields(self, data: bytes) -> list[Field]:
-        """IndexError: the block is cut off."""
+        """The headers of a block. IndexError: the block is cut off."""
         table = self.header_table
         fields: list[Field] = []
         at, end, left = 0, len(data), self.max_header_list_size
@@ -75,7 +76,7 @@ class BlockDecoder(Decoder):
                     raise HPACKDecodingError("the size of the table changes behind a field")
                 at += self._update_encoding_context(data[at - 1 :]) - 1
                 continue
-            else:  # 0x40: it goes into the table
+            else:  # 0x40: the field goes into the table
                 mask = 0x3F if byte & 0x40 else 0x0F
                 index = byte & mask
                 if index == mask:
@@ -97,7 +98,9 @@ class BlockDecoder(Decoder):
 
 
 def _rest_of_integer(data: bytes, at: int, number: int) -> tuple[int, int]:
-    """An integer that its prefix has no room for (RFC 7541, 5.1), and where it ends."""
+    """Reads an integer for which its prefix has no room (RFC 7541, 5.1). Returns the integer and
+    the position after it.
+    """
     for shift in range(0, 7 * INTEGER_BYTES_MAX, 7):
         byte = data[at]
         at += 1
@@ -108,7 +111,7 @@ def _rest_of_integer(data: bytes, at: int, number: int) -> tuple[int, int]:
 
 
 def _text(data: bytes, at: int) -> tuple[bytes, int]:
-    """A text (RFC 7541, 5.2), and where it ends."""
+    """Reads a text (RFC 7541, 5.2). Returns the text and the position after it."""
     byte = data[at]
     at += 1
     size = byte & 0x7F
@@ -124,16 +127,17 @@ def _text(data: bytes, at: int) -> tuple[bytes, int]:
 # --- compressed texts (RFC 7541, 5.2 and appendix B)
 
 _Step = tuple[int, bytes, bool]
-"""What a byte does in a state: the next state, what it adds to the text, and whether the text may
-end there."""
+"""The effect of a byte in a state: the next state, the bytes that it adds to the text, and whether
+the text may end there."""
 
-_FAILED: _Step = (256, b"", False)  # after what is no text: there is no way out
+_FAILED: _Step = (256, b"", False)  # the bytes were no text; no byte leads out of this state
 _rows: list[list[_Step] | None] = [*[None] * 256, [_FAILED] * 256]
 
 
 def _decompressed(data: bytes) -> bytes:
-    """The library takes half a byte at a time. A state's row is made when a text is first in it:
-    1 MB of rows for ordinary texts, 5 MB for all there can be, once in the process.
+    """The library takes half a byte at a time; this takes a byte. A state's row is made when a text
+    first reaches the state: 1 MB of rows for ordinary texts, 5 MB for all possible ones, once in
+    the process.
     """
     state, is_whole = 0, True
     parts: list[bytes] = []

@@ -1,10 +1,11 @@
-"""The library `h2` as this daemon drives it: states, windows and header compression of HTTP/2.
+"""The library `h2` as this daemon uses it: states, windows and header compression of HTTP/2.
 
-About: what of the library is set otherwise than it comes, and why, so that http2.py reads as if the
-library had been made for it. Knows no socket, no request and no bound of a listener but those that
-are announced. Imported when the first client speaks HTTP/2: the library takes 2 MiB and 50 ms.
-Invariants: headers are judged by us and not by the library, which ends a connection where one
-request is wrong; tables and lists that a client could make grow are bounded.
+About: which of the library's defaults are changed, and why, so that http2.py reads as if the
+library had been made for it. Must not know a socket, a request, or a bound of a listener, except
+those that are announced. Imported when the first client speaks HTTP/2: the library takes 2 MiB and
+50 ms.
+Invariants: we judge headers, not the library, which would end a connection for one wrong request.
+Tables and lists that a client could make grow are bounded.
 Where it sits: http2.py owns one for each connection.
 """
 
@@ -25,25 +26,27 @@ from hyperframe.frame import Frame
 from kdaemon.http.http2_block import BlockDecoder, Field
 from kdaemon.http.http2_frames import FRAME_BYTES_MAX, HEAD_BYTES, PREFACE
 
-# What a client may send of bodies before it hears that more may come. Ours, 2026-11-28: most
-# requests pass without a WINDOW_UPDATE; beyond it the socket is not read, and nothing is kept here
-# that is not charged.
+# How much a client may send of bodies before it is told that more may come. Ours, 2026-11-28: most
+# requests pass without a WINDOW_UPDATE. When more would come, the socket is not read, and nothing
+# is kept here that is not charged.
 WINDOW_BYTES = 1024 * 1024
-TABLE_BYTES = 4096  # of compressed headers, either way: the default (RFC 9113, 6.5.2)
+# Bytes of compressed headers, in either direction: the default (RFC 9113, 6.5.2).
+TABLE_BYTES = 4096
 
-# A list of headers that is larger than announced is answered on its stream up to this many times
-# the announced size; beyond that the connection ends, because its table is lost. Ours, 2026-11-28.
+# A list of headers that is larger than announced is refused on its stream, up to this many times
+# the announced size. A larger list ends the connection, because its compression table is lost.
+# Ours, 2026-11-28.
 LIST_TIMES_MAX = 2
 
-# Streams that ended and are remembered, for frames that were on their way. Ours, 2026-11-28: the
+# Ended streams that are remembered, for frames that were on their way. Ours, 2026-11-28: the
 # library remembers 65,536, which is 6 MiB a connection.
 ENDED_STREAMS_MAX = 256
 
 
 class _Buffer(FrameBuffer):
-    """Frames that are whole, one at a time, and not copied on their way: the library's own buffer
-    copies each twice. It also writes each frame down, body and all, for a log that is not kept: a
-    quarter of what a request of 500 records costs (2026-11-28).
+    """Gives whole frames, one at a time, without copying them: the library's own buffer copies each
+    frame twice. It also formats each frame, with its body, for a log that is not kept: a quarter of
+    what a request of 500 records costs (2026-11-28).
     """
 
     def __init__(self) -> None:
@@ -54,7 +57,7 @@ class _Buffer(FrameBuffer):
         if self._preamble_len:
             super().add_data(data)
         else:
-            self._whole = bytes(data)  # is `data` itself
+            self._whole = bytes(data)  # no copy: `data` is bytes already
 
     def __next__(self) -> Frame:
         data, self._whole = memoryview(self._whole), b""
@@ -76,14 +79,15 @@ class _Buffer(FrameBuffer):
 
 
 class _Encoder(Encoder):
-    """Leans on no table but the static one: what an answer says is its own, so that a table would
-    be searched and filled for nothing. Compresses no text: that costs 15 us an answer.
+    """Uses no table but the static one: each answer's headers are its own, so that searching and
+    filling a table would be useless. Compresses no text, which would cost 15 us an answer.
     """
 
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:  # noqa: ARG002
+        """A block of headers (RFC 7541)."""
         block: list[Any] = [
             super().encode((), huffman=False)
-        ]  # that the client's table became smaller
+        ]  # tells if the client's table became smaller
         for name, value in headers:
             size = len(value)
             if name == b":status" and value in _STATUSES:
@@ -103,18 +107,20 @@ class _Encoder(Encoder):
         Encoder.header_table_size.fset(self, min(value, TABLE_BYTES))  # type: ignore[attr-defined]
 
 
-# Of the static table, whole (RFC 7541, 6.1 and appendix A).
+# Whole fields of the static table (RFC 7541, 6.1 and appendix A).
 _STATUSES = {
     value: bytes((0x88 + index,))
     for index, value in enumerate((b"200", b"204", b"206", b"304", b"400", b"404", b"500"))
 }
 _LENGTH_IN_A_BYTE = 127  # RFC 7541, 5.1, with a prefix of 7 bits
 _LENGTHS = [bytes((size,)) for size in range(_LENGTH_IN_A_BYTE)]
-_names: dict[bytes, bytes] = {}  # of headers of answers: they come from code, and are few
+_names: dict[bytes, bytes] = {}  # names of answers' headers: they come from code, and are few
 
 
 def _encode_name(name: bytes) -> bytes:
-    """Of a header that goes into no table (RFC 7541, 6.2.2): its name, or where that stands."""
+    """The name of a header that goes into no table (RFC 7541, 6.2.2): as text, or as its place in
+    the static table.
+    """
     found = HeaderTable().search(name, b"\0")
     if found is None:
         encoded = b"\0" + bytes(encode_integer(len(name), 7)) + name
@@ -133,9 +139,9 @@ class Http2Core(H2Connection):
         config = H2Configuration(
             client_side=False,
             header_encoding=None,
-            validate_outbound_headers=False,  # they come from code
+            validate_outbound_headers=False,  # they come from our code
             normalize_outbound_headers=False,
-            validate_inbound_headers=False,  # http2_head.py does
+            validate_inbound_headers=False,  # http2_head.py validates them
             normalize_inbound_headers=False,
         )
         super().__init__(config)
@@ -150,29 +156,32 @@ class Http2Core(H2Connection):
         announced.acknowledge()
         self.initiate_connection()
         self.increment_flow_control_window(WINDOW_BYTES - 65_535)
-        self.receive_data(PREFACE)  # which was read before this was made
+        self.receive_data(PREFACE)  # the preface was read before this object was made
 
     @property
     def open_inbound_streams(self) -> int:
-        """None, for the library, which ends the connection where there are too many. One stream too
-        many may have left before its client read our SETTINGS: http2.py refuses it alone.
+        """Always 0 for the library, which ends a connection with too many streams. A client may
+        have sent one stream too many before it read our SETTINGS: http2.py refuses that stream
+        alone.
         """
         super().open_inbound_streams  # noqa: B018 - forgets those that have ended
         return 0
 
     def take(self, frame: bytes) -> list[Event]:
-        """One whole frame. ProtocolError: its GOAWAY is in `data_to_send`."""
+        """Takes one whole frame. ProtocolError: the library's GOAWAY is in `data_to_send`."""
         return self.receive_data(frame)
 
     def take_headers(self) -> list[Field]:
-        """Of the block of headers that was read last."""
+        """The headers of the block that was read last."""
         decoded, self._headers.decoded = self._headers.decoded, []
         return decoded
 
     def room_for(self, stream_id: int) -> int:
-        """Bytes of a body that may leave now in one frame."""
+        """Bytes of a body that may be sent now in one frame."""
         return min(self.local_flow_control_window(stream_id), self.max_outbound_frame_size)
 
     def close(self) -> None:
-        """Breaks the library's cycles, so that no collector is needed. It is of no use after."""
+        """Breaks the library's reference cycles, so that no garbage collection is needed. The
+        object must not be used after that.
+        """
         vars(self).clear()

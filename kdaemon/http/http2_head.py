@@ -1,10 +1,10 @@
-"""What the headers of one HTTP/2 request say, in the form that the rules of HTTP/1.1 read.
+"""Reads the headers of one HTTP/2 request into the form that the rules of HTTP/1.1 read. Pure.
 
-Pure, beside head.py. RFC 9113 (8.2, 8.3) says what no HTTP/2 request may have; whatever else is
-decided of a head (its method, its target, Host, Origin, its size) is decided where HTTP/1.1 decides
-it: `heads.py` is handed the request line that the same request would have had.
-Invariant: no byte of a request line or header comes from here that could end one.
-Where it sits: http2_stream.py asks here once for each stream.
+Checks what RFC 9113 (8.2, 8.3) forbids in an HTTP/2 request. All other decisions about a head (its
+method, its target, Host, Origin, its size) are made where HTTP/1.1 makes them: `heads.py` gets the
+request line that the same request would have had.
+Invariant: a request line or header from here has no byte that could end it.
+Where it sits: beside head.py; http2_stream.py calls it once for each stream.
 """
 
 import re
@@ -21,17 +21,18 @@ _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
 _SCHEMES = frozenset({b"http", b"https"})
 
-# Of one connection of HTTP/1.1, and of no meaning here (RFC 9113, 8.2.2).
+# Headers of one connection of HTTP/1.1, which have no meaning here (RFC 9113, 8.2.2).
 _OF_HTTP_1_1 = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
-FIELD_BYTES = 32  # that a header costs beside its name and value (RFC 9113, 6.5.2)
+FIELD_BYTES = 32  # bytes that a header counts beside its name and value (RFC 9113, 6.5.2)
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """`line`: the request line with its end. `count`: of headers, each time that one came.
-    `size_bytes`: as SETTINGS_MAX_HEADER_LIST_SIZE counts. `byte_count`: the Content-Length, if any.
+    """`line`: the request line with its end. `count`: headers, each occurrence counted.
+    `size_bytes`: counted as for SETTINGS_MAX_HEADER_LIST_SIZE. `byte_count`: the Content-Length, if
+    there is one.
     """
 
     line: bytes
@@ -42,6 +43,7 @@ class Fields:
 
 
 def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> Fields | Refusal:
+    """Checks the headers of one request. Refusal: they break RFC 9113."""
     pseudo: dict[bytes, bytes] = {}
     headers: dict[bytes, bytes] = {}
     count = size_bytes = 0
@@ -76,7 +78,7 @@ def read_fields(fields: Iterable[tuple[bytes, bytes]]) -> Fields | Refusal:
 
 
 def _problem(name: bytes, value: bytes, headers: dict[bytes, bytes]) -> str | None:
-    """What is wrong with one header, beside those before it."""
+    """What is wrong with one header, given those before it; None: nothing."""
     if _NAME.fullmatch(name) is None:
         return f"{_shown(name)} is no name of a header in lower case"
     if _VALUE.fullmatch(value) is None:
@@ -91,8 +93,9 @@ def _problem(name: bytes, value: bytes, headers: dict[bytes, bytes]) -> str | No
 
 
 def _request_line(pseudo: dict[bytes, bytes]) -> bytes | Refusal:
+    """The request line of HTTP/1.1 for these pseudo-headers. Refusal: they break RFC 9113."""
     method, path = pseudo.get(b":method"), pseudo.get(b":path")
-    if method == b"CONNECT":  # has no scheme and no path, and is refused for what it is
+    if method == b"CONNECT":  # has no scheme and no path; head.py refuses it
         path = path or b"*"
     elif pseudo.get(b":scheme") not in _SCHEMES:
         return malformed("the :scheme is neither http nor https")
@@ -106,5 +109,5 @@ def _request_line(pseudo: dict[bytes, bytes]) -> bytes | Refusal:
 
 
 def _shown(name: bytes) -> str:
-    """Of a name that may be anything, what can stand in a message."""
+    """A name that may have any bytes, as text for a message."""
     return repr(name[:40].decode("latin-1"))

@@ -1,9 +1,10 @@
-"""What one HTTP/2 connection sends, frame by frame: what each frame means, and what all may cost.
+"""Takes the input of one HTTP/2 connection, frame by frame: reads each frame, and bounds what all
+cost.
 
-Knows frames, the library that reads them, and the memory of raw input; nothing of requests, turns
-or sockets.
-Invariants: nothing that a client sends raises out of here; a frame is judged before the library
-sees it; raw input that waits is counted among what arrives (arrivals.py).
+Knows frames, the library that reads them, and the memory of raw input. Must not know requests,
+turns or sockets.
+Invariants: whatever a client sends, no method here raises. A frame is judged before the library
+sees it. Raw input that waits is charged to what arrives (arrivals.py).
 Where it sits: http2.py adds what it read and takes one frame at a time; http2_frames.py finds the
 frames, http2_core.py reads them.
 """
@@ -35,27 +36,27 @@ _NOTHING: Sequence[Any] = ()
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
-    """A frame, read. `events`: what the library says of it."""
+    """A frame that was read. `events`: what the library says of it."""
 
     byte_count: int
     events: Sequence[Any]
 
 
 class BrokenOff(NamedTuple):
-    """The library has ended the connection, and its GOAWAY waits in the core."""
+    """The library has ended the connection; its GOAWAY waits in the core."""
 
-    reason: str  # of `refusals.REFUSALS`
+    reason: str  # one of `refusals.REFUSALS`
 
 
 class Leaving(NamedTuple):
-    """The client begins nothing more."""
+    """The client sent GOAWAY: it begins no new stream."""
 
     byte_count: int
 
 
 class Intake:
-    """`has_next`: whether `next` would give something. `part_tick`: when a frame, or a block of
-    headers, began that is not whole. `has_settings`: the first frame was there.
+    """`has_next`: whether `next` would return something. `part_tick`: when the unfinished frame, or
+    block of headers, began. `has_settings`: the first frame was read.
     """
 
     __slots__ = (
@@ -75,11 +76,12 @@ class Intake:
         self._hub = hub
         self._frames = Frames(LIST_TIMES_MAX * hub.limits.head_bytes_max)
         self.has_next = self._frames.has_next
-        self._kept = Kept(hub.arrivals)  # raw input, of all memory
+        self._kept = Kept(hub.arrivals)  # charges raw input to what all clients have arriving
         self.part_tick = hub.tick
         self.has_settings = False
 
     def add(self, data: bytes) -> None:
+        """Adds one read of the transport."""
         frames = self._frames
         if not (frames.byte_count or frames.in_block):
             self.part_tick = self._hub.tick
@@ -92,17 +94,21 @@ class Intake:
 
     @property
     def is_partial(self) -> bool:
+        """Some input is not read: frames that wait, a part of a frame, or an unfinished block of
+        headers.
+        """
         return bool(self._frames.byte_count) or self._frames.in_block
 
     @property
     def has_unread(self) -> bool:
+        """Some bytes are not read: frames that wait, or a part of a frame."""
         return bool(self._frames.byte_count)
 
     def next(
         self, known: Container[int]
     ) -> Taken | Broken | BrokenOff | Leaving | Exception | None:
-        """Takes the next whole frame; None: there is none. An exception: a defect of ours.
-        `known`: the streams that are open.
+        """Takes the next whole frame; None: there is none. An exception: a defect of ours. `known`:
+        the streams that are open.
         """
         was_in_block = self._frames.in_block
         frame = self._frames.next()
@@ -136,9 +142,8 @@ class Intake:
             return error
 
     def weigh(self, evict: Callable[[], object], *, owes: bool) -> bool:
-        """What a client sent ahead is kept until its turn comes, and counts as what arrives. False:
-        there is no room for it. `evict`: told when others need its room. `owes`: some stream is
-        open.
+        """Charges the input that waits for its turn to what arrives. False: there is no room for
+        it. `evict`: called when others need the memory. `owes`: some stream is open.
         """
         byte_count = self._frames.byte_count + self._frames.block_bytes
         if not byte_count and self._kept.is_empty:
@@ -146,17 +151,19 @@ class Intake:
         return self._kept.weigh(byte_count, evict, waits=self._frames.has_next() and owes)
 
     def tick(self) -> None:
-        """One sweep later."""
+        """A sweep later."""
         self._kept.tick()
         self._effort.tick()
 
     def clear(self) -> None:
-        """Nothing more is taken."""
+        """Drops all input and gives its memory back."""
         self._frames.clear()
         self._kept.release()
 
 
 def _changes_nothing(frame: Frame) -> bool:
-    """Priorities, which nobody follows here, and frames of kinds that are not known."""
+    """Whether the frame has no effect: priorities, which are not followed here, and frames of
+    unknown kinds.
+    """
     is_priority = frame.kind == PRIORITY and frame.stream != 0 and frame.content_bytes == 5
     return is_priority or frame.kind > CONTINUATION

@@ -1,12 +1,14 @@
-"""Bodies of answers on their way: what windows and socket of one HTTP/2 connection let leave.
+"""Bodies of answers on their way, as far as the windows and the socket of one HTTP/2 connection
+take them.
 
-Knows windows, the socket's mark, and for how long and how much a client may leave untaken; not what
-is answered, and nothing of what comes in.
-Invariants: a frame of each answer leaves in turn, so that none waits for the end of another; what
-has not left is counted among what arrives (arrivals.py), beyond 64 KiB a connection; of an answer
-in pieces there is one at a time, and the next is asked for when the one before has left: its end
-needs no window.
-Where it sits: http2.py owns one, asks it to send whenever something may leave, and to weigh after.
+Knows windows, the socket's mark, and for how long and how much a client may leave unread. Must not
+know what is answered, nor what comes in.
+Invariants: answers take turns, a frame each, so that no answer waits for the end of another. Data
+that has not left is charged to what arrives (arrivals.py), beyond 64 KiB a connection. Of an answer
+in pieces one piece is held at a time, and the next is asked for when it has left. The end of an
+answer needs no window.
+Where it sits: http2.py owns one. It calls `send` whenever something may leave, and `weigh` after
+that.
 """
 
 from collections.abc import Callable
@@ -18,18 +20,18 @@ from kdaemon.http.http2_stream import Http2Stream
 from kdaemon.http.hub import HttpHub
 from kdaemon.http.pieces import PIECE_COST_BYTES, SENT_AT_ONCE_BYTES
 
-# Bodies of answers are written in pieces of this, so that the transport's own mark (64 KiB) can say
-# stop. Ours, 2026-11-28.
+# Bodies of answers are written in pieces of this size, so that the transport's own mark (64 KiB)
+# can stop us. Ours, 2026-11-28.
 GATHERED_BYTES_MAX = 64 * 1024
 
-# Of an answer that waits for its client's window, so much must leave within the time to write: as
-# much as a client of HTTP/1.1 must read to be written to again. Ours, 2026-11-28.
+# While an answer waits for its client's window, so many bytes must leave within the time to write:
+# as many as a client of HTTP/1.1 must read before more is written to it. Ours, 2026-11-28.
 PROGRESS_BYTES = 16 * 1024
 
 
 class Sending:
-    """`is_paused`: the socket takes no more. `_streams`: answers that wait for a window, and not
-    those that wait for their source's next piece.
+    """`is_paused`: the socket takes no more. `_streams`: answers that wait for a window, without
+    those that wait for the next piece of their source.
     """
 
     __slots__ = (
@@ -51,23 +53,25 @@ class Sending:
         self._streams: dict[int, Http2Stream] = {}
         self._unsent_bytes = 0
         self._sent_bytes = 0
-        self._mark = (hub.tick, 0)  # when the client last took something, and what had been sent
+        # When the client last took something, and how many bytes had been sent by then.
+        self._mark = (hub.tick, 0)
         self._unwritten = Kept(hub.arrivals)
         self.is_paused = False
 
     def add(self, stream: Http2Stream, body: bytes) -> None:
+        """Sends this body when windows and socket take it."""
         stream.rest = memoryview(body)
         self._unsent_bytes += len(body)
         self._streams[stream.id] = stream
 
     def ask(self, stream: Http2Stream) -> None:
-        """Its answer is made in pieces, and there may be one."""
+        """An answer in pieces may have a next piece."""
         if stream.id not in self._streams:
             stream.since_tick = self._hub.tick
             self._streams[stream.id] = stream
 
     def forget(self, stream: Http2Stream) -> None:
-        """Its answer has left, or nobody will read it."""
+        """The answer has left, or nobody will read it."""
         self._streams.pop(stream.id, None)
         self._unsent_bytes -= len(stream.rest)
         stream.rest = memoryview(b"")
@@ -78,9 +82,9 @@ class Sending:
         finish: Callable[[Http2Stream], object],
         fail: Callable[[Http2Stream, Exception], object],
     ) -> bool:
-        """Sends what may leave. `write`: what was sent goes to the socket, which may pause us.
-        `finish`: all of an answer is sent. `fail`: its source raised. True: more may leave, in a
-        later turn.
+        """Sends what may leave. `write`: writes what was sent to the socket, which may pause us.
+        `finish`: called when all of an answer is sent. `fail`: called when its source raised. True:
+        more may leave, in a later turn.
         """
         core, waiting = self._core, self._streams
         gathered_bytes = sent_bytes = stuck_count = 0
@@ -142,12 +146,12 @@ class Sending:
         return bool(piece)
 
     def weigh(self, buffered_bytes: int, evict: Callable[[], object]) -> bool:
-        """Counts what cannot leave, `buffered_bytes` of it before the socket. False: memory for
-        that is full. `evict`: told when others need the room.
+        """Charges data that cannot leave; `buffered_bytes` of it wait in front of the socket.
+        False: there is no memory for it. `evict`: called when others need the memory.
         """
         byte_count = self._unsent_bytes + buffered_bytes
         if byte_count <= GATHERED_BYTES_MAX:
-            byte_count = 0  # as every connection may have
+            byte_count = 0  # every connection may have so much uncharged
         if not byte_count and self._unwritten.is_empty:
             return True
         return self._unwritten.weigh(byte_count, evict, waits=True)
@@ -162,8 +166,8 @@ class Sending:
         self._mark_taken()
 
     def is_late(self, tick: int) -> bool:
-        """Whether answers wait for the client, and it takes too little of them; those in pieces
-        stand for themselves (`stuck`). One sweep later.
+        """Called each sweep. Whether answers wait for the client and it takes too little of them.
+        Answers in pieces are checked by `stuck` instead.
         """
         self._unwritten.tick()
         is_waiting = any(stream.pieces is None for stream in self._streams.values())
@@ -177,7 +181,7 @@ class Sending:
         return tick - since_tick > self._hub.write_ticks_max
 
     def stuck(self, tick: int) -> list[Http2Stream]:
-        """Answers in pieces of which their client has taken nothing for too long."""
+        """Streams with answers in pieces of which their client has taken nothing for too long."""
         oldest = tick - self._hub.write_ticks_max
         return [
             stream

@@ -1,10 +1,10 @@
 """One stream of HTTP/2: a request that arrives, waits and is answered, beside others.
 
 About: what is kept of one request until it is whole, and what is left to send of its answer. Knows
-the request and its memory; frames, windows and sockets are the connection's.
-Invariants: a request is handed over when its last byte is there, and never without; what is kept of
-one that is not whole is charged before the next read; a stream moves as _MOVES says.
-Where it sits: http2_streams.py makes one for each request; HttpRequest asks it as the owner.
+the request and its memory. Must not know frames, windows or sockets, which the connection has.
+Invariants: a request is handed over when its last byte has come, never before. What is kept of an
+unfinished request is charged before the next read. A stream moves as _MOVES says.
+Where it sits: http2_streams.py makes one for each request; HttpRequest has it as the owner.
 """
 
 from collections.abc import Collection
@@ -23,26 +23,27 @@ from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
 from kdaemon.http.request import HttpRequest
 
-# Its stream is reset: a client that cannot count gets no answer to what it did not mean.
+# The stream is reset without an answer: a client whose count is wrong did not mean this request.
 LENGTH_IS_WRONG = in_http_2(malformed("the body is not as long as its Content-Length"))
 TRAILERS = in_http_2(malformed("fields after a body (trailers) are not taken"))
 
 
-# What a stream takes beside its head and body: 1.5 KB, ours and the library's. A client may have 64
-# of them on each of 10,000 connections. Measured 2026-11-28, and rounded up.
+# Memory of a stream beside its head and body: 1.5 KB, ours and the library's. A client may have 64
+# streams on each of 10,000 connections. Measured 2026-11-28, and rounded up.
 STREAM_BYTES = 2 * 1024
 
 
-# A body that is larger, or of which nobody says how large it is, is not taken in before its client
-# is known. As much as an ordinary read of HTTP/1.1; ours, 2026-11-28.
+# A larger body, or one without a Content-Length, is not taken in before its client is known. The
+# same size as an ordinary read of HTTP/1.1; ours, 2026-11-28.
 EARLY_BYTES = 64 * 1024
 
 
 class StreamState(Enum):
-    ARRIVING = "arriving"  # its headers are there, and not all of its body
+    ARRIVING = "arriving"  # its headers are there, its body is not whole
     PENDING = "pending"  # the handler has its request
     ANSWERED = "answered"  # the answer is being sent
-    LINGERING = "lingering"  # the answer has left, and the client still sends its request
+    # The answer has left, and the client still sends its request, which is discarded.
+    LINGERING = "lingering"
     ENDED = "ended"  # nothing is owed
 
 
@@ -73,9 +74,9 @@ class StreamKeeper(Protocol):
 
 
 class Http2Stream:
-    """`is_ended`: the client sends no more on it. `rest`: of the answer's body, what has not left.
-    `pieces`: what makes the rest of it, until that is whole.
-    `arrival`: what holds memory of a request that takes more than one read.
+    """`is_ended`: the client sends no more on this stream. `rest`: the part of the answer's body
+    that has not left. `pieces`: makes the rest of the answer's body; None once that is whole.
+    `arrival`: the memory of a request that takes more than one read.
     """
 
     __slots__ = (
@@ -106,14 +107,14 @@ class Http2Stream:
         self.state = StreamState.ARRIVING
         self.since_tick = keeper.hub.tick
         self.is_ended = False
-        self.is_head = False  # its answer has no body
+        self.is_head = False  # a HEAD request: its answer has no body
         self.request: HttpRequest | None = None
         self.rest = memoryview(b"")
         self.pieces: Pieces | None = None
         self.arrival: Arrival | None = None
         self._uncharged_bytes = 0
-        self._body: Gathered | None = None  # None: nothing of it is here yet
-        self._byte_count: int | None = None  # of the body, as the client says
+        self._body: Gathered | None = None  # None: no byte of it has come yet
+        self._byte_count: int | None = None  # the body's Content-Length
         self._headers: dict[bytes, bytes] = {}
         self._line: tuple[str, str, str] = ("", "", "")  # method, path, query
 
@@ -125,7 +126,7 @@ class Http2Stream:
     # --- arriving
 
     def begin(self, fields: Collection[tuple[bytes, bytes]], heads: Heads) -> Refusal | None:
-        """Its headers are there. A refusal: why it is not let in."""
+        """Reads and judges the headers. A refusal: why the request is not let in."""
         found = read_fields(fields)
         if isinstance(found, Refusal):
             self._headers = {name: value for name, value in fields if name == b"content-type"}
@@ -154,7 +155,7 @@ class Http2Stream:
         return None
 
     def take(self, data: bytes, body_bytes_max: int) -> Refusal | None:
-        """More of the body."""
+        """Takes more of the body."""
         body = self._body
         if body is None:
             body = self._body = Gathered()
@@ -168,7 +169,7 @@ class Http2Stream:
         return None
 
     def end(self) -> HttpRequest | Refusal:
-        """The client has sent all of it: the request, to be handed over."""
+        """The client has sent all of the request. Returns the request, to be handed over."""
         body = b"" if self._body is None else bytes(self._body)
         self._body = None
         if self._byte_count is not None and len(body) != self._byte_count:
@@ -185,7 +186,7 @@ class Http2Stream:
         return self.request
 
     def told(self, refusal: Refusal) -> Answer:
-        """A refusal in what its client speaks, as far as the head says."""
+        """The refusal's answer, in the encoding that the request's head names."""
         return refusals.in_form_of(refusal, self._headers).answer()
 
     def charge(self) -> bool:
@@ -203,7 +204,7 @@ class Http2Stream:
             self._keeper.refuse(self, refusals.BODIES_FULL)
 
     def drop(self) -> None:
-        """Lets go of what was read of it."""
+        """Drops what was read of the request, and gives its memory back."""
         self._body = None
         self._headers = {}
         self._uncharged_bytes = 0
@@ -214,17 +215,17 @@ class Http2Stream:
     # --- as the owner of its request
 
     def flush_answers(self, request: HttpRequest) -> None:
-        """Its answer is there, and waits for no other."""
+        """The answer is there. It leaves without waiting for other answers."""
         if self.state is StreamState.PENDING:
             self._keeper.answer(self, request)
 
     def wake(self) -> None:
-        """What makes its answer has something to send."""
+        """The source of the answer has something to send."""
         self._keeper.wake(self)
 
     def go_on(self) -> None:
         self._keeper.go_on()
 
     def reset(self) -> None:
-        """Of this stream alone: the others are none of its handler's business."""
+        """Resets this stream alone: the other streams do not concern its handler."""
         self._keeper.reset_stream(self)

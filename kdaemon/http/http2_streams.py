@@ -1,11 +1,11 @@
 """The streams of one HTTP/2 connection: a request begins, is handed over, is answered and ends.
 
-Knows what the library says of streams, and requests; frames, turns of the loop, the socket and the
-end of the connection are http2.py's.
-Invariants: at most `pipeline_max` streams are open, others are refused; requests are handed over in
-the order in which they were whole; a stream that is refused ends alone; what comes on a stream
-after its answer is thrown away, for `linger_timeout_s`.
-Where it sits: http2.py hands the events of its frames over here; http2_stream.py is one request,
+Knows what the library says of streams, and requests. Must not know frames, turns of the loop, the
+socket or the end of the connection; http2.py does.
+Invariants: at most `pipeline_max` streams are open; others are refused. Requests are handed over in
+the order in which they became whole. A refused stream ends alone. What comes on a stream after its
+answer is discarded, for `linger_timeout_s`.
+Where it sits: http2.py passes on the events of its frames; http2_stream.py is one request,
 http2_sending.py sends what was answered.
 """
 
@@ -36,12 +36,12 @@ from kdaemon.http.request import HttpHandler, HttpRequest
 
 
 class Connection(Protocol):
-    """What the streams ask of their connection."""
+    """What the streams need of their connection."""
 
     client: int
     principal: Principal
     has_eof: bool  # the client sends no more
-    is_feeding: bool  # what it sent is just being read
+    is_feeding: bool  # frames are being read just now
 
     @property
     def is_open(self) -> bool: ...
@@ -56,8 +56,8 @@ class Connection(Protocol):
 
 
 class Streams:
-    """What has begun and is not answered whole. `last`: the request that was handed over last, and
-    may hold the next one back. `since_tick`: when a stream last ended.
+    """Streams that have begun and are not answered whole. `last`: the request that was handed over
+    last; it may hold the next one back. `since_tick`: when a stream last ended.
     """
 
     __slots__ = (
@@ -100,7 +100,7 @@ class Streams:
         )
         self._heads = Heads(hub.gate, bounds)
         self._open: dict[int, Http2Stream] = {}
-        self._touched: list[Http2Stream] = []  # something of them is kept and not charged
+        self._touched: list[Http2Stream] = []  # streams that keep bytes which are not charged yet
         self.last: HttpRequest | None = None
         self.since_tick = hub.tick
 
@@ -108,7 +108,7 @@ class Streams:
         return len(self._open)
 
     def __iter__(self) -> Iterator[Http2Stream]:
-        """Of those that are open now: what is done with one may end it."""
+        """The streams that are open now, as a copy: the caller may end some of them."""
         return iter([*self._open.values()])
 
     @property
@@ -132,7 +132,7 @@ class Streams:
 
     @property
     def owes(self) -> bool:
-        """Some handler has a request without an answer, or with one in pieces."""
+        """Some request has no answer yet, or an unfinished one in pieces."""
         return any(
             each.state is StreamState.PENDING or each.pieces is not None
             for each in self._open.values()
@@ -141,6 +141,7 @@ class Streams:
     # --- what came
 
     def handle(self, event: Any) -> None:
+        """Handles one event of the library."""
         kind = type(event)
         if kind is RequestReceived:
             self._begin(event.stream_id, has_body=event.stream_ended is None)
@@ -203,7 +204,7 @@ class Streams:
             connection.send_probe()
 
     def charge(self) -> None:
-        """What came of the last frames is charged."""
+        """Charges what the last frames brought; refuses streams for which there is no room."""
         touched, self._touched = self._touched, []
         for stream in touched:
             if not stream.charge():
@@ -213,7 +214,7 @@ class Streams:
         self._connection.go_on()
 
     def resume_clocks(self) -> None:
-        """The time in which nothing was read is not the client's."""
+        """Restarts all clocks: time in which nothing was read does not count against the client."""
         self.since_tick = tick = self.hub.tick
         for stream in self._open.values():
             stream.since_tick = tick
@@ -221,7 +222,7 @@ class Streams:
     # --- refusing
 
     def refuse(self, stream: Http2Stream, refusal: Refusal) -> None:
-        """Ends one stream, with an answer. Counted by its reason."""
+        """Ends one stream with an answer. Counted by the refusal's reason."""
         if stream.state is not StreamState.ARRIVING:
             return
         self.hub.counters.refused[refusal.reason] += 1
@@ -232,7 +233,7 @@ class Streams:
             self._send_answer(stream, stream.told(refusal))
 
     def refuse_partial(self) -> None:
-        """Nothing more comes: what is not whole is refused."""
+        """The client sends no more: requests that are not whole are refused."""
         for stream in self:
             if stream.state is StreamState.ARRIVING:
                 self.refuse(stream, TRUNCATED)
@@ -240,7 +241,9 @@ class Streams:
                 self._stop(stream)
 
     def give_up_stuck(self, tick: int) -> bool:
-        """Ends answers in pieces whose client takes nothing of them. Whether there is one."""
+        """Ends answers in pieces whose client takes nothing of them. Returns whether there was
+        one.
+        """
         stuck = self._sending.stuck(tick)
         for stream in stuck:
             self.hub.counters.timed_out["write"] += 1
@@ -248,7 +251,9 @@ class Streams:
         return bool(stuck)
 
     def check_time(self, tick: int) -> None:
-        """Refuses what arrives too slowly, and ends what was answered before it had arrived."""
+        """Refuses requests that arrive too slowly, and ends streams whose answer left long before
+        their request was whole.
+        """
         hub = self.hub
         for stream in self:
             ticks = tick - stream.since_tick
@@ -267,7 +272,7 @@ class Streams:
 
     @property
     def are_stuck(self) -> bool:
-        """Of none of them anything comes or goes."""
+        """On no open stream anything comes or goes."""
         return all(
             each.state is StreamState.LINGERING
             or (
@@ -281,6 +286,7 @@ class Streams:
     # --- answering
 
     def answer(self, stream: Http2Stream, request: HttpRequest) -> None:
+        """Sends the request's answer, if it has one and the connection is open."""
         if request.answer is not None and self._connection.is_open:
             self._send_answer(stream, request.answer)
 
@@ -302,35 +308,37 @@ class Streams:
             self._sending.ask(stream)
         else:
             self.finish(stream)
-        if not self._connection.is_feeding:  # what is read flushes when it is through
+        if not self._connection.is_feeding:  # else the write comes after the frames are read
             self._connection.flush_later()
 
     def wake(self, stream: Http2Stream) -> None:
-        """What makes its answer has something to send."""
+        """The source of an answer has something to send."""
         if stream.pieces is not None and self._connection.is_open:
             self._sending.ask(stream)
             self._connection.flush_later()
 
     def fail(self, stream: Http2Stream, error: Exception) -> None:
-        """What makes its answer has raised: the client sees that it was cut off."""
+        """The source of an answer has raised: the stream is reset, so that the client sees that its
+        answer was cut off.
+        """
         pieces_failed(self.hub.counters, error)
         self._reset(stream, INTERNAL_ERROR)
 
     def drain(self) -> bool:
-        """The listener closes: who makes an answer is told, as it is asked for more. Whether there
-        is one.
+        """The listener closes: every source of an answer in pieces is asked for more, and hears of
+        the close then. Returns whether there is one.
         """
         for stream in self:
             if stream.state is StreamState.LINGERING:
-                self._forget(stream)  # the whole connection ends
+                self._forget(stream)  # the whole connection ends soon
         made = [stream for stream in self._open.values() if stream.pieces is not None]
         for stream in made:
             self._sending.ask(stream)
         return bool(made)
 
     def finish(self, stream: Http2Stream) -> None:
-        """All of its answer is on its way. A client that still sends is not told to stop at once:
-        some take that for the end of their connection, and never look at the answer.
+        """All of an answer is on its way. A client that still sends its request is not told to stop
+        at once: some clients take that for the end of the connection, and never read the answer.
         """
         if stream.is_ended:
             self._effort.pay_answer()
@@ -343,7 +351,7 @@ class Streams:
             self._stop(stream)
 
     def _stop(self, stream: Http2Stream) -> None:
-        """The client need not send the rest of what is answered."""
+        """Tells the client that it need not send the rest of a request that is answered."""
         self._core.reset_stream(stream.id, NO_ERROR)
         self._forget(stream)
         if not self._connection.is_feeding:
@@ -352,7 +360,7 @@ class Streams:
     # --- the end
 
     def reset_stream(self, stream: Http2Stream) -> None:
-        """Its handler gives no answer."""
+        """The handler gives no answer."""
         if stream.state is not StreamState.ENDED and self._connection.is_open:
             self._reset(stream, INTERNAL_ERROR)
             self._connection.flush_later()
@@ -369,7 +377,7 @@ class Streams:
         self.since_tick = self.hub.tick
 
     def _drop(self, stream: Http2Stream) -> None:
-        """Nobody will read its answer."""
+        """Ends a stream whose answer nobody will read."""
         self._forget(stream)
         pieces, stream.pieces = stream.pieces, None
         if pieces is not None:
@@ -380,19 +388,19 @@ class Streams:
         request.owner = None
         request.drop_body()
         if self.last is request:
-            self.last = None  # it calls nobody when it holds the next one back no more
+            self.last = None  # it will not call us when it no longer holds the next one back
         if request.answer is None:
             tell_gone(self.hub.counters, request)
 
     def drop_partial(self) -> None:
-        """Nothing more is read: what is not whole will never be."""
+        """Nothing more is read: requests that are not whole never will be."""
         self._heads.forget()
         for stream in self:
             if stream.state is StreamState.ARRIVING:
                 self._drop(stream)
 
     def drop_all(self) -> None:
-        """Nothing more is sent."""
+        """Nothing more is sent: drops all streams."""
         self._sending.release()
         streams = [*self]
         for stream in streams:
@@ -403,6 +411,6 @@ class Streams:
         self.last = None
 
     def close(self) -> None:
-        """The connection is lost; breaks the cycle with it."""
+        """The connection is lost. Breaks the reference cycle with it."""
         self.drop_all()
         self._connection = None

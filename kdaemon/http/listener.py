@@ -1,7 +1,7 @@
 """Sockets to listen on: TCP addresses and Unix socket files, bound and not yet listening.
 
-Owns the socket file: its mode, a stale one's removal, and that a live one is never taken away.
-Knows nothing of what is spoken. Every failure is a `ListenerError` in words for the operator.
+Owns the socket file: sets its mode, removes a stale one, and never removes a live one. Must not
+know what is spoken. Every failure is a `ListenerError` in words for the operator.
 Where it sits: daemon/ and `serve_http` bind here; server.py serves any bound socket.
 """
 
@@ -15,17 +15,17 @@ from pathlib import Path
 
 
 class ListenerError(Exception):
-    """The operator must act: nobody can listen there, and the text says why."""
+    """The operator must act: it is not possible to listen there, and the text says why."""
 
 
 class SocketInUseError(ListenerError):
-    """Another process listens there, and is left alone."""
+    """Another process listens there. Its socket is left alone."""
 
 
 def bind_tcp(host: str, port: int, bound: Sequence[socket.socket] = ()) -> list[socket.socket]:
-    """One socket for each address of `host`, on one port (0: the system chooses, or the port of
-    those that are `bound` already, whose addresses are left out). OSError if one of them cannot be
-    had.
+    """One socket for each address of `host`, all on one port. `port` 0: the system chooses one, or
+    the port of `bound`. `bound`: sockets that are bound already; their addresses are left out.
+    OSError: some address cannot be bound; then no socket is left open.
     """
     if bound and not port:
         port = bound[0].getsockname()[1]
@@ -54,7 +54,7 @@ def bind_tcp(host: str, port: int, bound: Sequence[socket.socket] = ()) -> list[
 
 
 class SocketFile:
-    """A Unix socket's file, while it is ours."""
+    """A Unix socket's file, as long as it is ours."""
 
     def __init__(
         self, path: str, mode: int = 0o660, kind: socket.SocketKind = socket.SOCK_STREAM
@@ -63,11 +63,11 @@ class SocketFile:
         self._mode = mode
         self._kind = kind
         self._identity: tuple[int, int] | None = None
-        self._is_lent = False  # it is another process's still
+        self._is_lent = False  # another process still owns the file
 
     def bind(self) -> socket.socket:
-        """A bound socket that does not listen yet: until then nobody can connect, whatever its
-        mode. Its directory must be there. Raises ListenerError.
+        """A bound socket that does not listen yet: until it does, nobody can connect, whatever its
+        mode. The directory must exist. Raises ListenerError.
         """
         path = self.path
         try:
@@ -77,9 +77,9 @@ class SocketFile:
             raise _cannot_make(path, error) from error
         try:
             sock.setblocking(False)
-            os.fchmod(sock.fileno(), self._mode)  # Linux: the file is made with no more than this
+            os.fchmod(sock.fileno(), self._mode)  # on Linux the file gets no more rights than this
             sock.bind(path)
-            Path(path).chmod(self._mode)  # what the umask took away
+            Path(path).chmod(self._mode)  # restores the rights that the umask took away
         except OSError as error:
             sock.close()
             raise _cannot_make(path, error) from error
@@ -88,30 +88,32 @@ class SocketFile:
         return sock
 
     def adopt(self, sock: socket.socket) -> socket.socket:
-        """A socket that the daemon before this one has bound here. Its file is looked after from
-        now on, and removed by us only once it is ours (`own`).
+        """Takes a socket that the daemon before this one has bound here. Its file is watched from
+        now on. We remove it only after `own`.
         """
         self._identity = _identity(self.path)
         self._is_lent = True
         return sock
 
     def own(self) -> None:
-        """The daemon before this one has left it to us. Its mode is that of our configuration."""
+        """The daemon before this one has left the file to us. Its mode becomes that of our
+        configuration.
+        """
         self._is_lent = False
         if self.is_ours():
-            with contextlib.suppress(OSError):  # it went just now, and is made again
+            with contextlib.suppress(OSError):  # the file went just now, and will be made again
                 Path(self.path).chmod(self._mode)
 
     def leave(self) -> None:
-        """Whoever took the socket over owns the file now."""
+        """The process that took the socket over owns the file now."""
         self._identity = None
 
     def is_ours(self) -> bool:
-        """Whether the file that was bound still stands at its path."""
+        """Whether the file that was bound is still at its path."""
         return self._identity is not None and _identity(self.path) == self._identity
 
     def remove(self) -> None:
-        """Removes the file if it is still ours. Twice is nothing."""
+        """Removes the file if it is still ours. A second call does nothing."""
         if self.is_ours() and not self._is_lent:
             Path(self.path).unlink(missing_ok=True)
         self._identity = None
@@ -129,7 +131,9 @@ def _cannot_make(path: str, error: OSError) -> ListenerError:
 
 
 def why_not_bound(error: OSError, key: str) -> str:
-    """What the system said to a TCP address, and what to do. `key`: the setting that has it."""
+    """Why the system refused a TCP address, and what to do. `key`: the setting that names the
+    address.
+    """
     remedy = f"set {key} to another address"
     match error.errno:
         case errno.EADDRINUSE:
@@ -142,7 +146,7 @@ def why_not_bound(error: OSError, key: str) -> str:
 
 
 def _remove_stale(path: str, kind: socket.SocketKind) -> None:
-    """Removes a socket file that nobody listens on; anything else there is a ListenerError."""
+    """Removes a socket file that nobody listens on. ListenerError: something else is there."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -155,7 +159,7 @@ def _remove_stale(path: str, kind: socket.SocketKind) -> None:
             "remove it, or set another path for the Unix socket"
         )
     with socket.socket(socket.AF_UNIX, kind) as probe:
-        probe.setblocking(False)  # a listener whose backlog is full answers EAGAIN: it is alive
+        probe.setblocking(False)  # a listener whose queue is full answers EAGAIN: it is alive
         failure = probe.connect_ex(path)
     if failure == errno.ECONNREFUSED:
         _unlink_stale(path, found.st_uid)
@@ -189,7 +193,7 @@ def _kind(mode: int) -> str:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Which file stands at the path, whatever its name: device and inode."""
+    """Device and inode of the file at the path; None: there is none."""
     try:
         found = os.lstat(path)
     except OSError:

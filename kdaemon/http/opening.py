@@ -1,18 +1,18 @@
-"""The first bytes of a connection decide what it speaks, on TCP and Unix sockets alike.
+"""Finds out from a connection's first bytes what it speaks, on TCP and Unix sockets alike.
 
-A TLS hello begins a handshake where the listener has a certificate, and then the first bytes inside
-decide; where it has none, its client is told what this port speaks. Plain text at a port of TLS is
-answered in plain text, as its client speaks, that TLS is spoken there.
-HTTP/2 begins with its preface, whole or in pieces, and nobody needs to have offered it. HTTP/1.1
-begins with an upper-case letter (of the method); lines begin with `{`, where the listener has them;
-anything else is refused. On TCP all that can begin a method goes to HTTP, which refuses methods
-that it does not know: a browser lets a page choose a method in lower case, and what such a page
-sends as a body would be read as lines. Empty lines before either decide nothing (RFC 9112, 2.2);
-before lines, blanks and a byte order mark do not either. Where lines are all that is spoken (a
-stream's own socket), nothing is to be decided: a log line may begin as HTTP does.
-Knows no protocol beyond its first bytes: the lines protocol is handed in.
-Invariants: a connection that has sent nothing costs one place, which it loses to others or in time;
-no text of another protocol is read as lines, not even in part.
+TLS: if the listener has a certificate, a TLS hello begins a handshake, and then the first bytes
+inside decide. If it has none, the client is told what this port speaks. Plain text at a port of TLS
+gets an answer in plain text, which says that the port speaks TLS.
+HTTP/2 begins with its preface, whole or in pieces; it need not have been offered. HTTP/1.1 begins
+with an upper-case letter (of the method). Lines begin with `{`, if the listener takes lines.
+Anything else is refused. On TCP everything that can begin a method goes to HTTP, which refuses
+methods that it does not know: a browser lets a page choose a method in lower case, and the body
+that such a page sends would be read as lines. Empty lines before either decide nothing (RFC 9112,
+2.2); before lines, blanks and a byte order mark do not either. If only lines are spoken (a stream's
+own socket), there is nothing to decide: a log line may begin as HTTP does.
+Knows only the first bytes of each protocol: the lines protocol is passed in.
+Invariants: a connection that has sent nothing costs one place, which it loses to others or in time.
+No text of another protocol is read as lines, not even a part of it.
 Where it sits: socket -> Opening (-> TlsTransport -> Opening) -> HttpProtocol, Http2Protocol or a
 session of lines.
 """
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdaemon.http")
 
-UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: methods of note
-# All that a method may begin with (token, RFC 9110, 5.6.2)
+UPPER = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 9: known methods begin so
+# All characters that a method may begin with (token, RFC 9110, 5.6.2).
 TOKEN = UPPER | frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~")
 PREFACE_BYTES = len(PREFACE)
-UNDECIDED_BYTES_MAX = 1024  # of empty lines and blanks before anything else; ours, 2026-11-28
+UNDECIDED_BYTES_MAX = 1024  # bytes of empty lines and blanks before anything else; ours, 2026-11-28
 
 _EMPTY_LINES = re.compile(rb"[\r\n]*")
 _BEFORE_LINES = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
@@ -50,7 +50,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Spoken(Protocol):
-    """A protocol that takes a connection over after its first bytes."""
+    """A protocol that takes over a connection after its first bytes."""
 
     def take_over(self, transport: asyncio.BaseTransport) -> None: ...
     def data_received(self, data: bytes) -> None: ...
@@ -63,10 +63,10 @@ class Spoken(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines protocol. `speak`: makes a `Spoken` that is an asyncio.Protocol. `refuse`: counts
-    a connection's first line, of which number and problem are told, as refused; its answer.
-    `refuse_stranger`: the same for whoever may not speak at all, and for the lines that came.
-    `is_only`: nothing else is spoken here, and whatever comes is lines.
+    """The lines protocol. `speak`: makes a `Spoken` that is an asyncio.Protocol. `refuse`: takes
+    the number and the problem of a connection's first line, counts the line as refused, and returns
+    the answer. `refuse_stranger`: the same for a client without any right, and for the lines that
+    came. `is_only`: nothing else is spoken here, and all input is lines.
     """
 
     speak: Callable[[HttpHub], Any]
@@ -78,8 +78,8 @@ class Lines:
 class Opening(asyncio.Protocol):
     """A connection until its first bytes have decided; then the transport has another protocol.
 
-    Holds what decides nothing, UNDECIDED_BYTES_MAX of it. Who is refused is read on for a moment:
-    closing with unread input would take the answer away.
+    Keeps bytes that decide nothing, UNDECIDED_BYTES_MAX at most. After a refusal it reads on for a
+    moment, because closing with unread input would destroy the answer.
     """
 
     __slots__ = (
@@ -112,6 +112,7 @@ class Opening(asyncio.Protocol):
         self._hub.detach(self)
 
     def eof_received(self) -> bool | None:
+        """The client sends no more. A part of HTTP/2's preface is refused by HTTP/1.1."""
         if not self._may_be_http_2():
             return None
         protocol = HttpProtocol(self._handler, hub=self._hub)
@@ -150,7 +151,7 @@ class Opening(asyncio.Protocol):
             self._refuse("malformed", answer)
 
     def _speak_lines(self, lines: Lines, held: bytes, before: int) -> None:
-        """`before`: where the first line begins."""
+        """`before`: the position of the first line."""
         who = self._hub.who(self._transport)
         if who.is_known:
             self._hand_over(lines.speak(self._hub), held)
@@ -165,19 +166,22 @@ class Opening(asyncio.Protocol):
         return bool(first) and (first[0] in known or data[0] == HANDSHAKE)
 
     def _speak_http_1(self, held: bytes) -> None:
-        """Where it is a TLS hello that came, HTTP/1.1 says what this port speaks."""
+        """Hands over to HTTP/1.1. If a TLS hello came, HTTP/1.1 tells the client what this port
+        speaks.
+        """
         if held[0] == HANDSHAKE:
             self._tell_tls_unexpected()
         self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
 
     def _speak_http_2(self, held: bytes) -> None:
-        """What came begins as the preface does, or is all of it."""
+        """Handles input that begins as the preface does, or has all of it."""
         if len(held) < PREFACE_BYTES:
             if not self._held:
                 self._since_tick = self._hub.tick
             self._held = held
             return
-        # Not before somebody speaks it: the library takes 2 MiB, which an idle daemon has not.
+        # Imported only when somebody speaks HTTP/2: the library takes 2 MiB, which an idle daemon
+        # saves.
         from kdaemon.http.http2 import Http2Protocol  # noqa: PLC0415
 
         self._hand_over(Http2Protocol(self._handler, self._hub), held[PREFACE_BYTES:])
@@ -205,7 +209,9 @@ class Opening(asyncio.Protocol):
     # --- TLS
 
     def _begin_tls(self, handshakes: Handshakes, data: bytes) -> None:
-        """A listener that speaks TLS alone. Its client is silent until it speaks inside."""
+        """Handles the first bytes at a listener that speaks only TLS. The client counts as silent
+        until it speaks inside.
+        """
         if data[0] == HANDSHAKE:
             from kdaemon.http.tls import TlsTransport  # noqa: PLC0415 - as Http2Protocol
 
@@ -231,6 +237,7 @@ class Opening(asyncio.Protocol):
         self._hub.counters.handshakes += 1
 
     def handshake_failed(self, problem: str) -> None:
+        """Counts and logs a failed handshake. The client's input is discarded from now on."""
         self._is_refused = True
         self._since_tick = self._hub.tick
         self._hub.counters.refused["tls_failed"] += 1
@@ -239,7 +246,9 @@ class Opening(asyncio.Protocol):
             log.warning("a TLS handshake failed", extra={"fields": fields})
 
     def _tell_tls_unexpected(self) -> None:
-        """The client cannot read an answer: most say `wrong version number`."""
+        """Logs the mistake, because the client cannot read the answer: most say `wrong version
+        number`.
+        """
         if self._hub.may_tell("tls_unexpected"):
             text = (
                 "a client speaks TLS where plain HTTP is spoken, and most likely says `wrong"
@@ -249,12 +258,14 @@ class Opening(asyncio.Protocol):
             log.warning(text, extra={"fields": {"client": self._shown_client()}})
 
     def _shown_client(self) -> str:
-        """Its address, without its port."""
+        """The client's address, without its port."""
         address = self._transport.get_extra_info("peername")
         return str(address[0]) if isinstance(address, tuple) else "the Unix socket"
 
     def check_time(self, tick: int) -> None:
-        """Cuts off a client that connects and says nothing, or does not go when it is refused."""
+        """Ends the connection of a client that says nothing, or that does not go after a
+        refusal.
+        """
         ticks = tick - self._since_tick
         if self._tls is not None:
             self._tls.tick()
@@ -266,13 +277,14 @@ class Opening(asyncio.Protocol):
                 self._hub.counters.timed_out["handshake"] += 1
                 self.reset()
         elif self._may_be_http_2() and ticks > self._hub.head_ticks_max:
-            # A part of a head, as far as one can see: who reads heads says that it is late.
+            # As far as one can see, this is a part of a head: HTTP/1.1 tells the client that it is
+            # late.
             self._hand_over(HttpProtocol(self._handler, hub=self._hub), self._held)
         elif ticks > self._hub.idle_ticks_max:
             self._hub.counters.timed_out["idle"] += 1
             self._transport.close()
 
-    def idle_ticks(self, tick: int) -> int:  # noqa: ARG002 - places.silent has it in order
+    def idle_ticks(self, tick: int) -> int:  # noqa: ARG002 - places.silent keeps the order
         return 0
 
     def leave(self) -> None:

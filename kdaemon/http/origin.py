@@ -1,10 +1,11 @@
-"""Who may ask over TCP: programs of this machine, not web pages that a browser of it shows.
+"""Who may ask over TCP: programs of this machine, but no web page that a browser of it shows. Pure.
 
-Pure. A browser lets any page send requests to a loopback port: from its own site (`Origin` and
-`Sec-Fetch-Site` say so), or, after its name was pointed to 127.0.0.1, as if the port were its site
-(`Host` says so). Programs send no `Origin`, and a `Host` that names this machine.
-Knows headers; nothing of what is asked. Where it sits: reader.py asks here when the `Host` of a
-connection changes, or when a request has one of the headers that only browsers send.
+A browser lets any page send requests to a loopback port. The request may come from the page's own
+site (`Origin` and `Sec-Fetch-Site` say so). Or the page's name was pointed to 127.0.0.1, and the
+port looks like the page's site (`Host` says so). Programs send no `Origin`, and a `Host` that names
+this machine.
+Knows headers. Must not know what is asked. Where it sits: reader.py asks here when the `Host` of a
+connection changes, or when a request has a header that only browsers send.
 """
 
 import ipaddress
@@ -17,7 +18,7 @@ from kdaemon.http.refusals import Refusal, foreign, malformed
 # uri-host [":" port] (RFC 9110, 7.2; RFC 3986, 3.2.2), without percent signs
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=-]*)(?::([0-9]{0,5}))?")
 
-# What a form of a page, or `fetch` without a preflight, can send (Fetch, CORS-safelisted).
+# Types that a page's form, or `fetch` without a preflight, can send (Fetch, CORS-safelisted).
 _SIMPLE_TYPES = frozenset(
     {b"", b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data"}
 )
@@ -27,7 +28,7 @@ _DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What one listener asks of a request.
+    """What one listener requires of a request.
 
     `checks_browsers`: False for a Unix socket, which no page can reach. `checks_host`: the name in
     `Host` must be an address, `localhost`, or one of `hosts` (lower case).
@@ -91,8 +92,8 @@ class Gate:
 
 
 def gate_of(host: str, hosts: tuple[str, ...] = ()) -> Gate:
-    """The gate of a TCP listener on `host`. `hosts`: names by which clients may call it; beyond
-    loopback the name is checked only where there are some, since nobody else knows them.
+    """The gate of a TCP listener on `host`. `hosts`: names by which clients may call it. Beyond
+    loopback the name is checked only if there are some, because the daemon cannot know other names.
     """
     names = frozenset(name.lower() for name in hosts)
     return Gate(checks_host=bool(names) or _is_loopback(host), hosts=names)

@@ -1,13 +1,13 @@
 """An answer in pieces on one HTTP/1.1 connection: its chunks, and how far it has come.
 
-Knows the framing of HTTP/1.1 (RFC 9112, 7.1) and the bounds of a turn; the socket, its marks and
-the order of answers are the connection's.
-Invariants: a piece is asked for in a turn of its own, and only while the connection takes more; the
-last chunk is written when the source says that all is there, and never else; to a client of
-HTTP/1.0 the end of the connection is the end of the answer, so that one that is cut off resets it
-(over a Unix socket, which has no reset, such a client cannot tell the two apart).
-Where it sits: connection.py makes one when the turn of such an answer has come, and is asked to
-write whenever its client takes more.
+Knows the framing of HTTP/1.1 (RFC 9112, 7.1) and the bounds of a turn. Must not know the socket,
+its marks or the order of answers, which the connection has.
+Invariants: a piece is asked for in a turn of its own, and only while the connection takes more. The
+last chunk is written only when the source says that the answer is whole. For a client of HTTP/1.0
+the end of the connection is the end of the answer, so an answer that is cut off ends with a reset
+(over a Unix socket, which has no reset, such a client cannot see the difference).
+Where it sits: connection.py makes one when the turn of such an answer has come, and calls
+`send_later` whenever its client takes more.
 """
 
 from typing import Protocol
@@ -17,11 +17,11 @@ from kdaemon.http.hub import HttpHub
 from kdaemon.http.pieces import PIECE_COST_BYTES, SENT_AT_ONCE_BYTES, Pieces
 
 LAST_CHUNK = b"0\r\n\r\n"
-PROBE = b"0"  # the size of a chunk may begin with zeros, and its client waits for the rest
+PROBE = b"0"  # a chunk's size may begin with zeros, so the client waits for the rest
 
 
 class Writer(Protocol):
-    """What is asked of the connection."""
+    """What the outflow needs of the connection."""
 
     hub: HttpHub
 
@@ -33,7 +33,7 @@ class Writer(Protocol):
 
 
 class Outflow:
-    """`closes`: the connection ends with it. `is_whole`: all of it is written."""
+    """`closes`: the connection ends with this answer. `is_whole`: all of it is written."""
 
     __slots__ = (
         "_is_chunked",
@@ -51,11 +51,11 @@ class Outflow:
         self._writer: Writer | None = writer  # None: nothing more is written
         self._pieces = pieces
         self._is_chunked = is_chunked
-        self._is_planned = False  # it goes on in a later turn
+        self._is_planned = False  # `_send` runs in a later turn
         self._is_probed = False
 
     def begin(self, *, has_body: bool) -> None:
-        """Its head is written, which is all where it has no body (HEAD)."""
+        """The head is written. If the answer has no body (HEAD), that was all."""
         if has_body:
             self._pieces.begin(self.send_later)
             self.send_later()
@@ -64,7 +64,7 @@ class Outflow:
             self.is_whole = True
 
     def send_later(self) -> None:
-        """There is more to send, or a client who takes it: both are looked at in a later turn."""
+        """There may be more to send, or the client may take more: `_send` looks in a later turn."""
         if self._writer is not None and not self._is_planned:
             self._is_planned = True
             self._writer.hub.turns.later(self._send)
@@ -88,8 +88,8 @@ class Outflow:
             writer.end_pieces()
 
     def _send_some(self, writer: Writer) -> None:
-        """As much as there is, the client takes and a turn has room for. Raises what the source
-        raises.
+        """Sends pieces until there is none, the client takes no more, or the turn has no room.
+        Raises what the source raises.
         """
         sent_bytes = 0
         while writer.takes_more:
@@ -112,8 +112,8 @@ class Outflow:
                 writer.write_parts(piece)
 
     def send_probe(self) -> bool:
-        """Writes what has no meaning yet, to see whether the client still reads. False: that cannot
-        be had, or was done.
+        """Writes a byte that has no meaning yet, to find out whether the client still reads. False:
+        this is not possible, or was done already.
         """
         if self._is_probed or not self._is_chunked or self._writer is None:
             return False
@@ -122,5 +122,5 @@ class Outflow:
         return True
 
     def stop(self) -> None:
-        """The connection ends."""
+        """The connection ends: nothing more is written."""
         self._writer = None

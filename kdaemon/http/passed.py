@@ -2,8 +2,9 @@
 
 systemd passes them as descriptors from 3 on, counted by LISTEN_FDS and named by LISTEN_FDNAMES
 (sd_listen_fds(3), systemd 252; checked 2026-11-28). Here they are taken, closed to child processes,
-and compared with the configuration. Invariants: no variable of systemd's is left in the
-environment; a socket that does not agree with its setting is said in words and never served.
+and compared with the configuration.
+Invariants: no variable of systemd's is left in the environment. A socket that does not agree with
+its setting is reported in words and never served.
 Where it sits: the commands read them; daemon/ serves them. A takeover passes the same values.
 """
 
@@ -19,12 +20,12 @@ from kdaemon.http.listener import ListenerError
 
 FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START of sd-daemon.h, 2026-11-28
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
-DESCRIPTORS_MAX = 4096  # LISTEN_FDS beyond is a mistake; ours, 2026-11-28
+DESCRIPTORS_MAX = 4096  # a larger LISTEN_FDS is a mistake; ours, 2026-11-28
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One socket, and what it is called by who passes it."""
+    """One socket, and the name that the passing process gives it."""
 
     name: str
     sock: socket.socket
@@ -38,26 +39,26 @@ class Passed:
 @dataclass(slots=True)
 class Inherited:
     """Sockets to serve, by the name of their listener. `is_systemd`: systemd has bound them, owns
-    the files of those that are Unix sockets, and keeps them open when this process ends.
+    the files of the Unix sockets among them, and keeps the sockets open when this process ends.
     """
 
     socks: dict[str, list[socket.socket]] = field(default_factory=dict)
     is_systemd: bool = False
 
     def take(self, name: str) -> list[socket.socket]:
-        """Those of one listener, which the caller owns now; none: they are to be bound."""
+        """The sockets of one listener, which the caller owns now; empty: they must be bound."""
         return self.socks.pop(name, [])
 
     def close(self) -> None:
-        """Closes what nobody took."""
+        """Closes the sockets that nobody took."""
         for sock in [each for socks in self.socks.values() for each in socks]:
             sock.close()
         self.socks.clear()
 
 
 def passed_by_systemd(environ: MutableMapping[str, str], pid: int) -> list[Passed]:
-    """The sockets that are meant for this process. Removes the variables, whomever they are for.
-    Raises ListenerError: what is passed cannot be listened on.
+    """The sockets that systemd passes to this process. Removes the variables, even if they are for
+    another process. Raises ListenerError if a passed descriptor is not a listening socket.
     """
     said = {name: environ.pop(name, "") for name in VARIABLES}
     if said["LISTEN_PID"] != str(pid) or not said["LISTEN_FDS"]:
@@ -91,8 +92,9 @@ def _listening(descriptor: int, name: str) -> socket.socket:
 
 
 def agree(passed: Sequence[Passed], wanted: Sequence[Wanted]) -> tuple[Inherited, list[str]]:
-    """The sockets of systemd by listener, and in words what does not agree. A socket that has the
-    name of a listener is for this one; any other for the one whose address or path it has.
+    """The sockets of systemd by listener, and in words where they do not agree with the
+    configuration. A socket with the name of a listener is for that listener; any other is for the
+    listener that has its address or path.
     """
     found, problems = Inherited(is_systemd=True), []
     for each in passed:
@@ -131,8 +133,9 @@ def _meant(passed: Passed, wanted: Sequence[Wanted]) -> Wanted | None:
 
 
 def taken_from_daemon(passed: Iterable[Passed], wanted: Sequence[Wanted]) -> Inherited:
-    """A running daemon's sockets, as far as this configuration has the same listeners at the same
-    places. The others are closed: this one does not listen there, or binds anew.
+    """The sockets of a running daemon for which this configuration has the same listener at the
+    same place. The others are closed: this daemon does not listen there, or binds a socket of its
+    own.
     """
     found, by_name = Inherited(), {one.name: one for one in wanted}
     for each in passed:
@@ -145,7 +148,7 @@ def taken_from_daemon(passed: Iterable[Passed], wanted: Sequence[Wanted]) -> Inh
 
 
 def is_at(sock: socket.socket, wanted: Wanted) -> bool:
-    """Whether the socket stands where the listener is to be."""
+    """Whether the socket is at the place where the listener is to be."""
     at, own = wanted.at, _own(sock)
     if isinstance(own, str):
         return isinstance(at, str) and os.path.realpath(own) == os.path.realpath(at)

@@ -1,9 +1,10 @@
-"""Why a request is refused before a handler sees it: each reason a value, in one place.
+"""The reasons why a request is refused before a handler sees it: each reason a value, in one place.
+Pure.
 
-Pure. A refusal is data: the connection renders its answer as it renders any other, so that another
-protocol can render it too. Its text is written in what its request is written in, as far as that is
-known by then: CBOR, or else JSON. Knows no framing and no socket.
-Invariant: `reason` is one of REFUSALS, or TIMED_OUT; each refusal ends its connection; in HTTP/2
+A refusal is data: a connection renders its answer as any other answer, so each protocol can render
+it. Its text has the encoding of its request, as far as that is known by then: CBOR, or else JSON.
+Must not know framing or a socket.
+Invariants: `reason` is one of REFUSALS, or TIMED_OUT. Each refusal ends its connection; in HTTP/2,
 its stream.
 Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py answers and counts.
 """
@@ -16,7 +17,8 @@ from kdaemon.http.request import error_body, error_body_cbor, speaks_cbor
 
 REFUSALS = (
     "connections",  # over connections_max
-    "descriptors",  # no file descriptor was left for a newcomer: once a second while that is so
+    # No file descriptor was left for a new connection: counted once a second while that lasts.
+    "descriptors",
     "malformed",  # not HTTP, or its framing is in doubt
     "flood",  # frames of HTTP/2 that only cost: rapid resets, empty frames, blocks without an end
     "head_too_large",
@@ -26,13 +28,13 @@ REFUSALS = (
     "truncated",  # the client stopped sending in the middle of a request
     "foreign",  # a page of another site, or a Host that is not ours
     "unsupported",  # well-formed HTTP that is not spoken here
-    "unauthenticated",  # of whoever has not shown who he is: lines, or a body that is still to come
+    "unauthenticated",  # an unknown sender: its lines, or a body that is still to come
     "tls_missing",  # plain text where TLS is spoken
     "tls_unexpected",  # TLS where it is not spoken
     "tls_failed",  # a handshake that failed, or a record that cannot be read
 )
 
-TIMED_OUT = "timed_out"  # of clients that are too slow: they are counted by part (counters.py)
+TIMED_OUT = "timed_out"  # for clients that are too slow: they are counted by part (counters.py)
 
 _CONTENT_TYPE = re.compile(rb"\r\ncontent-type:([^\r\n]*)", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
@@ -43,7 +45,7 @@ _NOT_READ = "This is not HTTP/1.1 that can be read: "
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An answer that ends its connection, and the reason under which it is counted. `is_cbor`: the
-    request, as far as it was read, says that its client speaks CBOR.
+    part of the request that was read says that its client speaks CBOR.
     """
 
     reason: str
@@ -54,7 +56,7 @@ class Refusal:
     is_cbor: bool = False
 
     def answer(self) -> Answer:
-        """In the service's form of an error, which every AWS SDK can read."""
+        """The answer in the service's form of an error, which every AWS SDK can read."""
         if self.is_cbor:
             body = error_body_cbor(self.code, self.message)
             return Answer(self.status, body, CBOR, headers=self.headers, closes=True)
@@ -63,12 +65,12 @@ class Refusal:
 
 
 def malformed(text: str) -> Refusal:
-    """`text` completes a sentence: what was found, without its full stop."""
+    """`text` completes a sentence: what was found, without a full stop."""
     return Refusal("malformed", 400, "BadRequestException", f"{_NOT_READ}{text}.")
 
 
 def in_http_2(refusal: Refusal) -> Refusal:
-    """The same, told to a client of HTTP/2."""
+    """The refusal, in words for a client of HTTP/2."""
     message = refusal.message
     if not message.startswith(_NOT_READ):
         return refusal
@@ -76,12 +78,14 @@ def in_http_2(refusal: Refusal) -> Refusal:
 
 
 def in_form_of(refusal: Refusal, headers: dict[bytes, bytes]) -> Refusal:
-    """The same, told in what the request is written in, by its headers as far as they are read."""
+    """The refusal in the encoding of its request, by the headers that were read."""
     return _in(refusal, headers.get(b"content-type", b""))
 
 
 def in_form_of_head(refusal: Refusal, head: bytes) -> Refusal:
-    """The same, by what is there of a head that is not read, and may be none."""
+    """The refusal in the encoding of its request. `head`: the bytes that came, which may be no
+    head.
+    """
     end = head.find(_HEAD_END)
     found = _CONTENT_TYPE.search(head, 0, len(head) if end < 0 else end)
     return refusal if found is None else _in(refusal, found[1])
@@ -150,6 +154,6 @@ TLS_MISSING = Refusal(
 
 
 def timed_out(part: str, limit: str) -> Refusal:
-    """What a client is told that is too slow."""
+    """The refusal of a client that is too slow."""
     text = f"{part} did not arrive {limit}."
     return Refusal(TIMED_OUT, 408, "RequestTimeoutException", text)

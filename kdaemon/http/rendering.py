@@ -1,7 +1,7 @@
-"""An answer as bytes of HTTP/1.1, and as the headers of HTTP/2.
+"""Writes an answer as bytes of HTTP/1.1, and as the headers of HTTP/2. Pure.
 
-Pure. Knows the form of an answer on the wire; not who asked, and not what an answer means.
-Where it sits: connection.py and http2_streams.py render here what their requests were answered.
+Knows the form of an answer on the wire. Must not know who asked, nor what an answer means.
+Where it sits: connection.py and http2_streams.py render the answers of their requests here.
 """
 
 from typing import Final
@@ -48,9 +48,9 @@ def _start(status: int, content_type: bytes) -> bytes:
 
 
 def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> bytes:
-    """All bytes of an answer. `is_http_1_0`: a client that must be told that its connection stays.
+    """All bytes of an answer. `is_http_1_0`: the client must be told if its connection stays open.
 
-    `has_body` False: the answer to HEAD, which tells the length of a body that it does not send.
+    `has_body` False: the answer to HEAD, which has the length of a body that is not sent.
     """
     body, headers, key = answer.body, answer.headers, (answer.status, answer.content_type)
     if closes:
@@ -68,7 +68,7 @@ CHUNKED = b"Transfer-Encoding", b"chunked"
 
 
 def render_head(answer: Answer, *, closes: bool, is_chunked: bool) -> bytes:
-    """The head of an answer in pieces; one that is not chunked ends with the connection."""
+    """The head of an answer in pieces. An answer that is not chunked ends with the connection."""
     headers = (CHUNKED, *answer.headers) if is_chunked else answer.headers
     if closes:
         headers += (_CLOSE,)
@@ -84,13 +84,13 @@ _lower: dict[bytes, bytes] = {}
 
 
 def fields_of(answer: Answer) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer as HTTP/2 has them: in lower case, and none of the connection."""
+    """The headers of an answer for HTTP/2: in lower case, without those of a connection."""
     fields = [
         (b":status", b"%d" % answer.status),
         (b"content-type", answer.content_type),
         (b"content-length", b"%d" % len(answer.body)),
     ]
-    if answer.pieces is not None:  # nobody knows its length yet
+    if answer.pieces is not None:  # its length is not known yet
         del fields[2]
     for name, value in answer.headers:
         lower = _lower.get(name) or _lower.setdefault(name, name.lower())

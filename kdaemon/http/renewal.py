@@ -1,10 +1,11 @@
-"""The certificate that a process serves with now: what handshakes begin with, and its renewal.
+"""The certificate that a process serves with now: the pair for new handshakes, and its renewal.
 
-About: when the files have changed, and which pair counts. Knows a clock and files; no connection.
-Invariants: a pair that cannot be used, or of which one half is still the old one, changes nothing:
-the old one goes on, and each change of the files is tried until they can be read, and once then; a
-connection keeps the pair that it began with; the loop waits for no disk, and is woken for nothing
-of this but its common tick.
+About: when the files have changed, and which pair is used. Knows a clock and files. Must not know a
+connection.
+Invariants: a new pair that cannot be used, or of which one half is still old, changes nothing: the
+old pair stays in use. Each change of the files is tried until the files can be read, and then once.
+A connection keeps the pair with which it began. The loop waits for no disk, and wakes for this only
+at its common tick.
 Where it sits: daemon/ starts it; handshakes.py takes `context` from it; observe/ reads the rest.
 """
 
@@ -25,23 +26,23 @@ log = logging.getLogger("kdaemon.http")
 
 LOOK_INTERVAL_S = 1.0
 DAY_S = 86_400
-SHOWN_CHARACTERS_MAX = 300  # of a path, in a line
+SHOWN_CHARACTERS_MAX = 300  # of a path in a log line
 
 _Signature = tuple[object, ...]
-_UNREAD: _Signature = ()  # the next look reads them again
+_UNREAD: _Signature = ()  # with this, the next look reads the files again
 _Look = tuple[_Signature, Pair | TlsError | None]
-"""How the files stood, and what they held; None: as at the look before."""
+"""The state of the files, and their content; None: unchanged since the look before."""
 
 
 def files_of(settings: "TlsSettings", table: str) -> TlsFiles | None:
-    """The files that a table of the configuration names; None: there is no TLS."""
+    """The files that a table of the configuration names; None: it sets no TLS."""
     if not settings.tls_certificate:
         return None
     return TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca, table)
 
 
 class TlsSettings(Protocol):
-    """A table of the configuration. Empty texts: no such file."""
+    """A table of the configuration. An empty text: no such file."""
 
     @property
     def tls_certificate(self) -> str: ...
@@ -52,7 +53,7 @@ class TlsSettings(Protocol):
 
 
 def look_over(settings: TlsSettings, table: str, now_s: float) -> tuple[list[str], list[str]]:
-    """For a look without serving: (what is wrong, what is to be said)."""
+    """Checks the files without serving: (problems, warnings)."""
     files = files_of(settings, table)
     if files is None:
         return [], []
@@ -64,7 +65,7 @@ def look_over(settings: TlsSettings, table: str, now_s: float) -> tuple[list[str
 
 
 def _said_of(pair: Pair, files: TlsFiles, now_s: float) -> tuple[list[str], list[str]]:
-    """(Why clients that check certificates refuse it, what else is to be said.)"""
+    """(Why clients that check certificates refuse the pair; other warnings.)"""
     path = printable(files.certificate, SHOWN_CHARACTERS_MAX)
     where = f"{files.table}.tls_certificate: {path}"
     soon = pair.expires_soon(now_s)
@@ -75,14 +76,15 @@ def _said_of(pair: Pair, files: TlsFiles, now_s: float) -> tuple[list[str], list
 
 
 class Certificates:
-    """`open`, then `start` in the loop, at last `stop`."""
+    """Made at the start (reads the files), then `start` in the loop, at the end `stop`."""
 
     def __init__(self, files: TlsFiles, wall_s: Callable[[], float]) -> None:
         """Reads the files. Raises TlsError."""
         self.files = files
         self.reloads = 0
         self.failures = 0  # changes of the files that could not be used
-        self.trouble: str | None = None  # why the files are not what is served
+        # Why the files as they are now are not used; None: they are used.
+        self.trouble: str | None = None
         self._wall_s = wall_s
         self._signature = _signature(files)
         self._pair = load_pair(files)
@@ -98,20 +100,23 @@ class Certificates:
 
     @property
     def expires_s(self) -> float:
-        """Seconds since 1970."""
+        """The end of the certificate, in seconds since 1970."""
         return self._pair.ends_s
 
     @property
     def faults(self) -> list[str]:
-        """Why clients that check certificates refuse it now."""
+        """Why clients that check certificates refuse the served one now."""
         return list(self._pair.faults(self._wall_s()))
 
     def start(self) -> None:
+        """Plans the next look, at the common tick."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(next_tick_s(loop.time(), LOOK_INTERVAL_S), self._on_timer)
 
     def stop(self) -> None:
-        """A look that waits for a disk is left to it. Twice is nothing."""
+        """Ends the looks. A look that still waits for a disk is left to its thread. A second call
+        does nothing.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -122,10 +127,10 @@ class Certificates:
         self.look()
 
     def look(self) -> None:
-        """Takes what the last look found, and looks again. A thread waits for the disk, and tells
-        nobody: what it found is taken a tick later.
+        """Takes the result of the last look, and starts another. The look waits for the disk in a
+        thread that does not wake the loop: its result is taken a tick later.
         """
-        if int(self._wall_s() // DAY_S) != self._told_day:  # an end that comes near
+        if int(self._wall_s() // DAY_S) != self._told_day:  # once a day, as the end may be near
             self._tell(self._pair)
         if self._look is None or self._look.done():
             look, self._look = self._look, None
@@ -138,7 +143,7 @@ class Certificates:
             return
         self._signature = signature
         if signature == _UNREAD and str(found) == self.trouble:
-            return  # it was told
+            return  # this trouble was logged already
         if isinstance(found, Pair) and self._is_better(found):
             self._pair = found
             self.reloads += 1
@@ -154,12 +159,14 @@ class Certificates:
         log.error("the TLS certificate was changed, and the old one is kept: %s", found)
 
     def _is_better(self, found: Pair) -> bool:
-        """One with a fault takes the place of none without."""
+        """Whether the new pair may be used: it has no fault, or the old pair has one, too."""
         now_s = self._wall_s()
         return not list(found.faults(now_s)) or bool(list(self._pair.faults(now_s)))
 
     def _tell(self, pair: Pair) -> None:
-        """What an operator should know of the pair that is served: at its start, and each day."""
+        """Logs what an operator should know of the pair that is served: when it comes into use, and
+        each day.
+        """
         now_s = self._wall_s()
         self._told_day = int(now_s // DAY_S)
         problems, warnings = _said_of(pair, self.files, now_s)
@@ -173,8 +180,9 @@ class Certificates:
 
 
 def _look_at(files: TlsFiles, known: _Signature) -> _Look:
-    """In the thread."""
-    signature = _signature(files)  # first: what changes meanwhile is found by the next look
+    """Reads the files if they have changed. In the thread."""
+    # First, so that the next look finds a change that comes meanwhile.
+    signature = _signature(files)
     if signature == known:
         return signature, None
     try:
@@ -184,21 +192,21 @@ def _look_at(files: TlsFiles, known: _Signature) -> _Look:
 
 
 def _is_of_the_machine(error: TlsError) -> bool:
-    """Whether the files were not read (no descriptor is left, say), whatever stands in them."""
+    """Whether the files could not be read (no descriptor is left, say), whatever their content."""
     below = error.__cause__
     return isinstance(below, OSError) and not isinstance(below, ssl.SSLError)
 
 
 def _signature(files: TlsFiles) -> _Signature:
-    """Which files stand there, as the system tells without reading them; links are followed, so
-    that a change of one above them is seen (Kubernetes changes `..data`).
+    """The identity and state of the files, without reading them. Links are followed, so that a
+    change of a link above them is seen (Kubernetes changes `..data`).
     """
     return tuple(map(_of_file, files.paths))
 
 
 def _of_file(path: str) -> object:
     try:
-        found = os.stat(path)  # noqa: PTH116 - as little as can be: once a second
+        found = os.stat(path)  # noqa: PTH116 - the cheapest way: once a second
     except OSError as error:
         return error.errno
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,10 +1,10 @@
-"""One HTTP request as a handler sees it, and how it is answered.
+"""One HTTP request as a handler sees it, and how the handler answers it.
 
-Knows what an answer says, nothing of sockets and nothing of how a protocol writes an answer down:
-the connection that made the request renders the answer when its turn comes.
-Invariants: a request is answered at most once; `on_gone` is called at most once, and never after
-the answer; an answer lets go of body, headers and charge; an answer in pieces (pieces.py) is one
-answer, and its source is told instead when nobody reads on.
+Knows what an answer says. Must not know sockets, nor how a protocol writes an answer: the
+connection that made the request renders the answer when its turn comes.
+Invariants: a request is answered at most once. `on_gone` is called at most once, and never after
+the answer. An answer drops the body, the headers and the charge. An answer in pieces (pieces.py) is
+one answer; if its client reads no more, its source is told instead of `on_gone`.
 Where it sits: a connection makes requests, handlers answer them.
 """
 
@@ -16,9 +16,8 @@ from kdaemon.http.answer import CBOR, JSON, Answer, Headers
 from kdaemon.http.pieces import Pieces, PieceSource
 
 CBOR_ALONE = {b"content-type": CBOR}
-"""What is left of the headers of a request in CBOR while its answer is waited for. Nobody writes to
-it.
-"""
+"""The headers that are kept of a request in CBOR while it waits for its answer. Shared: nobody may
+change it."""
 
 
 def _json_text(text: str) -> bytes:
@@ -39,20 +38,20 @@ def error_body_cbor(code: str, message: str) -> bytes:
 
 
 def speaks_cbor(content_type: bytes) -> bool:
-    """Whether a request with this Content-Type is to be answered in CBOR."""
+    """Whether a request with this Content-Type is answered in CBOR."""
     return content_type.partition(b";")[0].strip().lower() == CBOR
 
 
 class Charge(Protocol):
-    """What the body of a request holds of a budget of memory."""
+    """The part of a memory budget that the body of a request holds."""
 
     def release(self) -> None:
-        """Gives everything back. Twice is nothing."""
+        """Gives everything back. A second call does nothing."""
         ...
 
 
 class RequestOwner(Protocol):
-    """What a request asks of the connection that it came on. `client`: the connection's number.
+    """What a request needs of the connection on which it came. `client`: the connection's number.
     `principal`: who is at its other end, as far as the connection tells.
     """
 
@@ -60,11 +59,11 @@ class RequestOwner(Protocol):
     principal: Principal
 
     def flush_answers(self, request: "HttpRequest") -> None:
-        """`request` has its answer; send what may leave by now."""
+        """`request` has its answer: sends the answers that may leave by now."""
         ...
 
     def go_on(self) -> None:
-        """A request holds the next one back no more."""
+        """A request no longer holds the next one back."""
         ...
 
     def reset(self) -> None: ...
@@ -74,15 +73,15 @@ class HttpRequest:
     """One whole request. The handler answers it with `respond`, once, now or later, in any order.
 
     `path`, `query`: as they came, percent signs kept. `headers`: names in lower case, values
-    without blanks around them; of a name that came twice, both values, as a list. `body`: as it
-    came, no content coding undone. `principal`: who asks; where each request shows that itself,
-    nobody does before it was looked at (`door/access.py`).
+    without blanks around them; if a name came twice, both values, as a list. `body`: as it came,
+    without undoing a content coding. `principal`: who sends the request. On a listener whose
+    requests are signed, it has no rights until `door/access.py` has checked the signature.
 
-    A handler that answers later calls `drop_body` when the body was parsed, lets go of the headers
-    (`headers = {}`, or `CBOR_ALONE`, where its client speaks CBOR), and may set `on_gone`: called
-    once if the client goes away before its answer was given. A client that only closed its sending
-    side has not gone: it reads the answer. One that takes several turns to take in what the request
-    brings sets `holds_next`, and calls `let_next` when it is through: the next request of the
+    A handler that answers later calls `drop_body` when it has parsed the body, and drops the
+    headers (`headers = {}`, or `CBOR_ALONE` if its client speaks CBOR). It may set `on_gone`, which
+    is called once if the client goes away before its answer. A client that only closed its sending
+    side has not gone: it reads the answer. A handler that needs several turns to take in a request
+    sets `holds_next`, and calls `let_next` when it is through, because the next request of the
     connection must not overtake.
     """
 
@@ -121,7 +120,7 @@ class HttpRequest:
         self.headers = headers
         self.body = body
         self.owner: RequestOwner | None = owner  # None: the connection is lost
-        self.client = owner.client  # a number of who sent it
+        self.client = owner.client  # the number of the client that sent it
         self.principal = owner.principal
         self.closes = closes  # the connection ends with this answer
         self.is_http_1_0 = is_http_1_0
@@ -136,7 +135,9 @@ class HttpRequest:
         return self.owner is None
 
     def drop_body(self) -> None:
-        """The body was parsed: its memory is free, and counted as free. Twice is nothing."""
+        """The body was parsed: frees its memory and gives the charge back. A second call does
+        nothing.
+        """
         self.body = b""
         charge = self.body_charge
         if charge is not None:
@@ -144,7 +145,7 @@ class HttpRequest:
             charge.release()
 
     def let_next(self) -> None:
-        """The next request of the connection may be handed over."""
+        """Lets the next request of the connection be handed over."""
         if self.holds_next:
             self.holds_next = False
             if self.owner is not None:
@@ -159,9 +160,10 @@ class HttpRequest:
         headers: Headers = (),
         close: bool = False,
     ) -> None:
-        """Answers once. Pipelined answers leave in request order; those of HTTP/2 as they come.
+        """Answers once. Pipelined answers leave in the order of their requests; those of HTTP/2
+        leave as they come.
 
-        Nothing happens if the client is gone. A second answer raises RuntimeError and changes
+        Does nothing if the client has gone. A second answer raises RuntimeError and changes
         nothing.
         """
         if self.answer is not None:
@@ -178,7 +180,7 @@ class HttpRequest:
         owner.flush_answers(self)
 
     def fail(self) -> None:
-        """Answers for a handler that raised; nothing if it had answered."""
+        """Answers for a handler that raised. Does nothing if it had answered."""
         if self.answer is not None:
             return
         code, text = "InternalFailure", "kdaemon failed to handle this request; its log says why."
@@ -196,9 +198,10 @@ class HttpRequest:
         headers: Headers = (),
         close: bool = False,
     ) -> Pieces:
-        """Answers once, with a body that `source` makes while it is sent: nothing of it is asked
-        for before a later turn of the loop, and it is told if the client is gone, perhaps now.
-        `wake` of what is returned asks for more. A second answer raises RuntimeError.
+        """Answers once, with a body that `source` makes while it is sent. The first piece is asked
+        for in a later turn of the loop. If the client is gone, the source is told, perhaps before
+        this returns. `wake` of the returned value asks for more. A second answer raises
+        RuntimeError.
         """
         if self.answer is not None:
             raise RuntimeError(f"{self.method} {self.path} was answered twice")
@@ -215,7 +218,7 @@ class HttpRequest:
         return pieces
 
     def abort(self) -> None:
-        """Gives no answer: a TCP reset of the connection, or of its stream alone (HTTP/2)."""
+        """Gives no answer, but resets the TCP connection, or in HTTP/2 the stream alone."""
         if self.owner is not None:
             self.owner.reset()
 

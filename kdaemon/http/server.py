@@ -1,8 +1,10 @@
 """A listener: bound sockets, and the connections that come in on them.
 
-Takes any bound stream socket, TCP or Unix, whoever bound it. Knows no protocol: opening.py decides.
-Invariant: a socket file that is removed or replaced is noticed within CHECK_INTERVAL_S and made
-again, or `trouble` says why not; a live socket of another process is never taken away.
+Takes any bound stream socket, TCP or Unix, whoever bound it. Must not know a protocol: opening.py
+decides.
+Invariants: if the socket file is removed or replaced, that is noticed within CHECK_INTERVAL_S, and
+the file is made again, or `trouble` says why not. A live socket of another process is never taken
+away.
 Where it sits: socket -> asyncio's server -> Opening -> a protocol; daemon/ starts and closes it.
 """
 
@@ -26,17 +28,17 @@ __all__ = ["HttpServer", "serve", "serve_http", "serve_unix"]
 
 log = logging.getLogger("kdaemon.http")
 
-LISTEN_BACKLOG = 1024  # connections the kernel keeps while the loop is busy; ours, 2026-11-21
-CHECK_INTERVAL_S = 1.0  # how often the socket file and the file descriptors are looked at
+LISTEN_BACKLOG = 1024  # connections that the kernel keeps while the loop is busy; ours, 2026-11-21
+CHECK_INTERVAL_S = 1.0  # how often the socket file and the file descriptors are checked
 
 UNIX_GATE = Gate(checks_browsers=False, checks_host=False)
 
 
 class HttpServer:
-    """Listening sockets and their connections. `host`, `port`: of the first one, if it is TCP.
+    """Listening sockets and their connections. `host`, `port`: of the first socket, if it is TCP.
 
-    Of processes that share a listener, one has the sockets and hands each connection on (`take`);
-    the others have none, and are given connections (`serve_connection`).
+    If processes share a listener, one has the sockets and passes each connection on (`take`); the
+    others have no sockets, and get connections (`serve_connection`).
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class HttpServer:
         file: SocketFile | None = None,
         take: Callable[[socket.socket], bool] | None = None,
     ) -> None:
-        """`take`: as `Acceptor` has it; None: connections are served here."""
+        """`take`: as in `Acceptor`; None: connections are served here."""
         self.hub = hub
         self.counters = hub.counters
-        self.trouble: str | None = None  # why nobody can reach this listener now
+        # Why clients cannot reach this listener now; None: they can.
+        self.trouble: str | None = None
         self.host, self.port = "", 0
         if socks and socks[0].family != socket.AF_UNIX:
             self.host, self.port = socks[0].getsockname()[:2]
@@ -61,13 +64,15 @@ class HttpServer:
         self._socks = list(socks)
         self._servers: list[asyncio.Server | Acceptor] = []
         self._take = take
-        self._beginning: set[asyncio.Task[object]] = set()  # connections that are handed to us
+        # Connections from another process whose service begins.
+        self._beginning: set[asyncio.Task[object]] = set()
         self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         hub.on_sweep = self._check_descriptors
 
     async def start(self, socks: Sequence[socket.socket]) -> None:
+        """Accepts connections on these sockets, and watches the socket file."""
         loop = asyncio.get_running_loop()
         for sock in socks:
             if self._take is not None:
@@ -82,13 +87,13 @@ class HttpServer:
         return Opening(self._handler, self.hub, self._lines)
 
     def resume(self) -> None:
-        """Somebody may take connections again."""
+        """Accepts again: somebody may be able to take connections."""
         for server in self._servers:
             if isinstance(server, Acceptor):
                 server.resume()
 
     def serve_connection(self, sock: socket.socket) -> None:
-        """One that another process has accepted. It is ours now."""
+        """Serves a connection that another process has accepted. We own it now."""
         loop = asyncio.get_running_loop()
         beginning: asyncio.Task[object]
         beginning = loop.create_task(loop.connect_accepted_socket(self._protocol, sock))
@@ -97,7 +102,7 @@ class HttpServer:
 
     @property
     def open_count(self) -> int:
-        """Connections, those included that begin to be served."""
+        """The number of connections, with those whose service begins."""
         return self.counters.open + len(self._beginning)
 
     def _begun(self, beginning: asyncio.Task[object]) -> None:
@@ -106,8 +111,8 @@ class HttpServer:
             log.debug("a connection was gone before it was served")  # its socket is closed
 
     def close_listener(self) -> None:
-        """Takes no new connections and removes the socket file if it is still ours; connections
-        that are open go on. Closing twice is nothing.
+        """Takes no new connections, and removes the socket file if it is still ours. Open
+        connections go on. A second call does nothing.
         """
         self._is_closing = True
         if self._timer is not None:
@@ -120,19 +125,20 @@ class HttpServer:
 
     @property
     def socks(self) -> list[socket.socket]:
-        """Those that clients find it by, for who takes them over: none where another file stands
-        at the path, which would be taken for ours.
+        """The sockets by which clients find this listener, for a process that takes them over.
+        Empty if another file is at the path, because it would be taken for ours.
         """
         return list(self._socks) if self._file is None or self._file.is_ours() else []
 
     def own_file(self) -> None:
-        """The daemon that the socket was taken over from has left its file to us."""
+        """The daemon from which the socket was taken over has left the file to us."""
         if self._file is not None:
             self._file.own()
 
     def yield_listener(self) -> None:
-        """Somebody else listens on the same sockets, or keeps them: takes no new connections and
-        leaves the file alone. Who is connected is told with the next answer to connect anew.
+        """Another process listens on the same sockets, or keeps them: takes no new connections, and
+        leaves the file alone. The next answer on each open connection tells its client to connect
+        again.
         """
         if self._file is not None:
             self._file.leave()
@@ -140,11 +146,15 @@ class HttpServer:
         self.hub.is_draining = True
 
     def close_idle(self) -> None:
-        """Ends connections that owe nothing, and every other one when it does not any longer."""
+        """Ends connections that owe nothing, and each other connection as soon as it owes
+        nothing.
+        """
         self.hub.close_idle()
 
     async def aclose(self, grace_s: float = 0.0) -> None:
-        """Stops listening; what was read has `grace_s` seconds to settle, then all is cut off."""
+        """Stops listening. Requests that were read have `grace_s` seconds to settle; then all
+        connections are cut off.
+        """
         self.close_listener()
         if self._task is not None:
             await self._task
@@ -163,14 +173,15 @@ class HttpServer:
         self._arm()
 
     def check(self) -> None:
-        """Looks after the socket file, which anybody can remove."""
+        """Checks the socket file, which anybody can remove, and the descriptors."""
         self._check_descriptors()
         if self._file is not None and self._task is None and not self._file.is_ours():
             self._task = asyncio.get_running_loop().create_task(self._bind_again(self._file))
 
     def _check_descriptors(self) -> None:
-        """A loop may drop connections for want of a descriptor and tell nobody: it is tried, with
-        one that needs no file: in a chroot there may be none.
+        """Counts and logs a lack of file descriptors, because a loop may drop connections for it
+        without a word. Tries to open an eventfd, which needs no file: in a chroot there may be
+        none.
         """
         try:
             os.close(os.eventfd(0, os.EFD_CLOEXEC))
@@ -190,10 +201,10 @@ class HttpServer:
             log.info("file descriptors are free again")
 
     async def _bind_again(self, file: SocketFile) -> None:
-        """The socket file is gone, or another one stands there."""
+        """Makes the socket file again, which is gone or replaced."""
         try:
             sock = file.bind()
-            sock.listen(LISTEN_BACKLOG)  # at once: clients are there already
+            sock.listen(LISTEN_BACKLOG)  # at once, because clients are waiting
         except ListenerError as error:
             if self.trouble is None:
                 log.warning("the socket file is gone and cannot be made again: %s", error)
@@ -222,9 +233,9 @@ async def serve(
     file: SocketFile | None = None,
     take: Callable[[socket.socket], bool] | None = None,
 ) -> HttpServer:
-    """Listens on bound sockets, which it owns from here on. `lines`: what is spoken by clients that
-    do not begin as HTTP does. `file`: the socket's file, to be looked after. `take`:
-    hands connections on.
+    """Listens on bound sockets, which the server owns from here on. `lines`: the protocol for
+    clients that do not begin as HTTP does. `file`: the socket's file, which the server watches.
+    `take`: passes connections on.
     """
     try:
         server = HttpServer(socks, handler, hub, lines, file, take)
@@ -244,8 +255,8 @@ async def serve_http(
     *,
     bodies: ByteBudget | None = None,
 ) -> HttpServer:
-    """HTTP alone on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it
-    cannot. `bodies`: one budget for several listeners; by default the listener has its own.
+    """HTTP alone on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it cannot
+    listen. `bodies`: one budget for several listeners; by default the listener has its own.
     """
     hub = HttpHub(limits or HttpLimits(), bodies, gate=gate_of(host))
     return await serve(bind_tcp(host, port), handler, hub)
@@ -259,7 +270,9 @@ async def serve_unix(
     *,
     lines: Lines | None = None,
 ) -> HttpServer:
-    """HTTP and lines on the socket file `path`; its directory must be there. ListenerError."""
+    """HTTP and lines on the socket file `path`, whose directory must exist. Raises
+    ListenerError.
+    """
     file = SocketFile(path, mode)
     hub = HttpHub(limits or HttpLimits(), gate=UNIX_GATE)
     return await serve([file.bind()], handler, hub, lines=lines, file=file)

@@ -1,16 +1,20 @@
-"""A daemon takes the listening sockets over from the one that runs, by a private Unix socket.
+"""Lets a new daemon take the listening sockets over from the running one, by a private Unix socket.
 
-`Giver` is the side of the daemon that runs, `take_over` and `Taken` are that of the new one. What
-is said are JSON objects, one a packet; descriptors go along (SCM_RIGHTS). The order: the new one
-asks (`takeover`); the old one passes its sockets, by name, and says which spool it has, and whether
-it keeps order in memory; the new one accepts and says which it took (`listening`), and which spool
-it is to have; the old one stops accepting (`yielded`), drains, closes its spool (`released`), and
-ends. What an older version does not say is None here.
-Invariants: both sides are of one user (SO_PEERCRED), or root; until `listening` is read the daemon
-that runs goes on as if nobody had asked; a listening socket is open in one of them at any time, so
-that no connection is refused; one process at a time has the sockets, and until that is gone, who
-asks is refused: two that listen would both serve.
-Knows sockets and names; not what is served, nor how a daemon drains. Where it sits: daemon/.
+`Giver` is the side of the running daemon; `take_over` and `Taken` are the side of the new one. They
+exchange JSON objects, one in each packet; descriptors go with the packets (SCM_RIGHTS). The order:
+1. The new daemon asks (`takeover`).
+2. The running one passes its sockets, by name, and says which spool it has, and whether it keeps
+order in memory.
+3. The new one accepts connections, and says which sockets it took (`listening`) and which spool it
+will have.
+4. The running one stops accepting (`yielded`), drains, closes its spool (`released`), and ends.
+A value that an older version does not send is None here.
+Invariants: both sides belong to one user (SO_PEERCRED), or to root. Until `listening` is read, the
+running daemon goes on as if nobody had asked. A listening socket is open in one of the two at any
+time, so that no connection is refused. Only one process at a time has the sockets; until it has
+gone, others that ask are refused, because two daemons that listen would both serve.
+Knows sockets and names. Must not know what is served, nor how a daemon drains. Where it sits:
+daemon/.
 """
 
 import asyncio
@@ -34,16 +38,16 @@ log = logging.getLogger("kdaemon.http")
 
 PACKET_BYTES_MAX = 64 * 1024  # 100 names of sockets take a tenth of it; ours, 2026-11-28
 SOCKETS_A_PACKET = 100  # below SCM_MAX_FD, 253 (net/scm.h of Linux 6), 2026-11-28
-ANSWER_TIMEOUT_S = 10.0  # seconds a busy daemon may take to pass its sockets; ours, 2026-11-28
-RETRY_S = 1.0  # until a file descriptor may be free again; ours, 2026-11-28
+ANSWER_TIMEOUT_S = 10.0  # seconds that a busy daemon may take to pass its sockets; ours, 2026-11-28
+RETRY_S = 1.0  # seconds until a file descriptor may be free again; ours, 2026-11-28
 OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2), 2026-11-28
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the daemon that takes over has to know of the one before. `spool`: which one that has
-    (`place_of`), or waits for; None: it did not say. `keeps_order`: of records in its memory.
+    """What a daemon that takes over must know of the one before. `spool`: the spool that the other
+    has, or waits for (`place_of`); None: it did not say. `keeps_order`: of records in its memory.
     """
 
     spool: str | None = None
@@ -51,8 +55,8 @@ class About:
 
 
 class Giver:
-    """Lets another process take the listening sockets over. One at a time: who asks first counts,
-    for as long as it is there.
+    """Lets another process take the listening sockets over. One process at a time: the first that
+    asks keeps its place until it goes.
     """
 
     def __init__(
@@ -62,9 +66,9 @@ class Giver:
         refusal: str | None = None,
         about: Callable[[], About] = About,
     ) -> None:
-        """`offer`: the sockets now. `on_taken`: the process at the other end accepts on those of
-        these names; this one is to stop that and drain. `refusal`: why nobody may take over.
-        `about`: what that process has to know of this one.
+        """`offer`: returns the sockets of now. `on_taken`: called when the other process accepts on
+        the sockets of these names; this daemon must stop accepting on them and drain. `refusal`:
+        why nobody may take over. `about`: returns what the other process must know of this one.
         """
         self._offer = offer
         self._on_taken = on_taken
@@ -73,15 +77,19 @@ class Giver:
         self._file: SocketFile | None = None
         self._sock: socket.socket | None = None
         self._conn: socket.socket | None = None
-        self._passed: frozenset[str] = frozenset()  # what the process at its end has
-        self._pid = 0  # which that is
-        self._refused: set[socket.socket] = set()  # which have not asked yet
+        # Names of the sockets that the process at `_conn` has.
+        self._passed: frozenset[str] = frozenset()
+        self._pid = 0  # the id of that process
+        # Connections to refuse as soon as they have asked.
+        self._refused: set[socket.socket] = set()
         self._resuming: asyncio.TimerHandle | None = None
-        self.has_given = False  # another process listens: this one is to end
-        self.taken_spool = ""  # which spool that is to have (`place_of`)
+        self.has_given = False  # another process listens: this one must end
+        self.taken_spool = ""  # the spool that the other process will have (`place_of`)
 
     def start(self, path: str, socks: Sequence[socket.socket] = ()) -> None:
-        """`socks`: the private socket, where it was taken over with the others. ListenerError."""
+        """Listens at `path`. `socks`: the private socket, if it was taken over with the others.
+        Raises ListenerError.
+        """
         self._file = SocketFile(path, 0o600, socket.SOCK_SEQPACKET)
         sock = self._file.adopt(socks[0]) if socks else self._file.bind()
         self._file.own()
@@ -91,19 +99,21 @@ class Giver:
 
     @property
     def passed(self) -> frozenset[str]:
-        """Names of the sockets that a process has which does not listen yet, as far as is known."""
+        """Names of the sockets that another process has but does not listen on yet, as far as is
+        known.
+        """
         return self._passed
 
     def close(self) -> None:
-        """Nobody else may take over. Who has the sockets may still say that it listens, until
-        `released`: this process ends in any case.
+        """Nobody else may take over. A process that has the sockets may still say that it listens,
+        until `released`: this process ends in any case.
         """
         self._close_listener()
         if not (self.has_given or self._passed):
             self._drop()
 
     def released(self) -> None:
-        """The spool is closed: whoever took over, or is about to, may open it."""
+        """The spool is closed: the process that took over, or is about to, may open it."""
         if self.has_given:
             self._say({"released": True})
         if self._passed and self._file is not None:
@@ -137,7 +147,7 @@ class Giver:
             conn.close()
             return
         if self._passed:
-            self._read()  # it may have gone, or have said that it listens
+            self._read()  # the process may have gone, or have said that it listens
         if self._passed or self.has_given:
             self._refused.add(conn)
             asyncio.get_running_loop().add_reader(conn.fileno(), self._refuse, conn)
@@ -147,8 +157,9 @@ class Giver:
         asyncio.get_running_loop().add_reader(conn.fileno(), self._read)
 
     def _refuse(self, conn: socket.socket) -> None:
-        """Who asks while another process is at it, or is gone. His question is read first: to close
-        before that would reset the connection, and take the answer along.
+        """Refuses a process that asks while another one is taking over or has taken over. Its
+        question is read first: closing before that would reset the connection and destroy the
+        answer.
         """
         with contextlib.suppress(OSError):
             conn.recv(PACKET_BYTES_MAX)
@@ -162,7 +173,9 @@ class Giver:
         conn.close()
 
     def _pause(self) -> None:
-        """Who asks waits in the kernel meanwhile, and the loop does not turn for that alone."""
+        """Stops accepting for RETRY_S: processes that ask wait in the kernel, and the loop is not
+        woken again and again.
+        """
         assert self._sock is not None
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._sock.fileno())
@@ -229,7 +242,7 @@ class Giver:
     def _drop(self) -> None:
         conn, self._conn = self._conn, None
         self._passed = frozenset()
-        if self._sock is None and self._file is not None:  # nobody has it now
+        if self._sock is None and self._file is not None:  # no process has the socket now
             self._file.remove()
         if conn is not None:
             asyncio.get_running_loop().remove_reader(conn.fileno())
@@ -237,15 +250,15 @@ class Giver:
 
 
 class Taken:
-    """What the daemon that runs has passed, and the way to tell it that we listen. Its methods are
-    for the loop.
+    """The sockets that the running daemon has passed, and the way to tell it that we listen. Its
+    methods are for the loop.
     """
 
     def __init__(
         self, passed: list[Passed], pid: int, conn: socket.socket, about: About | None = None
     ) -> None:
         self.passed = passed
-        self.pid = pid  # of the daemon that runs
+        self.pid = pid  # of the running daemon
         self.about = about or About()
         self._conn = conn
         self._is_told = False
@@ -255,25 +268,30 @@ class Taken:
         conn.setblocking(False)
 
     def close(self) -> None:
-        """Says nothing more, and hears nothing more: the other one goes on, if it was not told."""
+        """Says and hears nothing more. If the running daemon was not told that we listen, it goes
+        on.
+        """
         if self._hearing is not None:
             self._hearing.cancel()
         else:
             self._conn.close()
 
     def has_spool(self, directory: str) -> bool:
-        """Whether the daemon that runs has, or waits for, this one; so if it did not say."""
+        """Whether the running daemon has, or waits for, the spool at this directory; True if it did
+        not say.
+        """
         return self.about.spool is None or self.about.spool == place_of(directory)
 
     async def listening(self, names: Collection[str], spool: str = "") -> None:
-        """We accept on the sockets of these names: the other one stops that; it has when this
-        returns, or it is gone, or it does not answer: then it stops when it goes on. Twice is
-        nothing. `spool`: which one we are to have (`place_of`); "": none.
+        """Tells the running daemon that we accept on the sockets of these names. When this returns,
+        that daemon has stopped accepting, or has gone, or does not answer; in the last case it
+        stops later. A second call does nothing. `spool`: the spool that we will have (`place_of`);
+        "": none.
         """
         if self._is_told:
             return
         self._is_told = True
-        with contextlib.suppress(OSError):  # it is gone, as will be heard
+        with contextlib.suppress(OSError):  # the other has gone, and `_hear` will notice
             self._conn.send(json.dumps({"listening": sorted(names), "spool": spool}).encode())
         self._hear()
         try:
@@ -284,7 +302,7 @@ class Taken:
             log.warning(text, self.pid)
 
     async def released(self) -> None:
-        """Until the other one has closed its spool, or is gone."""
+        """Waits until the other daemon has closed its spool, or has gone."""
         self._hear()
         await self._has_released.wait()
 
@@ -307,8 +325,8 @@ class Taken:
 
 
 def take_over(path: str) -> Taken | None:
-    """Asks the daemon that listens at this path; None: there is none. Waits, ANSWER_TIMEOUT_S at
-    most. ListenerError: it does not pass its sockets, or is not to be trusted.
+    """Asks the daemon that listens at this path; None: there is none. Waits ANSWER_TIMEOUT_S at
+    most. ListenerError: that daemon does not pass its sockets, or is not to be trusted.
     """
     conn = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -336,7 +354,7 @@ def take_over(path: str) -> Taken | None:
 
 
 def _passed(conn: socket.socket) -> tuple[list[Passed], dict[str, Any]]:
-    """The sockets, and what else was said with the last of them."""
+    """The sockets, and the other values of the last packet."""
     passed: list[Passed] = []
     while True:
         data, descriptors, _, _ = socket.recv_fds(conn, PACKET_BYTES_MAX, SOCKETS_A_PACKET)
@@ -360,8 +378,8 @@ def _own(descriptor: int) -> socket.socket:
 
 
 def place_of(directory: str) -> str:
-    """A directory, whatever it is called by: two processes may have it mounted at two places. "":
-    there is none.
+    """Identifies a directory by device and inode, because two processes may have it mounted at
+    different paths. "": there is none.
     """
     try:
         found = Path(directory).stat() if directory else None
@@ -371,19 +389,19 @@ def place_of(directory: str) -> str:
 
 
 def is_trusted(conn: socket.socket) -> bool:
-    """Whether the process at the other end is of our user, or root."""
+    """Whether the process at the other end belongs to our user, or to root."""
     return peer_of(conn)[1] in (0, os.geteuid())
 
 
 def peer_of(conn: socket.socket) -> tuple[int, int]:
-    """Process and user at the other end, as the system has them."""
+    """Process id and user id at the other end, as the system tells them."""
     data = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
     return pid, uid
 
 
 def _send(conn: socket.socket, fields: dict[str, Any], descriptors: Sequence[int] = ()) -> bool:
-    """False: the other one went away, or does not read."""
+    """False: the other process went away, or does not read."""
     try:
         socket.send_fds(conn, [json.dumps(fields).encode()], descriptors)
     except OSError:
@@ -392,7 +410,7 @@ def _send(conn: socket.socket, fields: dict[str, Any], descriptors: Sequence[int
 
 
 def _parsed(packet: bytes) -> dict[str, Any]:
-    """Nothing, if it is no object."""
+    """The object in the packet; empty if the packet is no object."""
     try:
         said = json.loads(packet)
     except ValueError:

@@ -1,12 +1,13 @@
-"""TLS on one connection: a transport for whoever speaks inside, a protocol for the socket's own.
+"""TLS on one connection: a transport for the protocol inside, a protocol for the socket's
+transport.
 
-OpenSSL works on two buffers in memory; no thread, no task and no timer. Knows records and bytes;
-nothing of what is spoken, of certificates, or of who may come.
-Invariants: what is read of the socket is handed on decrypted before more is read, at most
-TIME_NS_MAX of it in a turn of the loop; what the client does not read is not encrypted yet, and
-counts in `get_write_buffer_size`; an input that OpenSSL does not accept ends the connection, and
-nothing behind it is handed on; a client that ends its side, by TLS or only by TCP, is told to the
-protocol once, as an end, and its answers still go out.
+OpenSSL works on two buffers in memory; there is no thread, no task and no timer. Knows records and
+bytes. Must not know what is spoken, certificates, or who may come.
+Invariants: what is read of the socket is decrypted and handed on before more is read, for at most
+TIME_NS_MAX in a turn of the loop. What the client does not read is not encrypted yet, and counts in
+`get_write_buffer_size`. Input that OpenSSL does not accept ends the connection, and nothing behind
+it is handed on. When a client ends its side, by TLS or only by TCP, the protocol hears of it once,
+as an end, and its answers still go out.
 Where it sits: socket -> opening.py (a hello) -> TlsTransport -> opening.py again, for what is
 spoken inside.
 """
@@ -33,17 +34,17 @@ from kdaemon.http.transports import reset_transport
 from kdaemon.http.turns import TIME_NS_MAX
 
 PIECE_BYTES = 16 * 1024
-"""Given to OpenSSL at a time, either way: its buffers stay as large as the largest piece. Ours,
-2026-11-28."""
+"""Bytes that are given to OpenSSL at a time, in either direction: its buffers stay as large as the
+largest piece. Ours, 2026-11-28."""
 
 
 class State(Enum):
     HELLO = "hello"  # the client's first record is not whole
     SHAKING = "shaking hands"
     OPEN = "open"
-    ENDING = "ending"  # its last bytes wait for the client to read; input is thrown away
-    ENDED = "ended"  # nothing is written any more; input is thrown away
-    LOST = "lost"  # the socket is gone, and what was read of it is still handed on
+    ENDING = "ending"  # its last bytes wait for the client to read; input is discarded
+    ENDED = "ended"  # nothing is written any more; input is discarded
+    LOST = "lost"  # the socket is gone; what was read of it is still handed on
     CLOSED = "closed"
 
 
@@ -61,11 +62,11 @@ _SHAKES = (State.HELLO, State.SHAKING)
 
 
 class Greeter(Protocol):
-    """Who waits for a handshake, and then speaks inside: `opening.py`."""
+    """Waits for a handshake, and then speaks inside: `opening.py`."""
 
     def handshake_done(self) -> None: ...
     def handshake_failed(self, problem: str) -> None:
-        """The client is told; its input is thrown away from now on."""
+        """The handshake failed. The client was told; its input is discarded from now on."""
         ...
 
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -74,8 +75,8 @@ class Greeter(Protocol):
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """One connection, from its first byte on.
 
-    Queues: `_unread` (of the socket, not decrypted: at most one read; while it is there the socket
-    is not read), `_unsent` (not encrypted, because the client does not read).
+    Queues: `_unread` (input that is not decrypted: at most one read; meanwhile the socket is not
+    read), `_unsent` (output that is not encrypted, because the client does not read).
     """
 
     __slots__ = (
@@ -110,11 +111,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._hub = hub
         self._handshakes = handshakes
         self._state = State.HELLO
-        self._ssl: Any = None  # until the hello is whole, and after the end
+        self._ssl: Any = None  # None until the hello is whole, and after the end
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._shaken_bytes = 0
         self._waits_for_turn = False
-        self._kept = Kept(hub.arrivals)  # `_unread` of a handshake, of all memory
+        # Charges `_unread` of a handshake to what all clients have arriving.
+        self._kept = Kept(hub.arrivals)
         self._unread = b""
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
@@ -123,7 +125,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_paused = False  # the protocol wants nothing more for now
         self._is_raw_paused = False
         self._has_raw_eof = False
-        self._half_open: bool | None = None  # None: the client may send; else what was decided
+        # None: the client may still send; else whether the connection stays open after its end.
+        self._half_open: bool | None = None
         self._closes = False  # when all is written, the socket is closed
         self._lost_with: Exception | None = None
 
@@ -169,7 +172,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- the handshake
 
     def _shake(self) -> None:
-        """Goes on with what has come: what costs much, when its turn comes."""
+        """Goes on with what has come. An expensive step waits for its turn."""
         if self._state is State.HELLO:
             hello = judge_hello(self._unread)
             if hello is Hello.PARTIAL:
@@ -222,7 +225,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                     self._fail(f"the client sends more than {HANDSHAKE_BYTES_MAX} bytes for it")
                     return
         except ssl.SSLError as error:
-            self._write_outgoing()  # the alert
+            self._write_outgoing()  # the alert of OpenSSL
             self._fail(reason_of(error))
             return
         self._write_outgoing()
@@ -255,18 +258,19 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._kept.tick()
 
     def displace(self) -> None:
-        """Too many handshakes are half done, and this one for longest."""
+        """Too many handshakes are half done, and this one is the oldest: ends it."""
         self._hub.counters.refused["connections"] += 1
         reset_transport(self)
 
     @property
     def is_shaking(self) -> bool:
+        """The handshake is not done."""
         return self._state in _SHAKES
 
     # --- reading
 
     def _decrypt(self, data: bytes) -> None:
-        """Hands on what is in these bytes, or as much of it as a turn of the loop has time for."""
+        """Decrypts these bytes and hands them on, or as many as a turn of the loop has time for."""
         incoming, now_ns = self._incoming, self._hub.turns.now_ns
         until_ns = 0
         pieces: list[bytes] = []
@@ -324,7 +328,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._regulate_reading()
 
     def _tell_eof(self) -> bool:
-        """The client sends no more. True: the connection stays open for what it is owed."""
+        """The client sends no more. True: the connection stays open for the answers that it is
+        owed.
+        """
         if self._half_open is None and self._state is not State.CLOSED:
             self._half_open = bool(self._protocol.eof_received())
             if not self._half_open:
@@ -332,7 +338,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return True
 
     def _break(self) -> None:
-        """What comes is no TLS that can be read, or somebody has changed it on its way."""
+        """Ends the connection: the input is no readable TLS, or somebody has changed it on its
+        way.
+        """
         if self._state is State.LOST:
             self._unread = b""
         elif self._state is _OPEN:
@@ -382,6 +390,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._regulate_reading()
 
     def write(self, data: Any) -> None:
+        """Encrypts and writes now if it is little and nothing waits; else as the socket takes it.
+        Does nothing unless the connection is open.
+        """
         if self._state is not _OPEN or not data:
             return
         if self._unsent or len(data) > PIECE_BYTES:
@@ -393,6 +404,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._raw.write(self._outgoing.read())
 
     def get_write_buffer_size(self) -> int:
+        """Bytes that are written and not sent, encrypted or not."""
         return int(self._raw.get_write_buffer_size()) + self._unsent_bytes
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
@@ -406,8 +418,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return True
 
     def write_eof(self) -> None:
-        """Tells the client that nothing more comes, by TLS and by TCP. What it sends is read, so
-        that its end is seen, and thrown away.
+        """Tells the client that nothing more comes, by TLS and by TCP. Input is still read, so that
+        its end is seen, and discarded.
         """
         if self._state is _OPEN:
             self._unread = b""
@@ -416,7 +428,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._regulate_reading()
 
     def close(self) -> None:
-        """Nothing more is read; what was written is sent, then the connection ends."""
+        """Reads nothing more. What was written is sent, then the connection ends."""
         if self._closes or self._state is State.CLOSED:
             return
         self._closes = True
@@ -428,7 +440,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._raw.close()
 
     def abort(self) -> None:
-        """Ends at once."""
+        """Ends at once. What was written and not sent is lost."""
         self._closes = True
         self._unread = b""
         self._raw.abort()
@@ -436,7 +448,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- writing
 
     def _send(self) -> None:
-        """Encrypts what waits, as far as the socket takes it."""
+        """Encrypts and writes what waits, as far as the socket takes it."""
         while self._unsent and not self._is_full:
             piece = self._unsent.popleft()
             if len(piece) > PIECE_BYTES:
@@ -445,7 +457,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._unsent_bytes -= len(piece)
             try:
                 self._ssl.write(piece)
-            except ssl.SSLError:  # what came was no TLS, and OpenSSL takes nothing more
+            except ssl.SSLError:  # the input was no TLS, and OpenSSL takes nothing more
                 self._unsent.clear()
                 self._unsent_bytes = 0
                 self._raw.close()
@@ -453,7 +465,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._raw.write(self._outgoing.read())
         if self._state is State.ENDING and not self._unsent:
             self._move(State.ENDED)
-            with suppress(ssl.SSLError):  # the client's own end is not there, nor waited for
+            with suppress(ssl.SSLError):  # the client's own end has not come, and is not waited for
                 self._ssl.unwrap()
             self._write_outgoing()
             if self._closes:
@@ -473,7 +485,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._state = state
 
     def _lose(self, exc: Exception | None) -> None:
-        """Tells the protocol, and lets go of all."""
+        """The connection is lost: frees everything and tells the protocol."""
         self._move(State.CLOSED)
         self._handshakes.end(self)
         self._kept.release()
@@ -485,6 +497,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
 
 def reason_of(error: ssl.SSLError) -> str:
-    """What OpenSSL says, in lower-case words."""
-    reason: str | None = getattr(error, "reason", None)  # typeshed knows of no None
+    """OpenSSL's reason, in lower-case words."""
+    # The stubs (typeshed) do not know that it may be None.
+    reason: str | None = getattr(error, "reason", None)
     return (reason or str(error)).replace("_", " ").lower()
