@@ -26,7 +26,7 @@ from kdaemon.send.reader import AnswerReader
 from tests.kit.certificates import Authority, Files
 from tests.kit.clock import jump
 from tests.kit.doors import FakeTransport
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.sources import no_collector
 from tests.unit.send.scripted import (
     ORDERS,
@@ -631,9 +631,7 @@ async def put_over_tls(files: Files, *, says_end: bool) -> None:
             sent = msgspec.json.decode(bodies[-1])["Records"]
             assert [b64decode(each["Data"]) for each in sent] == [each.data for each in records]
             assert not client.bodies.byte_count
-            async with asyncio.timeout(PATIENCE_S):
-                while client._exchanges.pool.open_count:
-                    await asyncio.sleep(0)
+            await until(lambda: not client._exchanges.pool.open_count)
     server.close()
     await server.wait_closed()
 

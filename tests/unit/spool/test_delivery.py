@@ -12,17 +12,11 @@ from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import room as room_module
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool, open_store
 
 ROUNDS = 120
 PAYLOAD_BYTES = 20_000
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0)
 
 
 def numbers(target: FakeTarget) -> list[int]:

@@ -13,7 +13,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool import giving_back as giving_back_module
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool
 
 COUNT = 60
@@ -54,12 +54,6 @@ class Held:
         waiting, self.waiting = self.waiting or deque(), None
         for callback in waiting:
             self.later(callback)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def fill(directory: Path) -> None:
@@ -122,10 +116,7 @@ async def test_all_is_given_back_in_the_end(
         await settle_some_on_the_way(spool, target, held)
         await until(lambda: parts.count)  # also while the rest is on its way
         held.let_go()
-        async with asyncio.timeout(PATIENCE_S):
-            while target.counters.delivered < COUNT:
-                settle_all(target)
-                await asyncio.sleep(0.001)
+        await until(lambda: target.counters.delivered >= COUNT, each=lambda: settle_all(target))
         await until(lambda: not spool._is_committing and spool._owed.is_empty)
         space = spool.space
         await until(lambda: space.free_bytes <= SMALL_BYTES)

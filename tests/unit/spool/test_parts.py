@@ -19,16 +19,10 @@ from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 REFUSED = RecordResult(error_code="ValidationException", error_message="too odd")
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.001)
 
 
 async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> None:

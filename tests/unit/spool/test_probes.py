@@ -11,8 +11,9 @@ from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Way
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool.left import Left, Mark
+from tests.kit.patience import until
 from tests.unit.spool.rig import MIB, FakeTarget, a_spool
-from tests.unit.spool.test_parts import stored, until
+from tests.unit.spool.test_parts import stored
 
 NOT_WELL = [Health.ILL, Health.UNTRIED, Health.TOLD]
 DATA = [b"%03d" % number for number in range(6)]

@@ -18,7 +18,7 @@ from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.held import Held, Row
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
@@ -76,12 +76,6 @@ def ring(progress: progress_module.Progress) -> None:
     assert progress.timer is not None
     progress.timer.cancel()
     progress.look()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def put_many(spool: Spool, target: FakeTarget, count: int, told: Callable[[Frame], object]) -> None:

@@ -22,7 +22,7 @@ from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, NewFrame, ReadBack, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 
@@ -32,12 +32,6 @@ async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> Frame:
     frame = a_frame(*data, on_settled=answered.set_result)
     assert spool.put(target, frame)
     return await asyncio.wait_for(answered, PATIENCE_S)
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0)
 
 
 def rows(directory: Path) -> int:
@@ -239,9 +233,7 @@ async def test_another_bound_holds_at_once_and_wakes_who_waits(tmp_path: Path) -
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
         big = bytes(300_000)
-        async with asyncio.timeout(PATIENCE_S):
-            while spool.put(target, a_frame(big)):
-                await asyncio.sleep(0)
+        await until(lambda: not spool.put(target, a_frame(big)))
         taken, called = target.counters.received, asyncio.Event()
         spool.when_room(called.set)
         spool.take_bytes_max(4 * 1024 * 1024)
@@ -276,9 +268,7 @@ async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -
     async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
         for number in range(12):
             data = b"%d" % number + bytes(200_000)
-            async with asyncio.timeout(PATIENCE_S):
-                while not spool.put(target, a_frame(data)):
-                    await asyncio.sleep(0)
+            await until(lambda data=data: spool.put(target, a_frame(data)))
         dropped = target.counters.dropped
         await until(lambda: not spool._is_committing and dropped[DropReason.SPOOL_FULL])
         target.make_room(100)
@@ -500,9 +490,7 @@ async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: 
 
 async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:
     """As a client that asks again."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not spool.put(target, a_frame(data), is_listed=False):
-            await asyncio.sleep(0)
+    await until(lambda: spool.put(target, a_frame(data), is_listed=False))
     return True
 
 

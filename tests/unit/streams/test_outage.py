@@ -2,8 +2,7 @@
 that is well is served, and all of it is delivered when the outage is over.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from kdaemon.spool.store import Changes, Store
 from kdaemon.streams import Stream, Streams
 from kdaemon.system import SystemClock
 from tests.kit.observing import delivered_by
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.kit.stores import new_frame, open_store
 from tests.kit.streams import FakeService, FixedDice, reaches
 
@@ -80,12 +79,6 @@ async def restarted(
         await spool.aclose()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def all_wait(spool: Spool) -> None:
     """Until every stream has read what it may."""
     lanes = list(spool._lanes)
@@ -137,7 +130,7 @@ async def serves(
             assert well.store(frame) is None
         else:
             assert well.submit(frame)
-        await until(lambda count=number + 1: len(told) == count)  # type: ignore[misc]
+        await until(lambda count=number + 1: len(told) == count)
     assert all(result and result.error_code is None for f in told for result in f.results)
     await until(lambda: delivered_by(streams) == before + count * 500)
 
