@@ -7,12 +7,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import kdaemon
+from tests.kit import tools
 from tests.kit.certificates import Authority, Files
 
-PURE = "pure(why): of the pure build alone; `why` says what a compiled class does not let a test do"
 
-
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """A shell that starts pytest in the background has it ignore SIGINT; its children would too.
     Hypothesis has limits of time of its own, for an example and for making one.
     """
@@ -22,14 +21,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("patient")
-    config.addinivalue_line("markers", PURE)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if kdaemon.build() == "compiled":
-        for item in items:
-            for mark in item.iter_markers("pure"):
-                item.add_marker(pytest.mark.skip(reason=f"the pure build alone: {mark.args[0]}"))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: who cannot run here starts nothing."""
+    for mark in item.iter_markers():
+        if mark.name == "pure" and kdaemon.build() == "compiled":
+            pytest.skip(f"the pure build alone: {mark.args[0]}")
+        obstacle = tools.why_not(mark.name)
+        if obstacle is not None:
+            pytest.skip(obstacle)
 
 
 @pytest.fixture(scope="session")

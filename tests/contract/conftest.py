@@ -10,7 +10,6 @@ longer holds fails the suite.
 import asyncio
 import contextlib
 import itertools
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 
@@ -21,7 +20,7 @@ from kdaemon.sandbox.service import Service
 from kdaemon.system import SystemClock
 from tests.contract.differences import DIFFERENCES
 from tests.kit.daemon import running
-from tests.kit.endpoints import NODE, Endpoint, moto_command, process_with_port
+from tests.kit.endpoints import Endpoint, moto_command, process_with_port
 from tests.kit.patience import PATIENCE_S
 
 SERVICES = ("sandbox", "sandbox_cbor", "moto", "kinesalite", "kinesis_local")
@@ -60,17 +59,12 @@ def sandbox_in_a_thread() -> Iterator[int]:
 
 
 def started(name: str) -> contextlib.AbstractContextManager[int]:
-    """A running service of this name, as its port; skips where its program is not there."""
+    """A running service of this name, as its port."""
     if name == "sandbox":
         return sandbox_in_a_thread()
     if name == "moto":
         return process_with_port(moto_command())
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip(f"{name}: there is no node on this machine")
-    if not (NODE / "node_modules").is_dir():
-        pytest.skip(f"{name}: tests/contract/node_modules is missing; `make test` installs it")
-    return process_with_port([node, NODE_SERVERS[name]])
+    return process_with_port(["node", NODE_SERVERS[name]])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -81,7 +75,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("service", services, indirect=True, scope="session")
             return
         services = (*SERVICES, "daemon", "daemon_cbor") if is_producing else SERVICES
-        metafunc.parametrize("service", services, indirect=True, scope="session")
+        marked = [
+            pytest.param(name, marks=[pytest.mark.node] if name in NODE_SERVERS else [])
+            for name in services
+        ]
+        metafunc.parametrize("service", marked, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,7 @@ class Putter:
         return is_kept, text
 
 
+@pytest.mark.root
 def test_a_full_disk_refuses_stored_and_nothing_else_until_it_has_space_again(
     tmp_path: Path,
 ) -> None:

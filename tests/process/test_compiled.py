@@ -33,12 +33,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     return build(tmp_path_factory.mktemp("compiled"), env, "--no-build-isolation")
 
 
+@pytest.mark.compiler
 def test_both_builds_come_to_the_same_for_the_same_seeds(compiled: Compiled) -> None:
     done = compiled.run("-m", "tests.sim.digest", *map(str, SEEDS))
     assert done.stderr == ""
     assert done.stdout.splitlines() == [f"{seed} {digest(seed)}" for seed in SEEDS]
 
 
+@pytest.mark.compiler
 def test_the_rooms_that_are_compiled_pass_their_tests(compiled: Compiled) -> None:
     """And that they are what is tested."""
     where = "import kdaemon.pack.lane as lane, kdaemon; print(lane.__file__, kdaemon.build())"

@@ -15,6 +15,8 @@ from tests.kit.patience import wait_for
 from tests.kit.prometheus import Prometheus, scraping
 from tests.unit.test_alerts import RULES, dashboard_queries, rules
 
+pytestmark = pytest.mark.prometheus
+
 VARIABLES = {"job": ".*", "instance": ".*", "upstream": ".*", "stream": ".*"}
 
 # What a daemon that is well, without TLS and with keys that do not end, has no series for.

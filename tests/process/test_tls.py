@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -84,7 +83,7 @@ def run_tool(*arguments: str, **environ: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.curl
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_curl(daemon: Daemon, files: Files, version: str) -> None:
     body = json.dumps({"data": "x" * 5_000}) + "\n"
@@ -120,7 +119,7 @@ next()
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node")
+@pytest.mark.node
 def test_node(daemon: Daemon, files: Files) -> None:
     told = run_tool(
         "node", "-e", NODE, daemon.url, str(files.authority), PUT.decode(), json.dumps(HEADERS)

@@ -242,7 +242,7 @@ def test_a_disk_is_found_by_its_number_among_the_mounts() -> None:
     assert mounted_as(mounts, "254:1") == ("unknown file system", "device 254:1")
 
 
-@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="needs Linux's /proc")
+@pytest.mark.linux
 def test_the_disk_under_a_directory_has_a_description(tmp_path: Path) -> None:
     assert " on " in describe_disk(tmp_path)
 
