@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Without compiled bytecode every process compiles all that it imports, and the tests start a thousand; pytest keeps its
+# rewritten asserts there, too. Some images set this variable.
+export PYTHONDONTWRITEBYTECODE :=
+
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
 
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
