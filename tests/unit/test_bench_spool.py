@@ -15,8 +15,9 @@ from bench.load import acknowledged_in
 from bench.records import request_head
 from bench.report import with_opening, with_section
 from bench.spool import payload_bytes, spool_config, wait_for_records
-from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle, table
+from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle
 from bench.steady import SteadyLoad
+from bench.table import table
 from kdaemon.config.load import load_config
 from tests.kit.patience import PATIENCE_S
 
