@@ -81,7 +81,7 @@ async def test_the_oldest_are_dropped_also_when_they_were_read_and_found_no_room
     async with a_spool(tmp_path / "spool", target, bytes_max=1 << 20) as spool:
         for number in range(60):
             await until(lambda number=number: spool.put(target, a_number(number)))
-            await until(lambda: not spool._is_committing)
+            await until(lambda: spool.is_written)
         target.make_room(100)
         dropped = target.counters.dropped
         await until(lambda: len(target.frames) + dropped[DropReason.SPOOL_FULL] == 60)

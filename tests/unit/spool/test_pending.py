@@ -126,7 +126,7 @@ async def test_deletions_of_thousands_of_frames_go_in_commits_one_after_the_othe
         for frame in target.frames:
             target.settle(frame)
         spool._commit()
-        await until(lambda: not spool._owed.unwritten)
+        await until(lambda: spool.is_written)
     assert sum(sizes) == count
     assert max(sizes) == PIECES_A_COMMIT
     assert len(sizes) == 3

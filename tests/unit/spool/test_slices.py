@@ -247,7 +247,7 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         put_many(spool, target, 2 * TOLD, told.append)
         await until(lambda: told)
-        lane = spool._lanes.find(target)
+        lane = spool.audit().find(target)
         assert lane is not None
         await until(lambda: lane.is_waiting_for_room)
         target.drops_oldest = True

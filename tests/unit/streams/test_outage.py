@@ -81,7 +81,7 @@ async def restarted(
 
 async def all_wait(spool: Spool) -> None:
     """Until every stream has read what it may."""
-    lanes = list(spool._lanes)
+    lanes = list(spool.audit())
 
     def is_still() -> bool:
         return all(lane.is_waiting_for_room or lane.backlog.is_read for lane in lanes)
@@ -110,7 +110,7 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
         await all_wait(spool)
         assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 3 / 4
         held = [found(streams, name).engine.ledger.held_bytes for name in NAMES]
-        ahead = [lane.share.ahead_bytes for lane in spool._lanes]
+        ahead = [lane.share.ahead_bytes for lane in spool.audit()]
         assert memory.bytes_taken == sum(held) + sum(ahead)
         assert not is_memory_full(memory)
         service.answer.set()
