@@ -88,7 +88,7 @@ def test_what_stands_in_for_aws_is_asked_with_what_it_cannot_write(
     assert json.loads(written(service))["streams"] == json.loads(before)["streams"]
 
 
-def test_programs_read_findings(tmp_path: Path, service: str) -> None:
+def test_findings_are_told_to_programs_as_json_of_fixed_keys(tmp_path: Path, service: str) -> None:
     told = json.loads(check(tmp_path, service, "--json").stdout)
     assert told["is_ok"] is False
     assert {each["level"] for each in told["findings"]} == {"ok", "note", "problem"}

@@ -119,7 +119,7 @@ def test_the_schema_takes_the_defaults_and_the_page_s_example(
     ],
     ids=str,
 )
-def test_the_schema_refuses(
+def test_the_schema_refuses_values_that_would_deploy_something_else(
     wrong: dict[str, Any], values: dict[str, Any], schema: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):

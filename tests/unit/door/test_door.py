@@ -760,7 +760,7 @@ async def test_a_line_may_call_the_stream_of_its_path_as_it_likes(daemon: Make, 
     ]
 
 
-async def test_at_yandex_too(daemon: Make) -> None:
+async def test_at_yandex_a_name_and_its_path_are_one_stream_too(daemon: Make) -> None:
     place = daemon(text=YANDEX + "\n[default]\nlinger_ms = 0")
     answer = await answered(place.lines("s", None, *spelt("/db/s", "s", "db/s")))
     assert (answer.status, answer.body["acknowledged"]) == (207, 2)

@@ -343,7 +343,7 @@ async def test_the_port_is_known_only_while_it_listens() -> None:
         assert server.port
 
 
-async def test_yandex_over_http() -> None:
+async def test_yandex_is_spoken_over_http() -> None:
     settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(2, 10**6))
     async with running(settings) as sandbox:
         sandbox.service.create_stream("/region/cloud/base/orders", 1)
