@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # rewritten asserts there, too. Some images set this variable.
 export PYTHONDONTWRITEBYTECODE :=
 
-QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
+QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine config/test_config.py)
 
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
@@ -77,7 +77,7 @@ $(VENV)/clients/syslog-ng:
 alerts: $(VENV)/dev
 	command -v promtool >/dev/null && command -v prometheus >/dev/null || $(MAKE) --no-print-directory $(VENV)/prometheus \
 	  || echo "no Prometheus here, and no apt-get that has it: its tests will be skipped"
-	$(BIN)/python -m pytest -q tests/unit/test_alerts.py tests/process/test_prometheus.py
+	$(BIN)/python -m pytest -q tests/unit/deploy/test_alerts.py tests/process/test_prometheus.py
 
 $(VENV)/prometheus:
 	rm -rf $@.part && mkdir -p $@.part && chmod a+rwx $@.part
@@ -89,7 +89,7 @@ $(VENV)/prometheus:
 charts: $(VENV)/dev
 	command -v helm >/dev/null || $(MAKE) --no-print-directory $(VENV)/helm/helm || echo "no helm here, and no Go to build one"
 	$(MAKE) --no-print-directory $(VENV)/kubernetes || echo "no schemas of Kubernetes here"
-	$(BIN)/python -m pytest -q -rs $(wildcard tests/unit/test_deploy*.py)
+	$(BIN)/python -m pytest -q -rs tests/unit/deploy
 
 $(VENV)/helm/helm:
 	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v3.16.4

@@ -48,7 +48,6 @@ def test_the_rooms_that_are_compiled_pass_their_tests(compiled: Compiled) -> Non
     assert said.startswith(str(compiled.tree.parent))
     assert said.endswith(".so compiled\n")
     tests = [f"tests/unit/{room}" for room in MIDDLE if (ROOT / "tests" / "unit" / room).is_dir()]
-    tests += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/unit/test_engine*.py")]
     done = compiled.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout
 

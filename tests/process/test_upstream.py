@@ -155,7 +155,7 @@ def test_a_client_that_comes_during_a_hold_that_may_mend_itself_hears_what_was_s
     tmp_path: Path, reply: Reply, answered: int, refusal: tuple[int, str], words: str
 ) -> None:
     """At once, while a call is out to try. What came before waits: what is told of it at its
-    deadline depends on whether a call is out then (tests/unit/test_engine_trouble.py).
+    deadline depends on whether a call is out then (tests/unit/engine/test_trouble.py).
     """
     keeping = Keeping(reply, answered)
     with upstream(keeping) as url, daemon(tmp_path, url) as process:

@@ -24,7 +24,7 @@ from tests.kit.prometheus import (
 )
 from tests.kit.tools import find_prometheus
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "deploy" / "prometheus" / "kdaemon.rules.yml"
 CASES = RULES.with_name("kdaemon.rules.test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "kdaemon.json"

@@ -14,7 +14,7 @@ from kdaemon.config.effective import as_toml, as_tree, effective
 from kdaemon.config.load import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Loaded, load_with_givers
 from kdaemon.config.schema import config_schema
 
-EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 LARGE = """
 service = "yandex"
 endpoint_url = "https://yds.example.net/ru-central1/b1g/etn"
