@@ -12,7 +12,7 @@ from tests.kit import tools
 from tests.kit.certificates import Authority, Files
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A shell that starts pytest in the background has it ignore SIGINT; its children would too.
     Hypothesis has limits of time of its own, for an example and for making one.
     """
@@ -21,7 +21,8 @@ def pytest_configure() -> None:
     settings.register_profile(
         "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
-    settings.load_profile("patient")
+    settings.register_profile("quick", settings.get_profile("patient"), max_examples=20)
+    settings.load_profile(config.getoption("--hypothesis-profile") or "patient")
 
 
 @pytest.hookimpl(tryfirst=True)
