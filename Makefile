@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-QUICK := $(addprefix tests/unit/,base wire door route pace pack settle test_engine*.py test_config.py)
+# Without compiled bytecode every process compiles all that it imports, and the tests start a thousand; pytest keeps its
+# rewritten asserts there, too. Some images set this variable.
+export PYTHONDONTWRITEBYTECODE :=
+
+QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine config/test_config.py)
 
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
@@ -15,9 +19,9 @@ run: $(VENV)/runtime
 	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock \
 	  --set spool.directory=$(CURDIR)/$(VENV)/spool $(ARGS)
 
-# For the inner loop, some 20 s: the pure rooms, the wire and the doors.
+# For the inner loop, some 15 s: the pure rooms, the wire and the doors; a fifth of the examples of property tests.
 quick: $(VENV)/dev
-	$(BIN)/python -m pytest -q $(EACH_CORE) $(wildcard $(QUICK))
+	$(BIN)/python -m pytest -q $(EACH_CORE) --hypothesis-profile quick $(wildcard $(QUICK))
 
 # Everything that must hold before a change lands, once.
 test: lint types unit
@@ -79,7 +83,7 @@ $(VENV)/clients/syslog-ng:
 alerts: $(VENV)/dev
 	command -v promtool >/dev/null && command -v prometheus >/dev/null || $(MAKE) --no-print-directory $(VENV)/prometheus \
 	  || echo "no Prometheus here, and no apt-get that has it: its tests will be skipped"
-	$(BIN)/python -m pytest -q tests/unit/test_alerts.py tests/process/test_prometheus.py
+	$(BIN)/python -m pytest -q tests/unit/deploy/test_alerts.py tests/process/test_prometheus.py
 
 $(VENV)/prometheus:
 	rm -rf $@.part && mkdir -p $@.part && chmod a+rwx $@.part
@@ -91,7 +95,7 @@ $(VENV)/prometheus:
 charts: $(VENV)/dev
 	command -v helm >/dev/null || $(MAKE) --no-print-directory $(VENV)/helm/helm || echo "no helm here, and no Go to build one"
 	$(MAKE) --no-print-directory $(VENV)/kubernetes || echo "no schemas of Kubernetes here"
-	$(BIN)/python -m pytest -q -rs $(wildcard tests/unit/test_deploy*.py)
+	$(BIN)/python -m pytest -q -rs tests/unit/deploy
 
 $(VENV)/helm/helm:
 	GOBIN=$(CURDIR)/$(@D) go install helm.sh/helm/v3/cmd/helm@v3.16.4

@@ -16,6 +16,7 @@ from bench.command import run_alone
 from bench.compare import daemon_config, started_sink
 from bench.host import choose_cores, pinned
 from bench.records import DATA_BYTES, make_records
+from bench.table import table
 from kdaemon.base.record import Record
 from tests.kit.world import MS, SECOND, SETTINGS, World, counters_of, make_frame
 
@@ -101,8 +102,6 @@ def measure(rounds: int, share: int) -> str:
         "",
         f"{cpu} {rounds}:",
         "",
-        f"| in | plain | aggregated | ratio (target {CPU_TARGET}) |",
-        "|---|---:|---:|---:|",
     ]
     print("\n".join(lines[2:4]), flush=True)
     cores = choose_cores(os.sched_getaffinity(0))
@@ -118,11 +117,13 @@ def measure(rounds: int, share: int) -> str:
                 figures.append(figure)
                 name = "aggregated" if is_joined else "plain"
                 print(f"{way.title}, {name}: {figure:.2f} us a record", flush=True)
+    rows = []
     for way in WAYS:
         before, after = median(seen[way, False]), median(seen[way, True])
         ratio = after / before
-        lines.append(f"| {way.title} | {before:.2f} us | {after:.2f} us | {ratio:.2f} |")
-    return "\n".join(lines)
+        rows.append((way.title, f"{before:.2f} us", f"{after:.2f} us", f"{ratio:.2f}"))
+    heading = ("in", "plain", "aggregated", f"ratio (target {CPU_TARGET})")
+    return "\n".join([*lines, *table(heading, rows)])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from bench.compare import daemon_config, started_sink
 from bench.daemon import DaemonProcess, environment
 from bench.host import choose_cores, cpu_seconds, pinned
 from bench.load import STALL_S, HttpConnection, connect
+from bench.table import table
 from bench.worker import Result, Worker, serve_commands
 
 SINK_MS = 25.0
@@ -77,8 +78,7 @@ class _Paced:
 
 def measure(rates: tuple[int, ...], seconds: float) -> str:
     cores = choose_cores(os.sched_getaffinity(0))
-    lines = ["| asked/s | answered/s | records a call | p50 ms | p99 ms | CPU |"]
-    lines.append("|--:|--:|--:|--:|--:|--:|")
+    rows = []
     with pinned(cores.load), started_sink(cores.sink, latency_ms=SINK_MS) as sink:
         for rate in rates:
             with (
@@ -100,12 +100,18 @@ def measure(rates: tuple[int, ...], seconds: float) -> str:
             if result["failed"]:
                 raise RuntimeError(f"{result['failed']} requests failed at {rate} a second")
             calls = after[1] - before[1]
-            lines.append(
-                f"| {rate:,} | {result['records'] / result['seconds']:,.0f}"
-                f" | {result['records'] / calls:.0f} | {result['latency_ms_p50']:.1f}"
-                f" | {result['latency_ms_p99']:.1f} | {cpu_s / result['seconds']:.0%} |"
+            rows.append(
+                (
+                    f"{rate:,}",
+                    f"{result['records'] / result['seconds']:,.0f}",
+                    f"{result['records'] / calls:.0f}",
+                    f"{result['latency_ms_p50']:.1f}",
+                    f"{result['latency_ms_p99']:.1f}",
+                    f"{cpu_s / result['seconds']:.0%}",
+                )
             )
-    return "\n".join(lines)
+    heading = ("asked/s", "answered/s", "records a call", "p50 ms", "p99 ms", "CPU")
+    return "\n".join(table(heading, rows, words=0))
 
 
 def main() -> int:

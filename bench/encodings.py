@@ -14,6 +14,7 @@ from bench.command import run_beside_sink
 from bench.compare import Scenario, Sink, measure_daemon
 from bench.host import Cores
 from bench.report import Outcome
+from bench.table import table
 
 SECTION = "## CBOR beside JSON (`python -m bench.encodings --write`)"
 TARGET_RATIO = 0.9  # of JSON's records per CPU-second
@@ -39,10 +40,10 @@ def scenario(data_bytes: int, encoding: str) -> Scenario:
     )
 
 
-def row(data_bytes: int, pairs: list[Pair]) -> str:
+def row(data_bytes: int, pairs: list[Pair]) -> tuple[str, ...]:
     in_json = median(json.records_per_cpu_s for json, _ in pairs)
     in_cbor = median(cbor.records_per_cpu_s for _, cbor in pairs)
-    return f"| {data_bytes:,} | {in_json:,.0f} | {in_cbor:,.0f} | {ratio(pairs):.2f} |"
+    return f"{data_bytes:,}", f"{in_json:,.0f}", f"{in_cbor:,.0f}", f"{ratio(pairs):.2f}"
 
 
 def ratio(pairs: list[Pair]) -> float:
@@ -62,13 +63,12 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
             }
             pairs.append((found["json"], found["cbor"]))
             print(f"[{round_number}/{rounds}] {data_bytes:,} B", file=sys.stderr, flush=True)
+    heading = ("bytes of data", "JSON, rec/CPU-s", "CBOR, rec/CPU-s", "ratio")
     worst = min(map(ratio, measured.values()))
     word = "reached" if worst >= TARGET_RATIO else "missed"
     return "\n".join(
         [
-            "| bytes of data | JSON, rec/CPU-s | CBOR, rec/CPU-s | ratio |",
-            "|--:|--:|--:|--:|",
-            *(row(data_bytes, pairs) for data_bytes, pairs in measured.items()),
+            *table(heading, (row(*each) for each in measured.items()), words=0),
             "",
             f"The least ratio is {worst:.2f}; at least {TARGET_RATIO} is to be reached: {word}.",
         ]

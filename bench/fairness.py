@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bench import report
 from bench.rivals import Mission, Told, run_client
-from bench.spool_report import table
+from bench.table import table
 from kdaemon.base.limits import SHARD_RECORDS_PER_SECOND
 from tests.kit.daemon import Daemon, from_scratch, get, running
 

@@ -16,6 +16,7 @@ from bench import fleet_report as report
 from bench.fleet_sim import Load, Plan, Run, simulate
 from bench.plans import simulate_all
 from bench.report import write_section
+from bench.table import aligned
 from kdaemon.sandbox.settings import LimiterKind
 
 __all__ = ["Load", "Plan", "Run", "main", "simulate"]
@@ -65,13 +66,13 @@ def write(seeds: range, jobs: int) -> bool:
     tables = []
     for title, plans in whole(seeds):
         table = report.fleet_table(simulate_all(simulate, plans, jobs))
-        print(f"\n{title}\n{report.aligned(table)}", flush=True)
+        print(f"\n{title}\n{aligned(table)}", flush=True)
         tables.append((title, table))
     kinds, size = list(LimiterKind), (hot_sim.SHARDS, hot_sim.SECONDS)
     hot_runs = simulate_all(hot_sim.simulate, hot.hot_plans(kinds, seeds, *size), jobs)
     keyless_runs = simulate_all(hot_sim.simulate, hot.keyless_plans(kinds, seeds, *size), jobs)
     pair = (report.hot_table(hot_runs), report.keyless_table(keyless_runs))
-    print("", *map(report.aligned, pair), sep="\n\n", flush=True)
+    print("", *map(aligned, pair), sep="\n\n", flush=True)
     today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
     by = f"Simulated by `python -m bench.fleet --write`, {today}; how: [README.md](README.md)."
     over = f"Least / median / most over {len(seeds)} seeds, and the target."
@@ -124,7 +125,7 @@ def main() -> int:
         for seed in seeds
     ]
     table = report.fleet_table(simulate_all(simulate, plans, options.jobs))
-    print(report.aligned(table))
+    print(aligned(table))
     return int(report.misses(table))
 
 

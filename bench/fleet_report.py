@@ -9,6 +9,7 @@ from statistics import median
 from typing import TypeVar
 
 from bench import fleet_sim, hot_sim
+from bench.table import table
 
 SETTLE_S_MAX = {"join": 15, "leave": 10}  # seconds
 COLD_USED_MIN = 0.98  # of what is offered to the shards that are not hot
@@ -262,8 +263,8 @@ def keyless_figures(group: Sequence[hot_sim.Run]) -> list[Figure]:
 def fleet_section(tables: Iterable[tuple[str, Table]], intro: str) -> str:
     """`tables`: titles and tables; `intro`: when and how they came about."""
     lines = ["## Daemons on one shard", "", intro, "", "![Rate of each daemon](fleet.svg)"]
-    for title, table in tables:
-        lines += ["", f"### {title}", "", markdown(table)]
+    for title, rows in tables:
+        lines += ["", f"### {title}", "", markdown(rows)]
     return "\n".join(lines)
 
 
@@ -285,21 +286,11 @@ def hot_section(hot: Table, keyless: Table, intro: str) -> str:
 # Forms
 
 
-def misses(table: Table) -> bool:
+def misses(rows: Table) -> bool:
     """Whether a row of it missed a target."""
-    return any(row[-1].startswith("missed") for row in table)
+    return any(row[-1].startswith("missed") for row in rows)
 
 
-def aligned(table: Table) -> str:
-    """For a terminal."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    )
-
-
-def markdown(table: Table) -> str:
-    heading, *rows = table
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def markdown(rows: Table) -> str:
+    heading, *others = rows
+    return "\n".join(table(heading, others, words=len(heading)))

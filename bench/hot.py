@@ -10,6 +10,7 @@ import sys
 from bench import fleet_report as report
 from bench.hot_sim import HOT_CASES, KEYLESS_CASES, SECONDS, SHARDS, Plan, simulate
 from bench.plans import simulate_all
+from bench.table import aligned
 from kdaemon.sandbox.settings import LimiterKind
 
 
@@ -51,7 +52,7 @@ def main() -> int:
     if options.only != "hot":
         plans = keyless_plans(kinds, seeds, options.shards, options.seconds)
         tables.append(report.keyless_table(simulate_all(simulate, plans, options.jobs)))
-    print("\n\n".join(map(report.aligned, tables)))
+    print("\n\n".join(map(aligned, tables)))
     return int(any(map(report.misses, tables)))
 
 

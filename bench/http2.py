@@ -12,6 +12,7 @@ from bench.command import run_beside_sink
 from bench.compare import Scenario, Sink, measure_daemon
 from bench.host import Cores
 from bench.report import Outcome
+from bench.table import table
 
 _BATCHES, _SINGLES = 250_000, 30_000  # records of a round
 
@@ -45,7 +46,7 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
             outcome = measure_daemon(scenario, scenario.records // share, sink, cores)
             measured[scenario.title].append(outcome)
             print(f"[{round_number}/{rounds}] {scenario.title}", file=sys.stderr, flush=True)
-    lines = ["| TCP | rec/CPU-s | us CPU a record | of HTTP/1.1 |", "|---|---|---|---|"]
+    rows = []
     first: list[Outcome] = []
     for scenario in SCENARIOS:
         outcomes = measured[scenario.title]
@@ -54,8 +55,8 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
             b.records_per_cpu_s / a.records_per_cpu_s for a, b in zip(first, outcomes, strict=True)
         )
         speed = median(each.records_per_cpu_s for each in outcomes)
-        lines.append(f"| {scenario.title} | {speed:,.0f} | {1e6 / speed:.2f} | {share_of:.2f} |")
-    return "\n".join(lines)
+        rows.append((scenario.title, f"{speed:,.0f}", f"{1e6 / speed:.2f}", f"{share_of:.2f}"))
+    return "\n".join(table(("TCP", "rec/CPU-s", "us CPU a record", "of HTTP/1.1"), rows))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from bench.command import run_alone
 from bench.compare import daemon_config, started_sink
 from bench.host import choose_cores, pinned
 from bench.records import DATA_BYTES
+from bench.table import table
 
 _TITLE = "## Lines"
 _RECORDS = 600_000  # carried in one round
@@ -54,13 +55,10 @@ def measure(rounds: int, share: int) -> str:
         f"Lines with {DATA_BYTES} B of data over the Unix socket, 4 connections, `delivered`; the",
         f"real daemon in front of a sink without a quota, medians of {rounds}:",
         "",
-        "| form | lines per CPU-second | us a line |",
-        "|---|---:|---:|",
     ]
-    for form, figures in seen.items():
-        us = median(figures)
-        lines.append(f"| {form.title} | {1e6 / us:,.0f} | {us:.2f} |")
-    return "\n".join(lines)
+    us = {form.title: median(figures) for form, figures in seen.items()}
+    rows = ((title, f"{1e6 / each:,.0f}", f"{each:.2f}") for title, each in us.items())
+    return "\n".join([*lines, *table(("form", "lines per CPU-second", "us a line"), rows)])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bench.command import run_beside_sink
 from bench.compare import Scenario, Sink, measure_daemon
 from bench.host import Cores
 from bench.report import Outcome
+from bench.table import table
 
 KEY_COUNT = 10_000
 ORDERED = 'ordering = "partition_key"\n'
@@ -46,7 +47,7 @@ class Pairs:
     without: list[Outcome] = field(default_factory=list)
     ordered: list[Outcome] = field(default_factory=list)
 
-    def row(self, title: str) -> str:
+    def row(self, title: str) -> tuple[str, ...]:
         """Medians; the last two are ratios within a round: CPU a record, and records a second."""
 
         def cpu_us(outcomes: list[Outcome]) -> float:
@@ -57,9 +58,13 @@ class Pairs:
         rate = median(b.records_per_s / a.records_per_s for a, b in pairs)
         per_call = median(each.records_per_call for each in self.ordered)
         return (
-            f"| {title} | {cpu_us(self.without):.2f} | {cpu_us(self.ordered):.2f} | {cpu:.2f}"
-            f" | {rate:.2f} | {median(e.records_per_call for e in self.without):.0f}"
-            f" | {per_call:.0f} |"
+            title,
+            f"{cpu_us(self.without):.2f}",
+            f"{cpu_us(self.ordered):.2f}",
+            f"{cpu:.2f}",
+            f"{rate:.2f}",
+            f"{median(each.records_per_call for each in self.without):.0f}",
+            f"{per_call:.0f}",
         )
 
 
@@ -73,13 +78,9 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
             pairs.without.append(measure_daemon(scenario, records, sink, cores))
             pairs.ordered.append(measure_daemon(scenario, records, sink, cores, ORDERED))
             print(f"[{round_number}/{rounds}] {scenario.title}", file=sys.stderr, flush=True)
-    return "\n".join(
-        [
-            "| 10,000 keys | us CPU a record | ordered | ratio | rec/s | rec/call | ordered |",
-            "|---|---|---|---|---|---|---|",
-            *(measured[scenario.name].row(scenario.title) for scenario in SCENARIOS),
-        ]
-    )
+    heading = ("10,000 keys", "us CPU a record", "ordered", "ratio", "rec/s", "rec/call", "ordered")
+    rows = (measured[scenario.name].row(scenario.title) for scenario in SCENARIOS)
+    return "\n".join(table(heading, rows))
 
 
 if __name__ == "__main__":

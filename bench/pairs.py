@@ -10,6 +10,8 @@ import datetime as dt
 from dataclasses import dataclass, field
 from statistics import median
 
+from bench.table import aligned, table
+
 TITLE = "## Beside the version before"
 _COLUMNS = ("records a CPU-second", "old", "new", "new of old", "least", "most", "rounds")
 
@@ -42,23 +44,17 @@ class Pairs:
         return rows
 
     def text(self) -> str:
-        rows = self.rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return aligned(self.rows())
 
     def markdown(self) -> str:
         """A section of RESULTS.md."""
-        head, *rows = (f"| {' | '.join(row)} |" for row in self.rows())
+        heading, *rows = self.rows()
         how = (
             f"`python -m bench.compare --pair OLD --write`, {dt.datetime.now(tz=dt.UTC):%Y-%m-%d};"
             f" load average {self.load_before:.1f} before the start. Old, new, old, new: a ratio is"
             " that of a round."
         )
-        rule = "|---|" + "--:|" * (len(_COLUMNS) - 1)
-        return "\n".join([TITLE, "", how, "", head, rule, *rows]) + "\n"
+        return "\n".join([TITLE, "", how, "", *table(heading, rows)]) + "\n"
 
 
 def _cells(pairs: list[tuple[float, float]], form: str) -> list[str]:

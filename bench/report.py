@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.host import Cores, describe
+from bench.table import facts, table
 
 RESULTS_PATH = Path(__file__).with_name("RESULTS.md")
 _SECTION = re.compile(r"^## ", re.MULTILINE)
@@ -214,25 +215,23 @@ class Report:
     def markdown(self) -> str:
         """The opening of RESULTS.md."""
         names = ["process under test", *(name for name, _ in _COLUMNS)]
+        where = [
+            ("Date", f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"),
+            *describe().items(),
+            ("Pinned", self._pinned()),
+            ("Busy before the start", f"load average {self.load_before:.1f}"),
+            ("Rounds", f"medians of {self.rounds}, interleaved"),
+            ("Sink", f"shard map: {self.map_mode}"),
+        ]
         lines = [
             "# Results of the last `python -m bench.compare --write`",
             "",
             "Written by the bench; how it measures and how to read it: [README.md](README.md).",
             "",
-            "| | |",
-            "|---|---|",
-            f"| Date | {dt.datetime.now(tz=dt.UTC):%Y-%m-%d} |",
-            *(f"| {name} | {value} |" for name, value in describe().items()),
-            f"| Pinned | {self._pinned()} |",
-            f"| Busy before the start | load average {self.load_before:.1f} |",
-            f"| Rounds | medians of {self.rounds}, interleaved |",
-            f"| Sink | shard map: {self.map_mode} |",
+            *facts(where),
             "",
-            "| " + " | ".join(names) + " |",
-            "|---|" + "--:|" * len(_COLUMNS),
+            *table(names, ([self.titles[name], *cells(o)] for name, o in self.medians().items())),
         ]
-        for name, outcome in self.medians().items():
-            lines.append("| " + " | ".join([self.titles[name], *cells(outcome)]) + " |")
         lines += ["", self.lone.text()] if self.lone else []
         lines += ["", "| to reach | target | here | |", "|---|--:|--:|---|"]
         for what, target, seen, is_met in self.targets():
@@ -242,15 +241,13 @@ class Report:
 
 def growth(title: str, counts: Sequence[int], rows: Mapping[str, Sequence[float]]) -> str:
     """A table of figures for growing counts; the last column: how flat they are."""
-    lines = [
-        f"| {title} | {' | '.join(f'{count:,}' for count in counts)} | largest / smallest |",
-        f"|---|{'--:|' * (len(counts) + 1)}",
-    ]
+    heading = (title, *(f"{count:,}" for count in counts), "largest / smallest")
+    cells = []
     for name, figures in rows.items():
-        shown = " | ".join(f"{each:,.0f}" if each >= 100 else f"{each:.2f}" for each in figures)
+        shown = (f"{each:,.0f}" if each >= 100 else f"{each:.2f}" for each in figures)
         ratio = f"{max(figures) / min(figures):.2f}" if min(figures) else "-"
-        lines.append(f"| {name} | {shown} | {ratio} |")
-    return "\n".join(lines)
+        cells.append((name, *shown, ratio))
+    return "\n".join(table(heading, cells))
 
 
 def with_opening(page: str, opening: str) -> str:

@@ -6,13 +6,14 @@ Pure but for the date and the machine's description. Knows nothing of how a figu
 
 import datetime as dt
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import Any, TypeVar
 
 from bench.disk import DiskAlone
 from bench.host import Cores, describe
+from bench.table import facts, table
 
 MIB = 1024 * 1024
 TITLE = "## The spool"
@@ -109,20 +110,6 @@ def middle(rounds: Sequence[Seen]) -> Seen:
     return replace(first, **chosen)
 
 
-def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table that stands straight on a terminal too: first column left, others right."""
-    lines = [list(heading), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heading))]
-
-    def line_of(cells: list[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        return " | ".join([f"| {first[0]:<{first[1]}}", *(f"{c:>{w}}" for c, w in rest)]) + " |"
-
-    left, *right = (width + 1 for width in widths)
-    rule = "|".join(["-" * (left + 1), *("-" * width + ":" for width in right)])
-    return [line_of(lines[0]), f"|{rule}|", *map(line_of, lines[1:])]
-
-
 @dataclass(frozen=True, slots=True)
 class SpoolReport:
     """A whole run. `carried[load][promise]`, `waited` and `filled` in order of the rounds; empty
@@ -204,8 +191,7 @@ class SpoolReport:
         written = (
             "Written by `python -m bench.spool --write`; how to read it: [README.md](README.md)."
         )
-        facts = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
-        return "\n".join([TITLE, "", written, "", *facts, "", *self.lines()]) + "\n"
+        return "\n".join([TITLE, "", written, "", *facts(rows), "", *self.lines()]) + "\n"
 
     def _carried_lines(self) -> list[str]:
         rows, notes = [], []

@@ -27,6 +27,7 @@ from bench.records import (
     put_records_body,
     request_head,
 )
+from bench.table import table
 from tests.kit.certificates import Authority, Files
 
 CONNECTIONS = 8  # each has one request under way
@@ -127,12 +128,11 @@ def measure(files: Files, rounds: int, share: int) -> list[str]:
                     opened_us, idle_kib = idle(daemon, context)
                     seen.setdefault(("CPU of a new connection, us", is_tls), []).append(opened_us)
                     seen.setdefault(("an idle connection, KiB", is_tls), []).append(idle_kib)
-    lines = ["| | plain | TLS 1.3 |", "|---|---:|---:|"]
-    for name, is_tls in seen:
-        if not is_tls:
-            plain, tls = median(seen[name, False]), median(seen[name, True])
-            lines.append(f"| {name} | {plain:.1f} | {tls:.1f} |")
-    return lines
+    rows = [
+        (name, *(f"{median(seen[name, is_tls]):.1f}" for is_tls in (False, True)))
+        for name in dict.fromkeys(name for name, _ in seen)
+    ]
+    return table(("", "plain", "TLS 1.3"), rows)
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from statistics import median
 from bench.compare import SCENARIOS, Scenario, Sink, daemon_config, load_arguments, started_sink
 from bench.daemon import DaemonProcess, environment
 from bench.host import cpu_seconds
+from bench.table import table
 from bench.worker import Worker
 
 
@@ -68,7 +69,9 @@ def measure(scenario: Scenario, records: int, workers: int, sink: Sink) -> Round
         )
 
 
-def pairs(scenario: Scenario, workers: int, rounds: int, share: int, latency_ms: float) -> str:
+def pairs(
+    scenario: Scenario, workers: int, rounds: int, share: int, latency_ms: float
+) -> tuple[str, ...]:
     found: list[tuple[Round, Round]] = []
     with started_sink(frozenset(os.sched_getaffinity(0)), latency_ms=latency_ms) as sink:
         for _ in range(rounds):
@@ -88,9 +91,17 @@ def pairs(scenario: Scenario, workers: int, rounds: int, share: int, latency_ms:
     batches = [
         f"{median(each):.0f}" for each in zip(*((a.batch, b.batch) for a, b in found), strict=True)
     ]
-    return (
-        f"| {scenario.name} | {wall} | {cost} | {reach} | {handing:.2f} | {' -> '.join(batches)} |"
-    )
+    return scenario.name, wall, cost, reach, f"{handing:.2f}", " -> ".join(batches)
+
+
+HEADING = (
+    "",
+    "records/s",
+    "CPU a record, all processes",
+    "times one core's work",
+    "supervisor, us",
+    "records a call",
+)
 
 
 def _with_connections(scenario: Scenario, count: str) -> Scenario:
@@ -116,12 +127,7 @@ def main() -> int:
         chosen = [_with_connections(each, str(options.connections)) for each in chosen]
     rows = [pairs(each, options.workers, rounds, share, options.latency_ms) for each in chosen]
     print(f"{options.workers} workers beside one: median of {rounds} pairs (least to most)\n")
-    print(
-        "| | records/s | CPU a record, all processes | times one core's work | supervisor, us"
-        " | records a call |"
-    )
-    print("|---|--:|--:|--:|--:|--:|")
-    print("\n".join(rows))
+    print("\n".join(table(HEADING, rows)))
     return 0
 
 

@@ -2,14 +2,14 @@
 
 import gc
 import signal
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import kdaemon
+from tests.kit import tools
 from tests.kit.certificates import Authority, Files
-
-PURE = "pure(why): of the pure build alone; `why` says what a compiled class does not let a test do"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,15 +21,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile(
         "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
-    settings.load_profile("patient")
-    config.addinivalue_line("markers", PURE)
+    settings.register_profile("quick", settings.get_profile("patient"), max_examples=20)
+    settings.load_profile(config.getoption("--hypothesis-profile") or "patient")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if kdaemon.build() == "compiled":
-        for item in items:
-            for mark in item.iter_markers("pure"):
-                item.add_marker(pytest.mark.skip(reason=f"the pure build alone: {mark.args[0]}"))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: who cannot run here starts nothing."""
+    for mark in item.iter_markers():
+        if mark.name == "pure" and kdaemon.build() == "compiled":
+            pytest.skip(f"the pure build alone: {mark.args[0]}")
+        obstacle = tools.why_not(mark.name)
+        if obstacle is not None:
+            pytest.skip(obstacle)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +42,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Authority(tmp_path_factory.mktemp("certificate")).issue()
 
 
-def pytest_collection_finish() -> None:
-    """The collector need not look at the tests themselves, time and again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The collector need not look at the tests themselves: neither while they are collected, which
+    was half of what that cost, nor time and again later.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()

@@ -152,17 +152,8 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     billed: Mapping[BilledUnit, int]
 
     def unaccounted(self) -> int:
-        """Records that are nowhere. Anything but 0 is a defect."""
-        return (self.received + self.recovered) - (
-            sum(self.rejected.values())
-            + self.delivered
-            + sum(self.dead.values())
-            + sum(self.dropped.values())
-            + self.buffered
-            + self.in_flight
-            + self.spooled
-            + self.settled_before
-        )
+        """Received records that are nowhere. Anything but 0 is a defect."""
+        return _unaccounted(self)
 
 
 class StreamCounters:
@@ -236,8 +227,21 @@ class StreamCounters:
         return StreamCounts(**{name: _still(value) for name, value in vars(self).items()})
 
     def unaccounted(self) -> int:
-        """As `StreamCounts.unaccounted`."""
-        return self.snapshot().unaccounted()
+        """As that of a snapshot, without one: tests ask after each step."""
+        return _unaccounted(self)
+
+
+def _unaccounted(counts: StreamCounts | StreamCounters) -> int:
+    return (counts.received + counts.recovered) - (
+        sum(counts.rejected.values())
+        + counts.delivered
+        + sum(counts.dead.values())
+        + sum(counts.dropped.values())
+        + counts.buffered
+        + counts.in_flight
+        + counts.spooled
+        + counts.settled_before
+    )
 
 
 def _still(value: Any) -> Any:

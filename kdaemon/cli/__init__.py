@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdaemon")
 
-_load = load  # tests/unit/test_cli.py calls it by this name
+_load = load  # tests/unit/cli/test_cli.py calls it by this name
 
 
 _ELSEWHERE = {

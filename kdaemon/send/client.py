@@ -159,6 +159,10 @@ class ServiceClient:
         """The memory of the bodies that are not yet written."""
         return self._exchanges.bodies
 
+    def audit(self) -> Exchanges:
+        """Its connections, and who waits for one. For tests; nothing else asks."""
+        return self._exchanges
+
     def __repr__(self) -> str:
         return f"<ServiceClient {self._settings.name} of {self._settings.service.name}>"
 

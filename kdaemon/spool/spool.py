@@ -292,6 +292,15 @@ class Spool:
         return not (self.frame_count or self._lanes.not_taken)
 
     @property
+    def is_written(self) -> bool:
+        """The disk knows all that it is owed: no commit is under way, and none is due."""
+        return not self._is_committing and self._owed.is_empty and not self._owed.unwritten
+
+    def audit(self) -> Lanes:
+        """Who has what in hand. For tests, which add it up; nothing else asks."""
+        return self._lanes
+
+    @property
     def oldest_ms(self) -> int:
         """When the oldest frame in hand was accepted, since 1970; 0 if there is none."""
         return self._delivery.oldest_ms if self._is_open else 0

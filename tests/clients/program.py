@@ -68,6 +68,13 @@ class Client:
     texts_of: Callable[[bytes], list[str]] = _whole
 
     @property
+    def runtime(self) -> str | None:
+        """The marker of its tests."""
+        return {"java": "java", "node": "node"}.get(self.command[0]) or (
+            "go" if self.command in {_GO, _TELEGRAF} else None
+        )
+
+    @property
     def is_built(self) -> bool:
         return (PROGRAMS / self.built).exists() and self.is_installed()
 
@@ -91,6 +98,7 @@ def _has_aws_cli_2() -> bool:
 
 _JAVA = ("java", "-cp", "java/target/classes:java/target/jars/*", "Client")
 _GO = ("go/client",)
+_TELEGRAF = ("telegraf/client",)
 _NODE = ("node", "node/client.js")
 _PYTHON = (sys.executable, "python/client.py")
 _BUILT_JAVA = "java/target/classes/Client.class"
@@ -118,7 +126,7 @@ CLIENTS = (
     Client("aiokpl", "aiokpl", _PYTHON, texts_of=_aggregated),
     Client("async-kinesis", "async-kinesis", _PYTHON, texts_of=_lines_of_json),
     Client("quixstreams", "quixstreams (KinesisSink)", (_QUIX, "python/client.py"), _QUIX),
-    Client("telegraf", "Telegraf (outputs.kinesis)", ("telegraf/client",), "telegraf/client"),
+    Client("telegraf", "Telegraf (outputs.kinesis)", _TELEGRAF, "telegraf/client"),
     Client("npm-kinesis", "npm kinesis (TLS)", _NODE, "node/node_modules/kinesis", is_tls=True),
     Client(
         "syslog-ng-http",

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from tests.kit.daemon import Daemon, environment, running, sandbox
 from tests.kit.endpoints import NODE, Endpoint, data_of
 from tests.kit.patience import PATIENCE_S, wait_for
 
+pytestmark = pytest.mark.node
+
 THROUGHPUT = "ProvisionedThroughputExceededException"
 
 
@@ -23,13 +24,8 @@ class Sdk:
     """One client in a process of node; what it says of its handler."""
 
     def __init__(self, url: str) -> None:
-        node = shutil.which("node")
-        if node is None:
-            pytest.skip("there is no node on this machine")
-        if not (NODE / "node_modules/@aws-sdk").is_dir():
-            pytest.skip("tests/contract/node_modules is missing; `make test` installs it")
         self._process = subprocess.Popen(
-            [node, "kinesis-v3.js", url],
+            ["node", "kinesis-v3.js", url],
             cwd=NODE,
             env=environment(
                 AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test"

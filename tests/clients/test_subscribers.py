@@ -8,7 +8,6 @@ writes a line for each event, {"data": [TEXT, ...], "next": NUMBER or null, "chi
 import contextlib
 import json
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +37,10 @@ class Subscriber:
     command: tuple[str, ...]
     directory: Path
     needs: str
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
 
 
 _JAVA = ("java", "-cp", "target/classes:target/jars/*", "Subscribe")
@@ -48,9 +51,15 @@ _NODE_NEEDS = "node_modules/@aws-sdk/client-kinesis"
 SUBSCRIBERS = (
     Subscriber("boto3", _PYTHON, PROGRAMS / "python", "subscribe.py"),
     Subscriber("aiobotocore", _PYTHON, PROGRAMS / "python", "subscribe.py"),
-    Subscriber("js-v3", _NODE, NODE, _NODE_NEEDS),
-    Subscriber("js-v3-http1", _NODE, NODE, _NODE_NEEDS),
-    Subscriber("java-v2-async", _JAVA, PROGRAMS / "java", "target/classes/Subscribe.class"),
+    Subscriber("js-v3", _NODE, NODE, _NODE_NEEDS, (pytest.mark.node,)),
+    Subscriber("js-v3-http1", _NODE, NODE, _NODE_NEEDS, (pytest.mark.node,)),
+    Subscriber(
+        "java-v2-async",
+        _JAVA,
+        PROGRAMS / "java",
+        "target/classes/Subscribe.class",
+        (pytest.mark.java,),
+    ),
 )
 
 
@@ -122,11 +131,9 @@ class Place:
         self.endpoint.put_all(STREAM, [entry(each.encode(), "k") for each in data])
 
 
-@pytest.fixture(params=SUBSCRIBERS, ids=lambda each: each.name)
+@pytest.fixture(params=[pytest.param(each, marks=each.marks) for each in SUBSCRIBERS], ids=str)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     subscriber: Subscriber = request.param
-    if shutil.which(subscriber.command[0]) is None:
-        pytest.skip(f"there is no {subscriber.command[0]} on this machine")
     if not (subscriber.directory / subscriber.needs).exists():
         pytest.skip(f"{subscriber.name} is not built; `make clients` does")
     arguments = ["sandbox", "--listen", "127.0.0.1:0", "--stream", STREAM, "--shards", "1"]

@@ -7,22 +7,16 @@ differ, the table below says how, and the test must then fail there (strict xfai
 longer holds fails the suite.
 """
 
-import asyncio
 import contextlib
 import itertools
-import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from kdaemon.sandbox.server import SandboxServer
-from kdaemon.sandbox.service import Service
-from kdaemon.system import SystemClock
+from kdaemon.testing import sandbox
 from tests.contract.differences import DIFFERENCES
 from tests.kit.daemon import running
-from tests.kit.endpoints import NODE, Endpoint, moto_command, process_with_port
-from tests.kit.patience import PATIENCE_S
+from tests.kit.endpoints import Endpoint, moto_command, process_with_port
 
 SERVICES = ("sandbox", "sandbox_cbor", "moto", "kinesalite", "kinesis_local")
 PRODUCER_CASES = ("tests/contract/test_produce.py", "tests/contract/test_refusals.py")
@@ -31,46 +25,15 @@ NODE_SERVERS = {"kinesalite": "kinesalite.js", "kinesis_local": "kinesis-local.j
 
 
 @contextlib.contextmanager
-def sandbox_in_a_thread() -> Iterator[int]:
-    """The sandbox as a user runs it, on a loop of its own; its port."""
-    started = threading.Event()
-    ports: list[int] = []
-    stop: list[Callable[[], object]] = []
-
-    async def serve() -> None:
-        server = SandboxServer(Service(), SystemClock())
-        await server.start(port=0)
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
-        ports.append(server.port)
-        started.set()
-        await stopping.wait()
-        await server.aclose()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="sandbox", daemon=True)
-    thread.start()
-    assert started.wait(PATIENCE_S), "the sandbox did not start"
-    try:
-        yield ports[0]
-    finally:
-        stop[0]()
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive(), "the sandbox did not stop"
-
-
-def started(name: str) -> contextlib.AbstractContextManager[int]:
-    """A running service of this name, as its port; skips where its program is not there."""
+def started(name: str) -> Iterator[str]:
+    """A running service of this name, as its URL."""
     if name == "sandbox":
-        return sandbox_in_a_thread()
-    if name == "moto":
-        return process_with_port(moto_command())
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip(f"{name}: there is no node on this machine")
-    if not (NODE / "node_modules").is_dir():
-        pytest.skip(f"{name}: tests/contract/node_modules is missing; `make test` installs it")
-    return process_with_port([node, NODE_SERVERS[name]])
+        with sandbox(streams=()) as running_one:
+            yield running_one.url
+    else:
+        command = moto_command() if name == "moto" else ["node", NODE_SERVERS[name]]
+        with process_with_port(command) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -81,7 +44,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize("service", services, indirect=True, scope="session")
             return
         services = (*SERVICES, "daemon", "daemon_cbor") if is_producing else SERVICES
-        metafunc.parametrize("service", services, indirect=True, scope="session")
+        marked = [
+            pytest.param(name, marks=[pytest.mark.node] if name in NODE_SERVERS else [])
+            for name in services
+        ]
+        metafunc.parametrize("service", marked, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +62,7 @@ def service(
         with running(tmp_path_factory.mktemp("daemon")) as daemon:
             yield Endpoint(name, url=daemon.sandbox_url, put_url=daemon.url, encoding=encoding)
         return
-    with started(name.removesuffix("_cbor")) as port:
-        url = f"http://127.0.0.1:{port}"
+    with started(name.removesuffix("_cbor")) as url:
         yield Endpoint(name, url=url, put_url=url, encoding=encoding)
 
 

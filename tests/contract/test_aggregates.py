@@ -83,16 +83,19 @@ def test_we_write_what_python_writes(records: list[Record]) -> None:
     assert encode_aggregate(records) == python_writes(records)
 
 
+@pytest.mark.node
 @cases
 def test_node_reads_what_we_write(records: list[Record]) -> None:
     assert node_reads(encode_aggregate(records)) == triples(records)
 
 
+@pytest.mark.node
 @cases
 def test_we_write_what_node_writes(records: list[Record]) -> None:
     assert encode_aggregate(records) == node_writes(records)
 
 
+@pytest.mark.node
 def test_a_broken_aggregate_is_noticed() -> None:
     """Else the cases above would say nothing about the digest."""
     written = bytearray(encode_aggregate(CASES["plain keys"]))
@@ -102,6 +105,7 @@ def test_a_broken_aggregate_is_noticed() -> None:
         node_reads(bytes(written))
 
 
+@pytest.mark.node
 def test_readers_mistake_a_record_without_explicit_hash_key_beside_one_with_it() -> None:
     """Why the kinds are never mixed: an absent index reads as 0, the first of the table.
 

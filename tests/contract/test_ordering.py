@@ -8,9 +8,8 @@ import json
 import random
 import socket
 import struct
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tests.kit.aggregates import python_reads
 from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, post
 from tests.kit.patience import PATIENCE_S
+from tests.kit.web import Handler, serving
 
 RECORD_COUNT = 180
 FRAME_RECORDS = 12
@@ -78,11 +78,9 @@ class Proxy:
 def listening(proxy: Proxy) -> Iterator[str]:
     """The proxy on a port of its own; its URL."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Passing(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.read_body()
             operation = self.headers["X-Amz-Target"].rpartition(".")[2]
             answer = proxy.put(body) if operation == "PutRecords" else proxy.other(operation, body)
             if answer is None:
@@ -92,28 +90,14 @@ def listening(proxy: Proxy) -> Iterator[str]:
                 )
                 self.close_connection = True
                 return
-            self.send_response(answer[0])
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(answer[1])))
-            self.end_headers()
-            self.wfile.write(answer[1])
-
-        def log_message(self, *_arguments: object) -> None:
-            """Says nothing."""
+            self.answer(*answer, {"Content-Type": "application/x-amz-json-1.1"})
 
     class Server(ThreadingHTTPServer):
         def shutdown_request(self, request: Any) -> None:
             self.close_request(request)  # no FIN before the RST
 
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Server(("127.0.0.1", 0), Passing)) as url:
+        yield url
 
 
 def put_lines(daemon: Daemon, stream: str, records: list[tuple[str, str]]) -> None:
@@ -157,11 +141,11 @@ def read_in_order(endpoint: Endpoint, stream: str) -> list[bytes]:
 
 @pytest.fixture(params=["kinesalite", "kinesis_local"], scope="module")
 def emulator(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
-    with started(request.param) as port:
-        url = f"http://127.0.0.1:{port}"
+    with started(request.param) as url:
         yield Endpoint(request.param, url=url, put_url=url)
 
 
+@pytest.mark.node
 @pytest.mark.parametrize("aggregation", ["none", "kpl"])
 def test_what_fails_on_the_way_is_delivered_in_its_order(
     emulator: Endpoint, tmp_path: Path, aggregation: str

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tests.kit.daemon import READY, Daemon, environment, sandbox, write_config
-from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.endpoints import read_all
 from tests.kit.restarts import Load, settings_of
 from tests.kit.systemd import Activated
 
@@ -31,8 +31,7 @@ def load_on(daemon: Daemon) -> Iterator[Load]:
 
 
 def check(load: Load, service: str) -> None:
-    records = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
-    load.check([data_of(record) for record in records])
+    load.check(read_all(service))
 
 
 def take_over(times: int) -> None:

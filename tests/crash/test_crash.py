@@ -13,7 +13,7 @@ from tests.crash.crasher import Crasher
 from tests.crash.plan import ON_DISK, POINTS, Step, schedule
 from tests.crash.report import Report
 from tests.crash.summary import summary
-from tests.kit.power import Manners, PowerDisk, library, skip_without
+from tests.kit.power import Manners, PowerDisk, library
 from tests.kit.template import Stage
 
 KILLS = len(POINTS) + 1  # each point once; one of them kills twice
@@ -41,10 +41,10 @@ async def test_what_was_acknowledged_survives_kills_at_every_point(tmp_path: Pat
     assert {kill.point for kill in report.kills} == set(POINTS), f"seed {seed}"
 
 
+@pytest.mark.compiler
 @pytest.mark.timeout(900)  # seconds; some 8 on an idle machine with two cores
 async def test_what_was_acknowledged_survives_losses_of_power(tmp_path: Path) -> None:
     seed = random.randrange(10**6)
-    skip_without()
     disk = PowerDisk(tmp_path, seed, Manners(full_every=FULL_EVERY))
     crasher = Crasher(tmp_path, seed, disk=disk, stages=[Stage(preload=str(library()))])
     report = await crasher.run(LOSSES)

@@ -21,7 +21,7 @@ from tests.kit.daemon import (
     started,
     write_config,
 )
-from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.endpoints import read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 
 DISK_BYTES = 48 * MIB  # 16 of them are the reserve for deletions
@@ -77,6 +77,7 @@ class Putter:
         return is_kept, text
 
 
+@pytest.mark.root
 def test_a_full_disk_refuses_stored_and_nothing_else_until_it_has_space_again(
     tmp_path: Path,
 ) -> None:
@@ -114,8 +115,7 @@ def test_a_full_disk_refuses_stored_and_nothing_else_until_it_has_space_again(
 
 
 def stored_texts(service: str) -> Counter[str]:
-    endpoint = Endpoint("sandbox", url=service, put_url=service)
-    return Counter(data_of(record).decode() for record in endpoint.read_stream("demo"))
+    return Counter(data.decode() for data in read_all(service))
 
 
 def test_a_spool_whose_directory_is_deleted_keeps_its_promises_through_a_kill(

@@ -11,7 +11,6 @@ import pytest
 from tests.crash.faults import FAULTS, Change, Fault, FaultGoneError, copy_with
 from tests.crash.plan import Step
 from tests.crash.trial import try_fault
-from tests.kit.power import skip_without
 
 QUICK = (Step("after_commit", is_loss=True), Step("random", is_loss=True))
 RUN = ("no fsync of a commit (synchronous = NORMAL)",)
@@ -33,12 +32,12 @@ def test_a_fault_whose_text_is_gone_says_its_name(tmp_path: Path) -> None:
         copy_with(fault, tmp_path)
 
 
+@pytest.mark.compiler
 @pytest.mark.timeout(900)  # seconds; some 10 on an idle machine with two cores
 @pytest.mark.parametrize(
     "fault", [each for each in FAULTS if each.name in RUN], ids=lambda each: each.name
 )
 async def test_a_fault_is_noticed(tmp_path: Path, fault: Fault) -> None:
-    skip_without()
     noticed = await try_fault(fault, tmp_path, QUICK)
     print(noticed.line())
     assert noticed.problem is not None, noticed.line()

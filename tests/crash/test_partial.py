@@ -10,7 +10,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,19 +19,19 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
 from tests.kit.daemon import MIB, Daemon, running
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.web import Handler, serving
 
 RECORDS = (b"poison", b"good", b"stuck")
 
 
-class Service(BaseHTTPRequestHandler):
+class Service(Handler):
     """Refuses every call with `poison`, throttles `stuck` while it is closed, takes the rest."""
 
-    protocol_version = "HTTP/1.1"
     taken: ClassVar[Counter[bytes]] = Counter()
     is_open: ClassVar[threading.Event] = threading.Event()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.read_body()
         if not self.headers["X-Amz-Target"].endswith(".PutRecords"):
             self._answer(400, {"__type": "AccessDeniedException"})
             return
@@ -50,29 +50,15 @@ class Service(BaseHTTPRequestHandler):
         return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 
     def _answer(self, status: int, members: dict[str, Any]) -> None:
-        body = json.dumps(members).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: object) -> None:
-        """Says nothing."""
+        self.answer(status, json.dumps(members).encode())
 
 
 @contextlib.contextmanager
 def service() -> Iterator[str]:
     Service.taken.clear()
     Service.is_open.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Service)) as url:
+        yield url
 
 
 def put_stored(daemon: Daemon) -> None:

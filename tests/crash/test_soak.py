@@ -7,16 +7,15 @@ import pytest
 
 from tests.crash.soak import Soak, summary
 from tests.crash.soak_plan import Event, Tempo
-from tests.kit import skew
 
 SECONDS = 12.0
 TEMPO = Tempo(between_s=(0.2, 0.6), halt_s=(0.2, 1.5))
 THINK_S = 0.5
 
 
+@pytest.mark.compiler
 @pytest.mark.timeout(900)  # seconds; some 35 on an idle machine with two cores
 async def test_all_at_once_loses_nothing(tmp_path: Path) -> None:
-    skew.skip_without()
     seed = random.randrange(10**6)
     soak = Soak(tmp_path, seed, SECONDS, THINK_S, TEMPO)
     await soak.run()

@@ -5,13 +5,10 @@ A record is a triple here: partition key, explicit hash key or None, data.
 
 import base64
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
-
-import pytest
 
 from kdaemon.base.record import Record
 from tests.kit.endpoints import NODE
@@ -65,13 +62,8 @@ def python_writes(records: Sequence[Record]) -> bytes:
 
 
 def _node(asked: dict[str, Any]) -> Any:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("aws-kinesis-agg (npm): there is no node on this machine")
-    if not (NODE / "node_modules" / "aws-kinesis-agg").is_dir():
-        pytest.skip("aws-kinesis-agg (npm) is not in tests/contract/node_modules; see `make test`")
     ran = subprocess.run(
-        [node, "aggregates.js"],
+        ["node", "aggregates.js"],
         input=json.dumps(asked).encode() + b"\n",
         cwd=NODE,
         capture_output=True,

@@ -220,6 +220,11 @@ def data_of(record: dict[str, Any]) -> bytes:
     return base64.b64decode(record["Data"])
 
 
+def read_all(url: str, stream: str = "demo") -> list[bytes]:
+    """The data of every record of a stream, at the service of this URL."""
+    return [data_of(each) for each in Endpoint("sandbox", url, url).read_stream(stream)]
+
+
 @contextlib.contextmanager
 def process_with_port(command: list[str]) -> Iterator[int]:
     """Runs a server that prints its port as its first line and ends when its stdin does.

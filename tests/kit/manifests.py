@@ -3,7 +3,6 @@
 About: reading them for the tests. A field that is not here, or that is misspelt, is refused.
 """
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from kdaemon.base.limits import MIB
 from kdaemon.config import Config
 from kdaemon.config.load import load_config
+from tests.kit.tools import find_helm
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -353,12 +353,6 @@ def kustomized(directory: Path) -> list[Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))
-
-
-def find_helm() -> str | None:
-    """That of the path, or the one that `make charts` built."""
-    built = ROOT / ".venv" / "helm" / "helm"
-    return shutil.which("helm") or (str(built) if built.exists() else None)
 
 
 def run_helm(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -41,11 +41,6 @@ def why_not() -> str | None:
     return preload.why_not(SOURCE)
 
 
-def skip_without() -> None:
-    """For a test that needs them: skips it, and says why."""
-    preload.skip_without(SOURCE)
-
-
 def library() -> Path:
     """`power.c`, compiled for this test run."""
     return preload.compiled(SOURCE)

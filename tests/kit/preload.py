@@ -11,8 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-
 COMPILER = "cc"
 COMPILE_S = 60.0
 
@@ -29,13 +27,6 @@ def why_not(source: Path) -> str | None:
     except (OSError, subprocess.SubprocessError) as error:
         return f"{source.name} needs a C compiler, and {COMPILER} fails: {error}"
     return None
-
-
-def skip_without(source: Path) -> None:
-    """For a test that needs it: skips it, and says why."""
-    obstacle = why_not(source)
-    if obstacle is not None:
-        pytest.skip(obstacle)
 
 
 @functools.cache

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import urllib.parse
@@ -16,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from kdaemon.observe.table import (
     ACCOUNTS,
@@ -41,9 +38,9 @@ from kdaemon.observe.table import (
 )
 from tests.kit.daemon import get
 from tests.kit.patience import wait_for
+from tests.kit.tools import find_prometheus
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ROOT / ".venv" / "prometheus" / "usr" / "bin"
 
 OF_STREAM = ("upstream", "stream")
 SECTIONS: tuple[tuple[tuple[Metric[Any], ...], tuple[str, ...]], ...] = (
@@ -129,15 +126,6 @@ def problems(query: str) -> list[str]:
     return found + [f"nothing there has the label {each}" for each in groupings - have]
 
 
-def program(name: str) -> str:
-    """Where `prometheus` or `promtool` is; skips the test where it is not."""
-    own = PROGRAMS / name
-    path = str(own) if own.exists() else shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not on this machine; `make alerts` brings it where apt-get is")
-    return path
-
-
 @dataclass(frozen=True)
 class Prometheus:
     url: str
@@ -159,7 +147,8 @@ class Prometheus:
 @contextlib.contextmanager
 def scraping(targets: list[str], *rule_files: Path) -> Iterator[Prometheus]:
     """A Prometheus that scrapes these addresses twice a second, and evaluates these rules."""
-    path = program("prometheus")
+    path = find_prometheus()
+    assert path is not None, "its tests are marked"
     with tempfile.TemporaryDirectory() as directory:
         config = {
             "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},

@@ -18,11 +18,6 @@ def why_not() -> str | None:
     return preload.why_not(SOURCE)
 
 
-def skip_without() -> None:
-    """For a test that needs them: skips it, and says why."""
-    preload.skip_without(SOURCE)
-
-
 class WallClock:
     """Of every process that is started with its `variables`. It tells the right time at first."""
 

@@ -6,10 +6,11 @@ Everything is decided by one seed, so a failure is replayed by its number.
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Any
 
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.description import Capacity, OpenShard, StreamDescription
@@ -57,6 +58,15 @@ def make_frame(
     frame.held_bytes = sum(sizes) + RECORD_HELD_BYTES * len(records)
     frame.deadline_ns = deadline_ns
     return frame
+
+
+# How a call fails by chance, by the chance's name in `Faults`: code, and what else is known.
+FAILURES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "lost_request": ("ConnectError", {"was_sent": False}),
+    "call_throttled": ("ThrottlingException", {"status": 400}),
+    "lost_answer": ("ReadTimeout", {}),
+    "server_error": ("InternalFailure", {"status": 500}),
+}
 
 
 @dataclass
@@ -266,22 +276,14 @@ class World:
     ) -> tuple[list[RecordResult] | ServiceError, int]:
         """What the service says, and until when it holds that back."""
         faults = self.faults
-        roll = self.dice.random()
-        for chance, error, may_write in (
-            (faults.lost_request, ServiceError("ConnectError", "", was_sent=False), False),
-            (faults.call_throttled, ServiceError("ThrottlingException", "", status=400), False),
-            (faults.lost_answer, ServiceError("ReadTimeout", ""), True),
-            (
-                faults.server_error,
-                ServiceError("InternalFailure", "", status=500),
-                self.dice.random() < 0.5,
-            ),
-        ):
+        roll, is_written = self.dice.random(), self.dice.random() < 0.5
+        for name, (code, told) in FAILURES.items():
+            chance: float = getattr(faults, name)
             if roll < chance:
-                if may_write:
+                if name == "lost_answer" or (name == "server_error" and is_written):
                     with suppress(ServiceError):  # refused, and nobody hears it
                         self._write(engine, batch)
-                return error, self.now_ns
+                return ServiceError(code, "", **told), self.now_ns
             roll -= chance
         try:
             results, held_until_ns = self._write(engine, batch)

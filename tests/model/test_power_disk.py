@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.patience import PATIENCE_S
-from tests.kit.power import Manners, PowerDisk, skip_without
+from tests.kit.power import Manners, PowerDisk
 from tests.kit.unsynced import Directory, File
 
 QUICK = Manners(fsync_us=(0, 0))
@@ -80,9 +80,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-@pytest.fixture(autouse=True)
-def power() -> None:
-    skip_without()
+pytestmark = pytest.mark.compiler
 
 
 def run(disk: PowerDisk, script: str, *arguments: str) -> int:

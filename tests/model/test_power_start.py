@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.patience import PATIENCE_S
-from tests.kit.power import NAMING, Manners, PowerDisk, library, skip_without
+from tests.kit.power import NAMING, Manners, PowerDisk, library
 from tests.kit.store_work import MODULE, TAKEN, TAKINGS
 from tests.kit.stores import append, open_store, stored_ids
 from tests.kit.template import Stage, template
@@ -29,9 +29,7 @@ IMAGES = max(3, DEATHS // 4)  # of a loss of power
 HEADER_BYTES, FRAME_HEAD_BYTES = 32, 24  # of SQLite's log
 
 
-@pytest.fixture(autouse=True)
-def power() -> None:
-    skip_without()
+pytestmark = pytest.mark.compiler
 
 
 @dataclass(frozen=True, slots=True)

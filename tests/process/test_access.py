@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -96,7 +95,7 @@ def test_boto3_with_a_key_writes_where_it_may(daemon: Daemon) -> None:
     assert (status, json.loads(said)["__type"]) == (400, "MissingAuthenticationTokenException")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.curl
 @pytest.mark.parametrize("version", ["--http1.1", "--http2-prior-knowledge"])
 @pytest.mark.parametrize("path", ["/v1/streams/{}/records", "/"])
 def test_curl_signs_as_it_is_told(daemon: Daemon, path: str, version: str) -> None:
@@ -258,7 +257,7 @@ def test_on_a_streams_own_socket_the_user_is_asked_too(daemon: Daemon, tmp_path:
     wait_for(refused, "the user to be struck off")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+@pytest.mark.root
 def test_another_user_is_refused_by_each_way(daemon: Daemon, tmp_path: Path) -> None:
     for directory in (tmp_path, *tmp_path.parents[:3]):
         if directory.stat().st_uid == 0 and directory != Path("/tmp"):

@@ -13,6 +13,7 @@ import pytest
 from tests.kit.daemon import Process, started, write_config
 from tests.kit.endpoints import Answer, Endpoint, entry
 from tests.kit.patience import wait_for
+from tests.kit.web import Handler, serving
 
 OURS, OTHERS = "111111111111", "222222222222"
 STS_ANSWER = b"<GetCallerIdentityResult><Account>%b</Account></GetCallerIdentityResult>"
@@ -57,32 +58,18 @@ class Service:
 def service(sts: str) -> Iterator[Service]:
     one = Service(sts)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Answering(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, answer = one.answer(self.headers["X-Amz-Target"], body)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            body = self.read_body()
+            self.answer(*one.answer(self.headers["X-Amz-Target"], body))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    one.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield one
-    finally:
-        one.is_over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server) as one.url:
+        try:
+            yield one
+        finally:
+            one.is_over.set()
 
 
 @contextmanager

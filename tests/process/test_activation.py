@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import get, sandbox, write_config
-from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.endpoints import read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load, settings_of
 from tests.kit.systemd import Activated, Manager
@@ -50,8 +50,7 @@ def test_through_restarts_nobody_is_refused(tmp_path: Path) -> None:
                 daemon = stack.enter_context(activated.started())
             load.wait_progress(20)
         assert daemon.stop() == 0
-        records = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
-        load.check([data_of(record) for record in records])
+        load.check(read_all(service))
 
 
 def test_the_file_of_a_socket_is_systemd_s(tmp_path: Path, service: str) -> None:

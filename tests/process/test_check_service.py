@@ -1,10 +1,9 @@
 """`kdaemon check --service` against services that say yes, no, or nothing."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from kdaemon.cli import cli, service_check
 from kdaemon.config.load import load_config
 from tests.kit.daemon import clean_environment, sandbox, send
 from tests.kit.sts import sts_stand_in
+from tests.kit.web import Handler, serving
 
 CONFIG = """
 region = "us-east-1"
@@ -86,7 +86,7 @@ def test_what_stands_in_for_aws_is_asked_with_what_it_cannot_write(
     assert json.loads(written(service))["streams"] == json.loads(before)["streams"]
 
 
-def test_programs_read_findings(tmp_path: Path, service: str) -> None:
+def test_findings_are_told_to_programs_as_json_of_fixed_keys(tmp_path: Path, service: str) -> None:
     told = json.loads(check(tmp_path, service, "--json").stdout)
     assert told["is_ok"] is False
     assert {each["level"] for each in told["findings"]} == {"ok", "note", "problem"}
@@ -171,37 +171,23 @@ def test_flags_of_the_check_need_it(tmp_path: Path) -> None:
         assert CliRunner().invoke(cli, ["check", *flags]).exit_code == 2
 
 
-class _Ahead(BaseHTTPRequestHandler):
+class _Ahead(Handler):
     """Denies all; its clock is ten minutes ahead, and it has no record of anybody's."""
 
-    protocol_version = "HTTP/1.1"
     bodies: ClassVar[list[bytes]] = []
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return super().date_time_string(int(timestamp or time.time()) + 600)
 
     def do_POST(self) -> None:
-        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.bodies.append(self.read_body())
         body = b'{"__type": "AccessDeniedException", "message": "You may not."}'
-        self.send_response(400)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(400, body, {"Content-Type": "application/x-amz-json-1.1"})
 
 
 def test_a_clock_that_is_off_is_told_by_any_answer(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Ahead) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            result = check(tmp_path, f"http://127.0.0.1:{server.server_port}")
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Ahead)) as url:
+        result = check(tmp_path, url)
     assert result.exit_code == 1
     assert "problem service: clock: this machine's clock is " in result.stdout
     assert " s behind the service's" in result.stdout

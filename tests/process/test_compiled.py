@@ -34,12 +34,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     return build(tmp_path_factory.mktemp("compiled"), env, "--no-build-isolation")
 
 
+@pytest.mark.compiler
 def test_both_builds_come_to_the_same_for_the_same_seeds(compiled: Compiled) -> None:
     done = compiled.run("-m", "tests.sim.digest", *map(str, SEEDS))
     assert done.stderr == ""
     assert done.stdout.splitlines() == [f"{seed} {digest(seed)}" for seed in SEEDS]
 
 
+@pytest.mark.compiler
 def test_the_rooms_that_are_compiled_pass_their_tests(compiled: Compiled) -> None:
     """And that they are what is tested."""
     where = "import kdaemon.pack.lane as lane, kdaemon; print(lane.__file__, kdaemon.build())"
@@ -47,7 +49,6 @@ def test_the_rooms_that_are_compiled_pass_their_tests(compiled: Compiled) -> Non
     assert said.startswith(str(compiled.tree.parent))
     assert said.endswith(".so compiled\n")
     tests = [f"tests/unit/{room}" for room in MIDDLE if (ROOT / "tests" / "unit" / room).is_dir()]
-    tests += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/unit/test_engine*.py")]
     done = compiled.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout
 

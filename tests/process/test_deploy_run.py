@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import READY, Daemon, environment, running
-from tests.kit.manifests import Container, Manifest, documents_of, find_helm, helm_rendered
+from tests.kit.manifests import Container, Manifest, documents_of, helm_rendered
 
 TASK = Path(__file__).parents[2] / "deploy" / "ecs" / "task-definition.json"
+CHART = pytest.param("chart", marks=pytest.mark.helm)
 
 
 def test_the_task_s_probe_says_yes_only_where_the_loop_turns_and_the_door_is_open(
@@ -56,14 +57,12 @@ def pod(name: str) -> tuple[str, dict[str, str], Container | None]:
     if name == "task":
         daemon = json.loads(TASK.read_text())["containerDefinitions"][0]
         return "", {each["name"]: each["value"] for each in daemon["environment"]}, None
-    if name == "chart" and find_helm() is None:
-        pytest.skip("helm is not on this machine; `make charts` builds one")
     manifest = Manifest(helm_rendered() if name == "chart" else documents_of(name))
     environ = {variable.name: variable.value for variable in manifest.daemon.env}
     return manifest.text, environ, manifest.daemon
 
 
-@pytest.mark.parametrize("name", ["daemonset", "sidecar", "chart", "task"])
+@pytest.mark.parametrize("name", ["daemonset", "sidecar", CHART, "task"])
 def test_what_is_deployed_starts_takes_a_record_and_ends_well(name: str, tmp_path: Path) -> None:
     text, environ, container = pod(name)
     (tmp_path / "r").mkdir()

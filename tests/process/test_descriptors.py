@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import Daemon, get, sandbox
-from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.endpoints import read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
@@ -128,5 +128,4 @@ def test_without_a_descriptor_nothing_spins_and_nothing_is_lost(
         assert daemon.counted("kdaemon_client_connections_refused_total", reason="descriptors")
         daemon.wait_settled()
         assert daemon.stop() == 0
-        records = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
-        assert sorted(data_of(each).decode() for each in records) == sorted(expected)
+        assert sorted(each.decode() for each in read_all(service)) == sorted(expected)

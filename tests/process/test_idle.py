@@ -14,6 +14,7 @@ from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.logs import LogHandler
 from kdaemon.system import SystemClock
 from tests.kit.loops import CountingLoop, LoopClock
+from tests.kit.patience import until
 
 SECONDS = 60
 STREAMS = 100
@@ -61,8 +62,8 @@ async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> l
         clients.append(writer)
         asked = [engine.freshness for _, engine in daemon.streams.engines()]
         assert len(asked) == STREAMS
-        while any(each.due_at_ns < 60 * 10**9 + daemon.clock.now_ns() for each in asked):
-            await asyncio.sleep(0.01)  # until the shards of all are known
+        now_ns = daemon.clock.now_ns
+        await until(lambda: all(each.due_at_ns >= 60 * 10**9 + now_ns() for each in asked))
         assert daemon.spool is not None
         assert not daemon.spool.frame_count
         loop.begin()

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -17,8 +16,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse
 
 from tests.kit.daemon import Daemon, running, sandbox, send
 from tests.kit.patience import PATIENCE_S, wait_for
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.kit.tools import find_chromium
 
 
 def host_of(daemon: Daemon) -> str:
@@ -95,7 +93,8 @@ def port_in(told: Path) -> str | None:
 @asynccontextmanager
 async def browsing(directory: Path) -> AsyncIterator[Browser]:
     """It reaches this machine alone, and is killed at the end."""
-    assert CHROMIUM is not None
+    chromium = find_chromium()
+    assert chromium is not None
     flags = [
         "--headless",
         "--no-sandbox",  # tests run as root here and there; it shows our own page alone
@@ -108,7 +107,7 @@ async def browsing(directory: Path) -> AsyncIterator[Browser]:
     ]
     told = directory / "DevToolsActivePort"
     process = subprocess.Popen(
-        [CHROMIUM, *flags, "about:blank"],
+        [chromium, *flags, "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -162,7 +161,7 @@ async def press(browser: Browser, key: str) -> None:
         await browser.call("Input.dispatchKeyEvent", type=kind, **words, **text)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
+@pytest.mark.chromium
 async def test_a_browser_opens_a_stream_s_shards_and_shows_errors_costs_and_the_configuration(
     tmp_path: Path,
 ) -> None:
@@ -263,7 +262,7 @@ async def leaves_its_place_while_nobody_looks(browser: Browser) -> None:
     await browser.value("delete document.hidden; setTimeout = later")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody looked at the page itself")
+@pytest.mark.chromium
 async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
     tmp_path: Path,
 ) -> None:

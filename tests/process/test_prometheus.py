@@ -13,7 +13,9 @@ import pytest
 from tests.kit.daemon import Daemon, running, sandbox
 from tests.kit.patience import wait_for
 from tests.kit.prometheus import Prometheus, scraping
-from tests.unit.test_alerts import RULES, dashboard_queries, rules
+from tests.unit.deploy.test_alerts import RULES, dashboard_queries, rules
+
+pytestmark = pytest.mark.prometheus
 
 VARIABLES = {"job": ".*", "instance": ".*", "upstream": ".*", "stream": ".*"}
 

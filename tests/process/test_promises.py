@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import MIB, Daemon, sandbox, started
-from tests.kit.endpoints import Endpoint, data_of, entry
+from tests.kit.endpoints import Endpoint, data_of, entry, read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
@@ -119,8 +119,7 @@ def test_what_was_acknowledged_under_load_is_delivered_after_sigterm(
         for client in clients:
             client.join(PATIENCE_S)
             assert not client.is_alive()
-        endpoint = Endpoint("sandbox", url=service, put_url=service)
-        found = Counter(data_of(record).decode() for record in endpoint.read_stream("demo"))
+        found = Counter(data.decode() for data in read_all(service))
     assert code == 0, daemon.lines[-3:]
     for client in clients:
         assert client.promised, client.name

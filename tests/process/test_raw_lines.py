@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import Daemon, running, sandbox
-from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.endpoints import Endpoint, data_of, read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 
 # What `nc -U PATH` does: its input to the socket, what comes to its output, until the socket ends.
@@ -271,8 +271,7 @@ def test_what_was_written_before_a_restart_arrives_and_what_came_after_too(
         finally:
             is_over.set()
             writer.join(PATIENCE_S)
-        found = Endpoint("sandbox", service, service).read_stream("app")
-        numbers = [json.loads(data_of(each))["n"] for each in found]
+        numbers = [json.loads(each)["n"] for each in read_all(service, "app")]
     assert set(written) <= set(numbers)
     # A line that failed may have been written in part; only such a one may be there twice.
     assert len(numbers) - len(set(numbers)) <= 3

@@ -33,6 +33,7 @@ from tests.kit.daemon import (
 )
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.web import Handler, serving
 from tests.process.conftest import Run
 
 DIRECTORY = "spool.directory"
@@ -353,14 +354,9 @@ def test_the_command_shows_a_certificate_where_the_pages_ask_for_one(
 def command_at(page: dict[str, Any], user: int | None = None) -> subprocess.CompletedProcess[str]:
     """`kdaemon reload`, where a process of this user answers with this page."""
 
-    class Page(http.server.BaseHTTPRequestHandler):
+    class Page(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(page).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
+            self.answer(200, json.dumps(page).encode())
 
     own = os.geteuid()
     os.seteuid(own if user is None else user)  # whose the socket is
@@ -369,16 +365,12 @@ def command_at(page: dict[str, Any], user: int | None = None) -> subprocess.Comp
     finally:
         os.seteuid(own)
     sock.bind(("127.0.0.1", 0))
-    with http.server.HTTPServer(sock.getsockname(), Page, bind_and_activate=False) as server:
-        server.socket.close()
-        server.socket, server.server_port = sock, sock.getsockname()[1]
-        server.server_activate()
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        done = reload("--admin", f"127.0.0.1:{server.server_port}")
-        server.shutdown()
-        serving.join()
-    return done
+    server = http.server.HTTPServer(sock.getsockname(), Page, bind_and_activate=False)
+    server.socket.close()
+    server.socket, server.server_port = sock, sock.getsockname()[1]
+    server.server_activate()
+    with serving(server):
+        return reload("--admin", f"127.0.0.1:{server.server_port}")
 
 
 def test_whoever_listens_has_nobody_signalled_but_processes_of_his_own() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import endpoints
 from tests.kit.daemon import (
     Daemon,
     Process,
@@ -85,8 +86,7 @@ def test_what_was_accepted_is_delivered_before_the_end(run: Run) -> None:
             put(daemon, 100, **ACCEPTED)
         assert daemon.stop() == 0
         assert last_words(daemon) == {"delivered": 500, "undelivered": 0}
-        records = Endpoint("sandbox", url=service, put_url=service).read_stream("demo")
-        assert len(records) == 500
+        assert len(endpoints.read_all(service)) == 500
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_request_that_ends_during_the_drain_is_kept_or_refused_but_never_lost(
             client.sendall(body[-1:])
             answer = read_all(client)
         code = daemon.wait()
-        stored = len(Endpoint("sandbox", url=service, put_url=service).read_stream("demo"))
+        stored = len(endpoints.read_all(service))
     if b" 200 " in answer[:20] and b'"FailedRecordCount":0' in answer:
         assert (stored, code) == (1, 0), (answer, last_words(daemon))
     else:

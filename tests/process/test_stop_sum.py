@@ -17,6 +17,7 @@ from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.logs import LogHandler
 from kdaemon.system import SystemClock
 from tests.kit.loops import CountingLoop, LoopClock
+from tests.kit.patience import until
 
 LAME_DUCK_S, DEADLINE_S = 5, 20
 
@@ -81,8 +82,7 @@ async def ended_after(directory: Path, port: int, loop: CountingLoop) -> tuple[f
             for _, writer in clients[-2:]:
                 writer.write(sent)
         ((_, engine),) = daemon.streams.engines()
-        while engine.counters.received < 2 * 9:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine.counters.received >= 2 * 9)
         loop.begin()
         began_s = loop.time()
         assert await daemon.drain() == 1

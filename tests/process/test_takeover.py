@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import READY, Daemon, environment, get, sandbox, started, write_config
-from tests.kit.endpoints import Endpoint, data_of
+from tests.kit.endpoints import read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load, settings_of
 
@@ -39,11 +39,6 @@ def took_over(config: Path, stack: ExitStack) -> Daemon:
     stack.callback(daemon.close)
     daemon.wait_log(READY)
     return daemon
-
-
-def read_all(service: str, stream: str = "demo") -> list[bytes]:
-    endpoint = Endpoint("sandbox", url=service, put_url=service)
-    return [data_of(record) for record in endpoint.read_stream(stream)]
 
 
 def test_under_load_nobody_is_refused_and_nothing_is_lost_or_repeated(

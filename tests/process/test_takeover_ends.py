@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import READY, Daemon, environment, write_config
-from tests.kit.endpoints import Endpoint, entry
+from tests.kit.endpoints import Endpoint, entry, read_all
 from tests.kit.patience import wait_for
 from tests.kit.restarts import settings_of
-from tests.process.test_takeover import accept, read_all, run, start, store, took_over
+from tests.process.test_takeover import accept, run, start, store, took_over
 
 # Fails behind its doors, once it is told to: a record was taken by then.
 FAILS_LATE = """

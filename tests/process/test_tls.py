@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -55,7 +54,9 @@ def put_once(port: int, context: ssl.SSLContext) -> int:
         return answer.status
 
 
-def test_boto3(daemon: Daemon, files: Files) -> None:
+def test_boto3_that_knows_the_authority_puts_one_record_and_five_hundred(
+    daemon: Daemon, files: Files
+) -> None:
     url = f"https://localhost:{daemon.port}"
     client = boto3.client("kinesis", endpoint_url=url, verify=str(files.authority), **KEYS)
     with contextlib.closing(client):
@@ -66,7 +67,9 @@ def test_boto3(daemon: Daemon, files: Files) -> None:
         assert many["FailedRecordCount"] == 0
 
 
-async def test_aiobotocore(daemon: Daemon, files: Files) -> None:
+async def test_aiobotocore_that_knows_the_authority_puts_many_at_once(
+    daemon: Daemon, files: Files
+) -> None:
     session = aiobotocore.session.get_session()
     url = f"https://127.0.0.1:{daemon.port}"
     making = session.create_client("kinesis", endpoint_url=url, verify=str(files.authority), **KEYS)
@@ -84,9 +87,11 @@ def run_tool(*arguments: str, **environ: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.curl
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_curl(daemon: Daemon, files: Files, version: str) -> None:
+def test_curl_is_taken_over_both_versions_and_told_what_is_wrong(
+    daemon: Daemon, files: Files, version: str
+) -> None:
     body = json.dumps({"data": "x" * 5_000}) + "\n"
     url = f"{daemon.url}/v1/streams/demo/records"
     ca = ("--cacert", str(files.authority))
@@ -120,15 +125,17 @@ next()
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node")
-def test_node(daemon: Daemon, files: Files) -> None:
+@pytest.mark.node
+def test_node_puts_over_one_connection_that_it_keeps(daemon: Daemon, files: Files) -> None:
     told = run_tool(
         "node", "-e", NODE, daemon.url, str(files.authority), PUT.decode(), json.dumps(HEADERS)
     )
     assert told == "200 true\n" * 3
 
 
-def test_kdaemon_put(daemon: Daemon, files: Files, tmp_path: Path) -> None:
+def test_kdaemon_put_is_taken_and_told_which_flag_is_missing(
+    daemon: Daemon, files: Files, tmp_path: Path
+) -> None:
     lines = tmp_path / "lines"
     lines.write_text("a\nb\nc\n")
 
@@ -144,7 +151,7 @@ def test_kdaemon_put(daemon: Daemon, files: Files, tmp_path: Path) -> None:
     assert "say http://" in put("--endpoint", admin, *trusted)
 
 
-def test_lines_over_tls(daemon: Daemon, files: Files) -> None:
+def test_lines_inside_tls_are_acknowledged(daemon: Daemon, files: Files) -> None:
     with (
         socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as sock,
         files.client().wrap_socket(sock, server_hostname="localhost") as client,

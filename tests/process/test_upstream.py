@@ -15,6 +15,7 @@ import pytest
 from tests.kit.daemon import Process, get, started, write_config
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import PATIENCE_S
+from tests.kit.web import Handler, serving
 
 KEY = "AKIDEXAMPLE123456789"
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -70,31 +71,14 @@ def upstream(reply: Reply) -> Iterator[str]:
         def handle_error(self, *_: object) -> None:
             """The daemon ended while its call was kept."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Answering(Handler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.read_body()
             status, headers, body = reply(self.headers)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, body, headers)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Server(("127.0.0.1", 0), Answering)) as url:
+        yield url
 
 
 @contextmanager
@@ -171,7 +155,7 @@ def test_a_client_that_comes_during_a_hold_that_may_mend_itself_hears_what_was_s
     tmp_path: Path, reply: Reply, answered: int, refusal: tuple[int, str], words: str
 ) -> None:
     """At once, while a call is out to try. What came before waits: what is told of it at its
-    deadline depends on whether a call is out then (tests/unit/test_engine_trouble.py).
+    deadline depends on whether a call is out then (tests/unit/engine/test_trouble.py).
     """
     keeping = Keeping(reply, answered)
     with upstream(keeping) as url, daemon(tmp_path, url) as process:

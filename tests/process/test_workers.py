@@ -24,10 +24,10 @@ from tests.kit.daemon import (
     started,
     write_config,
 )
+from tests.kit.endpoints import read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
 from tests.kit.systemd import Activated, Manager
-from tests.process.test_takeover import read_all
 
 DEAD_PORT = "http://127.0.0.1:9"  # nobody listens: an outage
 

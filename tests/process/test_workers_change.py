@@ -21,9 +21,10 @@ from tests.kit.daemon import (
     started,
     write_config,
 )
+from tests.kit.endpoints import read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
-from tests.process.test_takeover import read_all, start
+from tests.process.test_takeover import start
 from tests.process.test_workers import (
     put_lines,
     settings_of,

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.kit.daemon import READY, Daemon, environment
+from tests.kit.endpoints import read_all
 from tests.kit.patience import wait_for
 from tests.kit.restarts import settings_of
-from tests.process.test_takeover import accept, read_all, run, start, store, took_over
+from tests.process.test_takeover import accept, run, start, store, took_over
 from tests.process.test_takeover_changed import COUNTS, config_of
 from tests.process.test_takeover_ends import put_accepted
 

@@ -93,7 +93,9 @@ def files(certificate: Files) -> Files:
 
 
 @given(data=st.data(), version=st.sampled_from([ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]))
-def test_any_client(files: Files, data: st.DataObject, version: ssl.TLSVersion) -> None:
+def test_whatever_a_client_does_what_it_sent_arrives_whole_or_its_connection_ends(
+    files: Files, data: st.DataObject, version: ssl.TLSVersion
+) -> None:
     assert isinstance(files.key, Path)
     asyncio.run(_play(files, data, version))
 

@@ -35,7 +35,7 @@ from kdaemon.streams.stream import MISSING_NS, Word
 from tests.kit import cbor
 from tests.kit.doors import open_session
 from tests.kit.endpoints import CONTENT_TYPES
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, api_request, make_request, read_answer
 
@@ -713,8 +713,7 @@ async def test_a_dry_run_that_is_not_answered_is_told_so_at_the_streams_deadline
     place = daemon(text="[default]\nlinger_ms = 1\ndeadline_ms = 20")
     place.service.answer.clear()
     request = place.put_record(DryRun=True)
-    while request.answer is None:
-        await asyncio.sleep(0.01)
+    await until(lambda: request.answer is not None)
     answer = read_answer(request)
     assert (answer.status, answer.body["__type"]) == (503, "ServiceUnavailable")
     assert place.streams.memory.bytes_taken == 0
@@ -761,7 +760,7 @@ async def test_a_line_may_call_the_stream_of_its_path_as_it_likes(daemon: Make, 
     ]
 
 
-async def test_at_yandex_too(daemon: Make) -> None:
+async def test_at_yandex_a_name_and_its_path_are_one_stream_too(daemon: Make) -> None:
     place = daemon(text=YANDEX + "\n[default]\nlinger_ms = 0")
     answer = await answered(place.lines("s", None, *spelt("/db/s", "s", "db/s")))
     assert (answer.status, answer.body["acknowledged"]) == (207, 2)

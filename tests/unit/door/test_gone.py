@@ -17,6 +17,7 @@ from kdaemon.http.listener import SocketFile, bind_tcp
 from kdaemon.http.server import HttpServer, serve
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
+from tests.kit.patience import until
 from tests.kit.tls import TlsClient, handshakes, receive
 
 SETUP = b'{"stream":"s","acknowledge":"delivered"}\n'
@@ -54,9 +55,7 @@ class Rig:
         self.client.setblocking(False)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition)
 
     async def until_gone(self) -> None:
         """The hub looks once a second; here it looks at once, again and again."""

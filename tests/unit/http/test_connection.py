@@ -24,7 +24,7 @@ from kdaemon.http.server import HttpServer, serve_http
 from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns
 from kdaemon.wire import cbor
 from tests.kit.doors import FakeTransport
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
 
 POST = (
@@ -670,13 +670,9 @@ async def test_a_refused_client_that_never_closes_is_cut_off(harness: Make) -> N
 
 async def test_the_sweep_is_one_timer_and_stops_with_the_last_connection(harness: Make) -> None:
     one = harness(HttpLimits(sweep_interval_s=0.01))
-    async with asyncio.timeout(PATIENCE_S):
-        while one.hub.tick < 2:
-            await asyncio.sleep(0.01)
+    await until(lambda: one.hub.tick >= 2)
     one.lose()
-    async with asyncio.timeout(PATIENCE_S):
-        while one.hub._timer is not None:
-            await asyncio.sleep(0.01)
+    await until(lambda: one.hub._timer is None)
 
 
 # --- noise
@@ -835,8 +831,7 @@ def test_connections_over_the_limit_are_dropped_and_counted(run: Callable[[Any],
         _, first = await asyncio.open_connection("127.0.0.1", server.port)
         first.write(GET)
         async with asyncio.timeout(PATIENCE_S):
-            while not requests:
-                await asyncio.sleep(0.01)
+            await until(lambda: requests)
             reader, second = await asyncio.open_connection("127.0.0.1", server.port)
             with pytest.raises(ConnectionResetError):
                 await reader.read()
@@ -855,8 +850,7 @@ def test_closing_answers_what_is_open_then_ends(run: Callable[[Any], Any]) -> No
         idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
         open_one = asyncio.create_task(ask(server, GET))
         async with asyncio.timeout(PATIENCE_S):
-            while not requests or server.counters.open < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: requests and server.counters.open >= 2)
             closing = asyncio.create_task(server.aclose(10))
             assert await idle_reader.read() == b""
             requests[0].respond(200, b"done")
@@ -878,8 +872,7 @@ def test_closing_cuts_off_what_is_still_open_after_the_grace(run: Callable[[Any]
         server = await serve_http(requests.append, "127.0.0.1", 0)
         stuck = asyncio.create_task(ask(server, GET))
         async with asyncio.timeout(PATIENCE_S):
-            while not requests:
-                await asyncio.sleep(0.01)
+            await until(lambda: requests)
             await server.aclose(0.01)
             with pytest.raises(ConnectionResetError):
                 await stuck
@@ -897,11 +890,14 @@ def test_a_lost_connection_leaves_nothing_for_the_collector() -> None:
         protocol.connection_lost(None)
         await hub.aclose(0)
 
+    def left() -> int:
+        return sum(isinstance(each, HttpProtocol) for each in gc.get_objects())
+
     gc.collect()
     gc.disable()
     try:
+        before = left()  # what other tests hold
         asyncio.run(main())
-        left = [found for found in gc.get_objects() if isinstance(found, HttpProtocol)]
-        assert not left
+        assert left() == before
     finally:
         gc.enable()

@@ -14,7 +14,7 @@ from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.server import HttpServer, serve, serve_unix
 from tests.kit.certificates import Files
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
 from tests.unit.http.harness import GET, HEAD, Make, statuses
 
@@ -179,8 +179,7 @@ def test_who_closed_and_who_only_sends_no_more_are_told_apart(
             server, client = await listen(handle, kind, f"{directory}/s", certificate)
             client.send(GET)
             async with asyncio.timeout(PATIENCE_S):
-                while not requests:
-                    await asyncio.sleep(0.01)
+                await until(lambda: requests)
                 if closes == "both sides":
                     client.close()
                     await told.wait()
@@ -228,14 +227,12 @@ def test_who_goes_unseen_is_found_by_a_sweep(
             count = 2 if is_read else pipeline_max
             client.send(GET * (count if is_read else count + 1))
             try:
-                async with asyncio.timeout(10):
-                    while len(requests) < count:
-                        await asyncio.sleep(0.01)
+                async with asyncio.timeout(PATIENCE_S):
+                    await until(lambda: len(requests) >= count)
                     if is_read:
                         client.shutdown(socket.SHUT_WR)
                         (connection,) = server.hub._connections
-                        while not connection._has_eof:  # type: ignore[attr-defined]
-                            await asyncio.sleep(0.01)
+                        await until(lambda: connection._has_eof)  # type: ignore[attr-defined]
                         requests[0].respond(200, b"hello")  # what was sent ahead is used up
                         answer = b""
                         while not answer.endswith(b"hello"):
@@ -245,9 +242,7 @@ def test_who_goes_unseen_is_found_by_a_sweep(
                         assert not told
                     client.close()
                     owed = [each for each in requests if each.answer is None]
-                    while told != owed:
-                        server.hub.sweep()
-                        await asyncio.sleep(0.01)
+                    await until(lambda: told == owed, each=server.hub.sweep)
             finally:
                 client.close()
                 await server.aclose()

@@ -26,7 +26,7 @@ from kdaemon.http.server import serve as serve_sockets
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
 
 Run = Callable[[Any], Any]
@@ -106,9 +106,7 @@ def test_a_slow_service_stops_the_writer_and_loses_nothing(run: Run, path: str) 
         door.has_room = False
         lines = b"".join(b'{"data":"%d%b"}\n' % (i, b"x" * 1000) for i in range(3000))
         asked = asyncio.create_task(ask(path, b'{"stream":"s"}\n' + lines, ends=True))
-        async with asyncio.timeout(PATIENCE_S):
-            while not door.waiting:
-                await asyncio.sleep(0.01)
+        await until(lambda: door.waiting)
         assert not asked.done()
         assert not door.submitted
         door.make_room()
@@ -140,8 +138,7 @@ def test_closing_settles_what_was_read(run: Run, path: str) -> None:
         idle_reader, idle = await asyncio.open_unix_connection(path)
         writer.write(b'{"data":"a","stream":"s"}\n')
         async with asyncio.timeout(PATIENCE_S):
-            while not door.submitted or server.counters.open < 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: door.submitted and server.counters.open >= 2)
             closing = asyncio.create_task(server.aclose(10))
             assert await idle_reader.read() == b""
             door.submitted[0].settle()
@@ -161,8 +158,7 @@ def test_connections_over_the_limit_are_dropped(run: Run, path: str) -> None:
         _, first = await asyncio.open_unix_connection(path)
         first.write(b"{")
         async with asyncio.timeout(PATIENCE_S):
-            while not server.counters.open or server.hub.places.silent:
-                await asyncio.sleep(0.01)
+            await until(lambda: server.counters.open and (not server.hub.places.silent))
             assert await ask(path) == b""
         assert server.counters.refused["connections"] == 1
         first.close()
@@ -191,9 +187,7 @@ async def test_a_file_that_is_gone_while_no_descriptor_is_left_comes_back_later(
             await asyncio.sleep(0)
         assert "Too many open files" in str(trouble(server))
     server.check()
-    async with asyncio.timeout(10):
-        while trouble(server) is not None:
-            await asyncio.sleep(0)
+    await until(lambda: trouble(server) is None)
     assert Path(path).is_socket()
     await server.aclose()
 
@@ -308,8 +302,7 @@ def test_a_file_that_was_taken_away_is_made_again(run: Run, path: str, is_replac
             with socket.socket(socket.AF_UNIX) as stale:
                 stale.bind(path)
         async with asyncio.timeout(PATIENCE_S):
-            while not server.counters.rebound:
-                await asyncio.sleep(0.05)
+            await until(lambda: server.counters.rebound)
             assert await ask(path, b'{"data":"a","stream":"s"}', ends=True)
             kept.write(b'{"data":"b"}\n')
             assert await kept_reader.readline() == b'{"acknowledged":1}\n'
@@ -329,14 +322,10 @@ def test_a_path_that_others_took_is_told_and_had_again_when_they_go(run: Run, pa
         Path(path).unlink()
         other = await serve(path)
         async with asyncio.timeout(PATIENCE_S):
-            while trouble(server) is None:
-                server.check()
-                await asyncio.sleep(0.01)
+            await until(lambda: trouble(server) is not None, each=server.check)
             assert "in use" in str(trouble(server))
             await other.aclose()
-            while trouble(server) is not None:
-                server.check()
-                await asyncio.sleep(0.01)
+            await until(lambda: trouble(server) is None, each=server.check)
             assert await ask(path, b'{"data":"a","stream":"s"}', ends=True)
         await server.aclose()
 
@@ -379,14 +368,10 @@ def test_a_directory_that_is_gone_is_told(run: Run, path: str) -> None:
         (directory / "s").unlink()
         directory.rmdir()
         async with asyncio.timeout(PATIENCE_S):
-            while trouble(server) is None:
-                server.check()
-                await asyncio.sleep(0.01)
+            await until(lambda: trouble(server) is not None, each=server.check)
             assert str(directory) in str(trouble(server))
             directory.mkdir()
-            while trouble(server) is not None:
-                server.check()
-                await asyncio.sleep(0.01)
+            await until(lambda: trouble(server) is None, each=server.check)
         await server.aclose()
 
     run(main())
@@ -608,9 +593,7 @@ def test_who_is_refused_and_does_not_go_is_cut_off(run: Run, path: str) -> None:
         writer.write(BODY)
         for _ in range(4):
             server.hub.sweep()
-        async with asyncio.timeout(PATIENCE_S):
-            while server.counters.open:
-                await asyncio.sleep(0.01)
+        await until(lambda: not server.counters.open)
         writer.close()
         await server.aclose()
 

@@ -189,11 +189,15 @@ _settings = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 @_settings
 @given(steps)
-def test_over_http_1(plan: list[tuple[object, ...]]) -> None:
+def test_an_answer_in_pieces_is_told_as_modelled_over_http_1(
+    plan: list[tuple[object, ...]],
+) -> None:
     asyncio.run(run_http_1(plan))
 
 
 @_settings
 @given(steps)
-def test_over_http_2(plan: list[tuple[object, ...]]) -> None:
+def test_an_answer_in_pieces_is_told_as_modelled_over_http_2(
+    plan: list[tuple[object, ...]],
+) -> None:
     asyncio.run(run_http_2(plan))

@@ -17,7 +17,7 @@ from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.server import HttpServer, serve, serve_unix
 from tests.kit.certificates import Files
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import handshakes
 from tests.unit.http.harness import GET
 from tests.unit.http.http2_harness import fields
@@ -119,12 +119,6 @@ async def served(
             await server.aclose()
         assert server.counters.open == 0
         assert server.hub.bodies.bytes_taken == 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @every_kind

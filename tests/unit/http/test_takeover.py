@@ -17,7 +17,7 @@ from kdaemon.http import takeover
 from kdaemon.http.listener import ListenerError
 from kdaemon.http.passed import Passed
 from kdaemon.http.takeover import SOCKETS_A_PACKET, About, Giver, Taken, take_over
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 
 
 class Running:
@@ -150,9 +150,7 @@ async def test_a_daemon_that_is_told_to_end_removes_what_nobody_takes(running: R
     taken = await ask(running.path)
     running.giver.close()
     close_all(taken)
-    async with asyncio.timeout(PATIENCE_S):
-        while Path(running.path).exists():
-            await asyncio.sleep(0)
+    await until(lambda: not Path(running.path).exists())
     assert running.taken == []
     assert not running.giver.passed
 

@@ -28,7 +28,7 @@ from kdaemon.http.tls import TlsTransport
 from kdaemon.wire import cbor
 from tests.kit.certificates import Authority, Files
 from tests.kit.doors import FakeDoor
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import FakeTls, TlsClient, handshakes, receive
 from tests.unit.http.harness import GET, HEAD, Harness, statuses
 
@@ -77,9 +77,7 @@ class Rig:
         return client
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition)
 
 
 async def read_all(client: Any) -> bytes:

@@ -20,7 +20,7 @@ from kdaemon.observe.logs import (
     format_json,
     read_record,
 )
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 
 
 class FakeClock:
@@ -202,9 +202,7 @@ async def test_the_loop_tells_of_repeats_though_no_line_follows(
     throttled()
     throttled()
     clock.time_ns += WINDOW_NS
-    async with asyncio.timeout(PATIENCE_S):
-        while len(lines(out)) < 2:
-            await asyncio.sleep(0)
+    await until(lambda: len(lines(out)) >= 2)
     assert lines(out)[1]["repeated"] == 1
 
 

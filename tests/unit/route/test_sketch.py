@@ -1,9 +1,8 @@
 """The sketch finds the heaviest keys of known skew, within its bounds, and where to split."""
 
 import random
-from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
@@ -15,7 +14,7 @@ from kdaemon.route.sketch import KEYS_MAX, RECORD_BYTES, SLICES, Key, KeySketch
 
 WHOLE = OpenShard("shard-0", 0, HASH_KEY_MAX)
 FRAME = 200  # records
-Draws = Callable[[random.Random], Iterator[str]]
+Draws = Callable[[random.Random, int], list[str]]
 
 
 def see(sketch: KeySketch, keys: list[str], size: int = 200) -> None:
@@ -25,18 +24,19 @@ def see(sketch: KeySketch, keys: list[str], size: int = 200) -> None:
 
 
 def zipf(exponent: float, key_count: int) -> Draws:
-    def draws(dice: random.Random) -> Iterator[str]:
+    def draws(dice: random.Random, count: int) -> list[str]:
         edges = list(accumulate(1 / rank**exponent for rank in range(1, key_count + 1)))
-        while True:
-            yield f"key-{bisect(edges, dice.random() * edges[-1])}"
+        return [f"key-{at}" for at in dice.choices(range(key_count), cum_weights=edges, k=count)]
 
     return draws
 
 
 def one_heavy(part: float, key_count: int) -> Draws:
-    def draws(dice: random.Random) -> Iterator[str]:
-        while True:
-            yield "heavy" if dice.random() < part else f"key-{dice.randrange(key_count)}"
+    def draws(dice: random.Random, count: int) -> list[str]:
+        return [
+            "heavy" if dice.random() < part else f"key-{dice.randrange(key_count)}"
+            for _ in range(count)
+        ]
 
     return draws
 
@@ -55,8 +55,7 @@ def test_of_zipf_s_law_nineteen_of_twenty_of_the_ten_heaviest_are_found(
     draws: Draws, seed: int
 ) -> None:
     print("seed", seed)
-    keys = draws(random.Random(seed))
-    seen = [next(keys) for _ in range(100_000)]
+    seen = draws(random.Random(seed), 100_000)
     sketch = KeySketch(WHOLE)
     see(sketch, seen)
     counts = Counter(seen)
@@ -73,9 +72,8 @@ def test_of_zipf_s_law_nineteen_of_twenty_of_the_ten_heaviest_are_found(
 @pytest.mark.parametrize("seed", range(5))
 def test_one_heavy_key_among_many_is_found_with_its_part(seed: int) -> None:
     print("seed", seed)
-    keys = one_heavy(0.61, 1_000_000)(random.Random(seed))
     sketch = KeySketch(WHOLE)
-    see(sketch, [next(keys) for _ in range(50_000)])
+    see(sketch, one_heavy(0.61, 1_000_000)(random.Random(seed), 50_000))
     first, *others = sketch.heaviest(10)
     assert first.key == "heavy"
     assert first.records_part == pytest.approx(0.61, abs=0.01)
@@ -86,8 +84,7 @@ def test_one_heavy_key_among_many_is_found_with_its_part(seed: int) -> None:
 def test_of_few_equal_keys_all_are_told_exactly(seed: int) -> None:
     print("seed", seed)
     dice = random.Random(seed)
-    keys = uniform(KEYS_MAX)(dice)
-    seen = [next(keys) for _ in range(50_000)]
+    seen = uniform(KEYS_MAX)(dice, 50_000)
     sketch = KeySketch(WHOLE)
     see(sketch, seen)
     top = Counter(seen).most_common(10)
@@ -99,9 +96,8 @@ def test_of_few_equal_keys_all_are_told_exactly(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_of_many_equal_keys_none_is_called_heavy(seed: int) -> None:
     print("seed", seed)
-    keys = uniform(1_000_000)(random.Random(seed))
     sketch = KeySketch(WHOLE)
-    see(sketch, [next(keys) for _ in range(50_000)])
+    see(sketch, uniform(1_000_000)(random.Random(seed), 50_000))
     assert all(each.records_part < 0.001 for each in sketch.heaviest(10))
     split = sketch.split()
     assert split is not None

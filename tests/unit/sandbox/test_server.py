@@ -20,7 +20,7 @@ from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit import cbor
 from tests.kit.clock import jump
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 
 JSON = "application/x-amz-json-1.1"
 CBOR = "application/x-amz-cbor-1.1"
@@ -223,9 +223,7 @@ async def test_faults_show_in_the_encoding_of_their_request(sandbox: Sandbox) ->
 async def test_latency_delays_the_answer_and_not_the_write(sandbox: Sandbox) -> None:
     sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=3_600_000))
     slow = asyncio.create_task(sandbox.answer("PutRecords", PUT))
-    async with asyncio.timeout(PATIENCE_S):
-        while not sandbox.service.stored("orders"):
-            await asyncio.sleep(0)
+    await until(lambda: sandbox.service.stored("orders"))
     quick = await sandbox.answer("ListStreams", {})
     assert quick["StreamNames"] == ["orders"]
     jump(1800)
@@ -238,9 +236,7 @@ async def test_latency_delays_the_answer_and_not_the_write(sandbox: Sandbox) -> 
 async def test_a_hang_never_answers_and_closing_ends_it(sandbox: Sandbox) -> None:
     sandbox.service.add_faults(Fault(kind=FaultKind.HANG, is_written=True))
     hung = asyncio.create_task(sandbox.call("PutRecords", PUT))
-    async with asyncio.timeout(PATIENCE_S):
-        while not sandbox.service.stored("orders"):
-            await asyncio.sleep(0)
+    await until(lambda: sandbox.service.stored("orders"))
     await sandbox.answer("ListStreams", {})
     assert not hung.done()
     await sandbox.server.aclose()
@@ -251,9 +247,7 @@ async def test_a_hang_never_answers_and_closing_ends_it(sandbox: Sandbox) -> Non
 async def test_closing_drops_delayed_answers(sandbox: Sandbox) -> None:
     sandbox.service.add_faults(Fault(kind=FaultKind.LATENCY, latency_ms=3_600_000))
     slow = asyncio.create_task(sandbox.call("PutRecords", PUT))
-    async with asyncio.timeout(PATIENCE_S):
-        while not sandbox.service.stored("orders"):
-            await asyncio.sleep(0)
+    await until(lambda: sandbox.service.stored("orders"))
     await sandbox.server.aclose()
     await sandbox.server.aclose()
     with pytest.raises(aiohttp.ClientConnectionError):
@@ -349,7 +343,7 @@ async def test_the_port_is_known_only_while_it_listens() -> None:
         assert server.port
 
 
-async def test_yandex_over_http() -> None:
+async def test_yandex_is_spoken_over_http() -> None:
     settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(2, 10**6))
     async with running(settings) as sandbox:
         sandbox.service.create_stream("/region/cloud/base/orders", 1)
@@ -445,9 +439,7 @@ async def test_closing_drops_held_answers() -> None:
         sandbox.service.create_stream("orders", 1)
         await sandbox.answer("PutRecords", PUT)  # leaves a debt of 2: two seconds
         held = asyncio.create_task(sandbox.call("PutRecords", PUT))
-        async with asyncio.timeout(PATIENCE_S):
-            while sandbox.service.call_counts["PutRecords"] < 2:
-                await asyncio.sleep(0)
+        await until(lambda: sandbox.service.call_counts["PutRecords"] >= 2)
         await sandbox.server.aclose()
         with pytest.raises(aiohttp.ClientConnectionError):
             await held

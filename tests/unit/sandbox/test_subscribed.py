@@ -23,7 +23,7 @@ from kdaemon.sandbox.subscription import (
 )
 from kdaemon.system import SystemClock
 from tests.kit.clock import jump
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.sandbox.test_server import Sandbox, running
 
 FIRST = "shardId-000000000000"
@@ -115,12 +115,6 @@ async def place() -> AsyncIterator[Place]:
     clock = Clock()
     async with running(clock=clock) as sandbox:
         yield Place(sandbox, clock)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("encoding", ["json", "cbor"])

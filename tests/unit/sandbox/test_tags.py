@@ -113,7 +113,7 @@ def test_the_limits_count_what_is_there(service: Service) -> None:
     "operation",
     ["DescribeLimits", "AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"],
 )
-def test_yandex_offers_neither(operation: str) -> None:
+def test_yandex_offers_neither_tags_nor_limits(operation: str) -> None:
     yandex = Service(SandboxSettings(Flavour.YANDEX))
     with pytest.raises(ServiceError) as caught:
         yandex.handle(operation, {}, 0)

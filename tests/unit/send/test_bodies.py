@@ -10,7 +10,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.record import Record
 from kdaemon.send.bodies import BODIES_BYTES_MAX, STREAM_PART, Bodies
 from kdaemon.send.client import ClientSettings
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.send.scripted import failure, opened, raw_server
 
 MIB = 1024 * 1024
@@ -103,8 +103,7 @@ async def test_a_service_that_reads_nothing_fills_no_memory_and_what_waited_was_
                 for number in range(12)
             ]
             async with asyncio.timeout(PATIENCE_S):
-                while not arrived:
-                    await asyncio.sleep(0.01)
+                await until(lambda: arrived)
                 peak = client.bodies.byte_count
                 control = await failure(client.call("ListShards", {"StreamName": "orders"}))
                 assert control.was_sent  # it waited for no room

@@ -18,7 +18,7 @@ from kdaemon.send.driver import (
     TOLD_AT_ONCE,
 )
 from kdaemon.streams.stream import Stream
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.streams import FakeService, make_streams, turn
 
 COUNT = 400  # of one record: one call, which the shard can pay for at once
@@ -55,9 +55,7 @@ class Clients:
             assert stream.submit(frame)
 
     async def wait(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.told) < count:
-                await asyncio.sleep(0)
+        await until(lambda: len(self.told) >= count)
 
     def close(self) -> None:
         self._handle.cancel()

@@ -18,6 +18,7 @@ from kdaemon.send.answers import HasRoom, TooLargeError
 from kdaemon.send.relay import CALLS_MAX, Asker, Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
 from kdaemon.send.waiting import PLACES_MAX
+from tests.kit.patience import until
 
 PATIENT_S = 3_600.0
 READS = ("GetRecords", "GetShardIterator")
@@ -519,8 +520,7 @@ async def test_a_client_is_told_in_time_whatever_becomes_of_its_call(make: Make)
     await settle()
     rig.turns.is_open = False
     rig.ask("waits", b"y")
-    while not (rig.told["silent"] and rig.told["waits"]):
-        await asyncio.sleep(0.001)
+    await until(lambda: rig.told["silent"] and rig.told["waits"])
     (silent,), (waits,) = rig.told["silent"], rig.told["waits"]
     assert isinstance(silent, ServiceError)
     assert (silent.code, silent.status) == ("ServiceUnavailable", 503)
@@ -538,8 +538,7 @@ async def test_a_call_that_hangs_is_not_joined_by_those_who_try_again(make: Make
     future = rig.upstream.open[b"x"][0]
     rig.relay._patience_s = PATIENT_S
     rig.ask("stays", b"x", client=2)  # so that the call goes on
-    while not rig.told["first"]:
-        await asyncio.sleep(0.001)
+    await until(lambda: rig.told["first"])
     rig.ask("again", b"x")
     await settle()
     assert rig.upstream.asked == [b"x", b"x"]

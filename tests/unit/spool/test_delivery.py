@@ -12,17 +12,11 @@ from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import room as room_module
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool, open_store
 
 ROUNDS = 120
 PAYLOAD_BYTES = 20_000
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0)
 
 
 def numbers(target: FakeTarget) -> list[int]:
@@ -87,7 +81,7 @@ async def test_the_oldest_are_dropped_also_when_they_were_read_and_found_no_room
     async with a_spool(tmp_path / "spool", target, bytes_max=1 << 20) as spool:
         for number in range(60):
             await until(lambda number=number: spool.put(target, a_number(number)))
-            await until(lambda: not spool._is_committing)
+            await until(lambda: spool.is_written)
         target.make_room(100)
         dropped = target.counters.dropped
         await until(lambda: len(target.frames) + dropped[DropReason.SPOOL_FULL] == 60)

@@ -13,7 +13,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool import giving_back as giving_back_module
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool
 
 COUNT = 60
@@ -56,12 +56,6 @@ class Held:
             self.later(callback)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def fill(directory: Path) -> None:
     told = list[object]()
     target = FakeTarget(room=0)
@@ -86,9 +80,9 @@ async def settle_some_on_the_way(spool: Spool, target: FakeTarget, held: Held) -
     held.waiting.popleft()()  # what was read is handed over, and the next read is on its way
     await until(lambda: held.waiting)
     assert target.frames
-    assert spool._lanes.is_passing_on
+    assert spool.audit().is_passing_on
     settle_all(target)
-    await until(lambda: not spool._is_committing and spool._owed.is_empty)
+    await until(lambda: spool.is_written)
     assert spool.space.free_bytes > SMALL_BYTES
 
 
@@ -122,11 +116,8 @@ async def test_all_is_given_back_in_the_end(
         await settle_some_on_the_way(spool, target, held)
         await until(lambda: parts.count)  # also while the rest is on its way
         held.let_go()
-        async with asyncio.timeout(PATIENCE_S):
-            while target.counters.delivered < COUNT:
-                settle_all(target)
-                await asyncio.sleep(0.001)
-        await until(lambda: not spool._is_committing and spool._owed.is_empty)
+        await until(lambda: target.counters.delivered >= COUNT, each=lambda: settle_all(target))
+        await until(lambda: spool.is_written)
         space = spool.space
         await until(lambda: space.free_bytes <= SMALL_BYTES)
         assert space.file_bytes < COUNT * FRAME_BYTES // 4
@@ -140,7 +131,7 @@ async def test_with_nothing_on_its_way_no_part_waits(
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: len(target.frames) == COUNT)
-        await until(lambda: not spool._lanes.is_passing_on)
+        await until(lambda: not spool.audit().is_passing_on)
         settle_all(target)
         space = spool.space
         await until(lambda: parts.count)
@@ -157,7 +148,7 @@ async def test_streams_that_wait_for_room_do_not_count_as_on_their_way(
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: target.waiters)
         assert len(target.frames) == ROOM
-        assert not spool._lanes.is_passing_on
+        assert not spool.audit().is_passing_on
         parts.count = 0
         settle_all(target)  # its room is taken by others
         await until(lambda: parts.count)

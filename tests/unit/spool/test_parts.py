@@ -19,16 +19,10 @@ from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 REFUSED = RecordResult(error_code="ValidationException", error_message="too odd")
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.001)
 
 
 async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> None:
@@ -39,7 +33,7 @@ async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> None:
 
 async def written(spool: Spool) -> None:
     """Until the disk knows all that is owed to it."""
-    await until(lambda: spool._owed.is_empty and not spool._owed.unwritten)
+    await until(lambda: spool.is_written)
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +77,7 @@ async def test_a_full_shard_holds_up_its_own_records_alone(tmp_path: Path) -> No
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
         assert target.counters.unaccounted() == target.counters.spooled == spool.frame_count == 0
-        assert not list(spool._lanes)
+        assert not list(spool.audit())
 
 
 async def test_what_comes_later_for_a_shard_stays_behind_what_was_left_for_it(
@@ -207,7 +201,7 @@ async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_noth
         target.full = {"k9"}  # not calm
         await until(begun.is_set)
         target.map_count += 1
-        lane = spool._lanes.get(target, is_listed=True)
+        lane = spool.audit().get(target, is_listed=True)
         # By hand, for the thread that commits is reading.
         spool._delivery.offer(lane, 100, a_frame(b"30", b"31"), 1)
         may_end.set()

@@ -1,6 +1,5 @@
 """The memory of what waits for its commit: frames, and dead letters."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.owed import PIECES_A_COMMIT, Owed
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.store import Changes, Committed, Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool
 
 
@@ -29,9 +28,7 @@ async def test_what_is_written_has_its_memory_twice_until_its_commit(tmp_path: P
         for number, frame in enumerate(frames, 1):
             assert spool.put(target, frame)
             assert memory.bytes_taken >= number * (frame.held_bytes + MIB)
-        async with asyncio.timeout(PATIENCE_S):
-            while len(told) < len(frames):
-                await asyncio.sleep(0)
+        await until(lambda: len(told) >= len(frames))
         assert memory.bytes_taken == 0  # the fake engine takes none
         assert told[-1] == 0
 
@@ -44,9 +41,7 @@ async def test_a_frame_of_half_the_memory_is_stored_and_more_beside_it_is_not(
         told: list[Frame] = []
         assert spool.put(target, a_frame(bytes(3 * MIB), on_settled=told.append))
         assert not spool.put(target, a_frame(bytes(MIB)))
-        async with asyncio.timeout(PATIENCE_S):
-            while not told:
-                await asyncio.sleep(0)
+        await until(lambda: told)
         assert told[0].results[0] == STORED
 
 
@@ -125,17 +120,13 @@ async def test_deletions_of_thousands_of_frames_go_in_commits_one_after_the_othe
     async with a_spool(tmp_path, target, store=open_counted) as spool:
         for number in range(count):
             assert spool.put(target, a_frame(b"%d" % number))
-        async with asyncio.timeout(PATIENCE_S):
-            while len(target.frames) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(target.frames) >= count)
         if has_trouble:
             spool.trouble = SpoolError("full", "s", "no space left")
         for frame in target.frames:
             target.settle(frame)
         spool._commit()
-        async with asyncio.timeout(PATIENCE_S):
-            while spool._owed.unwritten:
-                await asyncio.sleep(0.001)
+        await until(lambda: spool.is_written)
     assert sum(sizes) == count
     assert max(sizes) == PIECES_A_COMMIT
     assert len(sizes) == 3
@@ -148,9 +139,7 @@ async def test_the_end_writes_all_that_is_owed_in_as_many_commits_as_that_takes(
     async with a_spool(tmp_path, target) as spool:
         for number in range(count):
             assert spool.put(target, a_frame(b"%d" % number))
-        async with asyncio.timeout(PATIENCE_S):
-            while len(target.frames) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(target.frames) >= count)
         for frame in target.frames:
             target.settle(frame)
         spool.trouble = SpoolError("full", "s", "no space left")
@@ -173,6 +162,4 @@ async def test_a_disk_in_trouble_fills_no_memory_with_letters_and_the_dropped_ar
         assert memory.bytes_taken <= MIB
         assert 150 < spool.counters.letters_dropped < 300
         assert "there is no memory for them" in caplog.text
-        async with asyncio.timeout(PATIENCE_S):
-            while memory.bytes_taken:  # the disk takes them after all
-                await asyncio.sleep(0.01)
+        await until(lambda: not memory.bytes_taken)  # the disk takes them after all

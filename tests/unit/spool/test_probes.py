@@ -11,8 +11,9 @@ from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Way
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool.left import Left, Mark
+from tests.kit.patience import until
 from tests.unit.spool.rig import MIB, FakeTarget, a_spool
-from tests.unit.spool.test_parts import stored, until
+from tests.unit.spool.test_parts import stored
 
 NOT_WELL = [Health.ILL, Health.UNTRIED, Health.TOLD]
 DATA = [b"%03d" % number for number in range(6)]
@@ -49,7 +50,7 @@ async def test_one_record_is_tried_and_the_rest_comes_when_the_stream_is_well(
     target.health = health
     async with a_spool(tmp_path, target, memory=ByteBudget(16 * MIB)) as spool:
         delivery = spool._delivery
-        delivery._room.add(spool._lanes.get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
+        delivery._room.add(spool.audit().get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
         await stored(spool, target, *DATA[:3])
         await stored(spool, target, *DATA[3:])
         await until(lambda: target.data)
@@ -74,10 +75,10 @@ async def test_a_probe_that_is_refused_again_and_again_stays_the_only_record(
     target.health = Health.ILL
     async with a_spool(tmp_path, target, memory=ByteBudget(16 * MIB)) as spool:
         delivery = spool._delivery
-        delivery._room.add(spool._lanes.get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
+        delivery._room.add(spool.audit().get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
         for data in DATA:
             await stored(spool, target, data, data)
-        lane = spool._lanes.get(target, is_listed=True)
+        lane = spool.audit().get(target, is_listed=True)
         await until(lambda: lane.is_waiting_for_room)
         assert len(target.data) == 1
         assert lane.share.ahead_bytes == 0, "what is ahead is others'"

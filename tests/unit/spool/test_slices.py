@@ -18,7 +18,7 @@ from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.held import Held, Row
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
@@ -76,12 +76,6 @@ def ring(progress: progress_module.Progress) -> None:
     assert progress.timer is not None
     progress.timer.cancel()
     progress.look()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def put_many(spool: Spool, target: FakeTarget, count: int, told: Callable[[Frame], object]) -> None:
@@ -253,7 +247,7 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         put_many(spool, target, 2 * TOLD, told.append)
         await until(lambda: told)
-        lane = spool._lanes.find(target)
+        lane = spool.audit().find(target)
         assert lane is not None
         await until(lambda: lane.is_waiting_for_room)
         target.drops_oldest = True

@@ -22,7 +22,7 @@ from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, NewFrame, ReadBack, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 
@@ -32,12 +32,6 @@ async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> Frame:
     frame = a_frame(*data, on_settled=answered.set_result)
     assert spool.put(target, frame)
     return await asyncio.wait_for(answered, PATIENCE_S)
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0)
 
 
 def rows(directory: Path) -> int:
@@ -239,9 +233,7 @@ async def test_another_bound_holds_at_once_and_wakes_who_waits(tmp_path: Path) -
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
         big = bytes(300_000)
-        async with asyncio.timeout(PATIENCE_S):
-            while spool.put(target, a_frame(big)):
-                await asyncio.sleep(0)
+        await until(lambda: not spool.put(target, a_frame(big)))
         taken, called = target.counters.received, asyncio.Event()
         spool.when_room(called.set)
         spool.take_bytes_max(4 * 1024 * 1024)
@@ -262,7 +254,7 @@ async def test_drop_oldest_with_a_lower_bound_drops_no_more_than_what_comes(tmp_
         spool.take_bytes_max(1024 * 1024)
         await stored(spool, target, b"8" + bytes(200_000))
         dropped = target.counters.dropped
-        await until(lambda: not spool._is_committing and dropped[DropReason.SPOOL_FULL])
+        await until(lambda: spool.is_written and dropped[DropReason.SPOOL_FULL])
         target.make_room(100)
         await until(lambda: len(target.frames) == 9 - dropped[DropReason.SPOOL_FULL])
         assert 1 <= dropped[DropReason.SPOOL_FULL] <= 2
@@ -276,11 +268,9 @@ async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -
     async with a_spool(tmp_path / "spool", target, bytes_max=1024 * 1024) as spool:
         for number in range(12):
             data = b"%d" % number + bytes(200_000)
-            async with asyncio.timeout(PATIENCE_S):
-                while not spool.put(target, a_frame(data)):
-                    await asyncio.sleep(0)
+            await until(lambda data=data: spool.put(target, a_frame(data)))
         dropped = target.counters.dropped
-        await until(lambda: not spool._is_committing and dropped[DropReason.SPOOL_FULL])
+        await until(lambda: spool.is_written and dropped[DropReason.SPOOL_FULL])
         target.make_room(100)
         await until(lambda: len(target.frames) == 12 - dropped[DropReason.SPOOL_FULL])
         assert target.data[-1].startswith(b"11")
@@ -307,7 +297,7 @@ async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
             await stored(spool, target, data)
     target, new = FakeTarget("back"), []
     async with a_spool(directory) as spool:
-        lanes = spool._lanes
+        lanes = spool.audit()
         unlisted_bytes = lanes.unlisted_bytes
         assert unlisted_bytes > 0
         if comes != "a record":
@@ -338,7 +328,7 @@ async def test_another_configuration_that_takes_none_of_them_leaves_them(tmp_pat
 
     async with a_spool(directory) as spool:
         assert not list(spool.take_up(find, lambda _: False))
-        assert [each.stream for each in spool._lanes.not_taken] == ["gone"]
+        assert [each.stream for each in spool.audit().not_taken] == ["gone"]
         assert not spool.is_empty  # who delivers for a worker that is no more stays for it
     assert rows(directory) == 1
 
@@ -356,8 +346,8 @@ async def test_a_full_spool_keeps_nothing_for_names_that_have_nothing(tmp_path: 
             assert not spool.put(target, a_frame(b"x"), is_listed=number % 3 == 0)
         del target
         assert [ref for ref in gone if ref() is not None] == []
-        assert not list(spool._lanes)
-        assert spool._lanes.unlisted_bytes == 0
+        assert not list(spool.audit())
+        assert spool.audit().unlisted_bytes == 0
 
 
 async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_disk(
@@ -373,7 +363,7 @@ async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_dis
             frame = weakref.ref(target)
             del target
             assert frame() is None, "no cycle holds what is settled"
-        assert [lane.target.name for lane in spool._lanes] == ["kept"]
+        assert [lane.target.name for lane in spool.audit()] == ["kept"]
         await until(lambda: rows(tmp_path / "spool") == 1)
         assert spool.frame_count == 1
     with sqlite3.connect(tmp_path / "spool" / "spool.db") as connection:
@@ -401,7 +391,7 @@ async def test_a_name_that_is_forgotten_keeps_its_order_when_it_comes_again(tmp_
         assert target.data == [
             data for number in range(20) for data in (b"%d" % number, b"%d-second" % number)
         ]
-        assert not list(spool._lanes)
+        assert not list(spool.audit())
 
 
 async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_path: Path) -> None:
@@ -431,10 +421,10 @@ async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_pa
     # Of streams that are not taken any more, too.
     async with a_spool(directory, listed, bytes_max=bytes_max) as spool:
         small = a_frame(bytes(100))
-        assert spool._lanes.unlisted_bytes > bytes_max // 3
+        assert spool.audit().unlisted_bytes > bytes_max // 3
         assert spool.put(FakeTarget("c"), small, is_listed=False)
     async with a_spool(directory, *targets, bytes_max=bytes_max) as spool:
-        assert spool._lanes.unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
+        assert spool.audit().unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
 
 
 async def test_an_upstream_that_is_down_leaves_a_part_of_the_disk_to_the_others(
@@ -467,7 +457,7 @@ async def test_an_upstream_that_is_down_leaves_a_part_of_the_disk_to_the_others(
         for target in down:
             for frame in target.frames:
                 target.settle(frame)
-        await until(lambda: spool._lanes.upstream_bytes["eu"] == 0)
+        await until(lambda: spool.audit().upstream_bytes["eu"] == 0)
 
 
 @pytest.mark.parametrize("payload_bytes", [1, 300, 3000, 8100, 8300, 16_300, 16_400, 33_000])
@@ -495,14 +485,12 @@ async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: 
         assert stranger.counters.dropped[DropReason.SPOOL_FULL] > 20
         assert listed.counters.dropped[DropReason.SPOOL_FULL] == 0
         # The last one may have been taken while what makes room for it is on its way.
-        await until(lambda: spool._lanes.unlisted_bytes <= bytes_max // 2)
+        await until(lambda: spool.audit().unlisted_bytes <= bytes_max // 2)
 
 
 async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:
     """As a client that asks again."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not spool.put(target, a_frame(data), is_listed=False):
-            await asyncio.sleep(0)
+    await until(lambda: spool.put(target, a_frame(data), is_listed=False))
     return True
 
 

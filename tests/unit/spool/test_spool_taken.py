@@ -19,7 +19,7 @@ from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from kdaemon.system import SystemClock
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
 LOST = "the spool takes no frames"
@@ -39,12 +39,6 @@ async def answered(spool: Spool, target: FakeTarget, data: bytes) -> RecordResul
     assert spool.put(target, a_frame(data, on_settled=settled.set_result))
     frame = await asyncio.wait_for(settled, PATIENCE_S)
     return frame.results[0]
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.001)
 
 
 async def test_a_directory_that_is_deleted_is_made_again_with_all_that_was_promised(

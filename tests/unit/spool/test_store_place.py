@@ -50,7 +50,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-@pytest.mark.skipif(not is_root, reason="only root can give a directory away")
+@pytest.mark.root
 def test_root_leaves_no_files_in_the_directory_of_another(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
     os.chown(tmp_path / "spool", 12345, -1)

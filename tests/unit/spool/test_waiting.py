@@ -12,7 +12,7 @@ from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.system import SystemClock
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool, open_store
 
 
@@ -47,9 +47,7 @@ async def test_what_was_put_meanwhile_is_stored_behind_what_stands_there(tmp_pat
     await begin(spool, target, 2)
     spool.go_on()
     assert (await asyncio.wait_for(new, PATIENCE_S)).results[0] is STORED
-    async with asyncio.timeout(PATIENCE_S):
-        while target.data != [b"old", b"new"]:
-            await asyncio.sleep(0.001)
+    await until(lambda: target.data == [b"old", b"new"])
     await spool.aclose()
 
 
@@ -87,7 +85,5 @@ async def test_a_full_disk_that_was_found_meanwhile_is_looked_at_until_it_has_sp
             await asyncio.sleep(0)
         await spool.recover(lambda _: FakeTarget())
         spool.go_on()
-    async with asyncio.timeout(PATIENCE_S):
-        while spool.trouble is not None:
-            await asyncio.sleep(0.001)
+    await until(lambda: spool.trouble is None)
     await spool.aclose()

@@ -2,8 +2,7 @@
 that is well is served, and all of it is delivered when the outage is over.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from kdaemon.spool.store import Changes, Store
 from kdaemon.streams import Stream, Streams
 from kdaemon.system import SystemClock
 from tests.kit.observing import delivered_by
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import until
 from tests.kit.stores import new_frame, open_store
 from tests.kit.streams import FakeService, FixedDice, reaches
 
@@ -80,15 +79,9 @@ async def restarted(
         await spool.aclose()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def all_wait(spool: Spool) -> None:
     """Until every stream has read what it may."""
-    lanes = list(spool._lanes)
+    lanes = list(spool.audit())
 
     def is_still() -> bool:
         return all(lane.is_waiting_for_room or lane.backlog.is_read for lane in lanes)
@@ -117,7 +110,7 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
         await all_wait(spool)
         assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 3 / 4
         held = [found(streams, name).engine.ledger.held_bytes for name in NAMES]
-        ahead = [lane.share.ahead_bytes for lane in spool._lanes]
+        ahead = [lane.share.ahead_bytes for lane in spool.audit()]
         assert memory.bytes_taken == sum(held) + sum(ahead)
         assert not is_memory_full(memory)
         service.answer.set()
@@ -137,7 +130,7 @@ async def serves(
             assert well.store(frame) is None
         else:
             assert well.submit(frame)
-        await until(lambda count=number + 1: len(told) == count)  # type: ignore[misc]
+        await until(lambda count=number + 1: len(told) == count)
     assert all(result and result.error_code is None for f in told for result in f.results)
     await until(lambda: delivered_by(streams) == before + count * 500)
 

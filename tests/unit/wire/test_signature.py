@@ -260,7 +260,7 @@ def test_what_we_sign_we_verify(path: list[str], body: bytes) -> None:
 # --- refusals in the service's words
 
 
-def test_without_a_signature(good: Request) -> None:
+def test_a_request_without_a_signature_is_refused_in_the_service_s_words(good: Request) -> None:
     without = good.with_header(b"authorization", None)
     assert verdict(without) == "MissingAuthenticationTokenException: Missing Authentication Token"
 

@@ -15,8 +15,9 @@ from bench.load import acknowledged_in
 from bench.records import request_head
 from bench.report import with_opening, with_section
 from bench.spool import payload_bytes, spool_config, wait_for_records
-from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle, table
+from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle
 from bench.steady import SteadyLoad
+from bench.table import table
 from kdaemon.config.load import load_config
 from tests.kit.patience import PATIENCE_S
 
@@ -242,7 +243,7 @@ def test_a_disk_is_found_by_its_number_among_the_mounts() -> None:
     assert mounted_as(mounts, "254:1") == ("unknown file system", "device 254:1")
 
 
-@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="needs Linux's /proc")
+@pytest.mark.linux
 def test_the_disk_under_a_directory_has_a_description(tmp_path: Path) -> None:
     assert " on " in describe_disk(tmp_path)
 

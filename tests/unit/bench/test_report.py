@@ -1,5 +1,6 @@
 """The bench's tables: medians, targets, and a configuration that the daemon takes."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -63,8 +64,13 @@ def test_a_missed_target_is_named(measured: Report, missed: list[str]) -> None:
     assert [what for what, *_, is_met in measured.targets() if not is_met] == missed
 
 
+def squeezed(table: str) -> str:
+    """Without what makes its columns stand straight."""
+    return re.sub(" +", " ", table)
+
+
 def test_the_page_holds_every_scenario_and_target() -> None:
-    page = report(4.0, 20.0).markdown()
+    page = squeezed(report(4.0, 20.0).markdown())
     assert "| the daemon | 1,000,000 | 250,000 |" in page
     assert "| the peer |" in page
     assert page.count("| reached |") == 5
@@ -108,12 +114,11 @@ def test_the_configuration_of_the_bench_is_one_the_daemon_takes() -> None:
 
 def test_growth_says_how_flat_it_is() -> None:
     table = growth("instructions a record, by shards", (1, 1_000), {"PutRecords": (16_000, 20_000)})
-    assert table.splitlines() == [
-        "| instructions a record, by shards | 1 | 1,000 | largest / smallest |",
-        "|---|--:|--:|--:|",
-        "| PutRecords | 16,000 | 20,000 | 1.25 |",
-    ]
+    heading, _, row = squeezed(table).splitlines()
+    assert heading == "| instructions a record, by shards | 1 | 1,000 | largest / smallest |"
+    assert row == "| PutRecords | 16,000 | 20,000 | 1.25 |"
 
 
 def test_growth_from_nothing_has_no_ratio() -> None:
-    assert growth("idle", (0, 1), {"daemon": (0.0, 0.5)}).endswith("| daemon | 0.00 | 0.50 | - |")
+    table = growth("idle", (0, 1), {"daemon": (0.0, 0.5)})
+    assert squeezed(table).endswith("| daemon | 0.00 | 0.50 | - |")

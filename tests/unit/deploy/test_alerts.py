@@ -20,11 +20,11 @@ from tests.kit.prometheus import (
     asked_for,
     labels_of_series,
     problems,
-    program,
     values_asked_for,
 )
+from tests.kit.tools import find_prometheus
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "deploy" / "prometheus" / "kdaemon.rules.yml"
 CASES = RULES.with_name("kdaemon.rules.test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "kdaemon.json"
@@ -122,10 +122,11 @@ def test_a_daemon_that_is_well_has_every_series_that_a_rule_asks_for() -> None:
     assert asked <= there
 
 
+@pytest.mark.prometheus
 def test_the_rules_do_what_their_cases_say() -> None:
-    done = subprocess.run(
-        [program("promtool"), "test", "rules", str(CASES)], capture_output=True, text=True
-    )
+    promtool = find_prometheus("promtool")
+    assert promtool is not None
+    done = subprocess.run([promtool, "test", "rules", str(CASES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

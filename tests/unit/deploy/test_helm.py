@@ -25,10 +25,10 @@ from tests.kit.manifests import (
     PodMonitor,
     documents_of,
     drain_s,
-    find_helm,
     helm_rendered,
     run_helm,
 )
+from tests.kit.tools import find_helm
 
 # Values that are maps of the user's own: what is in them is not the chart's.
 OPEN: tuple[str, ...] = (
@@ -38,10 +38,6 @@ OPEN: tuple[str, ...] = (
     "networkPolicy.podLabels",
 )
 OPEN += ("resources", "nodeSelector", "affinity", "podAnnotations", "podLabels")
-
-needs_helm = pytest.mark.skipif(
-    find_helm() is None, reason="helm is not on this machine; `make charts` builds one"
-)
 
 
 def leaves(values: dict[str, Any], above: str = "") -> set[str]:
@@ -122,7 +118,7 @@ def test_the_schema_takes_the_defaults_and_the_page_s_example(
     ],
     ids=str,
 )
-def test_the_schema_refuses(
+def test_the_schema_refuses_values_that_would_deploy_something_else(
     wrong: dict[str, Any], values: dict[str, Any], schema: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):
@@ -166,13 +162,13 @@ def test_a_number_of_the_chart_has_the_bounds_and_the_default_of_its_setting(
     assert default == theirs["default"]
 
 
-@needs_helm
+@pytest.mark.helm
 def test_helm_finds_no_fault_in_the_chart() -> None:
     done = run_helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_helm
+@pytest.mark.helm
 def test_the_chart_s_pod_is_the_overlay_s() -> None:
     """But for the configuration, which the chart has in the environment."""
     chart, overlay = Manifest(helm_rendered()), Manifest(documents_of("daemonset"))
@@ -183,7 +179,7 @@ def test_the_chart_s_pod_is_the_overlay_s() -> None:
     assert msgspec.to_builtins(chart.pod) == msgspec.to_builtins(overlay.pod)
 
 
-@needs_helm
+@pytest.mark.helm
 def test_the_grace_period_follows_the_drain_and_numbers_stay_whole() -> None:
     flags = ["--set", "drain.deadlineMs=3599500", "--set", "spool.bytesMax=1099511627776"]
     manifest = Manifest(helm_rendered(*flags, "--set", "admin.port=9100"))
@@ -198,7 +194,7 @@ def test_the_grace_period_follows_the_drain_and_numbers_stay_whole() -> None:
     assert annotations["prometheus.io/port"] == "9100"
 
 
-@needs_helm
+@pytest.mark.helm
 def test_memory_follows_the_container_s_limit_where_it_is_not_set() -> None:
     manifest = Manifest(helm_rendered("--set", "memoryBytesMax=null"))
     environ = {variable.name: variable.value for variable in manifest.daemon.env}
@@ -207,7 +203,7 @@ def test_memory_follows_the_container_s_limit_where_it_is_not_set() -> None:
     assert config.memory_bytes_max == (300 - 96) * MIB
 
 
-@needs_helm
+@pytest.mark.helm
 def test_another_configuration_replaces_the_pods() -> None:
     def checksum(*flags: str) -> str:
         manifest = Manifest(helm_rendered(*flags))
@@ -217,7 +213,7 @@ def test_another_configuration_replaces_the_pods() -> None:
     assert checksum() != checksum("--set", 'config=region = "eu-west-1"')
 
 
-@needs_helm
+@pytest.mark.helm
 def test_every_value_has_its_effect(tmp_path: Path) -> None:
     digest = "sha256:" + "0" * 64
     (tmp_path / "values.yaml").write_text(

@@ -116,7 +116,7 @@ def test_what_cannot_be_is_told_by_its_key(text: str, said: str) -> None:
         "service = 'yandex'\niam_token_url = 'http://169.254.169.254/t'",
     ],
 )
-def test_these_are_upstreams(keys: str) -> None:
+def test_every_kind_of_upstream_is_taken(keys: str) -> None:
     assert load(f"[upstreams.up]\nregion = 'eu-central-1'\n{keys}").upstream("up").name == "up"
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from kdaemon.spool.store import Changes, Store
 from kdaemon.system import SystemClock
 from tests.kit.daemon import environment, get, running
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.web import Handler, serving
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
@@ -653,22 +654,16 @@ def test_ctrl_c_ends_a_replay_with_what_is_known_so_far_and_130(spool: Path) -> 
     assert out == "sent 2 of 2 dead letters: 1 delivered and deleted, 0 rejected and kept\n"
 
 
-class Http(BaseHTTPRequestHandler):
+class Http(Handler):
     def do_POST(self) -> None:
         server: Any = self.server
-        lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+        lines = self.read_body().splitlines()
         server.requests.append((self.path, self.headers["X-Kdaemon-Acknowledge"], len(lines)))
         bad = [number for number, line in enumerate(lines, 1) if b"bad" in line]
         rejected = [{"line": number, "code": "Bad", "message": "no"} for number in bad]
         answer = {"acknowledged": len(lines) - len(bad), "rejected": rejected}
         body = json.dumps(answer).encode()
-        self.send_response(207 if bad else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+        self.answer(207 if bad else 200, body)
 
 
 def test_replay_over_http_keeps_exactly_what_was_rejected(spool: Path) -> None:
@@ -676,14 +671,8 @@ def test_replay_over_http_keeps_exactly_what_was_rejected(spool: Path) -> None:
     bury(spool, *letters)
     server: Any = HTTPServer(("127.0.0.1", 0), Http)
     server.requests = []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        result = at("replay", spool, "--endpoint", f"127.0.0.1:{server.server_port}")
-    finally:
-        server.shutdown()
-        thread.join(PATIENCE_S)
-        server.server_close()
+    with serving(server) as url:
+        result = at("replay", spool, "--endpoint", url.removeprefix("http://"))
     assert result.exit_code == 1
     assert left(spool) == [1, 501, 700]
     path = "/v1/streams/%40default%2Fa/records"

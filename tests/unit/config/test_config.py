@@ -18,7 +18,7 @@ from kdaemon.config.load import load_config
 from kdaemon.config.old_keys import OLD_KEYS
 from kdaemon.config.values import Address, parse_address
 
-EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 ARN = "arn:aws:kinesis:eu-central-1:123456789012:stream/clicks"
 CN_ARN = ARN.replace("aws", "aws-cn")
 FAR = "endpoint_url = 'https://vpce-1-a.kinesis.us-east-1.vpce.amazonaws.com'\n"

@@ -27,11 +27,6 @@ DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
 EXPOSURE_TENTHS_MAX = 12  # `systemd-analyze security`, 0 (best) to 100; reached 2026-11-21
 
 
-needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine"
-)
-
-
 # --- systemd
 
 
@@ -50,7 +45,7 @@ def unit() -> dict[str, list[str]]:
     return read_unit(UNIT)
 
 
-@needs_systemd
+@pytest.mark.systemd
 def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     program = tmp_path / "kdaemon"
     program.symlink_to(sys.executable)  # verify wants the program to exist; it does not start it
@@ -65,7 +60,7 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-@needs_systemd
+@pytest.mark.systemd
 def test_the_unit_s_exposure_does_not_grow() -> None:
     done = subprocess.run(
         [

@@ -30,7 +30,6 @@ from tests.kit.manifests import (
     ServiceAccount,
     documents_of,
     drain_s,
-    find_helm,
     helm_rendered,
     kustomized,
     memory_needed_bytes,
@@ -40,9 +39,7 @@ from tests.kit.manifests import (
 MANIFESTS = ("daemonset", "sidecar")  # the overlays
 
 
-needs_kubectl = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl is not on this machine"
-)
+CHART = pytest.param("chart", marks=pytest.mark.helm)
 
 
 def without_hashes(documents: list[Any]) -> list[str]:
@@ -51,7 +48,7 @@ def without_hashes(documents: list[Any]) -> list[str]:
     return sorted(re.sub(r'("name": "kdaemon)-[0-9a-z]{10}"', r'\1"', text) for text in texts)
 
 
-@needs_kubectl
+@pytest.mark.kubectl
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_kustomize_makes_of_an_overlay_what_is_looked_at_here(name: str) -> None:
     assert without_hashes(kustomized(KUSTOMIZE / "overlays" / name)) == without_hashes(
@@ -59,7 +56,7 @@ def test_kustomize_makes_of_an_overlay_what_is_looked_at_here(name: str) -> None
     )
 
 
-@needs_kubectl
+@pytest.mark.kubectl
 def test_another_configuration_is_another_config_map_so_that_pods_are_replaced(
     tmp_path: Path,
 ) -> None:
@@ -75,7 +72,7 @@ def test_another_configuration_is_another_config_map_so_that_pods_are_replaced(
     assert mounted.name == after.config_map.metadata.name
 
 
-@needs_kubectl
+@pytest.mark.kubectl
 def test_the_overlay_that_the_page_shows_is_one(tmp_path: Path) -> None:
     """Image, role and PodMonitor, over the files as they are."""
     page = (DEPLOY / "README.md").read_text()
@@ -122,18 +119,16 @@ def test_a_drained_node_takes_one_application_at_a_time(sidecar: Manifest) -> No
 
 def read_manifest(name: str) -> Manifest:
     if name == "chart":
-        if find_helm() is None:
-            pytest.skip("helm is not on this machine; `make charts` builds one")
         return Manifest(helm_rendered())
     return Manifest(documents_of(name))
 
 
-@pytest.fixture(params=[*MANIFESTS, "chart"])
+@pytest.fixture(params=[*MANIFESTS, CHART])
 def manifest(request: pytest.FixtureRequest) -> Manifest:
     return read_manifest(request.param)
 
 
-@pytest.fixture(params=["daemonset", "chart"])
+@pytest.fixture(params=["daemonset", CHART])
 def daemonset(request: pytest.FixtureRequest) -> Manifest:
     return read_manifest(request.param)
 

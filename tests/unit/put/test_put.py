@@ -19,7 +19,7 @@ from kdaemon.put import unix as put_module
 from kdaemon.put.lines import BadLine, Form, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source
 from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, until
 
 
 def formed(form: Form, *lines: bytes) -> list[Any]:
@@ -415,8 +415,7 @@ async def test_answers_are_heard_while_the_input_waits(tmp_path: Path) -> None:
             blocks = form_blocks(source, LineFormer(Form()), totals)
             sending = asyncio.create_task(UnixPut("s", "delivered", totals).send(socket, blocks))
             os.write(writing, b"a\nb")
-            while totals.acknowledged < 1:
-                await asyncio.sleep(0.001)
+            await until(lambda: totals.acknowledged >= 1)
             os.close(writing)
             await sending
     finally:
@@ -440,9 +439,7 @@ async def test_interrupted_it_knows_what_was_sent_and_what_is_open(tmp_path: Pat
     totals = Totals()
     async with daemon(tmp_path, answer_once) as socket:
         sending = asyncio.create_task(put_unix(file, socket, totals=totals))
-        async with asyncio.timeout(PATIENCE_S):
-            while totals.acknowledged < 1:
-                await asyncio.sleep(0.001)
+        await until(lambda: totals.acknowledged >= 1)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending

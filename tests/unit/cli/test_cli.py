@@ -21,7 +21,7 @@ from kdaemon.cli import cli
 from tests.kit.certificates import Authority, Files
 from tests.kit.patience import PATIENCE_S
 
-EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 
 
 @pytest.fixture(autouse=True)

@@ -13,14 +13,12 @@ import pytest
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from tests.kit.manifests import OLDEST_KUBERNETES, ROOT, documents_of, find_helm, helm_rendered
+from tests.kit.manifests import OLDEST_KUBERNETES, documents_of, helm_rendered
+from tests.kit.tools import SCHEMAS
 
-SCHEMAS = ROOT / ".venv" / "kubernetes" / "kubernetes_validate" / "kubernetes-json-schema"
 NEWEST_KUBERNETES = "1.37.0"  # of tests/kit/kubernetes-requirements.txt
 
-needs_schemas = pytest.mark.skipif(
-    not SCHEMAS.exists(), reason="no schemas of Kubernetes here; `make charts` brings them"
-)
+CHART = pytest.param("chart", marks=pytest.mark.helm)
 
 
 def check(document: dict[str, Any], version: str) -> None:
@@ -36,19 +34,17 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-@needs_schemas
+@pytest.mark.kubernetes
 @pytest.mark.parametrize("version", [OLDEST_KUBERNETES, NEWEST_KUBERNETES])
-@pytest.mark.parametrize("name", ["daemonset", "sidecar", "chart"])
+@pytest.mark.parametrize("name", ["daemonset", "sidecar", CHART])
 def test_kubernetes_takes_the_manifests(name: str, version: str) -> None:
-    if name == "chart" and find_helm() is None:
-        pytest.skip("helm is not on this machine; `make charts` builds one")
     documents = helm_rendered() if name == "chart" else documents_of(name)
     assert len(documents) >= 4
     for document in documents:
         check(document, version)
 
 
-@needs_schemas
+@pytest.mark.kubernetes
 def test_a_misspelt_field_does_not_pass() -> None:
     (workload,) = (each for each in documents_of("sidecar") if each["kind"] == "Deployment")
     (daemon,) = workload["spec"]["template"]["spec"]["initContainers"]

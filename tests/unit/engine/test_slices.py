@@ -24,7 +24,7 @@ from tests.kit.frames import SECOND, describe, even_shards, make_frame
 DENIED = ServiceError("AccessDeniedException", "no", status=400)
 MISSING = ServiceError("ResourceNotFoundException", "Not found.", status=400)
 
-COUNT = 3 * LOOKS_A_SLICE  # frames of one record: several slices of each kind of work
+COUNT = 2 * LOOKS_A_SLICE + 500  # frames of one record: three slices or more of each kind of work
 FRAMES_A_SLICE = PIECES_A_SLICE // (1 + FRAME_PIECES) + 1
 
 
@@ -228,7 +228,7 @@ def test_between_two_rounds_of_an_expiry_the_stream_is_drawn_from(
 ) -> None:
     """However many expire, those who are not too late wait for a round, not for all."""
     crowd = Crowd(monkeypatch)
-    crowd.add(2 * FRAMES_A_SLICE)
+    crowd.add(LOOKS_A_SLICE)
     crowd.answer(crowd.batch)
     crowd.now_ns = T + 30 * SECOND
     ended = 0

@@ -1,10 +1,9 @@
 """`kdaemon health`, `status` and `top`: what they show of a page, and what they say without one."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from kdaemon.cli.screen import screen
 from kdaemon.observe.remedies import remedy
 from kdaemon.settle.verdict import _HOLDS, _MENDING, _TROUBLES
 from tests.kit.certificates import Authority
+from tests.kit.web import Handler, serving
 
 STREAM: dict[str, Any] = {
     "name": "orders",
@@ -197,28 +197,18 @@ def test_a_signature_that_expired_is_the_clock() -> None:
 
 
 @contextmanager
-def serving(answers: dict[str, tuple[int, bytes]], tls: Any = None) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+def pages(answers: dict[str, tuple[int, bytes]], tls: Any = None) -> Iterator[str]:
+    class Answering(Handler):
+        protocol_version = "HTTP/1.0"
+
         def do_GET(self) -> None:
-            status, body = answers.get(self.path, (404, b"no"))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(*answers.get(self.path, (404, b"no")))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = HTTPServer(("127.0.0.1", 0), Answering)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with serving(server) as url:
+        yield url if tls is None else url.replace("http://", "https://")
 
 
 def invoke(*arguments: str) -> Result:
@@ -227,7 +217,7 @@ def invoke(*arguments: str) -> Result:
 
 def test_health_says_yes_or_why_not() -> None:
     answers = {"/readyz": (503, b"memory is full\n"), "/livez": (200, b"ok\n")}
-    with serving(answers) as url:
+    with pages(answers) as url:
         ready, live = invoke("health", "--admin", url), invoke("health", "--live", "--admin", url)
     assert (ready.exit_code, ready.stderr) == (1, "not ready: memory is full\n")
     assert (live.exit_code, live.stdout) == (0, "ok\n")
@@ -235,7 +225,7 @@ def test_health_says_yes_or_why_not() -> None:
 
 @pytest.mark.parametrize("command", ["health", "status", "top"])
 def test_nobody_there_is_exit_1_with_the_address(command: str) -> None:
-    with serving({}) as url:
+    with pages({}) as url:
         pass
     result = invoke(command, "--admin", url)
     assert result.exit_code == 1
@@ -245,7 +235,7 @@ def test_nobody_there_is_exit_1_with_the_address(command: str) -> None:
 @pytest.mark.parametrize("command", ["status", "top"])
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
 def test_a_page_of_somebody_else_is_exit_1(command: str, body: bytes) -> None:
-    with serving({"/statusz": (200, body)}) as url:
+    with pages({"/statusz": (200, body)}) as url:
         result = invoke(command, "--admin", url)
     assert result.exit_code == 1
     assert "no page of kdaemon's" in result.stderr
@@ -272,7 +262,7 @@ def test_a_wrong_configuration_is_78() -> None:
 
 
 def test_the_address_is_that_of_the_configuration() -> None:
-    with serving({"/statusz": (200, json.dumps(PAGE).encode())}) as url:
+    with pages({"/statusz": (200, json.dumps(PAGE).encode())}) as url:
         address = url.partition("//")[2]
         port = address.rpartition(":")[2]
         for setting in (address, f"localhost:{port}"):
@@ -290,7 +280,7 @@ def test_the_listeners_own_certificate_is_trusted_and_no_other(tmp_path: Path) -
     other = Authority(tmp_path / "other").issue()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.certificate, files.key)
-    with serving({"/readyz": (200, b"ok\n")}, context) as url:
+    with pages({"/readyz": (200, b"ok\n")}, context) as url:
         address = url.partition("//")[2]
 
         def asked(given: Any) -> Result:
@@ -308,7 +298,7 @@ def test_the_listeners_own_certificate_is_trusted_and_no_other(tmp_path: Path) -
 
 
 def test_top_ends_after_its_looks_and_shows_rates() -> None:
-    with serving({"/statusz": (200, json.dumps(PAGE).encode())}) as url:
+    with pages({"/statusz": (200, json.dumps(PAGE).encode())}) as url:
         result = invoke("top", "--admin", url, "--count", "2", "--every", "0.1")
     assert result.exit_code == 0
     assert result.stdout.count("kdaemon 0.1.0: ready") == 2

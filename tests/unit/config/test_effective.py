@@ -15,7 +15,7 @@ from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS
 from kdaemon.config.load import Loaded, load_with_givers
 from kdaemon.config.schema import config_schema
 
-EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 LARGE = """
 service = "yandex"
 endpoint_url = "https://yds.example.net/ru-central1/b1g/etn"
