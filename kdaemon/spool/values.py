@@ -59,21 +59,23 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """What else a commit did: `letters_dropped` older letters made room for the new ones.
-    `has_proved`: it wrote, and the disk has room for frames; without frames, only a probe can tell.
-    """
-
-    letters_dropped: int
-    has_proved: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Sizes:
     """Of the database: pages in use, and the files as they are, its log included."""
 
     live_bytes: int
     file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What else a commit did: `letters_dropped` older letters made room for the new ones. `sizes`:
+    after it. `has_proved`: it wrote, and the disk has room for frames; without frames, only a probe
+    can tell.
+    """
+
+    letters_dropped: int
+    sizes: Sizes
+    has_proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
