@@ -297,6 +297,15 @@ def _put_first_page(model: str, copy: Path) -> None:
         file.write(first)
 
 
+def set_aside_files(directory: str) -> list[str]:
+    """Damaged databases that were put aside there and that nobody has removed."""
+    return sorted(
+        str(path)
+        for path in Path(directory).glob("spool.db.corrupt-*")
+        if not path.name.endswith(("-wal", "-shm"))
+    )
+
+
 def database_path(directory: str) -> str:
     return str(Path(directory).absolute() / "spool.db")
 

@@ -167,6 +167,18 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class Census:
+    """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for those whose
+    stream cannot be told any more. `settled`: by stream, records of frames that stand here still
+    which are known to be delivered or buried: the rest of their frames waits for slower shards.
+    """
+
+    letters: dict[str, tuple[int, int]]
+    quarantine: dict[str, int]
+    settled: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Salvage:
     """A damaged database put aside, and what was saved out of it. `path`: where it is now.
     `problem`: why not everything was, in words; None: every row that can be read was.
