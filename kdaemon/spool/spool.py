@@ -387,12 +387,11 @@ class Spool:
         self._quiet.clear()
         began_ns = self._clock.now_ns()
         commit = self._loop.run_in_executor(self._thread.first, self._store.commit, changes)
-        commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
+        commit.add_done_callback(partial(self._committed, batch, began_ns))
 
     def _committed(
         self,
         batch: list[Pending],
-        changes: Changes,
         began_ns: int,
         commit: "asyncio.Future[Committed]",
     ) -> None:
@@ -402,7 +401,7 @@ class Spool:
             self.space.uncommitted_bytes -= frame_bytes(len(pending.payload))
         error = commit.exception()
         if error is None:
-            self._owed.written(changes)
+            self._owed.written()
             self._succeeded(batch, commit.result(), began_ns)
         else:
             self._owed.put_back()

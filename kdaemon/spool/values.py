@@ -45,16 +45,14 @@ class Changes:
     """What one commit does, all or nothing.
 
     `settled`: ids of frames that are done with; they are deleted. `progress`: (id, bitmap), in the
-    place of what was known. An id that is not stored is no error in either. `dead_bytes`: memory
-    that was taken for `dead`. `probes`: the trouble whose end is looked for: something is written
-    in any case.
+    place of what was known. An id that is not stored is no error in either. `probes`: the trouble
+    whose end is looked for: something is written in any case.
     """
 
     appended: list[NewFrame] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     progress: list[tuple[int, bytes]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
-    dead_bytes: int = 0
     probes: SpoolErrorKind | None = None
 
 
