@@ -216,7 +216,7 @@ class Spool:
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         space.uncommitted_bytes += row_bytes
-        self._pending.add(Pending(lane, frame, payload, held_bytes))
+        self._pending.add(Pending(lane, frame, payload, held_bytes, row_bytes))
         self._commit()
         return True
 
@@ -398,7 +398,7 @@ class Spool:
         self._is_committing = False
         self._quiet.set()
         for pending in batch:
-            self.space.uncommitted_bytes -= frame_bytes(len(pending.payload))
+            self.space.uncommitted_bytes -= pending.row_bytes
         error = commit.exception()
         if error is None:
             self._owed.written()
