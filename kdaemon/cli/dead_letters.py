@@ -323,11 +323,10 @@ def replay(
         raise click.UsageError("--socket and --endpoint exclude each other.")
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
-    from kdaemon.cli.census import take_census  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.replay import Way  # noqa: PLC0415 - as above
 
     with opened(directory) as view:
-        streams = sorted(take_census(view).letters) if which.stream is None else [which.stream]
+        streams = sorted(view.census().letters) if which.stream is None else [which.stream]
         by_stream = {stream: replace(which, stream=stream) for stream in streams}
         counts = {name: view.letters.count(each).letter_count for name, each in by_stream.items()}
         by_stream = {stream: by_stream[stream] for stream in streams if counts[stream]}

@@ -20,13 +20,15 @@ from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load, say
 from kdaemon.cli.shown import printable_json
 
 if TYPE_CHECKING:
+    from kdaemon.spool.saved_copy import SavedCopy
     from kdaemon.spool.store import Store, StoreView
 
 # Errors of the name that was given, not of the disk: trying again would change nothing.
 _CONFIG_KINDS = frozenset({"directory", "foreign", "version"})
 _HINTS = {
     "directory": ", or name the spool with --directory",
-    "corrupt": "; the daemon, when it starts, sets it aside and saves what can be read of it",
+    "corrupt": "; the daemon, when it starts, sets it aside and saves what can be read of it, and"
+    " `kdaemon spool salvage` does so without one",
 }
 _WRITE_BUFFER_BYTES = 1024 * 1024
 
@@ -112,6 +114,17 @@ def held(directory: str) -> Iterator["Store"]:
         if store.set_aside is not None:
             say(f"the database was damaged, and stands aside: {store.set_aside}", err=True)
         yield store
+
+
+def saved_copy(file: str, directory: str) -> "SavedCopy":
+    """A new spool in `directory` out of a database file; what goes wrong is told, and ends the
+    command.
+    """
+    from kdaemon.spool.saved_copy import save_copy  # noqa: PLC0415 - brings SQLite
+    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
+
+    with _told(directory):
+        return save_copy(file, directory, lambda: int(SystemClock.wall_seconds() * 1000))
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""`kdaemon spool`: what is on disk and not delivered yet. Only `drop` deletes, and it asks
-first.
+"""`kdaemon spool`: what is on disk and not delivered yet. Only `drop` deletes, and it asks first;
+only `salvage` makes a spool, in a directory of its own.
 """
 
 import sys
@@ -17,6 +17,7 @@ from kdaemon.cli.places import (
     held,
     opened,
     output_option,
+    saved_copy,
     spool_directories,
     spool_directory,
     written,
@@ -47,12 +48,12 @@ def status(config_path: str | None, directory: str | None, *, is_json: bool) -> 
 
 
 def _tell_spool(directory: str, *, is_json: bool) -> None:
-    from kdaemon.cli.census import set_aside_files, take_census  # noqa: PLC0415 - brings SQLite
+    from kdaemon.spool.place import set_aside_files  # noqa: PLC0415 - brings SQLite
     from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     with opened(directory) as view:
         backlogs = {backlog.stream: backlog for backlog in view.backlogs()}
-        census = take_census(view)
+        census = view.census()
         pid, size_bytes = view.holder_pid, view.size_bytes
     now_ms = int(SystemClock.wall_seconds() * 1000)
     streams: list[dict[str, str | int | None]] = []
@@ -89,7 +90,7 @@ def _tell_spool(directory: str, *, is_json: bool) -> None:
         return
     say(f"{directory}: {byte_text(size_bytes)} on disk, {daemon_text(pid)}")
     for path in aside:
-        say(f"a damaged database stands aside: {path}")
+        say(f"a damaged database stands aside: {path} (kdaemon spool salvage reads it again)")
     _show_streams(streams)
 
 
@@ -125,8 +126,8 @@ def verify(config_path: str | None, directory: str | None) -> None:
 
     The daemon may run meanwhile.
     """
-    from kdaemon.cli.census import verify_watched  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+    from kdaemon.cli.watched import verify_watched  # noqa: PLC0415 - brings SQLite
     from kdaemon.spool.letters import LetterFilter  # noqa: PLC0415 - as above
 
     directory = spool_directory(directory, config_path)
@@ -223,6 +224,39 @@ def export(
 
 
 @spool.command(cls=Command)
+@click.argument("file")
+@click.option("--into", "directory", required=True, metavar="DIR", help="A new directory.")
+def salvage(file: str, directory: str) -> None:
+    """Make a new spool of all that can be read of a damaged one.
+
+    For a FILE that a daemon has set aside (spool.db.corrupt-...), or a copy of a spool.db. FILE and
+    its log (FILE-wal) are only read. A daemon salvages by itself when it meets damage, and goes on
+    with what it saved: send what stands in DIR only if that daemon did not, or the records come
+    twice. Exit 1 if not all could be read.
+    """
+    directory = str(Path(directory).absolute())
+    saved = saved_copy(file, directory)
+    found = saved.found
+    for problem in saved.problems:
+        say(f"{file}: {problem}", err=True)
+    if found.corrupt_count or found.corrupt_letter_count:
+        frames = count(found.corrupt_count, "damaged frame")
+        letters = count(found.corrupt_letter_count, "damaged dead letter")
+        say(f"{file}: {frames} and {letters} are not what was written", err=True)
+    say(
+        f"{directory}: {count(found.record_count, 'record')} in "
+        f"{count(found.frame_count - found.corrupt_count, 'frame')} and "
+        f"{count(found.letter_count - found.corrupt_letter_count, 'dead letter')} saved"
+        f"{'' if saved.is_all else ', NOT ALL that was there'}"
+    )
+    where = f"--directory {directory}"
+    say(f"`kdaemon spool export {where}` writes the records as lines for `kdaemon put`,", err=True)
+    say(f"`kdaemon dead-letters export {where}` writes the dead letters", err=True)
+    if not saved.is_all:
+        sys.exit(1)
+
+
+@spool.command(cls=Command)
 @config_option
 @directory_option
 @click.option("--stream", required=True, metavar="NAME", help="Its name, as `status` shows it.")
@@ -247,14 +281,13 @@ def drop(
     `kdaemon spool export` writes them to a file first. The daemon must be stopped. Dead letters
     stay: `kdaemon dead-letters purge --stream NAME` deletes those.
     """
-    from kdaemon.cli.census import take_census  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
 
     directory = spool_directory(directory, config_path)
     name = printable(stream)
     with opened(directory) as view:
         backlog = next((each for each in view.backlogs() if each.stream == stream), None)
-        quarantine_count = take_census(view).quarantine.get(stream, 0)
+        quarantine_count = view.census().quarantine.get(stream, 0)
         pid = view.holder_pid
     if backlog is None and not quarantine_count:
         say(f"nothing is stored of {name}")

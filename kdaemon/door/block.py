@@ -67,6 +67,10 @@ class Block:
         if frame.refusal is not None:
             code, message = frame.refusal
             return 0, [Rejected(number, code, message) for number in numbers]
+        # Of a frame that was stored, all records have this one: it is looked into once.
+        taken = frame.results[0] if frame.results else None
+        if taken is not None and (taken.error_code or not taken.sequence_number):
+            taken = None
         rejected = [
             Rejected(
                 number,
@@ -74,6 +78,8 @@ class Block:
                 result.error_message or "The record was not delivered.",
             )
             for number, result in zip(numbers, frame.results, strict=True)
-            if result is not None and (result.error_code or not result.sequence_number)
+            if result is not None
+            and result is not taken
+            and (result.error_code or not result.sequence_number)
         ]
         return len(numbers) - len(rejected), rejected

@@ -47,7 +47,12 @@ class Alarms:
     def mended(self, store: Store) -> None:
         """What the store has put aside, or made again, since it was last asked."""
         if store.set_aside is not None:
-            fields = {"kept_as": store.set_aside, "saved_frames": store.salvaged_count}
+            fields: dict[str, object] = {
+                "kept_as": store.set_aside,
+                "saved_frames": store.salvaged_count,
+            }
+            if store.salvage is not None and store.salvage.problem is not None:
+                fields["not_all"] = store.salvage.problem
             log.error(
                 "the spool's database was damaged: a new one is begun", extra={"fields": fields}
             )

@@ -5,6 +5,7 @@ letters, which outlive theirs where the disk takes nothing, have memory of their
 written. Where there is none, a letter of a record that no disk has is dropped, and told. A commit
 takes so much as holds up those who wait for it little (PIECES_A_COMMIT); what is owed of one frame
 stays together, so that its letters are in the transaction that says it is done with.
+The one value for what is owed: `Changes` says it to the store, and is not asked afterwards.
 Invariant: what a commit has not written yet is known by the id of its frame, for a read of the disk
 does not show it.
 """
@@ -95,7 +96,6 @@ class Owed:
             self._taken.append(item)
             pieces += 1 + len(item.letters)
             changes.dead += item.letters
-            changes.dead_bytes += item.dead_bytes
             if item.frame_id is None:
                 continue
             if item.bitmap == DONE:
@@ -104,16 +104,15 @@ class Owed:
                 changes.progress.append((item.frame_id, item.bitmap))
         self.has_more = bool(self._items)
 
-    def written(self, changes: Changes) -> None:
+    def written(self) -> None:
         """The commit is on disk."""
-        self._taken.clear()
-        self._memory.give(changes.dead_bytes)
         unwritten = self.unwritten
-        for frame_id in changes.settled:
-            unwritten.pop(frame_id, None)
-        for frame_id, settled in changes.progress:
-            if unwritten.get(frame_id) is settled:  # no newer one
-                del unwritten[frame_id]
+        for item in self._taken:
+            if item.dead_bytes:
+                self._memory.give(item.dead_bytes)
+            if item.frame_id is not None and unwritten.get(item.frame_id) is item.bitmap:
+                del unwritten[item.frame_id]  # no newer one
+        self._taken.clear()
 
     def put_back(self) -> None:
         """The commit failed: all of it is owed still, in its order."""

@@ -20,7 +20,6 @@ from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
 from kdaemon.spool.lane import Lane
 from kdaemon.spool.lanes import Lanes
-from kdaemon.spool.schema import frame_bytes
 
 TOLD_A_TURN = 4_000
 """Records whose clients are told in a turn of the loop, a frame counted as FRAME_RECORDS of them:
@@ -35,13 +34,15 @@ STORED = RecordResult(sequence_number="stored", shard_id="stored")
 @dataclass(slots=True, eq=False)
 class Pending:
     """A frame that waits for its commit. Its callback answers the client. `held_bytes`: the memory
-    that it takes, for its records and for the same bytes as they are written.
+    that it takes, for its records and for the same bytes as they are written. `row_bytes`: of the
+    disk.
     """
 
     lane: Lane
     frame: Frame
     payload: bytes
     held_bytes: int
+    row_bytes: int
     frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
 
     @property
@@ -105,7 +106,7 @@ class Ended:
             ended = self._waiting.popleft()
             pending, frame = ended.pending, ended.pending.frame
             record_count += len(frame.records) + FRAME_RECORDS
-            row_bytes = frame_bytes(len(pending.payload))
+            row_bytes = pending.row_bytes
             self._memory.give(pending.held_bytes)
             frame.results = [ended.refusal or STORED] * len(frame.records)
             if ended.refusal is not None:

@@ -66,6 +66,14 @@ def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
     return found
 
 
+def live_bytes(connection: sqlite3.Connection) -> int:
+    """Of pages in use."""
+    (page_count,) = connection.execute("PRAGMA page_count").fetchone()
+    (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    return int((page_count - free_count) * page_bytes)
+
+
 def look_over(connection: sqlite3.Connection, path: str) -> None:
     """Raises sqlite3.DatabaseError if the database cannot be worked with: its tables are not ours,
     a page is missing, or not every frame can be found. Reads the index of frames (about 12 bytes

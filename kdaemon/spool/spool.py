@@ -42,7 +42,6 @@ from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.thread import StoreThread
-from kdaemon.spool.values import Sizes
 
 log = logging.getLogger("kdaemon.spool")
 
@@ -217,7 +216,7 @@ class Spool:
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         space.uncommitted_bytes += row_bytes
-        self._pending.add(Pending(lane, frame, payload, held_bytes))
+        self._pending.add(Pending(lane, frame, payload, held_bytes, row_bytes))
         self._commit()
         return True
 
@@ -396,27 +395,23 @@ class Spool:
         self._is_committing = True
         self._quiet.clear()
         began_ns = self._clock.now_ns()
-        commit = self._loop.run_in_executor(self._thread.first, self._commit_in_thread, changes)
-        commit.add_done_callback(partial(self._committed, batch, changes, began_ns))
-
-    def _commit_in_thread(self, changes: Changes) -> tuple[Committed, Sizes]:
-        return self._store.commit(changes), self._store.sizes
+        commit = self._loop.run_in_executor(self._thread.first, self._store.commit, changes)
+        commit.add_done_callback(partial(self._committed, batch, began_ns))
 
     def _committed(
         self,
         batch: list[Pending],
-        changes: Changes,
         began_ns: int,
-        commit: "asyncio.Future[tuple[Committed, Sizes]]",
+        commit: "asyncio.Future[Committed]",
     ) -> None:
         self._is_committing = False
         self._quiet.set()
         for pending in batch:
-            self.space.uncommitted_bytes -= frame_bytes(len(pending.payload))
+            self.space.uncommitted_bytes -= pending.row_bytes
         error = commit.exception()
         if error is None:
-            self._owed.written(changes)
-            self._succeeded(batch, *commit.result(), began_ns)
+            self._owed.written()
+            self._succeeded(batch, commit.result(), began_ns)
         else:
             self._owed.put_back()
             self._failed(batch, error)
@@ -428,13 +423,11 @@ class Spool:
         elif not self._owed.is_empty:
             self._commit_soon()
 
-    def _succeeded(
-        self, batch: list[Pending], committed: Committed, sizes: Sizes, began_ns: int
-    ) -> None:
+    def _succeeded(self, batch: list[Pending], committed: Committed, began_ns: int) -> None:
         counters = self.counters
         counters.commit_duration_ns.observe(self._clock.now_ns() - began_ns)
         counters.commit_frames.observe(len(batch))
-        self.space.measured(sizes)
+        self.space.measured(committed.sizes)
         self._alarms.letters_dropped(committed.letters_dropped)
         # Deletions pass on a full disk (the store keeps a reserve), an empty commit on any.
         if self.trouble is not None and committed.has_proved:

@@ -19,6 +19,7 @@ from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.rows import (
     ID_END,
     backlogs,
+    live_bytes,
     read_frames,
     settled_of,
     stream_keys,
@@ -78,6 +79,11 @@ class Store:
         self._is_closed = False
         self._reserve = Reserve(place.directory)
         self._upkeep = Upkeep(place, self._reserve, letters_bytes_max, wall_ms)
+        try:
+            self._next_id = self._upkeep.run(self._found_next_id)
+        except BaseException:
+            self._upkeep.close()
+            raise
 
     @classmethod
     def open(cls, directory: str, *, letters_bytes_max: int, wall_ms: Callable[[], int]) -> "Store":
@@ -155,12 +161,8 @@ class Store:
 
     @property
     def next_id(self) -> int:
-        """Above every id that this database ever held."""
-        with self._database.reading() as connection:
-            row = connection.execute(
-                "SELECT max(next_frame_id, (SELECT coalesce(max(id), 0) + 1 FROM frame)) FROM total"
-            ).fetchone()
-        return int(row[0])
+        """Above every id that this database ever held. A start passes over some."""
+        return self._next_id
 
     @property
     def size_bytes(self) -> int:
@@ -171,10 +173,7 @@ class Store:
     def live_bytes(self) -> int:
         """Pages in use: falls as frames settle, while the files shrink by `give_back` only."""
         with self._database.reading() as connection:
-            (page_count,) = connection.execute("PRAGMA page_count").fetchone()
-            (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
-            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-        return int((page_count - free_count) * page_bytes)
+            return live_bytes(connection)
 
     @property
     def sizes(self) -> Sizes:
@@ -200,6 +199,8 @@ class Store:
             self._upkeep.checkpoint("PASSIVE")
             committed = self._upkeep.run(lambda: self._apply(changes))
         self.look()  # where it went must be where the next start looks
+        for frame in changes.appended:
+            self._next_id = max(self._next_id, frame.id + 1)
         return committed
 
     def look(self) -> None:
@@ -313,6 +314,13 @@ class Store:
     def _database(self) -> Database:
         return self._upkeep.database
 
+    def _found_next_id(self) -> int:
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT max(next_frame_id, (SELECT coalesce(max(id), 0) + 1 FROM frame)) FROM total"
+            ).fetchone()
+        return int(row[0])
+
     def _apply(self, changes: Changes) -> Committed:
         letters_dropped = 0
         with self._database.writing() as connection:
@@ -325,7 +333,10 @@ class Store:
                 letters_dropped = add_letters(connection, changes.dead, self._letters_bytes_max)
             if changes.probes is not None:
                 write_something(connection)
-        return Committed(letters_dropped, bool(changes.appended) or self._is_over(changes.probes))
+            # In the transaction, which has the locks that each of these would take for itself.
+            used_bytes = live_bytes(connection)
+        has_proved = bool(changes.appended) or self._is_over(changes.probes)
+        return Committed(letters_dropped, Sizes(used_bytes, self.size_bytes), has_proved)
 
     def _is_over(self, probed: SpoolErrorKind | None) -> bool:
         """Whether a trouble of this kind is, now that a commit without frames has written."""

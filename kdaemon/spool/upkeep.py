@@ -275,10 +275,15 @@ class Upkeep:
                     self._place.put_log(open_fd)
             with self.database.reading() as connection:  # copies the log; fails unless alone
                 connection.execute("PRAGMA journal_mode = DELETE").fetchone()
-        self.database.reconnect()
-        with self.database.reading() as connection:
-            schema.begin(connection, self.database.path)
-            look_over(connection, self.database.path)  # a read: it makes the log and the index
+        self.database.reconnect()  # copies what is left of a log that was cut: half a commit, maybe
+        try:
+            with self.database.reading() as connection:
+                schema.begin(connection, self.database.path)
+                look_over(connection, self.database.path)  # a read: makes the log and the index
+        except SpoolError as error:
+            if error.kind != "corrupt":
+                raise
+            self.repair()
 
 
 def _make_tables(path: str) -> None:

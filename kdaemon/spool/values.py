@@ -45,27 +45,15 @@ class Changes:
     """What one commit does, all or nothing.
 
     `settled`: ids of frames that are done with; they are deleted. `progress`: (id, bitmap), in the
-    place of what was known. An id that is not stored is no error in either. `dead_bytes`: memory
-    that was taken for `dead`. `probes`: the trouble whose end is looked for: something is written
-    in any case.
+    place of what was known. An id that is not stored is no error in either. `probes`: the trouble
+    whose end is looked for: something is written in any case.
     """
 
     appended: list[NewFrame] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     progress: list[tuple[int, bytes]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
-    dead_bytes: int = 0
     probes: SpoolErrorKind | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What else a commit did: `letters_dropped` older letters made room for the new ones.
-    `has_proved`: it wrote, and the disk has room for frames; without frames, only a probe can tell.
-    """
-
-    letters_dropped: int
-    has_proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +62,18 @@ class Sizes:
 
     live_bytes: int
     file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What else a commit did: `letters_dropped` older letters made room for the new ones. `sizes`:
+    after it. `has_proved`: it wrote, and the disk has room for frames; without frames, only a probe
+    can tell.
+    """
+
+    letters_dropped: int
+    sizes: Sizes
+    has_proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,18 @@ class Verification:
     @property
     def is_sound(self) -> bool:
         return not (self.problems or self.corrupt_count or self.corrupt_letter_count)
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for those whose
+    stream cannot be told any more. `settled`: by stream, records of frames that stand here still
+    which are known to be delivered or buried: the rest of their frames waits for slower shards.
+    """
+
+    letters: dict[str, tuple[int, int]]
+    quarantine: dict[str, int]
+    settled: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

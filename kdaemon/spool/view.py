@@ -7,10 +7,13 @@ a daemon's log does not grow because someone looks slowly.
 import os
 import sqlite3
 import stat
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
+from kdaemon.spool.codec import count_settled
 from kdaemon.spool.database import Database
 from kdaemon.spool.letters import Letters
 from kdaemon.spool.lock import holder_pid
@@ -18,7 +21,7 @@ from kdaemon.spool.log import is_log_whole
 from kdaemon.spool.place import database_path, size_bytes
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
-from kdaemon.spool.values import Backlog, ReadBack, Verification
+from kdaemon.spool.values import Backlog, Census, ReadBack, Verification
 
 
 class StoreView:
@@ -45,6 +48,25 @@ class StoreView:
         with self._database.reading() as connection:
             return backlogs(connection)
 
+    def census(self) -> Census:
+        """What the spool holds beside frames, counted by SQLite. Raises SpoolError."""
+        with self._database.reading() as connection:
+            letters = connection.execute(
+                "SELECT CASE typeof(stream) WHEN 'text' THEN stream ELSE '' END,"  # else: damaged
+                " count(*), sum(byte_count) FROM letter GROUP BY 1"
+            ).fetchall()
+            quarantine = connection.execute(
+                "SELECT coalesce(s.name, ''), count(*) FROM quarantine q"
+                " LEFT JOIN stream s ON s.key = q.stream GROUP BY 1"
+            ).fetchall()
+            settled: Counter[str] = Counter()
+            for name, bitmap in connection.execute(
+                "SELECT s.name, p.settled FROM progress p JOIN frame f ON f.id = p.id"
+                " JOIN stream s ON s.key = f.stream WHERE typeof(p.settled) = 'blob'"
+            ):
+                settled[name] += count_settled(bitmap)
+        return Census({row[0]: (row[1], row[2]) for row in letters}, dict(quarantine), settled)
+
     def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
         """As `Store.read`, but damaged frames stay where they are."""
         with self._database.reading() as connection:
@@ -55,6 +77,15 @@ class StoreView:
         """As `Store.verify`. A daemon's log grows while pages are checked, and shrinks after."""
         with self._database.reading() as connection:
             return verify(connection)
+
+    def watch(self, on_statement: Callable[[], object] | None) -> None:
+        """Called before each statement from now on, in the thread that runs it. None: no more."""
+        heard = None if on_statement is None else lambda _sql: on_statement()
+        self._database.connection.set_trace_callback(heard)
+
+    def interrupt(self) -> None:
+        """Ends the statement that another thread is at: it raises SpoolError."""
+        self._database.connection.interrupt()
 
     def close(self) -> None:
         self._database.close()

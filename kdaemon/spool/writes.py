@@ -14,6 +14,9 @@ from kdaemon.spool.values import NewFrame
 # Damaged rows are kept for whoever wants to look, and are of no use to the daemon.
 QUARANTINE_ROWS_MAX = 1000
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
+# Of frames, said to be used before they are: so most commits write one page less, of the four that
+# one record takes. A start passes over those that were not used. Ours, 2026-11-29
+IDS_AHEAD = 1_000
 # Rows of streams that are kept though nothing of them may be stored: most come again. Ours
 STREAM_ROWS_MAX = 256
 
@@ -47,8 +50,8 @@ def append_frames(connection: sqlite3.Connection, frames: list[NewFrame]) -> Non
         sums[2] += len(frame.payload)
     _add_to_totals(connection, added)
     connection.execute(
-        "UPDATE total SET next_frame_id = max(next_frame_id, ?)",
-        (max(frame.id for frame in frames) + 1,),
+        "UPDATE total SET next_frame_id = ?1 + ?2 WHERE next_frame_id <= ?1",
+        (max(frame.id for frame in frames), IDS_AHEAD),
     )
 
 
@@ -57,19 +60,21 @@ def remove_frames(connection: sqlite3.Connection, ids: Iterable[int]) -> tuple[i
     Frames, records and bytes that went.
     """
     removed: dict[int, list[int]] = {}
-    ids = list(ids)
-    for frame_id in ids:
+    rows = [(frame_id,) for frame_id in dict.fromkeys(ids)]  # each once, for the sums
+    for row in rows:
+        # Not RETURNING, for which SQLite reads all of the payload; here its length alone. Cast, for
+        # damage may have made anything of them.
         for key, record_count, byte_count in connection.execute(
-            # Cast, for damage may have made anything of them.
-            "DELETE FROM frame WHERE id = ? RETURNING stream,"
-            " ifnull(CAST(record_count AS INTEGER), 0), ifnull(length(payload), 0)",
-            (frame_id,),
-        ).fetchall():
+            "SELECT stream, ifnull(CAST(record_count AS INTEGER), 0), ifnull(length(payload), 0)"
+            " FROM frame WHERE id = ?",
+            row,
+        ):
             sums = removed.setdefault(key, [0, 0, 0])
             sums[0] -= 1
             sums[1] -= record_count
             sums[2] -= byte_count
-    connection.executemany("DELETE FROM progress WHERE id = ?", [(one,) for one in ids])
+    connection.executemany("DELETE FROM frame WHERE id = ?", rows)
+    connection.executemany("DELETE FROM progress WHERE id = ?", rows)
     _add_to_totals(connection, removed)
     frame_count, record_count, byte_count = (
         -sum(sums[at] for sums in removed.values()) for at in range(3)

@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.record import Record
 from kdaemon.cli import cli
-from kdaemon.cli.census import verify_watched
 from kdaemon.cli.shown import age_text, byte_text, printable, read_time, time_text
+from kdaemon.cli.watched import verify_watched
 from kdaemon.put.lines import Form, LineFormer
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_records, encode_settled

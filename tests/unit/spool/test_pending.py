@@ -66,7 +66,7 @@ def test_letters_have_memory_until_they_are_written_and_what_has_none_is_told() 
     owed.take_into(written)
     assert len(written.dead) == 200 - dropped + 1
     assert written.settled == [7]
-    owed.written(written)
+    owed.written()
     assert memory.bytes_taken == 0
     assert owed.is_empty
     assert owed.bury([letter(1)]) == 0
@@ -94,7 +94,7 @@ def test_a_commit_takes_a_part_of_what_is_owed_in_its_order_and_letters_with_the
         buried = {int(each.partition_key[1:]) for each in changes.dead}
         assert buried == {each for each in changes.settled if each % 10 == 0}
         seen += changes.settled
-        owed.written(changes)
+        owed.written()
     assert seen == [*range(1, 3_001), 4_000]
     assert not owed.unwritten
     assert memory.bytes_taken == 0

@@ -91,7 +91,8 @@ def test_what_is_stored_is_made_again_before_anything_more_is_called_stored(
     assert store.verify().is_sound
     store.close()
     store = open_store(directory)
-    assert (stored_ids(store), store.next_id) == ([2, 4], 5)
+    assert stored_ids(store) == [2, 4]
+    assert store.next_id > 4
     store.close()
 
 
@@ -288,7 +289,7 @@ def test_an_empty_directory_of_another_disk_is_not_written(
     store.close()
 
 
-@pytest.mark.parametrize("left_bytes", [0, 100, 20_000])
+@pytest.mark.parametrize("left_bytes", [0, 100, 20_000, 33_000])
 def test_a_log_that_was_cut_off_is_told_and_nothing_more_is_lost(
     tmp_path: Path, left_bytes: int
 ) -> None:
