@@ -1,7 +1,7 @@
 """Files of the project that are written from its settings: `python -m tests.kit.documents`.
 
 Where it sits: `kdaemon/config/document.py` has the texts; `make docs` runs this, and
-tests/unit/test_config_document.py holds the files to it.
+tests/unit/config/test_document.py holds the files to it.
 """
 
 from pathlib import Path

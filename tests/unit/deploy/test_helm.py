@@ -5,6 +5,7 @@ What is rendered by default goes through the tests of test_deploy_kubernetes.py,
 
 import json
 import re
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kdaemon import __version__
 from kdaemon.base.limits import MIB
 from kdaemon.config.load import load_config
 from kdaemon.config.schema import config_schema
+from kdaemon.config.settings import Config
 from tests.kit.manifests import (
     CHART,
     OLDEST_KUBERNETES,
@@ -159,7 +161,7 @@ def test_a_number_of_the_chart_has_the_bounds_and_the_default_of_its_setting(
     for key in setting.split("."):
         theirs = theirs["properties"][key]
     assert (ours["minimum"], ours["maximum"]) == (theirs["minimum"], theirs["maximum"])
-    assert default == theirs["default"]
+    assert default == attrgetter(setting)(Config())
 
 
 @pytest.mark.helm
