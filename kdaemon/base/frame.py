@@ -23,6 +23,9 @@ class Acknowledge(Enum):
     __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
 
 
+_NO_KEYS: list[str] = []
+
+
 class FrameHistory:
     """What befell single records of a frame on their way, by index. Most frames have none.
 
@@ -52,6 +55,7 @@ class Frame:
     from the memory budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
+    `keys`: the records' partition keys, where order is kept; else nobody needs them twice.
     `history`: what befell single records (None: nothing did).
     `client`: a number of who sent it (a connection); 0: nobody who could be asked to wait.
     `refusal` is set when the whole request failed for one reason that the client must hear as
@@ -70,6 +74,7 @@ class Frame:
         "is_abandoned",
         "is_reserved",
         "is_tried",
+        "keys",
         "on_settled",
         "records",
         "refusal",
@@ -103,6 +108,7 @@ class Frame:
         )
         self.is_reserved = False  # its memory was set aside for it before it was made
         self.is_tried = False  # some of it came back from a call
+        self.keys = _NO_KEYS
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None
         self.refusal: tuple[str, str] | None = None

@@ -26,7 +26,7 @@ from kdaemon.pace.backoff import SHARD_BACKOFF
 from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher
-from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
+from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
@@ -76,7 +76,6 @@ class Settlement:
         self._dice = dice
         self.batch_records_max = batch_records_max
         self._latency = latency
-        self._released: list[Waiting] = []  # whose turn has come within the call being settled
         self._sweep: Iterator[tuple[list[Run], bool]] = iter(())
         self.halves = Halves()
         self.strays: list[Stray] = []
@@ -462,16 +461,19 @@ class Settlement:
         settled.
         """
         if self._order is not None and not run.is_keyless:
-            self._released += self._order.settled(run.frame, indices)
+            self._order.settled(run.frame, indices)
 
     def _take_turns(self, now_ns: int) -> None:
-        if self._released:
-            released, self._released = self._released, []
-            for run in runs_of(released):
-                if run.lane.state is LaneState.RETIRED:
-                    self._dispatcher.queue_again(run, now_ns)
-                else:
-                    self._packer.push(run, now_ns)
+        if self._order is None:
+            return
+        runs: list[Run] = []
+        for run in self._order.freed():
+            if run.lane.state is LaneState.RETIRED:
+                self._dispatcher.queue_again(run, now_ns)
+            else:
+                runs.append(run)
+        if runs:
+            self._packer.push_all(runs, now_ns)
 
     # The map
 

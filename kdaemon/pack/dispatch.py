@@ -197,7 +197,11 @@ class Dispatcher:
         if self._order is not None:
             keyed = [run for run in runs if not run.is_keyless]
             keyless = [run for run in runs if run.is_keyless]
-            runs = keyless + self._order.enter(keyed) if keyed else keyless
+            shard_map = self.shard_map
+            has_explicit = shard_map is not None and shard_map.has_explicit
+            if keyed:
+                keyed = self._order.enter(keyed, has_explicit=has_explicit)
+            runs = keyless + keyed
         self._packer.push_all(runs, now_ns)
 
     @property

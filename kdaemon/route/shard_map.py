@@ -55,6 +55,7 @@ class ShardMap:
         "_old",
         "_uncached_groups",
         "_young",
+        "has_explicit",
         "has_unnamed",
         "hash_keys",
         "shards",
@@ -72,7 +73,8 @@ class ShardMap:
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
         self._uncached_groups = 0  # to come, which leave both alone
-        self.has_unnamed = False  # a record with an explicit hash key alone was asked for
+        self.has_explicit = False  # a record with an explicit hash key was asked for
+        self.has_unnamed = False  # one with that alone
 
     def index_of_hash_key(self, hash_key: int) -> int:
         """Index into `shards` of the shard whose range holds `hash_key` (0..2**128-1)."""
@@ -105,6 +107,7 @@ class ShardMap:
             if record.partition_key:
                 return self.index_of_key(record.partition_key)
             return ANY_SHARD
+        self.has_explicit = True
         if not record.partition_key:
             self.has_unnamed = True
         return self.index_of_hash_key(int(record.explicit_hash_key))
