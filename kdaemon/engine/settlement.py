@@ -250,9 +250,7 @@ class Settlement:
             if not whole.settle(results[start:offset]):
                 return batch.runs, results
         for whole in batch.wholes:
-            for lane, indices in whole.groups:
-                lane.taken += len(indices)
-                lane.failure_count = 0
+            whole.took()
         delivered = {whole.frame: len(whole.frame.records) for whole in batch.wholes}
         self._ledger.deliver(delivered, batch.byte_count, now_ns)
         return [], []
@@ -387,6 +385,9 @@ class Settlement:
             if held_ns:
                 busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
         sent_ns = batch.sent_ns
+        if len(batch.wholes) == 1 and not throttled:
+            batch.wholes[0].tell_budgets(sent_ns, now_ns)
+            return
         if not throttled and not held_ns:  # as almost always
             for lane, (records, byte_count) in batch.paid.items():
                 lane.budget.hear(records, byte_count, 0.0, sent_ns, now_ns)

@@ -171,7 +171,7 @@ class Dispatcher:
         if ANY_SHARD in groups or shard_map.has_unnamed:
             return None
         lanes = packer.lanes
-        return WholeFrame(frame, [(lanes[shard], group) for shard, group in groups.items()])
+        return WholeFrame(frame, [lanes[shard] for shard in groups], list(groups.values()))
 
     def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
         """All to the one lane; records without any key as a run of their own."""
