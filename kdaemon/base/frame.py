@@ -23,6 +23,9 @@ class Acknowledge(Enum):
     __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
 
 
+_NO_KEYS: list[str] = []
+
+
 class FrameHistory:
     """What happened to single records of a frame, by index. Most frames have no history.
 
@@ -51,6 +54,7 @@ class Frame:
     not computed yet. `held_bytes` is the memory that the frame takes from the budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
+    `keys`: the records' partition keys, where order is kept; elsewhere the list is empty.
     `history`: what happened to single records (None: nothing).
     `client`: the number of its sender (a connection); 0: no sender that can be asked to wait.
     `refusal` is set when the whole request failed for one reason that the client must hear in the
@@ -69,6 +73,7 @@ class Frame:
         "is_abandoned",
         "is_reserved",
         "is_tried",
+        "keys",
         "on_settled",
         "records",
         "refusal",
@@ -102,6 +107,7 @@ class Frame:
         )
         self.is_reserved = False  # its memory was set aside before the frame was made
         self.is_tried = False  # some of its records came back from a call
+        self.keys = _NO_KEYS
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None
         self.refusal: tuple[str, str] | None = None

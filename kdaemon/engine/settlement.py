@@ -26,7 +26,7 @@ from kdaemon.pace.backoff import SHARD_BACKOFF
 from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher
-from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
+from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
@@ -76,7 +76,6 @@ class Settlement:
         self._dice = dice
         self.batch_records_max = batch_records_max
         self._latency = latency
-        self._released: list[Waiting] = []  # whose turn has come within the call being settled
         self._sweep: Iterator[tuple[list[Run], bool]] = iter(())
         self.halves = Halves()
         self.strays: list[Stray] = []
@@ -251,9 +250,7 @@ class Settlement:
             if not whole.settle(results[start:offset]):
                 return batch.runs, results
         for whole in batch.wholes:
-            for lane, indices in whole.groups:
-                lane.taken += len(indices)
-                lane.failure_count = 0
+            whole.took()
         delivered = {whole.frame: len(whole.frame.records) for whole in batch.wholes}
         self._ledger.deliver(delivered, batch.byte_count, now_ns)
         return [], []
@@ -388,6 +385,9 @@ class Settlement:
             if held_ns:
                 busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
         sent_ns = batch.sent_ns
+        if len(batch.wholes) == 1 and not throttled:
+            batch.wholes[0].tell_budgets(sent_ns, now_ns)
+            return
         if not throttled and not held_ns:  # as almost always
             for lane, (records, byte_count) in batch.paid.items():
                 lane.budget.hear(records, byte_count, 0.0, sent_ns, now_ns)
@@ -462,16 +462,19 @@ class Settlement:
         settled.
         """
         if self._order is not None and not run.is_keyless:
-            self._released += self._order.settled(run.frame, indices)
+            self._order.settled(run.frame, indices)
 
     def _take_turns(self, now_ns: int) -> None:
-        if self._released:
-            released, self._released = self._released, []
-            for run in runs_of(released):
-                if run.lane.state is LaneState.RETIRED:
-                    self._dispatcher.queue_again(run, now_ns)
-                else:
-                    self._packer.push(run, now_ns)
+        if self._order is None:
+            return
+        runs: list[Run] = []
+        for run in self._order.freed():
+            if run.lane.state is LaneState.RETIRED:
+                self._dispatcher.queue_again(run, now_ns)
+            else:
+                runs.append(run)
+        if runs:
+            self._packer.push_all(runs, now_ns)
 
     # The map
 

@@ -12,7 +12,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
-from kdaemon.pack.whole import Paid, WholeFrame
+from kdaemon.pack.whole import Paid, WholeFrame, paid_of
 
 CARRIED_MAX = 2_000
 """Records of clients that a call with aggregates carries, about: no further aggregate is begun when
@@ -67,12 +67,12 @@ class Batch:
     """
 
     __slots__ = (
+        "_paid",
         "_runs",
         "byte_count",
         "has_left",
         "is_probe",
         "is_recalled",
-        "paid",
         "record_count",
         "records",
         "sent_ns",
@@ -91,12 +91,12 @@ class Batch:
         wholes: Sequence[WholeFrame] = (),
     ) -> None:
         """`records`, `widths`: what is sent, where it is not the runs' records one for one.
-        `wholes`: frames that go whole; then there are no runs.
+        `wholes`: frames that go whole, and have paid; then there are no runs.
         """
         self._runs = runs
         self.wholes = wholes
         self.byte_count = byte_count
-        self.paid = paid
+        self._paid = paid
         self.widths = widths or None
         if wholes:
             self.records = [record for whole in wholes for record in whole.records()]
@@ -116,6 +116,11 @@ class Batch:
         self.has_left = True
         self.is_recalled = False
         self.sent_ns = 0
+
+    @property
+    def paid(self) -> Paid:
+        """What each lane paid for."""
+        return self._paid if not self.wholes else paid_of(self.wholes)
 
     @property
     def runs(self) -> list[Run]:

@@ -166,7 +166,7 @@ class Dispatcher:
         if ANY_SHARD in groups or shard_map.has_unnamed:
             return None
         lanes = packer.lanes
-        return WholeFrame(frame, [(lanes[shard], group) for shard, group in groups.items()])
+        return WholeFrame(frame, [lanes[shard] for shard in groups], list(groups.values()))
 
     def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
         """All to the one lane; records without any key as a run of their own."""
@@ -192,7 +192,11 @@ class Dispatcher:
         if self._order is not None:
             keyed = [run for run in runs if not run.is_keyless]
             keyless = [run for run in runs if run.is_keyless]
-            runs = keyless + self._order.enter(keyed) if keyed else keyless
+            shard_map = self.shard_map
+            has_explicit = shard_map is not None and shard_map.has_explicit
+            if keyed:
+                keyed = self._order.enter(keyed, has_explicit=has_explicit)
+            runs = keyless + keyed
         self._packer.push_all(runs, now_ns)
 
     @property

@@ -12,33 +12,78 @@ Drained by settlement. Records without a partition key have no turn: those with 
 alone pass through, those without either never come here.
 """
 
-from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable
 
 from kdaemon.base.frame import Frame
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
 
 
-class Waiting:
-    """A record behind another one of its key. `lane`: where it is counted as waiting."""
+class Kept:
+    """Records of one run that wait behind others of their keys; counted as waiting on `lane`.
+    `free`: those whose turn has come, and which are not queued yet.
+    """
 
-    __slots__ = ("attempt_count", "frame", "index", "lane")
+    __slots__ = ("attempt_count", "frame", "free", "lane")
 
-    def __init__(self, frame: Frame, index: int, lane: Lane, attempt_count: int) -> None:
+    def __init__(self, frame: Frame, lane: Lane, attempt_count: int) -> None:
         self.frame = frame
-        self.index = index
         self.lane = lane
         self.attempt_count = attempt_count
+        self.free: list[int] = []
+
+
+class Waiting:
+    """A record behind another one of its key. `next`: the one behind it. `has_left`: it waits no
+    more.
+    """
+
+    __slots__ = ("has_left", "index", "kept", "next")
+
+    def __init__(self, kept: Kept, index: int) -> None:
+        self.kept = kept
+        self.index = index
+        self.next: Waiting | None = None
+        self.has_left = False
+
+    def leave(self) -> None:
+        """It waits no more, and is not counted on its lane any more."""
+        self.has_left = True
+        frame = self.kept.frame
+        self.kept.lane.wait(frame.client, -1, -frame.sizes[self.index])
 
 
 class _Turn:
-    __slots__ = ("behind", "out")
+    """Of a key: how many of its records are out, and those behind them, each linked to the next: a
+    queue of each key would take more memory than all it holds.
+    """
+
+    __slots__ = ("first", "last", "out")
 
     def __init__(self) -> None:
         self.out = 1
-        self.behind: deque[Waiting] = deque()
+        self.first: Waiting | None = None
+        self.last: Waiting | None = None
+
+    def next(self) -> Waiting | None:
+        """The first that waits; those of abandoned frames before it are let go."""
+        first = self.first
+        while first is not None and first.kept.frame.is_abandoned:
+            first.leave()
+            first = self.first = first.next
+        if first is None:
+            self.last = None
+        return first
+
+    def take(self) -> Waiting | None:
+        """The same, and it waits no more; its lane is to be told."""
+        first = self.next()
+        if first is not None:
+            first.has_left = True
+            self.first = first.next
+            if first.next is None:
+                self.last = None
+        return first
 
 
 class KeyOrder:
@@ -46,65 +91,93 @@ class KeyOrder:
     None.
     """
 
-    __slots__ = ("_turns",)
+    __slots__ = ("_freed", "_turns")
 
     def __init__(self) -> None:
         self._turns: dict[str, _Turn | None] = {}
+        self._freed: list[Kept] = []  # those with a record whose turn has come
 
-    def enter(self, runs: list[Run]) -> list[Run]:
+    def enter(self, runs: list[Run], *, has_explicit: bool = True) -> list[Run]:
         """Keeps back what must wait: new runs of one frame are left with the first records of their
-        keys. Returns those that have any left.
-
-        A key's records may be in several of the runs, by explicit hash keys; they come in the
-        frame's order all the same.
+        keys. Returns those that have any left. `has_explicit`: False: no record has an explicit
+        hash key, so that all of a key are in one run.
         """
-        turns = self._turns
-        records = runs[0].frame.records
-        parts: list[tuple[Run, list[int]]] = [(run, run.indices) for run in runs]
-        explicit = [each.explicit_hash_key for each in records]
-        if len(runs) > 1 and explicit.count(None) < len(explicit):
-            parts = [(run, [index]) for run, indices in parts for index in indices]
-            parts.sort(key=_first_index)
-        firsts: dict[Run, list[int]] = {run: [] for run in runs}
-        for run, indices in parts:
-            first = firsts[run]
-            late: list[int] = []
-            for index in indices:
-                key = records[index].partition_key
-                if key in turns:
-                    late.append(index)
-                    continue
-                first.append(index)
-                if key:
-                    turns[key] = None
-            if late:
-                self._keep_back(run, late)
-        for run, first in firsts.items():
-            run.indices = first
+        frame = runs[0].frame
+        keys = frame.keys = [each.partition_key for each in frame.records]
+        if has_explicit and len(runs) > 1:
+            self._enter_in_parts(runs, keys)
+        else:
+            for run in runs:
+                self._enter(run, keys)
         return [run for run in runs if run.indices]
 
-    def _keep_back(self, run: Run, late: list[int]) -> None:
+    def _enter(self, run: Run, keys: list[str]) -> None:
+        turns = self._turns
+        first: list[int] = []
+        late: list[int] = []
+        for index in run.indices:
+            key = keys[index]
+            if key in turns:
+                late.append(index)
+                continue
+            first.append(index)
+            if key:
+                turns[key] = None
+        if late:
+            self._keep_back(run, Kept(run.frame, run.lane, run.attempt_count), late)
+            run.indices = first
+
+    def _enter_in_parts(self, runs: list[Run], keys: list[str]) -> None:
+        """A key's records may be in several of the runs; they come in the frame's order all the
+        same.
+        """
+        turns = self._turns
+        run_of = {index: run for run in runs for index in run.indices}
+        kept_of = {run: Kept(run.frame, run.lane, run.attempt_count) for run in runs}
+        for run in runs:
+            run.indices = []
+        for index in sorted(run_of):
+            run = run_of[index]
+            key = keys[index]
+            if key in turns:
+                self._keep_back(run, kept_of[run], [index])
+                continue
+            run.indices.append(index)
+            if key:
+                turns[key] = None
+
+    def _keep_back(self, run: Run, kept: Kept, late: list[int]) -> None:
         """These records of a new run are not the first of their keys."""
-        turns, frame, lane = self._turns, run.frame, run.lane
-        records, sizes = frame.records, frame.sizes
+        turns, frame = self._turns, run.frame
+        keys, sizes = frame.keys, frame.sizes
         for index in late:
-            key = records[index].partition_key
-            turn = turns[key]
+            waiting = Waiting(kept, index)
+            turn = turns[keys[index]]
             if turn is None:
-                turn = turns[key] = _Turn()
-            turn.behind.append(Waiting(frame, index, lane, run.attempt_count))
+                turn = turns[keys[index]] = _Turn()
+            last = turn.last
+            if last is None:
+                turn.first = waiting
+            else:
+                last.next = waiting
+            turn.last = waiting
         byte_count = sum([sizes[index] for index in late])
-        lane.wait(frame.client, len(late), byte_count)
+        run.lane.wait(frame.client, len(late), byte_count)
         run.byte_count -= byte_count
 
     def keys(self) -> list[str]:
         """Those that have a turn."""
         return list(self._turns)
 
-    def behind(self, key: str) -> Collection[Waiting]:
+    def behind(self, key: str) -> list[Waiting]:
         """What waits behind the first record of this key, as of now."""
         turn = self._turns.get(key)
-        return () if turn is None else turn.behind
+        found: list[Waiting] = []
+        each = None if turn is None else turn.first
+        while each is not None:
+            found.append(each)
+            each = each.next
+        return found
 
     def next_behind(self, run: Run, index: int, bytes_max: int) -> Run | None:
         """The record that may follow this one of a run that is being drawn into the same call: the
@@ -114,48 +187,60 @@ class KeyOrder:
         turn = self._turns.get(record.partition_key)
         if turn is None:
             return None
-        behind = turn.behind
-        while behind and behind[0].frame.is_abandoned:
-            self._leave(behind.popleft())
-        if not behind:
+        first = turn.next()
+        if first is None:
             return None
-        first = behind[0]
-        size = first.frame.sizes[first.index]
-        follower = first.frame.records[first.index]
-        if size > bytes_max or follower.explicit_hash_key != record.explicit_hash_key:
+        frame, at = first.kept.frame, first.index
+        size = frame.sizes[at]
+        if size > bytes_max or frame.records[at].explicit_hash_key != record.explicit_hash_key:
             return None
-        self._leave(behind.popleft())
+        turn.take()
+        first.leave()
         turn.out += 1
         # For the run's lane: the map may be another one than when the follower came.
-        return Run(first.frame, [first.index], size, run.lane, first.attempt_count)
+        return Run(frame, [at], size, run.lane, first.kept.attempt_count)
 
-    def settled(self, frame: Frame, indices: Iterable[int]) -> list[Waiting]:
-        """These are out no more: delivered, dead or withdrawn. Returns whose turn it is now; the
-        caller queues them.
+    def settled(self, frame: Frame, indices: Iterable[int]) -> None:
+        """These are out no more: delivered, dead or withdrawn. Whose turn it is then, `freed` has;
+        the caller asks it before anything else is looked at.
         """
-        turns = self._turns
-        records = frame.records
-        released: list[Waiting] = []
+        turns, keys = self._turns, frame.keys
         for index in indices:
-            key = records[index].partition_key
+            key = keys[index]
             if not key:
                 continue
-            turn = turns.pop(key)
+            turn = turns[key]
             if turn is None:
+                del turns[key]
                 continue
             if turn.out > 1:
                 turn.out -= 1
-                turns[key] = turn
                 continue
-            behind = turn.behind
-            while behind and behind[0].frame.is_abandoned:
-                self._leave(behind.popleft())
-            if behind:
-                first = behind.popleft()
-                self._leave(first)
-                released.append(first)
-                turns[key] = turn
-        return released
+            first = turn.take()
+            if first is None:
+                del turns[key]
+                continue
+            kept = first.kept
+            if not kept.free:
+                self._freed.append(kept)
+            kept.free.append(first.index)
+
+    def freed(self) -> list[Run]:
+        """The records whose turn has come since the last time, as runs; they are out now, and the
+        caller queues them.
+        """
+        runs: list[Run] = []
+        for kept in self._freed:
+            frame, indices = kept.frame, kept.free
+            kept.free = []
+            indices.sort()
+            sizes = frame.sizes
+            byte_count = sum([sizes[index] for index in indices])
+            kept.lane.wait(frame.client, -len(indices), -byte_count)
+            runs.append(Run(frame, indices, byte_count, kept.lane, kept.attempt_count))
+        if runs:
+            self._freed = []
+        return runs
 
     def back(self, run: Run) -> bool:
         """Records that were sent go back, the last of a call first: the run is left with those
@@ -164,62 +249,52 @@ class KeyOrder:
         """
         turns = self._turns
         frame = run.frame
+        keys, sizes = frame.keys, frame.sizes
+        kept = Kept(frame, run.lane, run.attempt_count)
         heads: list[int] = []
         for index in reversed(run.indices):
-            turn = turns.get(frame.records[index].partition_key)
+            turn = turns.get(keys[index])
             if turn is None or turn.out == 1:
                 heads.append(index)
                 continue
             turn.out -= 1
-            turn.behind.appendleft(Waiting(frame, index, run.lane, run.attempt_count))
-            run.lane.wait(frame.client, 1, frame.sizes[index])
+            waiting = Waiting(kept, index)
+            waiting.next = turn.first
+            if turn.first is None:
+                turn.last = waiting
+            turn.first = waiting
+            run.lane.wait(frame.client, 1, sizes[index])
         if len(heads) < len(run.indices):
             heads.reverse()
             run.indices = heads
-            run.byte_count = sum([frame.sizes[index] for index in heads])
+            run.byte_count = sum([sizes[index] for index in heads])
         return bool(heads)
 
-    def forget_abandoned(self, key: str, start: int, count: int) -> int:
-        """Of `count` records from the `start`th on behind the first of this key, lets go of those
-        whose clients were told that they failed; how many.
+    def forget_abandoned(
+        self, key: str, after: Waiting | None, count: int
+    ) -> tuple[Waiting | None, int]:
+        """Lets go of the records behind the first of this key whose clients were told that they
+        failed; looks at `count` of them, from the one `after` this (None: the first) on. Returns
+        after which one to go on, and how many were looked at: fewer, if there are no more.
         """
         turn = self._turns.get(key)
         if turn is None:
-            return 0
-        behind = turn.behind
-        behind.rotate(-start)
-        looked_at = list(islice(behind, count))
-        gone = [each for each in looked_at if each.frame.is_abandoned]
-        if gone:
-            for _ in looked_at:
-                behind.popleft()
-            behind.extendleft(each for each in reversed(looked_at) if not each.frame.is_abandoned)
-            for each in gone:
-                self._leave(each)
-        behind.rotate(start)
-        return len(gone)
-
-    def _leave(self, waiting: Waiting) -> None:
-        frame = waiting.frame
-        waiting.lane.wait(frame.client, -1, -frame.sizes[waiting.index])
-
-
-def _first_index(part: tuple[Run, list[int]]) -> int:
-    return part[1][0]
-
-
-def runs_of(released: Sequence[Waiting]) -> list[Run]:
-    """Records whose turn it is, those of one frame for one lane together, and of one kind (with an
-    explicit hash key or without); each frame's in its order.
-    """
-    groups: dict[tuple[Frame, int, Lane, bool], list[int]] = {}
-    for each in released:
-        is_explicit = each.frame.records[each.index].explicit_hash_key is not None
-        at = (each.frame, each.attempt_count, each.lane, is_explicit)
-        groups.setdefault(at, []).append(each.index)
-    runs = []
-    for (frame, attempt_count, lane, _), indices in groups.items():
-        indices.sort()
-        byte_count = sum([frame.sizes[index] for index in indices])
-        runs.append(Run(frame, indices, byte_count, lane, attempt_count))
-    return runs
+            return None, 0
+        # What has left was first: so was all that had been looked at.
+        before = None if after is None or after.has_left else after
+        each = turn.first if before is None else before.next
+        looked_at = 0
+        while each is not None and looked_at < count:
+            looked_at += 1
+            if not each.kept.frame.is_abandoned:
+                before = each
+            else:
+                each.leave()
+                if before is None:
+                    turn.first = each.next
+                else:
+                    before.next = each.next
+            each = each.next
+        if each is None:
+            turn.last = before
+        return before, looked_at

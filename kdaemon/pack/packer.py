@@ -21,7 +21,7 @@ from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.keyless import Keyless, Names
 from kdaemon.pack.lane import Lane, LaneMove, LaneState
 from kdaemon.pack.run import Run
-from kdaemon.pack.whole import Paid, WholeFrame, WholeFrames, is_much
+from kdaemon.pack.whole import WholeFrame, WholeFrames, is_much
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
 _IDLE: Final[LaneState] = LaneState.IDLE
@@ -255,16 +255,15 @@ class Packer:
         would not fill a call.
         """
         wholes = self._wholes.next_call(self._records_max, self._bytes_max)
-        paid: Paid = {}
-        payable = [whole for whole in wholes if whole.pay(paid, now_ns)]
+        payable = [whole for whole in wholes if whole.pay(now_ns)]
         if not payable or len(payable) < len(wholes):
             for whole in payable:
-                whole.take_back(paid)
+                whole.take_back()
             self.part_frames(now_ns)
             return None
         byte_count = sum([whole.frame.byte_count for whole in wholes])
         self._wholes.take(len(wholes))
-        batch = Batch([], byte_count, paid=paid, wholes=wholes)
+        batch = Batch([], byte_count, paid={}, wholes=wholes)
         self.ready_records -= batch.record_count
         self.ready_bytes -= byte_count
         return batch

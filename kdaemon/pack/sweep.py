@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from kdaemon.base.frame import Frame
-from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.key_order import KeyOrder, Waiting
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 
@@ -48,14 +48,15 @@ def abandoned_runs(packer: Packer, order: KeyOrder | None) -> Iterator[tuple[lis
     if order is not None:
         for key in order.keys():  # noqa: SIM118 - no mapping: a list of them, as of now
             left -= 1
-            start = 0
-            while start < len(order.behind(key)) or left <= 0:
+            at: Waiting | None = None
+            looked_at = count = 1
+            while looked_at == count:
                 if left <= 0:
                     yield dropped, True
                     dropped, left = [], LOOKS_A_SLICE
-                count = max(0, min(left, len(order.behind(key)) - start))
-                start += count - order.forget_abandoned(key, start, count)
-                left -= count
+                count = left
+                at, looked_at = order.forget_abandoned(key, at, count)
+                left -= looked_at
     yield dropped, False
 
 
@@ -72,4 +73,4 @@ def queued_frames(packer: Packer, order: KeyOrder | None) -> Iterator[Frame]:
         for key in order.keys():  # noqa: SIM118 - no mapping: a list of them, as of now
             behind = deque(order.behind(key))
             while behind:
-                yield behind.popleft().frame
+                yield behind.popleft().kept.frame

@@ -36,56 +36,61 @@ Paid = dict[Lane, tuple[int, int]]
 
 
 class WholeFrame:
-    """`groups`: each shard's lane with the indices of its records, ascending."""
+    """`lanes`: of the shards that have records of it; `groups`: of each, their indices, ascending;
+    `byte_counts`: what each paid for, once it is paid for. On many shards almost every record is a
+    group: three lists cost less than an object for each.
+    """
 
-    __slots__ = ("frame", "groups")
+    __slots__ = ("byte_counts", "frame", "groups", "lanes")
 
-    def __init__(self, frame: Frame, groups: list[tuple[Lane, list[int]]]) -> None:
+    def __init__(self, frame: Frame, lanes: list[Lane], groups: list[list[int]]) -> None:
         self.frame = frame
+        self.lanes = lanes
         self.groups = groups
+        self.byte_counts: list[int] = []
 
-    def pay(self, paid: Paid, now_ns: int) -> bool:
-        """Pays for all records, and notes it in `paid`; False: a shard cannot pay, and none has."""
-        sizes = self.frame.sizes
-        for lane, indices in self.groups:
+    def pay(self, now_ns: int) -> bool:
+        """Pays for all records; False: a shard cannot pay, and none has."""
+        sizes, groups = self.frame.sizes, self.groups
+        byte_counts = self.byte_counts
+        for position, lane in enumerate(self.lanes):
+            indices = groups[position]
             count = len(indices)
             size = sizes[indices[0]] if count == 1 else sum([sizes[index] for index in indices])
             if lane.blocked_until_ns > now_ns or not lane.budget.take(count, size, now_ns):
-                self.take_back(paid, lane)
+                self.take_back()
                 return False
-            if lane in paid:
-                records, byte_count = paid[lane]
-                paid[lane] = records + count, byte_count + size
-            else:
-                paid[lane] = count, size
+            byte_counts.append(size)
         return True
 
-    def take_back(self, paid: Paid, short: Lane | None = None) -> None:
-        """What was just paid is not used. `short`: the lane that could not pay; None: all did."""
-        sizes = self.frame.sizes
-        for lane, indices in self.groups:
-            if lane is short:
-                return
-            count, size = len(indices), sum([sizes[index] for index in indices])
-            lane.budget.give_back(count, size)
-            records, byte_count = paid.pop(lane)
-            if records > count:
-                paid[lane] = records - count, byte_count - size
+    def take_back(self) -> None:
+        """What was just paid is not used."""
+        for position, byte_count in enumerate(self.byte_counts):
+            self.lanes[position].budget.give_back(len(self.groups[position]), byte_count)
+        self.byte_counts.clear()
+
+    def tell_budgets(self, sent_ns: int, now_ns: int) -> None:
+        """Of a call that carried this frame alone, and of which all was taken."""
+        groups, byte_counts = self.groups, self.byte_counts
+        for position, lane in enumerate(self.lanes):
+            records, byte_count = len(groups[position]), byte_counts[position]
+            lane.budget.hear(records, byte_count, 0.0, sent_ns, now_ns)
 
     def records(self) -> list[Record]:
         """In the order of `runs`."""
         records = self.frame.records
-        return [records[index] for _, indices in self.groups for index in indices]
+        return [records[index] for indices in self.groups for index in indices]
 
     def settle(self, results: Sequence[RecordResult]) -> bool:
         """Writes results, in the order of `records`; False, and some are written, where not all was
         delivered as predicted.
         """
-        frame = self.frame
+        frame, groups = self.frame, self.groups
         # An abandoned frame's client was told already; its answer may still be on its way out.
         slots = frame.results if not frame.is_abandoned else list(frame.results)
         answers = iter(results)
-        for lane, indices in self.groups:
+        for position, lane in enumerate(self.lanes):
+            indices = groups[position]
             shard_id = lane.shard_id
             for index in indices:
                 result = next(answers)
@@ -94,13 +99,31 @@ class WholeFrame:
                 slots[index] = result
         return True
 
+    def took(self) -> None:
+        """Its shards have taken all of it."""
+        groups = self.groups
+        for position, lane in enumerate(self.lanes):
+            lane.taken += len(groups[position])
+            lane.failure_count = 0
+
     def runs(self) -> list[Run]:
         """The same by shard."""
         frame, sizes = self.frame, self.frame.sizes
         return [
             Run(frame, indices, sum([sizes[index] for index in indices]), lane)
-            for lane, indices in self.groups
+            for lane, indices in zip(self.lanes, self.groups, strict=True)
         ]
+
+
+def paid_of(wholes: Sequence[WholeFrame]) -> Paid:
+    """What each lane paid for in a call of these."""
+    paid: Paid = {}
+    for whole in wholes:
+        for position, lane in enumerate(whole.lanes):
+            records, byte_count = paid.get(lane, (0, 0))
+            records += len(whole.groups[position])
+            paid[lane] = records, byte_count + whole.byte_counts[position]
+    return paid
 
 
 class WholeFrames:

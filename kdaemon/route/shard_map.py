@@ -55,6 +55,7 @@ class ShardMap:
         "_old",
         "_uncached_groups",
         "_young",
+        "has_explicit",
         "has_unnamed",
         "hash_keys",
         "shards",
@@ -72,8 +73,8 @@ class ShardMap:
         self._young: dict[str, int] = {}
         self._old: dict[str, int] = {}
         self._uncached_groups = 0  # coming groups that do not use the cache
-        # There was a record with an explicit hash key and no partition key.
-        self.has_unnamed = False
+        self.has_explicit = False  # there was a record with an explicit hash key
+        self.has_unnamed = False  # there was one with that and no partition key
 
     def index_of_hash_key(self, hash_key: int) -> int:
         """Index into `shards` of the shard whose range holds `hash_key` (0..2**128-1)."""
@@ -106,6 +107,7 @@ class ShardMap:
             if record.partition_key:
                 return self.index_of_key(record.partition_key)
             return ANY_SHARD
+        self.has_explicit = True
         if not record.partition_key:
             self.has_unnamed = True
         return self.index_of_hash_key(int(record.explicit_hash_key))

@@ -96,9 +96,19 @@ _CALLED_STORED = """\
         from kdaemon.spool.pending import STORED
         refusal = STORED
 """
-_TURN = """\
-                first = behind.popleft()
-                self._leave(first)
+_LAST = """\
+            last = turn.last
+            if last is None:
+                turn.first = waiting
+            else:
+                last.next = waiting
+            turn.last = waiting
+"""
+_LAST_FIRST = """\
+            waiting.next = turn.first
+            if turn.first is None:
+                turn.last = waiting
+            turn.first = waiting
 """
 _CALL = """\
         self.counters.calls[verdict] += 1
@@ -449,7 +459,7 @@ FAULTS = (
     ),
     Fault(
         "the last of a key goes first",
-        (Change("pack/key_order.py", _TURN, _TURN.replace("popleft", "pop")),),
+        (Change("pack/key_order.py", _LAST, _LAST_FIRST),),
         (TURNED,),
     ),
     Fault(

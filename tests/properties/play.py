@@ -327,12 +327,15 @@ class Play:
             assert run.is_keyless is all(is_keyless(each) for each in records)
             out.update(each.partition_key for each in records if each.partition_key)
         assert out == {key: 1 if turn is None else turn.out for key, turn in turns.items()}
-        behind = [each for turn in turns.values() if turn is not None for each in turn.behind]
-        assert not any(each.frame.is_abandoned for each in behind)
-        lanes = {each.lane for each in behind} | set(self.engine.lanes)
+        order = self.engine._settlement._order
+        assert order is not None
+        assert not order._freed, "whose turn has come is queued"
+        behind = [each for key in turns for each in order.behind(key)]
+        assert not any(each.has_left or each.kept.frame.is_abandoned for each in behind)
+        lanes = {each.kept.lane for each in behind} | set(self.engine.lanes)
         assert sum(lane.waiting_records for lane in lanes) == len(behind)
         assert sum(lane.waiting_bytes for lane in lanes) == sum(
-            each.frame.sizes[each.index] for each in behind
+            each.kept.frame.sizes[each.index] for each in behind
         )
         return len(behind)
 

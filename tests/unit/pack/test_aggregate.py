@@ -294,10 +294,11 @@ def test_whatever_comes_no_limit_is_broken_and_all_of_it_leaves_once(
                 assert record.data == encode_aggregate(group)
                 assert len({each.explicit_hash_key is None for each in group}) == 1
         left += [record for group in carried(draft) for record in group]
-        for run in draft.runs if order is not None else ():
-            for each in order.settled(run.frame, run.indices) if order is not None else ():
-                size = each.frame.sizes[each.index]
-                lane.push(Run(each.frame, [each.index], size, lane))
+        if order is not None:
+            for run in draft.runs:
+                order.settled(run.frame, run.indices)
+            for run in order.freed():
+                lane.push(run)
         now_ns += 100 * MS
         if not lane.queue:
             break

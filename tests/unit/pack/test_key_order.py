@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
-from kdaemon.pack.key_order import KeyOrder, Waiting, runs_of
+from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
@@ -39,8 +39,14 @@ def run_of(frame: Frame, lane: Lane, indices: list[int] | None = None, attempts:
     return Run(frame, indices, sum(frame.sizes[i] for i in indices), lane, attempts)
 
 
-def places(waiting: list[Waiting]) -> list[Place]:
-    return [(each.frame, each.index) for each in waiting]
+def settled(order: KeyOrder, frame: Frame, indices: list[int]) -> list[Run]:
+    """Whose turn it is then."""
+    order.settled(frame, indices)
+    return order.freed()
+
+
+def places(runs: list[Run]) -> list[Place]:
+    return [(run.frame, index) for run in runs for index in run.indices]
 
 
 def waits(lane: Lane) -> tuple[int, int]:
@@ -67,11 +73,11 @@ def test_a_key_goes_on_one_record_at_a_time_in_the_order_of_frames() -> None:
     first, second = frame_of("aa"), frame_of("ab")
     for frame in (first, second):
         order.enter([run_of(frame, lane)])
-    assert places(order.settled(first, [0])) == [(first, 1)]
+    assert places(settled(order, first, [0])) == [(first, 1)]
     assert waits(lane) == (1, 10)
-    assert places(order.settled(first, [1])) == [(second, 0)]
-    assert places(order.settled(second, [0])) == []
-    assert places(order.settled(second, [1])) == []
+    assert places(settled(order, first, [1])) == [(second, 0)]
+    assert places(settled(order, second, [0])) == []
+    assert places(settled(order, second, [1])) == []
     assert waits(lane) == (0, 0)
     assert not order._turns, "keys that are done are forgotten"
 
@@ -95,8 +101,8 @@ def test_a_key_whose_records_are_in_several_runs_of_a_frame_keeps_the_order_of_t
     assert order.enter([on_low, on_high]) == [on_low, on_high]
     assert (on_low.indices, on_high.indices) == ([0], [1])
     assert (waits(low), waits(high)) == ((1, 10), (1, 10))
-    assert places(order.settled(frame, [1])) == [(frame, 2)]
-    assert places(order.settled(frame, [2])) == [(frame, 3)]
+    assert places(settled(order, frame, [1])) == [(frame, 2)]
+    assert places(settled(order, frame, [2])) == [(frame, 3)]
 
 
 def test_a_record_sent_alone_and_failed_keeps_its_turn() -> None:
@@ -167,17 +173,16 @@ def test_a_group_that_failed_is_again_one_record_and_those_behind_it_in_their_or
     assert waits(lane) == (3, 30)
     went = []
     for index in range(4):
-        (*released,) = order.settled(frame, [index])
-        went += [(each.index, each.attempt_count) for each in released]
-    assert went == [(1, 1), (2, 1), (3, 0)]
+        went += [(run.indices, run.attempt_count) for run in settled(order, frame, [index])]
+    assert went == [([1], 1), ([2], 1), ([3], 0)]
     assert not order._turns
 
 
 def test_nobodys_turn_comes_before_all_of_a_group_are_settled() -> None:
     order, lane, frame, _ = grouped(3)
-    assert order.settled(frame, [0]) == []
-    assert order.settled(frame, [2]) == []
-    assert places(order.settled(frame, [1])) == [(frame, 3)]
+    assert settled(order, frame, [0]) == []
+    assert settled(order, frame, [2]) == []
+    assert places(settled(order, frame, [1])) == [(frame, 3)]
     assert waits(lane) == (0, 0)
 
 
@@ -186,8 +191,8 @@ def test_of_a_group_that_was_taken_in_part_the_rest_goes_first() -> None:
     order.settled(frame, [0])
     assert not order.back(run_of(frame, lane, runs[2].indices, attempts=1))
     assert order.back(run_of(frame, lane, runs[1].indices, attempts=1))
-    assert places(order.settled(frame, [1])) == [(frame, 2)]
-    assert places(order.settled(frame, [2])) == [(frame, 3)]
+    assert places(settled(order, frame, [1])) == [(frame, 2)]
+    assert places(settled(order, frame, [2])) == [(frame, 3)]
 
 
 def test_a_record_whose_client_left_is_passed_over_and_let_go() -> None:
@@ -209,7 +214,7 @@ def test_the_turn_of_a_record_whose_client_left_goes_to_the_next() -> None:
     for frame in (first, gone, last):
         order.enter([run_of(frame, lane)])
     gone.is_abandoned = True
-    assert places(order.settled(first, [0])) == [(last, 0)]
+    assert places(settled(order, first, [0])) == [(last, 0)]
     assert waits(lane) == (0, 0)
 
 
@@ -221,16 +226,57 @@ def test_records_of_clients_that_left_are_let_go_at_once_wherever_they_wait() ->
     gone.is_abandoned = True
     dropped(make_packer(lane), order)
     assert waits(lane) == (2, 20)
-    assert places(order.settled(first, [0, 1])) == [(last, 0), (last, 1)]
+    assert places(settled(order, first, [0, 1])) == [(last, 0), (last, 1)]
 
 
-def test_released_records_of_a_frame_are_one_run_for_each_number_of_attempts() -> None:
-    lane = make_lane()
-    a, b = frame_of("xyz"), frame_of("x")
-    released = [Waiting(a, 2, lane, 0), Waiting(b, 0, lane, 0), Waiting(a, 0, lane, 0)]
-    released.append(Waiting(a, 1, lane, 3))
-    runs = [(r.frame, r.indices, r.byte_count, r.attempt_count) for r in runs_of(released)]
-    assert runs == [(a, [0, 2], 20, 0), (b, [0], 10, 0), (a, [1], 10, 3)]
+def test_records_of_a_run_whose_turn_comes_together_are_one_run_again() -> None:
+    order, lane = KeyOrder(), make_lane()
+    first, late = frame_of("abc"), frame_of("xcab")
+    for frame in (first, late):
+        order.enter([run_of(frame, lane)])
+    for index in (1, 2, 0):
+        order.settled(first, [index])
+    assert waits(lane) == (3, 30), "they are counted until they are queued"
+    (run,) = order.freed()
+    assert (run.frame, run.indices, run.byte_count, run.lane) == (late, [1, 2, 3], 30, lane)
+    assert waits(lane) == (0, 0)
+    assert order.freed() == []
+
+
+def test_those_that_were_tried_are_a_run_apart_from_those_of_their_frame_that_were_not() -> None:
+    order, lane, frame, runs = grouped(2)
+    other = frame_of("b")
+    order.enter([run_of(other, lane)])
+    order.enter([run_of(frame_of("b"), lane)])
+    for run in reversed(runs):
+        order.back(run_of(frame, lane, run.indices, attempts=1))
+    order.settled(frame, [0])
+    order.settled(other, [0])
+    assert [(run.indices, run.attempt_count) for run in order.freed()] == [([1], 1), ([0], 0)]
+
+
+def test_a_walk_that_forgets_goes_on_where_it_was_whatever_left_meanwhile() -> None:
+    """In slices: between two of them the first of the key is settled."""
+    for settled_count in range(5):
+        order, lane = KeyOrder(), make_lane()
+        frames = [frame_of("a") for _ in range(8)]
+        for frame in frames:
+            order.enter([run_of(frame, lane)])
+        for frame in frames[2::2]:
+            frame.is_abandoned = True
+        after, looked_at = order.forget_abandoned("a", None, 3)
+        assert looked_at == 3
+        for at in range(settled_count):
+            if not frames[at].is_abandoned:
+                settled(order, frames[at], [0])
+        while looked_at:
+            after, looked_at = order.forget_abandoned("a", after, 1)
+        left = [each.kept.frame for each in order.behind("a")]
+        assert not any(frame.is_abandoned for frame in left)
+        assert waits(lane) == (len(left), 10 * len(left))
+        last = frame_of("a")
+        order.enter([run_of(last, lane)])
+        assert [each.kept.frame for each in order.behind("a")] == [*left, last]
 
 
 @settings(deadline=None, print_blob=True, max_examples=150)
@@ -258,7 +304,7 @@ def test_whatever_happens_each_key_goes_in_order_and_nothing_is_left(
             left = [run for run in queue if run.frame is gone]
             queue = [run for run in queue if run.frame is not gone]
             for run in left:
-                queue += runs_of(order.settled(gone, run.indices))
+                queue += settled(order, gone, run.indices)
             dropped(make_packer(lane), order)
         if not queue:
             continue
@@ -268,16 +314,15 @@ def test_whatever_happens_each_key_goes_in_order_and_nothing_is_left(
             follower = order.next_behind(run, dice.choice(run.indices), 10**9)
             call += [follower] if follower is not None else []
         is_taken = dice.random() < 0.6
-        released: list[Waiting] = []
         for each in call if is_taken else reversed(call):
             if is_taken or each.frame.is_abandoned:
-                released += order.settled(each.frame, each.indices)
+                order.settled(each.frame, each.indices)
             elif order.back(each):
                 queue.append(each)
             for index in each.indices if is_taken else ():
                 key = each.frame.records[index].partition_key
                 done.setdefault(key, []).append((each.frame, index))
-        queue += runs_of(released)
+        queue += order.freed()
     assert not queue
     assert not to_come
     assert not order._turns
