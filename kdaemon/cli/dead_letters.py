@@ -26,8 +26,14 @@ from kdaemon.cli.common import (
     say,
 )
 from kdaemon.cli.help import Command
-from kdaemon.cli.places import directory_option, opened, output_option, spool_directory, written
-from kdaemon.cli.shown import byte_text, data_text, printable_json, read_time, time_text
+from kdaemon.cli.spool_files import (
+    directory_option,
+    opened,
+    output_option,
+    spool_directory,
+    written,
+)
+from kdaemon.cli.values_text import byte_text, data_text, printable_json, read_time, time_text
 
 if TYPE_CHECKING:
     from kdaemon.cli.replay import Replayed, Way

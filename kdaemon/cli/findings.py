@@ -14,7 +14,7 @@ from kdaemon.base.limits import MIB
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
 from kdaemon.base.service import Service
 from kdaemon.base.text import printable
-from kdaemon.cli.shown import byte_text
+from kdaemon.cli.values_text import byte_text
 from kdaemon.config import StreamConfig, UpstreamConfig
 from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.unavailable import why_unavailable

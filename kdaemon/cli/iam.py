@@ -90,7 +90,7 @@ def _stored(config_path: str | None, directory: str) -> list[str]:
     """Names of the streams of which the spool has records, in the form in which a client may write
     them.
     """
-    from kdaemon.cli.places import opened, spool_directory  # noqa: PLC0415 - brings SQLite
+    from kdaemon.cli.spool_files import opened, spool_directory  # noqa: PLC0415 - brings SQLite
 
     with opened(spool_directory(directory or None, config_path)) as view:
         return [backlog.stream for backlog in view.backlogs()]

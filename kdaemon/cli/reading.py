@@ -12,7 +12,7 @@ import msgspec
 
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.record import Record
-from kdaemon.cli.shown import JsonFields, data_fields, record_fields, time_text
+from kdaemon.cli.values_text import JsonFields, data_fields, record_fields, time_text
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import Backlog, StoredFrame, StoreView

@@ -15,7 +15,7 @@ import msgspec
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.names import parse_qualified
-from kdaemon.cli.shown import record_fields
+from kdaemon.cli.values_text import record_fields
 from kdaemon.put.unix import Block, PutError, Totals, UnixPut
 from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
 

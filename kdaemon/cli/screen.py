@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdaemon.cli.shown import age_text, byte_text
+from kdaemon.cli.values_text import age_text, byte_text
 from kdaemon.observe.remedies import remedy
 
 Page = Mapping[str, Any]

@@ -37,7 +37,7 @@ from kdaemon.observe.remedies import remedy
 from kdaemon.send.client import ServiceClient
 from kdaemon.send.control import ControlCalls, ControlSettings, calls_per_second
 from kdaemon.send.discovery import Discovery
-from kdaemon.send.place import AWS_DOMAINS
+from kdaemon.send.endpoint_rules import AWS_DOMAINS
 from kdaemon.streams.laid_out import engine_settings
 from kdaemon.system import SystemClock, SystemDice
 

@@ -11,7 +11,7 @@ from kdaemon.base.names import parse_qualified
 from kdaemon.base.text import printable
 from kdaemon.cli.common import config_option, confirm, count, say
 from kdaemon.cli.help import Command
-from kdaemon.cli.places import (
+from kdaemon.cli.spool_files import (
     daemon_text,
     directory_option,
     held,
@@ -22,7 +22,7 @@ from kdaemon.cli.places import (
     spool_directory,
     written,
 )
-from kdaemon.cli.shown import age_text, byte_text, time_text
+from kdaemon.cli.values_text import age_text, byte_text, time_text
 
 # Statements that a verification runs before its first row: SQLite's own check, names, totals.
 _STATEMENTS_BEFORE_ROWS = 4
@@ -48,7 +48,7 @@ def status(config_path: str | None, directory: str | None, *, is_json: bool) -> 
 
 
 def _tell_spool(directory: str, *, is_json: bool) -> None:
-    from kdaemon.spool.place import set_aside_files  # noqa: PLC0415 - brings SQLite
+    from kdaemon.spool.directory import set_aside_files  # noqa: PLC0415 - brings SQLite
     from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     with opened(directory) as view:

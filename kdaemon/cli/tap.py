@@ -10,7 +10,7 @@ from kdaemon.base.text import printable
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
 from kdaemon.cli.common import say
 from kdaemon.cli.help import Command
-from kdaemon.cli.shown import printable_json
+from kdaemon.cli.values_text import printable_json
 
 TIMEOUT_S = 10.0  # seconds for one look, which takes half a second; ours, 2026-11-28
 

@@ -20,10 +20,10 @@ from kdaemon.base.limits import MIB
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.connection import Connection, Outcome, Peer
+from kdaemon.send.connection_slots import Places
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import CONTENT_TYPE
 from kdaemon.send.failures import CONNECT_TIMEOUT, RECALLED, DialError, failure_below_http
-from kdaemon.send.places import Places
 from kdaemon.send.pool import KEEPALIVE_S, Pool
 from kdaemon.send.request import SENT_ALWAYS, Body, Route
 from kdaemon.send.settings import ClientSettings

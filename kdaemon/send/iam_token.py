@@ -32,9 +32,9 @@ from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.connector import in_own_thread
 from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
+from kdaemon.send.endpoint_rules import Place
 from kdaemon.send.failures import failure_below_http
 from kdaemon.send.lent import Lent, Spawn
-from kdaemon.send.place import Place
 from kdaemon.send.request import Keys, Route
 from kdaemon.send.settings import ClientSettings
 

@@ -16,8 +16,8 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.send.credentials import Aws, credentials_error
+from kdaemon.send.endpoint_rules import Place
 from kdaemon.send.lent import Lent, Spawn
-from kdaemon.send.place import Place
 from kdaemon.send.request import Keys
 from kdaemon.send.settings import ROLE_DURATION_S, ClientSettings
 from kdaemon.send.sts import assume_role_question, lent_in, session_name

@@ -14,8 +14,8 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
+from kdaemon.send.endpoint_rules import Place
 from kdaemon.send.exchange import Exchanges
-from kdaemon.send.place import Place
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.request import Keys
 from kdaemon.send.settings import ClientSettings

@@ -10,7 +10,7 @@ Where it sits: `spool.py` asks after each commit and each look.
 import logging
 
 from kdaemon.spool.counters import SpoolCounters
-from kdaemon.spool.lane import WallClock
+from kdaemon.spool.spooled_stream import WallClock
 from kdaemon.spool.store import Store
 
 log = logging.getLogger("kdaemon.spool")

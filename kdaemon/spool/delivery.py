@@ -22,12 +22,12 @@ from kdaemon.engine.health import Health
 from kdaemon.http.turns import Later
 from kdaemon.spool.codec import settled_bits
 from kdaemon.spool.held import Held, Part, Row, frames_bytes, revived
-from kdaemon.spool.lane import Lane, Scan, WallClock, unix_ms
-from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.passing_on import PassingOn
 from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
+from kdaemon.spool.spooled_stream import Lane, Scan, WallClock, unix_ms
+from kdaemon.spool.spooled_streams import Lanes
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")

@@ -3,8 +3,8 @@
 Makes the directory, says who may not have it, and writes the holder's pid for those who ask. Knows
 the directory and `spool.lock`, and no other file. Invariants: two processes never hold one
 directory; a lock that was taken away is told from the one that is held; nothing here waits for
-long. Where it sits: `place.py` takes it and gives it back; `view.py` and the commands ask who has
-it.
+long. Where it sits: `directory.py` takes it and gives it back; `view.py` and the commands ask who
+has it.
 """
 
 import contextlib

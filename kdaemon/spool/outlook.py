@@ -3,7 +3,7 @@
 Reads names, modes and the first bytes of the database; takes no lock, and makes nothing. Must not
 be asked for the spool that this process has open: see `place.look_at`. What only a try can tell (a
 full disk, another daemon, a newer schema) is left to the start.
-Where it sits: the commands -> here -> place.py, rights.py.
+Where it sits: the commands -> here -> directory.py, rights.py.
 """
 
 import errno
@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool.directory import look_at
 from kdaemon.spool.lock import is_signed
-from kdaemon.spool.place import look_at
 from kdaemon.spool.rights import directory_error, strangers
 
 

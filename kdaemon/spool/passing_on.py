@@ -15,9 +15,9 @@ from functools import partial
 from kdaemon.base.frame import Frame
 from kdaemon.engine.health import Health
 from kdaemon.spool.held import Held, Part, Row, letters_of, narrowed
-from kdaemon.spool.lane import Lane, WallClock, unix_ms
-from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.progress import Progress
+from kdaemon.spool.spooled_stream import Lane, WallClock, unix_ms
+from kdaemon.spool.spooled_streams import Lanes
 
 LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
 

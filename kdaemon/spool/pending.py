@@ -18,8 +18,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
-from kdaemon.spool.lane import Lane
-from kdaemon.spool.lanes import Lanes
+from kdaemon.spool.spooled_stream import Lane
+from kdaemon.spool.spooled_streams import Lanes
 
 TOLD_A_TURN = 4_000
 """Records whose clients are told in a turn of the loop, a frame counted as FRAME_RECORDS of them:

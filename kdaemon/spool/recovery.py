@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.spool.alarms import CLOCK_JUMP_MS
-from kdaemon.spool.lane import Lane, Target
-from kdaemon.spool.lanes import Lanes
+from kdaemon.spool.spooled_stream import Lane, Target
+from kdaemon.spool.spooled_streams import Lanes
 from kdaemon.spool.values import Backlog as StoredBacklog
 
 log = logging.getLogger("kdaemon.spool")

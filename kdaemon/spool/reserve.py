@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.limits import MIB
-from kdaemon.spool.place import RESERVE, file_bytes
+from kdaemon.spool.directory import RESERVE, file_bytes
 
 # Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
 # then can deletions go on, and with them the disk empty again.

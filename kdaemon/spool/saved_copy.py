@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool.directory import Place, database_path, set_aside_files
 from kdaemon.spool.lock import holder_pid, make_directory
-from kdaemon.spool.place import Place, database_path, set_aside_files
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.standing import DATABASE
 from kdaemon.spool.store import Store

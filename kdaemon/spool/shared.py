@@ -16,8 +16,8 @@ from contextlib import closing
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool.directory import database_path
 from kdaemon.spool.lock import holder_pid, is_signed, make_directory
-from kdaemon.spool.place import database_path
 from kdaemon.spool.rights import directory_error, strangers
 from kdaemon.spool.view import StoreView
 

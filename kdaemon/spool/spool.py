@@ -33,13 +33,13 @@ from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import letters_of
-from kdaemon.spool.lane import Lane, Target, WallClock, unix_ms, upstream_of
-from kdaemon.spool.lanes import Lanes
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
 from kdaemon.spool.recovery import LANES_A_TURN, find_lanes, take_up
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
+from kdaemon.spool.spooled_stream import Lane, Target, WallClock, unix_ms, upstream_of
+from kdaemon.spool.spooled_streams import Lanes
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.thread import StoreThread
 

@@ -1,11 +1,10 @@
 """The spool's store: frames and dead letters in SQLite, durable when a call returns.
 
 Synchronous: each method is called by one thread at a time, the spool's own. Knows no engine and no
-client. Files: `place.py`; tables: `schema.py`; statements: `rows.py`, `writes.py`; a database that
-stays open and whole: `upkeep.py`.
-Invariants: what a commit holds is on disk, all of it or none; an id is never used twice; nothing
-that may hold a record is deleted but by `settled`, `drop_oldest`, `drop_stream` and the bounds of
-letters and quarantine, each of which is counted.
+client. Files: `directory.py`; tables: `schema.py`; statements: `rows.py`, `writes.py`; a database
+that stays open and whole: `upkeep.py`. Invariants: what a commit holds is on disk, all of it or
+none; an id is never used twice; nothing that may hold a record is deleted but by `settled`,
+`drop_oldest`, `drop_stream` and the bounds of letters and quarantine, each of which is counted.
 """
 
 from collections.abc import Callable, Collection
@@ -13,8 +12,8 @@ from collections.abc import Callable, Collection
 from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
+from kdaemon.spool.directory import Place, size_bytes
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
-from kdaemon.spool.place import Place, size_bytes
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.rows import (
     ID_END,

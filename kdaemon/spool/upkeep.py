@@ -5,8 +5,8 @@ again what was taken away while it was open. Knows that there are tables, and no
 what is worth saving out of a damaged database is `salvage.py`'s. Invariants: a database that may
 hold a record is set aside, never deleted, and that is told (`salvage`, `restored`); a call that
 meets damage is run again on a database that is whole; cut off anywhere, the next start ends what
-was begun. Where it sits: `store.py` runs each call through it; `place.py` and `standing.py` know
-the files.
+was begun. Where it sits: `store.py` runs each call through it; `directory.py` and `standing.py`
+know the files.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from typing import TypeVar
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
+from kdaemon.spool.directory import Found, Place, size_bytes
 from kdaemon.spool.log import LogState, mend_log
-from kdaemon.spool.place import Found, Place, size_bytes
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.rows import backlogs, look_over

@@ -15,10 +15,10 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
 from kdaemon.spool.codec import count_settled
 from kdaemon.spool.database import Database
+from kdaemon.spool.directory import database_path, size_bytes
 from kdaemon.spool.letters import Letters
 from kdaemon.spool.lock import holder_pid
 from kdaemon.spool.log import is_log_whole
-from kdaemon.spool.place import database_path, size_bytes
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
 from kdaemon.spool.values import Backlog, Census, ReadBack, Verification

@@ -312,7 +312,7 @@ FAULTS = (
         (
             Change("spool/delivery.py", _IS_READ, "            self"),
             Change(
-                "spool/backlog.py",
+                "spool/read_position.py",
                 _OVERTOOK,
                 "        is_passed = is_passed and self.is_read\n",
             ),

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kdaemon.cli import cli
-from kdaemon.cli.shown import time_text
+from kdaemon.cli.values_text import time_text
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, Store
 from kdaemon.system import SystemClock

@@ -16,7 +16,7 @@ from kdaemon.base.description import StreamTarget
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import Trouble
 from kdaemon.base.service import YANDEX
-from kdaemon.send import place
+from kdaemon.send import endpoint_rules
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.credentials import keys_of
 from kdaemon.send.request import Route
@@ -77,7 +77,7 @@ async def test_endpoint_rules_are_not_read_where_an_address_is_configured(
         read.append(ruleset["parameters"].get("StreamARN", {}).get("type", "sts"))
 
     monkeypatch.setattr("botocore.endpoint_provider.EndpointProvider", provider)
-    monkeypatch.setattr(place, "_rules", lru_cache(place._rules.__wrapped__))
+    monkeypatch.setattr(endpoint_rules, "_rules", lru_cache(endpoint_rules._rules.__wrapped__))
     async with opened(ClientSettings(endpoint_url="http://127.0.0.1:1")) as client:
         await client.refresh_credentials()
     assert not read
@@ -337,7 +337,7 @@ async def test_an_endpoint_on_ipv6_is_called(service: ScriptedService) -> None:
 def test_the_aws_libraries_are_imported_only_when_a_client_opens_and_as_few_as_it_needs() -> None:
     program = """
 import asyncio, sys
-from kdaemon.send import place
+from kdaemon.send import endpoint_rules
 from kdaemon.send.client import ClientSettings, ServiceClient
 loaded = lambda: sorted({"aiobotocore", "botocore"} & set(sys.modules))
 print(loaded())

@@ -19,8 +19,8 @@ from kdaemon.send.answers import Answer, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection, Peer
+from kdaemon.send.connection_slots import Places
 from kdaemon.send.failures import CONNECT, DialError
-from kdaemon.send.places import Places
 from kdaemon.send.pool import KEEPALIVE_S, Pool
 from kdaemon.send.reader import AnswerReader
 from tests.kit.certificates import Authority, Files

@@ -18,8 +18,8 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled, settled_indices
+from kdaemon.spool.directory import Place
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.place import Place
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
 from kdaemon.spool.writes import QUARANTINE_ROWS_MAX

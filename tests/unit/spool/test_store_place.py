@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.place import Place
+from kdaemon.spool.directory import Place
 from kdaemon.spool.rights import strangers
 from tests.kit.stores import append, open_store, open_view, stored_ids
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool.directory import Place
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import apply_frames, mend_log
-from kdaemon.spool.place import Place
 from kdaemon.spool.store import Changes, Store
 from tests.kit.stores import append, make_letter, new_frame, open_store, open_view, stored_ids
 

@@ -15,10 +15,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.held import frames_bytes
-from kdaemon.spool.lane import Lane, Target, upstream_of
+from kdaemon.spool.read_position import Backlog
 from kdaemon.spool.room import Room, Share
+from kdaemon.spool.spooled_stream import Lane, Target, upstream_of
 from kdaemon.spool.values import Backlog as StoredBacklog
 
 

@@ -15,8 +15,8 @@ from kdaemon.base.names import parse_qualified
 from kdaemon.base.ports import Clock
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
-from kdaemon.spool.backlog import Backlog
 from kdaemon.spool.left import Left
+from kdaemon.spool.read_position import Backlog
 from kdaemon.spool.room import Share
 from kdaemon.spool.values import StoredFrame
 

@@ -17,7 +17,7 @@ import click
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load, say
-from kdaemon.cli.shown import printable_json
+from kdaemon.cli.values_text import printable_json
 
 if TYPE_CHECKING:
     from kdaemon.spool.saved_copy import SavedCopy
@@ -50,7 +50,7 @@ def spool_directories(directory: str | None, config_path: str | None) -> list[st
     meant = _meant_directory(directory, config_path)
     if directory is not None:
         return [meant]
-    from kdaemon.spool.place import database_path  # noqa: PLC0415 - the same
+    from kdaemon.spool.directory import database_path  # noqa: PLC0415 - the same
     from kdaemon.spool.shared import worker_spools  # noqa: PLC0415 - brings SQLite
 
     of_workers = list(worker_spools(meant).values())

@@ -3,7 +3,7 @@
 import pytest
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool.lanes import Lanes
+from kdaemon.spool.spooled_streams import Lanes
 from tests.unit.spool.rig import MIB, FakeTarget
 
 

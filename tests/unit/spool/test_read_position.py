@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.spool.backlog import Backlog
+from kdaemon.spool.read_position import Backlog
 
 
 def test_a_frame_that_was_taken_leaves_nothing_on_disk() -> None:

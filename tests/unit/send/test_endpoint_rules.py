@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings
-from kdaemon.send.place import Place
+from kdaemon.send.endpoint_rules import Place
 from kdaemon.send.sts import ASSUME_ROLE
 from tests.unit.send.scripted import ORDERS, RECORDS, ScriptedService, failure, opened
 
