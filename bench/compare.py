@@ -196,7 +196,7 @@ def measure_peer(scenario: Scenario, records: int, sink: Sink, cores: Cores) -> 
             measured.cpu_s,
             sink_before=before,
             sink_after=sink.counts(),
-            peak_rss_bytes=peer.peak_rss_bytes() - measured.result["held_bytes"],
+            peak_rss_bytes=peer.peak_rss_bytes() - measured.result["footprint_bytes"],
             startup_cpu_s=peer.startup_cpu_s,
         )
 

@@ -21,7 +21,7 @@ from kdaemon.engine import Engine, EngineSettings
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken as ServiceTaken
 from kdaemon.sandbox.settings import Flavour, LimiterKind, SandboxSettings
-from tests.kit.world import MS, RECORD_HELD_BYTES, SECOND, SETTINGS, STREAM, Client, World
+from tests.kit.world import MS, RECORD_FOOTPRINT_BYTES, SECOND, SETTINGS, STREAM, Client, World
 
 ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}"
 DEMAND = 2.0  # of the shard's quota, all daemons together
@@ -278,7 +278,7 @@ class Fleet:
     def _start(self, index: int) -> None:
         pool, per_second = self._demand(index)
         mean_bytes = sum(len(record.data) for record in pool) / len(pool)
-        buffer_bytes = (mean_bytes + RECORD_HELD_BYTES) * per_second * BUFFER_NS / SECOND
+        buffer_bytes = (mean_bytes + RECORD_FOOTPRINT_BYTES) * per_second * BUFFER_NS / SECOND
         settings: EngineSettings = replace(
             SETTINGS,
             buffer_bytes_max=max(64 * KIB, round(buffer_bytes)),
@@ -307,7 +307,7 @@ class Fleet:
 
     def _written(self, engine: Engine, batch: Batch, taken: ServiceTaken) -> None:
         mine = self._taken[self._index_of[engine]]
-        held_ns = taken.held_until_ns - self.world.now_ns
+        stalled_ns = taken.held_until_ns - self.world.now_ns
         second = (taken.held_until_ns - self._started_ns) // SECOND
         if second >= self.plan.seconds:
             return  # held back beyond the end
@@ -315,7 +315,7 @@ class Fleet:
             if result.sequence_number and not result.error_code:
                 mine.records[second] += 1
                 mine.bytes[second] += len(record.data) + len(record.partition_key)
-                self._held_ns += held_ns
+                self._held_ns += stalled_ns
 
 
 _DATA = bytes(LARGE_BYTES[1])

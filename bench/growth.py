@@ -129,10 +129,10 @@ def idle(*, is_quick: bool) -> str:
 def scrape(*, is_quick: bool) -> str:
     """The longest hold of the loop for a page of metrics, and what all of it takes."""
     streams = SCRAPED_STREAMS // 10 if is_quick else SCRAPED_STREAMS
-    held_ns = asyncio.run(_held(Shape(shards=SCRAPED_SHARDS, streams=streams)))
+    stalled_ns = asyncio.run(_held(Shape(shards=SCRAPED_SHARDS, streams=streams)))
     return (
         f"/metrics of {streams} streams x {SCRAPED_SHARDS} shards holds the loop for"
-        f" {max(held_ns) / 1e6:.2f} ms at a time at most, {sum(held_ns) / 1e6:.1f} ms in all."
+        f" {max(stalled_ns) / 1e6:.2f} ms at a time at most, {sum(stalled_ns) / 1e6:.1f} ms in all."
     )
 
 
@@ -146,7 +146,7 @@ async def _held(shape: Shape) -> list[int]:
     sources = Sources(observed, Readiness(lambda: False), Heartbeat(clock), "bench")
     metrics = Metrics(SnapshotReader(sources, clock), per_shard=True)
     at_once(metrics.plain())
-    held_ns: list[int] = []
+    stalled_ns: list[int] = []
     steps = metrics.plain()
     is_whole = False
     while not is_whole:
@@ -154,8 +154,8 @@ async def _held(shape: Shape) -> list[int]:
         until_ns = began_ns + SLICE_NS
         while not is_whole and time.thread_time_ns() < until_ns:
             is_whole = next(steps, steps) is steps
-        held_ns.append(time.thread_time_ns() - began_ns)
-    return held_ns
+        stalled_ns.append(time.thread_time_ns() - began_ns)
+    return stalled_ns
 
 
 def run(parts: list[str], *, is_quick: bool) -> Iterator[str]:

@@ -266,14 +266,14 @@ def _open_door(records: Iterator[BenchRecord], shape: Shape) -> Callable[[], Any
     from kdaemon.door.ndjson import NdjsonDoor
     from kdaemon.door.routes import make_handler
     from kdaemon.door.spoken import lines_to
-    from kdaemon.http.hub import HttpHub, HttpLimits
+    from kdaemon.http.hub import ConnectionLimits, Hub
     from kdaemon.http.opening import Opening
 
     streams, config, clock = open_streams(records, shape)
     door = Door(streams, clock)
     handler = make_handler(KinesisDoor(door, widest_limits([config.traits]), 1), NdjsonDoor(door))
     # Time stands still for turns: under valgrind their 4 ms are a few requests.
-    hub, lines = HttpHub(HttpLimits(), now_ns=lambda: 0), lines_to(door)
+    hub, lines = Hub(ConnectionLimits(), now_ns=lambda: 0), lines_to(door)
     return lambda: Opening(handler, hub, lines)
 
 

@@ -76,8 +76,8 @@ def idle(daemon: DaemonProcess, context: ssl.SSLContext | None) -> tuple[float, 
         for _ in range(IDLE_CONNECTIONS):
             stack.enter_context(contextlib.closing(connect(daemon, context)))
         cpu_s = cpu_seconds(daemon.pid) - before
-        held_bytes = settled_rss_bytes(daemon.pid) - settled
-    return cpu_s / IDLE_CONNECTIONS * 1e6, held_bytes / IDLE_CONNECTIONS / KIB
+        footprint_bytes = settled_rss_bytes(daemon.pid) - settled
+    return cpu_s / IDLE_CONNECTIONS * 1e6, footprint_bytes / IDLE_CONNECTIONS / KIB
 
 
 def requests_of(count: int) -> list[bytes]:

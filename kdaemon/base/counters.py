@@ -134,7 +134,7 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     map_refreshes: int
     map_mismatches: int
     recovered: int
-    settled_before: int
+    recovered_settled: int
     spooled: int
     buffered: int
     in_flight: int
@@ -177,7 +177,7 @@ class StreamCounters:
         self.map_refreshes = 0
         self.map_mismatches = 0  # answers from another shard than the predicted one
         self.recovered = 0  # found in the spool at the start
-        self.settled_before = 0  # of the recovered ones: an earlier process had settled them
+        self.recovered_settled = 0  # of the recovered ones: an earlier process had settled them
         self.spooled = 0  # on disk and not in the engine: waits for its commit or for room
         self.buffered = 0
         self.in_flight = 0
@@ -240,7 +240,7 @@ def _unaccounted(counts: StreamCounts | StreamCounters) -> int:
         + counts.buffered
         + counts.in_flight
         + counts.spooled
-        + counts.settled_before
+        + counts.recovered_settled
     )
 
 

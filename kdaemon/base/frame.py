@@ -51,7 +51,7 @@ class Frame:
     `results` has the same length and order as `records`; an entry is None until its record is
     settled. `unsettled` counts the Nones. `sizes[i]` is data + partition key of record i in bytes,
     as the service counts them, and `byte_count` is their sum. `size_max`: the largest of them; 0:
-    not computed yet. `held_bytes` is the memory that the frame takes from the budget.
+    not computed yet. `footprint_bytes` is the memory that the frame takes from the budget.
     `deadline_ns` is when a client stops waiting (None: it waits for ever).
     `attempt_counts`: how often a dead record had been sent, by index (None: no record is dead).
     `keys`: the records' partition keys, where order is kept; elsewhere the list is empty.
@@ -68,7 +68,7 @@ class Frame:
         "byte_count",
         "client",
         "deadline_ns",
-        "held_bytes",
+        "footprint_bytes",
         "history",
         "is_abandoned",
         "is_reserved",
@@ -99,7 +99,7 @@ class Frame:
         self.acknowledge = acknowledge
         self.on_settled = on_settled
         self.client = 0
-        self.held_bytes = 0
+        self.footprint_bytes = 0
         self.accepted_ns = 0
         self.deadline_ns: int | None = None
         self.is_abandoned = (

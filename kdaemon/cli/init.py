@@ -93,7 +93,7 @@ def init(output: str, **options: object) -> None:
     if not wanted.streams:
         raise click.UsageError("Name a stream: --stream NAME.")
     text = "\n".join(_lines(wanted)) + "\n"
-    _hold_to_rules(text)
+    _check_rules(text)
     if output == "-":
         sys.stdout.write(text)
         return
@@ -110,7 +110,7 @@ def init(output: str, **options: object) -> None:
     say(f"{output} is written. Next: kdaemon check --service --config {output}", err=True)
 
 
-def _hold_to_rules(text: str) -> None:
+def _check_rules(text: str) -> None:
     """Exits with 78 and prints all problems if the options do not make a valid configuration."""
     from kdaemon.config.load import load_config  # noqa: PLC0415 - after the options are found right
 

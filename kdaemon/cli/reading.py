@@ -15,7 +15,7 @@ from kdaemon.base.record import Record
 from kdaemon.cli.values_text import JsonFields, data_fields, record_fields, time_text
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import DeadLetter
-from kdaemon.spool.store import Backlog, StoredFrame, StoreView
+from kdaemon.spool.store import StoredFrame, StoredTotals, StoreView
 
 READ_BYTES_MAX = 4 * 1024 * 1024  # bytes of payload that an export holds in memory; ours
 
@@ -33,16 +33,17 @@ class Exported:
 
 def export_records(
     view: StoreView,
-    backlogs: list[Backlog],
+    stored_totals: list[StoredTotals],
     out: BinaryIO,
     on_progress: Callable[[int, int | None], object],
 ) -> Exported:
-    """Writes every record of these backlogs, by stream, in the order of acceptance. Records that
-    were stored after the backlogs were looked up are left out. Raises SpoolError, OSError.
+    """Writes every record of these stored_totals, by stream, in the order of acceptance. Records
+    that were stored after the stored_totals were looked up are left out. Raises SpoolError,
+    OSError.
     """
     exported = Exported()
-    total = sum(backlog.record_count for backlog in backlogs)
-    for backlog in backlogs:
+    total = sum(backlog.record_count for backlog in stored_totals)
+    for backlog in stored_totals:
         for frame in _frames(view, backlog, exported):
             records = _unsettled(frame)
             out.writelines(_line(record, backlog.stream) for record in records)
@@ -52,7 +53,7 @@ def export_records(
     return exported
 
 
-def _frames(view: StoreView, backlog: Backlog, exported: Exported) -> Iterator[StoredFrame]:
+def _frames(view: StoreView, backlog: StoredTotals, exported: Exported) -> Iterator[StoredFrame]:
     after_id = backlog.first_id - 1
     while after_id < backlog.last_id:
         read = view.read(backlog.stream, after_id, READ_BYTES_MAX)

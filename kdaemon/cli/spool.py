@@ -52,13 +52,13 @@ def _tell_spool(directory: str, *, is_json: bool) -> None:
     from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     with opened(directory) as view:
-        backlogs = {backlog.stream: backlog for backlog in view.backlogs()}
+        stored_totals = {backlog.stream: backlog for backlog in view.stored_totals()}
         census = view.census()
         pid, size_bytes = view.holder_pid, view.size_bytes
     now_ms = int(SystemClock.wall_seconds() * 1000)
     streams: list[dict[str, str | int | None]] = []
-    for name in sorted({*backlogs, *census.letters, *census.quarantine}):
-        backlog = backlogs.get(name)
+    for name in sorted({*stored_totals, *census.letters, *census.quarantine}):
+        backlog = stored_totals.get(name)
         letter_count, letter_bytes = census.letters.get(name, (0, 0))
         streams.append(
             {
@@ -132,7 +132,7 @@ def verify(config_path: str | None, directory: str | None) -> None:
 
     directory = spool_directory(directory, config_path)
     with opened(directory) as view, progress("rows") as on_progress:
-        total = sum(backlog.frame_count for backlog in view.backlogs())
+        total = sum(backlog.frame_count for backlog in view.stored_totals())
         total += view.letters.count(LetterFilter()).letter_count
 
         def show(statement_count: int) -> None:
@@ -203,13 +203,13 @@ def export(
                 err=True,
             )
             sys.exit(1)
-        backlogs = [each for each in view.backlogs() if stream in {None, each.stream}]
+        stored_totals = [each for each in view.stored_totals() if stream in {None, each.stream}]
         is_to_terminal = output == "-" and sys.stdout.isatty()
         with (
             written(output) as out,
             progress("records", is_shown=not is_to_terminal) as on_progress,
         ):
-            exported = export_records(view, backlogs, out, on_progress)
+            exported = export_records(view, stored_totals, out, on_progress)
     text = f"exported {count(exported.record_count, 'record')}"
     if exported.settled_count:
         text += f", left out {exported.settled_count:,} known to be settled"
@@ -286,7 +286,7 @@ def drop(
     directory = spool_directory(directory, config_path)
     name = printable(stream)
     with opened(directory) as view:
-        backlog = next((each for each in view.backlogs() if each.stream == stream), None)
+        backlog = next((each for each in view.stored_totals() if each.stream == stream), None)
         quarantine_count = view.census().quarantine.get(stream, 0)
         pid = view.holder_pid
     if backlog is None and not quarantine_count:

@@ -45,7 +45,7 @@ from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_behind
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.handshakes import Handshakes
-from kdaemon.http.hub import HttpLimits
+from kdaemon.http.hub import ConnectionLimits
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.turns import Turns
 from kdaemon.observe.heartbeat import Heartbeat
@@ -111,7 +111,7 @@ class Daemon:
         self._part = part
         self._notifier = Notifier(os.environ) if part is None else part.notifier
         self._memory = Memory(config)
-        self._arrivals = Arrivals(self._memory.bodies, HttpLimits().body_bytes_max)
+        self._arrivals = Arrivals(self._memory.bodies, ConnectionLimits().body_bytes_max)
         self._turns = Turns(self.clock.now_ns)  # shared by everything that clients send
         self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
         self._reloads.loaded = loaded

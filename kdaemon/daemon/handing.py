@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 from kdaemon.config.listen import ListenConfig
 from kdaemon.config.values import Address
 from kdaemon.daemon.listeners import Listeners
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.server import HttpServer
+from kdaemon.http.server import ConnectionServer
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited
@@ -101,18 +101,18 @@ class HandedListeners(Listeners):
         name: str,
         _address: Address,
         handler: HttpHandler,
-        hub: HttpHub,
+        hub: Hub,
         lines: Lines | None = None,
-    ) -> HttpServer:
-        server = HttpServer((), handler, hub, lines)
+    ) -> ConnectionServer:
+        server = ConnectionServer((), handler, hub, lines)
         self._servers[name] = server
         self.counters[name] = server.counters
         return server
 
     async def listen_unix(
-        self, name: str, _path: str, handler: HttpHandler, hub: HttpHub, lines: Lines
+        self, name: str, _path: str, handler: HttpHandler, hub: Hub, lines: Lines
     ) -> None:
-        server = HttpServer((), handler, hub, lines)
+        server = ConnectionServer((), handler, hub, lines)
         self.doors.append(server)
         self._servers[name] = server
         self.counters[name] = server.counters

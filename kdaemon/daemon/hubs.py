@@ -17,7 +17,7 @@ from kdaemon.daemon.reach import upstream_connections_max
 from kdaemon.door.guard import Guard
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.handshakes import Handshakes
-from kdaemon.http.hub import HttpHub, HttpLimits, Places
+from kdaemon.http.hub import ConnectionLimits, ConnectionPlaces, Hub
 from kdaemon.http.origin import gate_of
 from kdaemon.http.server import UNIX_GATE
 from kdaemon.http.turns import Turns
@@ -31,7 +31,7 @@ OPEN_FILES_RESERVE = 128
 UPSTREAM_FRACTION = 4
 
 # The admin pages are for a few scrapers and probes, which send no bodies. Ours, 2026-11-28.
-ADMIN_LIMITS = HttpLimits(
+ADMIN_LIMITS = ConnectionLimits(
     body_bytes_max=0,
     head_bytes_max=8 * 1024,
     head_timeout_s=5.0,
@@ -61,10 +61,10 @@ class Hubs:
         self._turns = turns
         self._tls = tls
         self._now_ns = now_ns
-        self._places = Places(connections_max(config, raise_open_files_limit()))
+        self._places = ConnectionPlaces(connections_max(config, raise_open_files_limit()))
         self._limits = limits_of(listen)
         # The hubs of TCP listeners, each with the host that it listens on.
-        self._gated: list[tuple[str, HttpHub]] = []
+        self._gated: list[tuple[str, Hub]] = []
 
     def take_config(self, new: Config) -> None:
         """Takes the live settings of [listen]."""
@@ -76,34 +76,34 @@ class Hubs:
         for host, hub in self._gated:
             hub.gate = gate_of(host, new.listen.hosts)
 
-    def tcp(self, address: Address, guard: Guard | None) -> HttpHub:
+    def tcp(self, address: Address, guard: Guard | None) -> Hub:
         """The hub of an HTTP listener. `guard`: asks clients who they are; None: any may come."""
         gate = gate_of(address.host, self._listen.hosts)
         hub = self._of_door(guard, gate=gate, tls=self._tls)
         self._gated.append((address.host, hub))
         return hub
 
-    def unix(self, guard: Guard | None) -> HttpHub:
+    def unix(self, guard: Guard | None) -> Hub:
         return self._of_door(guard, gate=UNIX_GATE)
 
-    def admin(self, address: Address) -> HttpHub:
+    def admin(self, address: Address) -> Hub:
         gate = gate_of(address.host, self._listen.hosts)
         tls = self._tls if self.has_admin_tls else None
-        hub = HttpHub(ADMIN_LIMITS, gate=gate, now_ns=self._now_ns, tls=tls)
+        hub = Hub(ADMIN_LIMITS, gate=gate, now_ns=self._now_ns, tls=tls)
         self._gated.append((address.host, hub))
         return hub
 
-    def _of_door(self, guard: Guard | None, **own: Any) -> HttpHub:
+    def _of_door(self, guard: Guard | None, **own: Any) -> Hub:
         if guard is not None:
             own |= {"who": guard.who, "early": guard.early}
-        return HttpHub(
+        return Hub(
             self._limits, arrivals=self._arrivals, places=self._places, turns=self._turns, **own
         )
 
 
-def limits_of(listen: ListenConfig) -> HttpLimits:
+def limits_of(listen: ListenConfig) -> ConnectionLimits:
     """The limits of client connections."""
-    return HttpLimits(
+    return ConnectionLimits(
         idle_timeout_s=listen.idle_timeout_ms / 1000,
         connections_max=listen.connections_max,
     )

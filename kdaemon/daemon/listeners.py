@@ -18,12 +18,12 @@ from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.config.listen import ListenConfig
 from kdaemon.config.listeners import Wanted
 from kdaemon.config.values import Address
-from kdaemon.http.counters import HttpCounters
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.counters import ListenerCounters
+from kdaemon.http.hub import Hub
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp, why_not_bound
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.server import HttpServer, serve
+from kdaemon.http.server import ConnectionServer, serve
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited, Passed
@@ -38,20 +38,20 @@ class Listeners:
         """`inherited`: sockets that are bound already."""
         self._listen = listen
         self._inherited = inherited
-        self._servers: dict[str, HttpServer] = {}  # by the names of their listeners
+        self._servers: dict[str, ConnectionServer] = {}  # by the names of their listeners
         self._kept: set[str] = set()  # names of the listeners whose sockets outlive this process
         self.names_taken = frozenset(() if inherited is None else inherited.socks)
-        self.doors: list[HttpServer] = []  # the servers that take records
-        self.counters: dict[str, HttpCounters] = {}
+        self.doors: list[ConnectionServer] = []  # the servers that take records
+        self.counters: dict[str, ListenerCounters] = {}
 
     async def listen(
         self,
         name: str,
         address: Address,
         handler: HttpHandler,
-        hub: HttpHub,
+        hub: Hub,
         lines: Lines | None = None,
-    ) -> HttpServer:
+    ) -> ConnectionServer:
         """Listens on a TCP address: on its sockets that are bound already, and on new ones for the
         addresses that these leave out.
         """
@@ -70,7 +70,7 @@ class Listeners:
         return server
 
     async def listen_unix(
-        self, name: str, path: str, handler: HttpHandler, hub: HttpHub, lines: Lines
+        self, name: str, path: str, handler: HttpHandler, hub: Hub, lines: Lines
     ) -> None:
         """Listens on a Unix socket that takes records. A file that systemd made stays systemd's."""
         file: SocketFile | None = None

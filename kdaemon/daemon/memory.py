@@ -9,7 +9,7 @@ import logging
 from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config
-from kdaemon.http.hub import HttpLimits
+from kdaemon.http.hub import ConnectionLimits
 
 log = logging.getLogger("kdaemon")
 
@@ -47,5 +47,5 @@ def tell_memory(bytes_max: int, limit_bytes: int | None, beside_bytes: int) -> N
 
 
 def _bodies_bytes_max(config: Config) -> int:
-    largest = min(HttpLimits().body_bytes_max, config.memory_bytes_max)
+    largest = min(ConnectionLimits().body_bytes_max, config.memory_bytes_max)
     return max(config.memory_bytes_max // BODIES_FRACTION, largest)

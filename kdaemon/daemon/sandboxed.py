@@ -26,7 +26,7 @@ BESIDE_SANDBOX: dict[str, Any] = {
 """Settings for a real service, as an embedded one needs them."""
 
 
-Places = dict[str, tuple[str, str]]
+SandboxAddresses = dict[str, tuple[str, str]]
 """Endpoint and region of each embedded service, by upstream."""
 
 
@@ -97,13 +97,13 @@ async def _open(
     return endpoint
 
 
-def places_of(sandboxed: Config) -> Places:
+def places_of(sandboxed: Config) -> SandboxAddresses:
     """Where the embedded services are, by upstream: endpoint and region."""
     upstreams = map(sandboxed.upstream, sandboxed.upstream_names)
     return {each.name: (each.endpoint_url, each.region) for each in upstreams}
 
 
-def at_places(config: Config, places: Places) -> Config:
+def at_places(config: Config, places: SandboxAddresses) -> Config:
     """`config`, but leading to the embedded services of another process."""
     upstreams = {
         name: replace(each, endpoint_url=places[name][0], region=places[name][1], **BESIDE_SANDBOX)

@@ -37,7 +37,7 @@ from kdaemon.daemon.takeover import Takeover
 from kdaemon.daemon.workers_change import WorkersChange
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.handshakes import Handshakes
-from kdaemon.http.hub import HttpLimits
+from kdaemon.http.hub import ConnectionLimits
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.turns import Turns
@@ -189,7 +189,7 @@ class Supervisor:
         """The hubs of the listeners. Those of the doors count nothing: the workers do."""
         config, now_ns = self._config, self.clock.now_ns
         turns = Turns(now_ns)
-        arrivals = Arrivals(Memory(config).bodies, HttpLimits().body_bytes_max)
+        arrivals = Arrivals(Memory(config).bodies, ConnectionLimits().body_bytes_max)
         tls: Handshakes | None = None
         if config.listen.admin_tls:
             from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - as daemon.py

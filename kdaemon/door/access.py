@@ -32,9 +32,9 @@ from kdaemon.door.principals import Principals, SignedBy
 from kdaemon.http import refusals as http
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.turns import Later, work_in_turns
-from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, hold_to_time, read_claim
+from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, check_time, read_claim
 from kdaemon.wire.refusals import Refusal
-from kdaemon.wire.signature import hold_to_payload, is_signed_with
+from kdaemon.wire.signature import check_payload, is_signed_with
 
 HASHED_AT_ONCE_BYTES = MIB  # bytes of a body hashed in one turn, 0.5 to 3 ms; ours, 2026-11-28
 
@@ -84,7 +84,7 @@ class Signed:
         signed_by = self._principals.keys.get(claim.key_id)
         if signed_by is None:
             return UNKNOWN_KEY
-        return hold_to_time(claim, int(self._wall_seconds())) or (claim, signed_by)
+        return check_time(claim, int(self._wall_seconds())) or (claim, signed_by)
 
     def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
         found = self._glance(request.query, request.headers)
@@ -134,7 +134,7 @@ class Signed:
         turn_away: Refuse,
     ) -> None:
         headers = request.headers
-        refusal = hold_to_payload(headers, body_hash)
+        refusal = check_payload(headers, body_hash)
         if refusal is not None:
             self._refuse(request, refusal, turn_away)
         elif not is_signed_with(

@@ -31,7 +31,7 @@ class Put(Protocol):
     """Records that were read, in whatever form, and are to be admitted together.
 
     `refused_count`: records that came with them and were refused one by one, for a limit
-    (`hold_to`).
+    (`check_limits`).
     """
 
     @property
@@ -58,11 +58,11 @@ class Put(Protocol):
         """Whether the records are valid only in a stream of one kind (AUTO or not)."""
         ...
 
-    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
+    def check_kind(self, *, is_auto: bool) -> Refused | None:
         """Why these records cannot go to a stream that is AUTO, or is not; None: they can."""
         ...
 
-    def hold_to(self, limits: PutLimits) -> Refused | None:
+    def check_limits(self, limits: PutLimits) -> Refused | None:
         """Checks the records against these limits. Where the form refuses record by record, the
         refused ones leave `records` and grow `refused_count`, and None is returned. Where the form
         refuses all together, the refusal is returned.
@@ -128,12 +128,12 @@ NO_ROOM = Refused(
 )
 
 
-def never_fits(held_bytes: int, buffer_bytes_max: int) -> Refused:
+def never_fits(footprint_bytes: int, buffer_bytes_max: int) -> Refused:
     """Refusal of records that are larger than their stream's whole memory."""
     return Refused(
         RejectReason.FULL,
         "ValidationException",
-        f"These records may take {held_bytes} bytes of memory, and the stream has"
+        f"These records may take {footprint_bytes} bytes of memory, and the stream has"
         f" {buffer_bytes_max} in all (buffer_bytes_max): send fewer at a time.",
         is_permanent=True,
     )

@@ -4,7 +4,7 @@ A `Put` whose lines are refused one by one: a bad line does not take the rest of
 Used by NDJSON over HTTP and by the connections of lines. Must not know a stream or a connection.
 """
 
-from kdaemon.base.admission import frame_held_bytes
+from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -13,8 +13,8 @@ from kdaemon.wire.put import PutLimits
 
 
 class Block:
-    """Lines for one stream. `oversized`: lines that broke a limit of the stream; `hold_to` moves
-    them here out of `lines`.
+    """Lines for one stream. `oversized`: lines that broke a limit of the stream; `check_limits`
+    moves them here out of `lines`.
     """
 
     __slots__ = ("is_reserved", "lines", "oversized")
@@ -41,19 +41,19 @@ class Block:
         return len(self.oversized)
 
     @property
-    def held_bytes(self) -> int:
+    def footprint_bytes(self) -> int:
         """The footprint of a frame made of the lines that are left now."""
         sizes = self.lines.sizes
-        return frame_held_bytes(len(sizes), sum(sizes))
+        return frame_footprint_bytes(len(sizes), sum(sizes))
 
     depends_on_kind = False  # a line without a key leaves the choice of the shard to kdaemon
 
-    def hold_to(self, limits: PutLimits) -> Refused | None:
+    def check_limits(self, limits: PutLimits) -> Refused | None:
         """Moves the lines that are over these limits from `lines` to `oversized`."""
         self.oversized += refuse_oversized(self.lines, limits)
         return None
 
-    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - as in Put
+    def check_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - as in Put
         """None always: lines go to streams of either kind."""
         return None
 

@@ -13,7 +13,7 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.memory import ByteBudget
 
 # Of a session that waits, beside its lines. Measured: 3.4 KiB, 2026-11-28.
-SESSION_HELD_BYTES = 8 * KIB
+SESSION_FOOTPRINT_BYTES = 8 * KIB
 
 
 class Waker:
@@ -46,7 +46,7 @@ class LeftBehind:
 
     def keep(self, byte_count: int) -> bool:
         """Takes memory for lines of this size and for their session. False: there is none."""
-        size = SESSION_HELD_BYTES + byte_count
+        size = SESSION_FOOTPRINT_BYTES + byte_count
         more_bytes = size - self._byte_count
         if more_bytes > 0:  # where it needs less than before, `release` gives the difference back
             if not self._budget.take(more_bytes):

@@ -14,7 +14,7 @@ Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kdaemon.base.admission import frame_held_bytes, make_frame
+from kdaemon.base.admission import frame_footprint_bytes, make_frame
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -38,7 +38,7 @@ from kdaemon.door.admission import (
     said,
 )
 from kdaemon.door.line_forms import Asked, form_of
-from kdaemon.door.promise import hold_to_promise
+from kdaemon.door.promise import check_promise
 from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.line_form import LineForm
@@ -131,7 +131,7 @@ class Door:
         """As `admit`, for a stream of which enough is known. `waited_ns`: how long the client has
         waited already.
         """
-        refused = self._hold_to_stream(stream, put, asked)
+        refused = self._check_for_stream(stream, put, asked)
         if refused is None:
             patience_ns = None if is_patient else stream.deadline_ns - waited_ns
             taken = self._take(stream, put, acknowledge, on_settled, client, patience_ns)
@@ -155,7 +155,7 @@ class Door:
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return stream
-        refused = None if asked is None else hold_to_promise(stream, asked)
+        refused = None if asked is None else check_promise(stream, asked)
         return refused or stream.limits
 
     def is_waited_for(self, spelling: str, asked: Acknowledge | None, principal: Principal) -> bool:
@@ -326,12 +326,12 @@ class Door:
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             return self._refuse_all(self._streams.door, put, stream)
-        refused = self._hold_to_stream(stream, put, None)
+        refused = self._check_for_stream(stream, put, None)
         if refused is None and not stream.service.answers_dry_run:
             text = f"Unexpected json key: DryRun. {stream.service.title} has no dry run."
             code = "InvalidArgumentException"
             refused = Refused(RejectReason.INVALID, code, text, is_permanent=True)
-        taken_bytes = frame_held_bytes(len(put.sizes), put.byte_count)
+        taken_bytes = frame_footprint_bytes(len(put.sizes), put.byte_count)
         if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
             refused = TOO_MANY_DRY_RUNS
         memory = stream.memory  # kept: a reload may give the stream another budget
@@ -398,7 +398,7 @@ class Door:
             return None
         return _forbidden(principal, operation, spelling)
 
-    def _hold_to_stream(
+    def _check_for_stream(
         self, stream: Stream, put: Put, asked: Acknowledge | None
     ) -> Refused | None:
         """Why the stream, as it is now, takes these records from no client; None: it takes them."""
@@ -409,16 +409,16 @@ class Door:
         if missing is not None:
             return said(RejectReason.MISSING_STREAM, missing)
         if put.depends_on_kind:
-            refused = put.hold_to_kind(is_auto=stream.is_auto)
+            refused = put.check_kind(is_auto=stream.is_auto)
             if refused is not None:
                 return refused
         byte_count = put.byte_count
         is_large = byte_count > stream.record_bytes_max or stream.key_bytes_max is not None
         if is_large or byte_count > stream.config.request_bytes_max:
-            refused = put.hold_to(stream.limits)
+            refused = put.check_limits(stream.limits)
             if refused is not None:
                 return refused
-        return None if asked is None else hold_to_promise(stream, asked)
+        return None if asked is None else check_promise(stream, asked)
 
     def _take(
         self,
@@ -434,7 +434,7 @@ class Door:
         """
         is_patient = patience_ns is None
         sizes = put.sizes
-        if not sizes:  # every line was refused by `hold_to`
+        if not sizes:  # every line was refused by `check_limits`
             frame = Frame([], [], acknowledge, None)
             on_settled(frame)
             return Admission(frame, stream)
@@ -464,8 +464,10 @@ class Door:
     def _submit_patient(self, stream: Stream, frame: Frame) -> Admission | Refused | None:
         """Gives a patient client's frame to memory. None: there is no room now."""
         buffer_bytes_max = stream.config.buffer_bytes_max
-        if frame.held_bytes > buffer_bytes_max:
-            return self._count(stream, frame.sizes, never_fits(frame.held_bytes, buffer_bytes_max))
+        if frame.footprint_bytes > buffer_bytes_max:
+            return self._count(
+                stream, frame.sizes, never_fits(frame.footprint_bytes, buffer_bytes_max)
+            )
         if stream.config.when_full == "reject":
             return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
         return Admission(frame, stream) if stream.submit(frame, is_patient=True) else None
@@ -503,14 +505,14 @@ class Door:
         """
         frame = make_frame(put.records, put.sizes, acknowledge, None, None)
         memory = stream.memory  # kept: a reload may give the stream another budget
-        if not memory.take(frame.held_bytes):
+        if not memory.take(frame.footprint_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
         pending = Pending(frame, stream)
         arrived_ns = self._clock.now_ns() - waited_ns
 
         def go_on() -> None:
             """The wait is over: the records are admitted, or refused after all."""
-            memory.give(frame.held_bytes)
+            memory.give(frame.footprint_bytes)
             if pending.is_gone:
                 self.refuse(spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
                 return

@@ -74,9 +74,9 @@ class Handover:
         return bool(self._blocks)
 
     @property
-    def held_bytes(self) -> int:
+    def footprint_bytes(self) -> int:
         """The footprint of all blocks that wait."""
-        return sum(block.held_bytes for _, _, block in self._blocks)
+        return sum(block.footprint_bytes for _, _, block in self._blocks)
 
     @property
     def is_waited_for(self) -> bool:
@@ -112,7 +112,7 @@ class Handover:
             a_round, stream, block = self._blocks[0]
             if not self._submit(a_round, stream, block, on_settled):
                 if unread_bytes is not None and not self._left_behind.keep(
-                    unread_bytes + self.held_bytes
+                    unread_bytes + self.footprint_bytes
                 ):
                     continue
                 self._is_waiting_for_room = True

@@ -14,7 +14,7 @@ Where it sits: http/ -> here -> door.py.
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from kdaemon.base.admission import FRAME_HELD_BYTES
+from kdaemon.base.admission import FRAME_FOOTPRINT_BYTES
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.refused import Refused
@@ -171,12 +171,14 @@ class _Body:
     def _reserve(self, body: bytes) -> Refused | None:
         """Reserves the memory that the lines may need, by their number and their size alone."""
         line_count, request = body.count(b"\n"), self._request
-        held_bytes = self._form.held_bytes_bound(len(body), line_count)
-        held_bytes += FRAME_HELD_BYTES * self._form.frames_max(len(body), line_count)
-        reserved = self._door.reserve(self._spelling, held_bytes, request.client, request.principal)
+        footprint_bytes = self._form.footprint_bytes_bound(len(body), line_count)
+        footprint_bytes += FRAME_FOOTPRINT_BYTES * self._form.frames_max(len(body), line_count)
+        reserved = self._door.reserve(
+            self._spelling, footprint_bytes, request.client, request.principal
+        )
         if isinstance(reserved, Refused):
             return reserved
-        self._reserved, self._reserved_bytes = reserved, held_bytes
+        self._reserved, self._reserved_bytes = reserved, footprint_bytes
         return None
 
     def _read_on(self) -> None:
@@ -213,7 +215,7 @@ class _Body:
         """Runs `step` in a later turn of the loop. No other request of this connection comes
         between.
         """
-        self._request.holds_next = True
+        self._request.blocks_next = True
         self._later(step)
 
     def _take(self, parsed: Parsed) -> None:
@@ -258,14 +260,14 @@ class _Body:
     def _admit_on(self) -> None:
         if self._position == 0:
             self._request.drop_body()
-            kept_bytes = sum(block.held_bytes for _, block in self._blocks)
+            kept_bytes = sum(block.footprint_bytes for _, block in self._blocks)
             self._give_back(self._reserved_bytes - kept_bytes)
             self._unread_count = self._problems.count
         line_count = 0
         for stream, block in self._blocks[self._position : self._position + BLOCKS_A_TURN]:
             self._position += 1
             block.is_reserved = self._reserved is not None and stream == self._spelling
-            self._give_back(block.held_bytes)
+            self._give_back(block.footprint_bytes)
             self._admit(stream, block)
             line_count += len(block.lines.numbers)
             if line_count >= LINES_A_TURN:

@@ -52,7 +52,7 @@ def read_acknowledge(headers: dict[bytes, bytes]) -> Acknowledge | Refused | Non
     )
 
 
-def hold_to_promise(stream: Stream, asked: Acknowledge) -> Refused | None:
+def check_promise(stream: Stream, asked: Acknowledge) -> Refused | None:
     """Refuses a promise that this stream cannot give; None: it can. `stored` needs a spool. A
     stream that keeps order has one path, through the disk or through memory alone, and takes no
     promise of the other path.

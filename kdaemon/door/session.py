@@ -30,7 +30,7 @@ from kdaemon.door.rounds import Rounds
 from kdaemon.door.terms import Terms
 from kdaemon.door.voice import Voice
 from kdaemon.http.arrivals import Kept
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.transports import Presence, presence, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION
@@ -43,14 +43,14 @@ PATIENCE_TICKS = 1  # ticks that a session may have nothing to do while all plac
 class State(Enum):
     READING = "reading"
     ENDED = "ended"  # no more input is taken; answers are still owed
-    LINGERING = "lingering"  # all answers are written; input is discarded until the client closes
+    DISCARDING = "discarding"  # all answers are written; input is discarded until the client closes
     CLOSED = "closed"
 
 
 _MOVES = {
     State.READING: {State.ENDED, State.CLOSED},
-    State.ENDED: {State.LINGERING, State.CLOSED},
-    State.LINGERING: {State.CLOSED},
+    State.ENDED: {State.DISCARDING, State.CLOSED},
+    State.DISCARDING: {State.CLOSED},
     State.CLOSED: {State.CLOSED},  # the connection is lost after it was closed or reset
 }
 
@@ -66,7 +66,7 @@ class NdjsonSession(asyncio.Protocol):
     def __init__(
         self,
         door: LineDoor,
-        hub: HttpHub,
+        hub: Hub,
         line_bytes_max: int = LINE_BYTES_MAX,
         own: Terms | None = None,
     ) -> None:
@@ -150,7 +150,7 @@ class NdjsonSession(asyncio.Protocol):
             self._move(State.ENDED)
             self._go_on_in_turn()
             self._look_for_client()
-        elif self._state is State.LINGERING:
+        elif self._state is State.DISCARDING:
             self._move(State.CLOSED)
             self._transport.close()
         return True
@@ -196,7 +196,7 @@ class NdjsonSession(asyncio.Protocol):
         if self._state is State.CLOSED:
             return  # after that, it is charged to the memory for clients that have gone
         intake = self._intake
-        size = intake.kept_bytes + self._handover.held_bytes
+        size = intake.kept_bytes + self._handover.footprint_bytes
         waits = size > intake.partial_bytes
         if not self._kept.weigh(size, self._evicted, waits=waits):
             self._evicted()
@@ -318,7 +318,7 @@ class NdjsonSession(asyncio.Protocol):
         if self._state is State.READING:
             wants = not self._intake.has_lines and not self._handover and self._may_parse()
         else:
-            wants = self._state is State.LINGERING
+            wants = self._state is State.DISCARDING
         if wants is self._is_reading or self._state is State.CLOSED or self._transport.is_closing():
             return
         self._is_reading = wants
@@ -359,7 +359,7 @@ class NdjsonSession(asyncio.Protocol):
             self._move(State.CLOSED)
             self._transport.close()
         else:
-            self._move(State.LINGERING)
+            self._move(State.DISCARDING)
             self._transport.write_eof()
             self._regulate_reading()
 
@@ -416,8 +416,8 @@ class NdjsonSession(asyncio.Protocol):
             if ticks > hub.write_ticks_max:
                 hub.counters.timed_out["write"] += 1
                 self.reset()
-        elif self._state is State.LINGERING or self._state is State.CLOSED:
-            if ticks > hub.linger_ticks_max:
+        elif self._state is State.DISCARDING or self._state is State.CLOSED:
+            if ticks > hub.discard_ticks_max:
                 self.reset()
         elif self._state is State.ENDED or not self._is_reading:
             self._look_for_client()

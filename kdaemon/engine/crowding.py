@@ -6,10 +6,10 @@ Invariant: who has little waiting is not refused for what others have. Where it 
 asks for each new frame, after it is routed and before it is taken.
 """
 
-from kdaemon.base.admission import RECORD_HELD_BYTES, held_bytes
+from kdaemon.base.admission import RECORD_FOOTPRINT_BYTES, footprint_bytes
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import RecordResult
-from kdaemon.pace.bucket import NS
+from kdaemon.pace.bucket import NS_PER_SECOND
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from kdaemon.settle.ledger import FrameLedger
@@ -29,7 +29,7 @@ LONG_BYTES = 2 * MIB
 whose share is still growing takes a burst. Ours, 2026-11-28."""
 
 
-LONG_HELD_BYTES = min(LONG_BYTES, LONG_RECORDS * RECORD_HELD_BYTES)
+LONG_HELD_BYTES = min(LONG_BYTES, LONG_RECORDS * RECORD_FOOTPRINT_BYTES)
 """Bytes of memory: who holds less than that has no long queue."""
 
 
@@ -56,14 +56,16 @@ def crowded(runs: list[Run], ledger: FrameLedger) -> set[Run]:
 def _backlog(run: Run) -> int:
     """Memory of what waits for the run's shard, with the run."""
     lane = run.lane
-    return held_bytes(lane.backlog_records + len(run.indices), lane.backlog_bytes + run.byte_count)
+    return footprint_bytes(
+        lane.backlog_records + len(run.indices), lane.backlog_bytes + run.byte_count
+    )
 
 
 def _has_less(run: Run) -> bool:
     """Whether the run's client, with this run, has less than others have of its shard's queue."""
     lane = run.lane
     records, byte_count = lane.part_of(run.frame.client)
-    part = held_bytes(records + len(run.indices), byte_count + run.byte_count)
+    part = footprint_bytes(records + len(run.indices), byte_count + run.byte_count)
     return part * (lane.client_count + 1) < _backlog(run)
 
 
@@ -85,8 +87,8 @@ def overdue(runs: list[Run], packer: Packer, now_ns: int, *, is_joined: bool) ->
         records += len(run.indices)
         byte_count += run.byte_count
         records_per_second, bytes_per_second = packer.pace_of(run.lane)
-        bytes_max = max(LONG_BYTES, bytes_per_second * patience_ns // NS)
-        records_max = max(LONG_RECORDS, records_per_second * patience_ns // NS)
+        bytes_max = max(LONG_BYTES, bytes_per_second * patience_ns // NS_PER_SECOND)
+        records_max = max(LONG_RECORDS, records_per_second * patience_ns // NS_PER_SECOND)
         if byte_count > bytes_max or (records > records_max and not is_joined):
             over.add(run)
     return over

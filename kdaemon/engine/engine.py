@@ -159,7 +159,7 @@ class Engine:
         if not is_paced_alike:
             yield from self._dispatcher.set_rates(_rates_of(settings), now_ns)
 
-    def refuses(self, now_ns: int) -> ServiceError | None:
+    def refusal_at(self, now_ns: int) -> ServiceError | None:
         """Why a client that waits for delivery should hear no at once: the stream is on hold, and
         it is not yet time to probe. What the client hears is its code and message as they are.
         """
@@ -171,12 +171,14 @@ class Engine:
             return hold
         return ServiceError(code, message, status=hold.status)
 
-    def has_room(self, held_bytes: int, client: int) -> bool:
+    def has_room(self, footprint_bytes: int, client: int) -> bool:
         """Whether records of this client would have so much memory now."""
         ledger = self.ledger
-        if not ledger.has_room(held_bytes):
+        if not ledger.has_room(footprint_bytes):
             return False
-        return ledger.is_calm(held_bytes, CROWDED_PARTS) or ledger.may_have(held_bytes, client)
+        return ledger.is_calm(footprint_bytes, CROWDED_PARTS) or ledger.may_have(
+            footprint_bytes, client
+        )
 
     def handle_frame(self, frame: Frame, now_ns: int, *, is_patient: bool = False) -> bool:
         """Takes a checked frame in; False, and nothing is taken, if there is no room.
@@ -185,11 +187,11 @@ class Engine:
         when this returns. `is_patient`: the client rather waits: all is taken, or nothing is, and
         nothing is counted.
         """
-        if is_patient and not self.ledger.has_room(frame.held_bytes):
+        if is_patient and not self.ledger.has_room(frame.footprint_bytes):
             return False
         byte_count = frame.byte_count
         ledger = self.ledger
-        is_calm = ledger.is_calm(frame.held_bytes, CROWDED_PARTS)
+        is_calm = ledger.is_calm(frame.footprint_bytes, CROWDED_PARTS)
         whole = self._whole(frame) if is_calm else None
         if whole is not None:
             if not ledger.admit(frame, byte_count, now_ns):
@@ -197,7 +199,7 @@ class Engine:
             self._packer.push_whole(whole)
             return True
         runs = self._dispatcher.route(frame, byte_count)
-        if is_calm and (ledger.held_bytes < LONG_HELD_BYTES or not has_long_queue(runs)):
+        if is_calm and (ledger.footprint_bytes < LONG_HELD_BYTES or not has_long_queue(runs)):
             if not ledger.admit(frame, byte_count, now_ns):
                 return False
             if self._hot_keys.is_on:
@@ -206,7 +208,7 @@ class Engine:
             return True
         full = self._full(runs, now_ns, is_calm=is_calm)
         if is_patient and (
-            full or not (is_calm or ledger.may_have(frame.held_bytes, frame.client))
+            full or not (is_calm or ledger.may_have(frame.footprint_bytes, frame.client))
         ):
             return False
         if self._hot_keys.is_on:
@@ -535,7 +537,7 @@ class Engine:
         are told of; None: all. `calm_max`: beside them, so many of those that are not hot.
         """
         counters, bill = self.counters.snapshot(), self._bill()
-        held_bytes, health = self.ledger.held_bytes, self.health
+        footprint_bytes, health = self.ledger.footprint_bytes, self.health
         hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
         packer, settings, freshness = self._packer, self._settings, self.freshness
         failures = self._settlement.failures.snapshot()
@@ -559,7 +561,7 @@ class Engine:
             read_ns=now_ns,
             counters=counters,
             bill=bill,
-            held_bytes=held_bytes,
+            footprint_bytes=footprint_bytes,
             health=health,
             hold=hold,
             unavailable=unavailable,
@@ -631,8 +633,8 @@ class Engine:
     def _ways(self, queued: Queued, free_bytes: int) -> Ways:
         settings = self._settings
         key_map = self._dispatcher.shard_map if settings.is_ordered else None
-        held_bytes = self.ledger.held_bytes
-        return Ways(queued, free_bytes, held_bytes, settings.aggregate_bytes_max, key_map)
+        footprint_bytes = self.ledger.footprint_bytes
+        return Ways(queued, free_bytes, footprint_bytes, settings.aggregate_bytes_max, key_map)
 
     # Settle
 

@@ -13,7 +13,7 @@ from heapq import nlargest
 
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardSnapshot, ShardsSnapshot, hottest
-from kdaemon.pace.bucket import BURST_NS, NS, TokenBucket
+from kdaemon.pace.bucket import BURST_NS, NS_PER_SECOND, TokenBucket
 from kdaemon.pack.lane import Lane
 
 LANES_A_STEP = 250  # that are looked at in one step: a millisecond; ours, 2026-11-28
@@ -125,5 +125,5 @@ def _payable_in_ns(bucket: TokenBucket, cost: int, now_ns: int) -> int:
     up pays first.
     """
     rate = bucket.rate
-    beyond_capacity = max(0, cost * NS - rate * BURST_NS)
+    beyond_capacity = max(0, cost * NS_PER_SECOND - rate * BURST_NS)
     return max(0, bucket.ready_at_ns(cost) - now_ns) + beyond_capacity // rate

@@ -27,11 +27,13 @@ WATCHED_MAX = 8
 """Shards of one stream: those that are told of as hottest, and some that were before. Ours,
 2026-11-28."""
 
-NS = 1_000_000_000  # nanoseconds in a second
+NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
-SPLIT_NS = 5 * NS  # where to split is worked out anew after so long; ours, 2026-11-28
+SPLIT_NS = 5 * NS_PER_SECOND  # where to split is worked out anew after so long; ours, 2026-11-28
 
-LOOKED_NS_MIN = NS  # of watching, before anything is told: less says nothing; ours, 2026-11-28
+LOOKED_NS_MIN = (
+    NS_PER_SECOND  # of watching, before anything is told: less says nothing; ours, 2026-11-28
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,10 @@ class HotKeys:
         for lane, watched in [*self._watched.items()]:
             elapsed_ns = watched.elapsed_ns + now_ns - watched.since_ns
             sketch = watched.sketch
-            records = sketch.records * NS / max(1, elapsed_ns)
+            records = sketch.records * NS_PER_SECOND / max(1, elapsed_ns)
             if lane.shard_id is None or elapsed_ns < LOOKED_NS_MIN or not records:
                 continue
-            byte_count = sketch.byte_count * NS / elapsed_ns
+            byte_count = sketch.byte_count * NS_PER_SECOND / elapsed_ns
             sent = min(records, byte_count / aggregate_bytes_max) if self._is_joined else records
             of_records, of_bytes = sent / records_per_second, byte_count / bytes_per_second
             loads[lane.shard_id] = ShardLoad(

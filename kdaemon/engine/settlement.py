@@ -378,23 +378,23 @@ class Settlement:
         asked for most of its quota is taken to be the cause.
         """
         busiest: Lane | None = None
-        held_ns = 0
+        stalled_ns = 0
         if self._latency is not None and batch.paid:
-            held_ns = self._latency.held_ns(now_ns - batch.sent_ns, now_ns)
-            self._packer.held_after_ns = self._latency.held_after_ns
-            if held_ns:
+            stalled_ns = self._latency.stalled_ns(now_ns - batch.sent_ns, now_ns)
+            self._packer.stalled_after_ns = self._latency.stalled_after_ns
+            if stalled_ns:
                 busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
         sent_ns = batch.sent_ns
         if len(batch.wholes) == 1 and not throttled:
             batch.wholes[0].tell_budgets(sent_ns, now_ns)
             return
-        if not throttled and not held_ns:  # as almost always
+        if not throttled and not stalled_ns:  # as almost always
             for lane, (records, byte_count) in batch.paid.items():
                 lane.budget.hear(records, byte_count, 0.0, sent_ns, now_ns)
             return
         for lane, (records, byte_count) in batch.paid.items():
             refused = records * throttled.get(lane, 0.0)
-            lane_held_ns = held_ns if lane is busiest else 0
+            lane_held_ns = stalled_ns if lane is busiest else 0
             lane.budget.hear(records, byte_count, refused, sent_ns, now_ns, lane_held_ns)
 
     def _back_off(self, lane: Lane, failed: int, throttled: int, sent: int, now_ns: int) -> None:
@@ -404,7 +404,7 @@ class Settlement:
         if lane.state is LaneState.RETIRED or (is_partial and throttled == failed):
             return
         wait_ns = SHARD_BACKOFF.wait_ns(lane.failure_count, self._dice)
-        self._packer.hold_back(lane, now_ns + wait_ns, now_ns)
+        self._packer.postpone(lane, now_ns + wait_ns, now_ns)
 
     def _back(self, run: Run, indices: list[int], reasons: dict[Verdict, int], now_ns: int) -> None:
         """Puts records of a run back, before what has not been tried; those whose client was told

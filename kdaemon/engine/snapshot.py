@@ -100,7 +100,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     read_ns: int
     counters: StreamCounts
     bill: Bill
-    held_bytes: int
+    footprint_bytes: int
     health: Health
     hold: Reason | None
     unavailable: Reason | None

@@ -8,8 +8,8 @@ delivery asks the engine before it hands a frame over, and before it reads on.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from kdaemon.base.admission import held_bytes
-from kdaemon.pace.bucket import NS
+from kdaemon.base.admission import footprint_bytes
+from kdaemon.pace.bucket import NS_PER_SECOND
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
 from kdaemon.route.shard_map import ShardMap
@@ -52,21 +52,21 @@ class Way:
 
 class Ways:
     """Where a stream's stored records go, for one look. `queued`: what the disk gave. `free_bytes`:
-    of memory that it may still give; `held_bytes`: of what the stream holds now. `key_map`: where
-    order per key is kept, the map.
+    of memory that it may still give; `footprint_bytes`: of what the stream holds now. `key_map`:
+    where order per key is kept, the map.
     """
 
     def __init__(
         self,
         queued: Queued,
         free_bytes: int,
-        held_bytes: int,
+        footprint_bytes: int,
         aggregate_bytes_max: int,
         key_map: ShardMap | None,
     ) -> None:
         self._queued = queued
         self._free_bytes = free_bytes
-        self._all_bytes = held_bytes + free_bytes
+        self._all_bytes = footprint_bytes + free_bytes
         self._aggregate_bytes_max = aggregate_bytes_max
         self._key_map = key_map
 
@@ -85,7 +85,7 @@ class Ways:
         """Whether a shard may be full, whoever gave it what waits for it."""
         return any(
             self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
-            or self._is_much(held_bytes(lane.backlog_records, lane.backlog_bytes))
+            or self._is_much(footprint_bytes(lane.backlog_records, lane.backlog_bytes))
             for lane in lanes
         )
 
@@ -116,7 +116,7 @@ class Ways:
         """Never one that has nothing: its first records may go beyond what is free (`room.py`)."""
         if shard_id not in self._queued:
             return False
-        return self._is_much(held_bytes(*self._queued[shard_id]))
+        return self._is_much(footprint_bytes(*self._queued[shard_id]))
 
     def _is_much(self, lane_bytes: int) -> bool:
         return lane_bytes > self._free_bytes and PARTS_FOR_ONE * lane_bytes > self._all_bytes
@@ -126,7 +126,10 @@ class Ways:
         if self._aggregate_bytes_max:
             records = min(records, 1 + byte_count // self._aggregate_bytes_max)
         budget = lane.budget
-        return max(records * NS // budget.records.rate, byte_count * NS // budget.bytes.rate)
+        return max(
+            records * NS_PER_SECOND // budget.records.rate,
+            byte_count * NS_PER_SECOND // budget.bytes.rate,
+        )
 
     def _orders(self, run: Run) -> Iterable[tuple[str | None, list[int]]]:
         """A key's records may go to several shards, by explicit hash keys; its order is one, and

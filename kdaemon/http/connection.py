@@ -21,7 +21,7 @@ from kdaemon.base.principal import NOBODY
 from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handlers import handler_failed, lose_pieces, tell_gone
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.outflow import Outflow
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.reader import Phase, RequestReader
@@ -54,8 +54,8 @@ class State(Enum):
     """The writing side of a connection; what is being read is the reader's `Phase`."""
 
     OPEN = "open"
-    LINGERING = (
-        "lingering"  # the last answer is written; input is thrown away until the client closes
+    DISCARDING = (
+        "discarding"  # the last answer is written; input is thrown away until the client closes
     )
     CLOSED = "closed"
 
@@ -64,8 +64,8 @@ class State(Enum):
 _OPEN: Final[State] = State.OPEN
 _ENDED: Final[Phase] = Phase.ENDED
 _MOVES = {
-    State.OPEN: {State.LINGERING, State.CLOSED},
-    State.LINGERING: {State.CLOSED},
+    State.OPEN: {State.DISCARDING, State.CLOSED},
+    State.DISCARDING: {State.CLOSED},
     State.CLOSED: {State.CLOSED},  # lost after it was closed or reset
 }
 
@@ -107,10 +107,10 @@ class HttpProtocol(asyncio.Protocol):
     )
 
     def __init__(
-        self, handler: HttpHandler, limits: HttpLimits | None = None, hub: HttpHub | None = None
+        self, handler: HttpHandler, limits: ConnectionLimits | None = None, hub: Hub | None = None
     ) -> None:
         """`hub`: shared by the connections of a listener; without one the connection is alone."""
-        self.hub = HttpHub(limits or HttpLimits()) if hub is None else hub
+        self.hub = Hub(limits or ConnectionLimits()) if hub is None else hub
         self.client = self.hub.number_client()
         self.principal = NOBODY  # until there is a transport
         self._handler = handler
@@ -162,7 +162,7 @@ class HttpProtocol(asyncio.Protocol):
             and len(data) < BYTES_MAX
             and len(self._pending) < self._pipeline_max
             and not self._is_writing_paused
-            and not (self._pending and self._pending[-1].holds_next)
+            and not (self._pending and self._pending[-1].blocks_next)
         ):
             self._is_feeding = True
             read_to = reader.feed(data)
@@ -230,7 +230,7 @@ class HttpProtocol(asyncio.Protocol):
             self._state is _OPEN
             and not self._is_writing_paused
             and len(self._pending) < self._pipeline_max
-            and not (self._pending and self._pending[-1].holds_next)
+            and not (self._pending and self._pending[-1].blocks_next)
         )
 
     def go_on(self) -> None:
@@ -508,7 +508,7 @@ class HttpProtocol(asyncio.Protocol):
             self._move(State.CLOSED)
             self._transport.close()
         else:
-            self._move(State.LINGERING)
+            self._move(State.DISCARDING)
             self._regulate_reading()
 
     def reset(self) -> None:
@@ -563,7 +563,7 @@ class HttpProtocol(asyncio.Protocol):
                 hub.counters.timed_out["write"] += 1
                 self.reset()
         elif self._state is not _OPEN:
-            if ticks > hub.linger_ticks_max:
+            if ticks > hub.discard_ticks_max:
                 self.reset()
         elif self._pending and (self._has_eof or not self._is_reading):
             self._look_for_client()

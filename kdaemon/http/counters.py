@@ -13,8 +13,8 @@ from kdaemon.http.refusals import REFUSALS
 TIME_OUTS = ("head", "body", "idle", "write", "handshake")
 
 
-class HttpCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The values of `HttpCounters` at one time."""
+class ListenerCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of `ListenerCounters` at one time."""
 
     opened: int
     open: int
@@ -25,7 +25,7 @@ class HttpCounts(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: Mapping[str, int]
 
 
-class HttpCounters:
+class ListenerCounters:
     """Plain numbers since the start."""
 
     __slots__ = (
@@ -47,8 +47,8 @@ class HttpCounters:
         self.refused = dict.fromkeys(REFUSALS, 0)
         self.timed_out = dict.fromkeys(TIME_OUTS, 0)
 
-    def snapshot(self) -> HttpCounts:
-        return HttpCounts(
+    def snapshot(self) -> ListenerCounts:
+        return ListenerCounts(
             opened=self.opened,
             open=self.open,
             handshakes=self.handshakes,

@@ -9,18 +9,18 @@ share.
 
 import asyncio
 
-from kdaemon.http.counters import HttpCounters
+from kdaemon.http.counters import ListenerCounters
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
 
 
-def handler_failed(counters: HttpCounters, request: HttpRequest, error: Exception) -> None:
+def handler_failed(counters: ListenerCounters, request: HttpRequest, error: Exception) -> None:
     """The handler raised. `request` is answered, unless it was."""
     report(counters, f"the handler of {request.method} {request.path} failed", error)
     request.fail()
 
 
-def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
+def tell_gone(counters: ListenerCounters, request: HttpRequest) -> None:
     """Tells the handler that its client has gone before the answer, as far as one can see."""
     on_gone, request.on_gone = request.on_gone, None
     if on_gone is not None:
@@ -30,7 +30,7 @@ def tell_gone(counters: HttpCounters, request: HttpRequest) -> None:
             report(counters, "a handler failed when its client went away", error)
 
 
-def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
+def lose_pieces(counters: ListenerCounters, pieces: Pieces) -> None:
     """Tells the source of an answer in pieces that its client reads no more."""
     try:
         pieces.lose()
@@ -38,14 +38,14 @@ def lose_pieces(counters: HttpCounters, pieces: Pieces) -> None:
         report(counters, "the source of an answer failed when its client went away", error)
 
 
-def pieces_failed(counters: HttpCounters, error: Exception) -> None:
+def pieces_failed(counters: ListenerCounters, error: Exception) -> None:
     """The source raised. The connection cuts the answer off, so that its client sees the
     failure.
     """
     report(counters, "the source of an answer failed in the middle of it", error)
 
 
-def report(counters: HttpCounters, text: str, error: Exception) -> None:
+def report(counters: ListenerCounters, text: str, error: Exception) -> None:
     """Counts a defect, and passes the exception to the loop's handler, which logs it."""
     counters.handler_failures += 1
     asyncio.get_running_loop().call_exception_handler({"message": text, "exception": error})

@@ -9,7 +9,7 @@ end.
 
 Invariants: whatever a client sends, no method here raises. One connection holds one read of raw
 input, `pipeline_max` streams, and of each stream what `arrivals` granted. Requests are handed over
-in the order in which they became whole, also while one `holds_next`. A connection does its part of
+in the order in which they became whole, also while one `blocks_next`. A connection does its part of
 a turn of the loop, frame by frame (turns.py). A refused stream ends alone; the connection ends if
 its framing is in doubt, or if its client does only what costs. No task and no timer of its own.
 
@@ -37,7 +37,7 @@ from kdaemon.http.http2_frames import (
 from kdaemon.http.http2_intake import BrokenOff, Intake, Leaving, Taken
 from kdaemon.http.http2_sending import Sending
 from kdaemon.http.http2_streams import Streams
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.transports import PROBE_S, Presence, end_writing, presence, reset_transport
@@ -51,14 +51,14 @@ FRAMES_AT_ONCE = 8
 class State(Enum):
     OPEN = "open"
     LEAVING = "leaving"  # GOAWAY is sent: streams that have begun are finished, and no other begins
-    LINGERING = "lingering"  # all is written; input is discarded until the client closes
+    DISCARDING = "discarding"  # all is written; input is discarded until the client closes
     CLOSED = "closed"
 
 
 _MOVES = {
-    State.OPEN: {State.LEAVING, State.LINGERING, State.CLOSED},
-    State.LEAVING: {State.LINGERING, State.CLOSED},
-    State.LINGERING: {State.CLOSED},
+    State.OPEN: {State.LEAVING, State.DISCARDING, State.CLOSED},
+    State.LEAVING: {State.DISCARDING, State.CLOSED},
+    State.DISCARDING: {State.CLOSED},
     State.CLOSED: {State.CLOSED},  # the connection is lost after it was closed or reset
 }
 
@@ -90,7 +90,7 @@ class Http2Protocol(asyncio.Protocol):
         "principal",
     )
 
-    def __init__(self, handler: HttpHandler, hub: HttpHub) -> None:
+    def __init__(self, handler: HttpHandler, hub: Hub) -> None:
         limits = hub.limits
         self.hub = hub
         self.client = hub.number_client()
@@ -422,7 +422,7 @@ class Http2Protocol(asyncio.Protocol):
             self._move(State.CLOSED)
             self._transport.close()
         else:
-            self._move(State.LINGERING)
+            self._move(State.DISCARDING)
             self._regulate_reading()
 
     def reset(self) -> None:
@@ -484,7 +484,7 @@ class Http2Protocol(asyncio.Protocol):
             self.flush_later()
         ticks = tick - self._streams.since_tick
         if not self.is_open:
-            if ticks > hub.linger_ticks_max and not self._sending.is_paused:
+            if ticks > hub.discard_ticks_max and not self._sending.is_paused:
                 self.reset()
         elif self._is_deaf or not self._is_reading:
             if self._streams.owes:

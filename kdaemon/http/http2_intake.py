@@ -29,7 +29,7 @@ from kdaemon.http.http2_frames import (
     Frame,
     Frames,
 )
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 
 _NO_SETTINGS = Broken(PROTOCOL_ERROR, "The first frame is not SETTINGS.")
 _NOTHING: Sequence[Any] = ()
@@ -70,7 +70,7 @@ class Intake:
         "part_tick",
     )
 
-    def __init__(self, core: Http2Core, effort: Effort, hub: HttpHub) -> None:
+    def __init__(self, core: Http2Core, effort: Effort, hub: Hub) -> None:
         self._core = core
         self._effort = effort
         self._hub = hub

@@ -17,7 +17,7 @@ from kdaemon.http.arrivals import Kept
 from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import Effort
 from kdaemon.http.http2_stream import Http2Stream
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.pieces import PIECE_COST_BYTES, SENT_AT_ONCE_BYTES
 
 # Bodies of answers are written in pieces of this size, so that the transport's own mark (64 KiB)
@@ -46,7 +46,7 @@ class Sending:
         "is_paused",
     )
 
-    def __init__(self, core: Http2Core, effort: Effort, hub: HttpHub) -> None:
+    def __init__(self, core: Http2Core, effort: Effort, hub: Hub) -> None:
         self._core = core
         self._effort = effort
         self._hub = hub

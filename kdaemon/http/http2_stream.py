@@ -18,7 +18,7 @@ from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import Gathered
 from kdaemon.http.heads import Heads
 from kdaemon.http.http2_head import read_fields
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
 from kdaemon.http.request import HttpRequest
@@ -43,15 +43,15 @@ class StreamState(Enum):
     PENDING = "pending"  # the handler has its request
     ANSWERED = "answered"  # the answer is being sent
     # The answer has left, and the client still sends its request, which is discarded.
-    LINGERING = "lingering"
+    DISCARDING = "discarding"
     ENDED = "ended"  # nothing is owed
 
 
 _MOVES = {
     StreamState.ARRIVING: {StreamState.PENDING, StreamState.ANSWERED, StreamState.ENDED},
     StreamState.PENDING: {StreamState.ANSWERED, StreamState.ENDED},
-    StreamState.ANSWERED: {StreamState.LINGERING, StreamState.ENDED},
-    StreamState.LINGERING: {StreamState.ENDED},
+    StreamState.ANSWERED: {StreamState.DISCARDING, StreamState.ENDED},
+    StreamState.DISCARDING: {StreamState.ENDED},
     StreamState.ENDED: {StreamState.ENDED},
 }
 
@@ -59,7 +59,7 @@ _MOVES = {
 class StreamKeeper(Protocol):
     """What a stream asks of its connection's streams."""
 
-    hub: HttpHub
+    hub: Hub
 
     @property
     def client(self) -> int: ...

@@ -4,7 +4,7 @@ Knows what the library says of streams, and requests. Must not know frames, turn
 socket or the end of the connection; http2.py does.
 Invariants: at most `pipeline_max` streams are open; others are refused. Requests are handed over in
 the order in which they became whole. A refused stream ends alone. What comes on a stream after its
-answer is discarded, for `linger_timeout_s`.
+answer is discarded, for `discard_timeout_s`.
 Where it sits: http2.py passes on the events of its frames; http2_stream.py is one request,
 http2_sending.py sends what was answered.
 """
@@ -29,7 +29,7 @@ from kdaemon.http.http2_frames import (
 )
 from kdaemon.http.http2_sending import Sending
 from kdaemon.http.http2_stream import LENGTH_IS_WRONG, TRAILERS, Http2Stream, StreamState
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE_FIELDS, fields_of
 from kdaemon.http.request import HttpHandler, HttpRequest
@@ -79,7 +79,7 @@ class Streams:
         self,
         connection: Connection,
         handler: HttpHandler,
-        hub: HttpHub,
+        hub: Hub,
         core: Http2Core,
         effort: Effort,
         sending: Sending,
@@ -128,7 +128,7 @@ class Streams:
     @property
     def is_held(self) -> bool:
         """The last request holds the next one back."""
-        return self.last is not None and self.last.holds_next
+        return self.last is not None and self.last.blocks_next
 
     @property
     def owes(self) -> bool:
@@ -161,7 +161,7 @@ class Streams:
             stream.is_ended = True
             if stream.state is StreamState.ARRIVING:
                 self._hand_over(stream)
-            elif stream.state is StreamState.LINGERING:
+            elif stream.state is StreamState.DISCARDING:
                 self._forget(stream)
         elif kind is StreamReset:
             if not event.remote_reset:
@@ -237,7 +237,7 @@ class Streams:
         for stream in self:
             if stream.state is StreamState.ARRIVING:
                 self.refuse(stream, TRUNCATED)
-            elif stream.state is StreamState.LINGERING:
+            elif stream.state is StreamState.DISCARDING:
                 self._stop(stream)
 
     def give_up_stuck(self, tick: int) -> bool:
@@ -257,7 +257,7 @@ class Streams:
         hub = self.hub
         for stream in self:
             ticks = tick - stream.since_tick
-            if stream.state is StreamState.LINGERING and ticks > hub.linger_ticks_max:
+            if stream.state is StreamState.DISCARDING and ticks > hub.discard_ticks_max:
                 self._stop(stream)
             if stream.state is not StreamState.ARRIVING:
                 continue
@@ -274,7 +274,7 @@ class Streams:
     def are_stuck(self) -> bool:
         """On no open stream anything comes or goes."""
         return all(
-            each.state is StreamState.LINGERING
+            each.state is StreamState.DISCARDING
             or (
                 each.state is StreamState.ARRIVING
                 and each.arrival is not None
@@ -329,7 +329,7 @@ class Streams:
         the close then. Returns whether there is one.
         """
         for stream in self:
-            if stream.state is StreamState.LINGERING:
+            if stream.state is StreamState.DISCARDING:
                 self._forget(stream)  # the whole connection ends soon
         made = [stream for stream in self._open.values() if stream.pieces is not None]
         for stream in made:
@@ -344,7 +344,7 @@ class Streams:
             self._effort.pay_answer()
             self._forget(stream)
         elif self._connection.may_begin and not self._connection.has_eof:
-            stream.move(StreamState.LINGERING)
+            stream.move(StreamState.DISCARDING)
             stream.since_tick = self.hub.tick
             self._sending.forget(stream)
         else:

@@ -19,7 +19,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
-from kdaemon.http.counters import HttpCounters
+from kdaemon.http.counters import ListenerCounters
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import Refusal
@@ -47,7 +47,7 @@ TOLD_EVERY_NS = 60_000_000_000  # the same line of the log, which clients bring 
 
 
 @dataclass(frozen=True, slots=True)
-class HttpLimits:
+class ConnectionLimits:
     """Bounds of one listener; all values are ours, 2026-11-21, for the reasons beside them.
 
     Times are judged by a sweep: a client is cut off between its limit and one interval later.
@@ -65,7 +65,7 @@ class HttpLimits:
     body_timeout_s: float = 30.0  # 16 MiB at 0.5 MiB/s
     idle_timeout_s: float = 120.0  # longer than the SDKs' pools keep a connection unused
     write_timeout_s: float = 30.0  # a client that does not read its answer
-    linger_timeout_s: float = 2.0  # reading on after a refusal, so that the client sees the answer
+    discard_timeout_s: float = 2.0  # reading on after a refusal, so that the client sees the answer
     pipeline_max: int = 64  # requests of one connection that wait for an answer
     connections_max: int = 10_000  # 5 KiB each while idle, measured with 5,000; HTTP/2: 20
     bodies_bytes_max: int = 64 * MIB  # bodies still arriving, over all connections
@@ -90,7 +90,7 @@ class Connection(Protocol):
     def reset(self) -> None: ...
 
 
-class Places:
+class ConnectionPlaces:
     """How many connections may be open, over all listeners that share this.
 
     Where all places are taken, a newcomer gets that of a connection which has sent nothing yet, the
@@ -105,8 +105,8 @@ class Places:
         self.taken = 0
         self.client_count = 0  # connections that ever spoke, and so had a number
         self.is_starved = False  # it was told that no file descriptor is left
-        self.silent: dict[Connection, HttpHub] = {}
-        self.hubs: list[HttpHub] = []
+        self.silent: dict[Connection, Hub] = {}
+        self.hubs: list[Hub] = []
 
     def take(self) -> bool:
         """False: there is no place, and nobody to make one."""
@@ -127,16 +127,16 @@ class Places:
         return True
 
 
-class HttpHub:
+class Hub:
     """Shared by the connections of one listener. `tick` counts sweeps: time without a clock."""
 
     def __init__(
         self,
-        limits: HttpLimits,
+        limits: ConnectionLimits,
         bodies: ByteBudget | None = None,
         *,
         arrivals: Arrivals | None = None,
-        places: Places | None = None,
+        places: ConnectionPlaces | None = None,
         gate: Gate | None = None,
         turns: Turns | None = None,
         now_ns: Callable[[], int] = lambda: 0,
@@ -153,7 +153,7 @@ class HttpHub:
             arrivals = Arrivals(bodies or ByteBudget(limits.bodies_bytes_max))
         self.arrivals = arrivals
         self.bodies = arrivals.budget
-        self.places = places or Places(limits.connections_max)
+        self.places = places or ConnectionPlaces(limits.connections_max)
         self.places.hubs.append(self)
         self.gate = gate or Gate()
         self.turns = turns or Turns(now_ns)
@@ -162,21 +162,21 @@ class HttpHub:
         self.tls = tls
         self._told_ns: dict[str, int] = {}
         self.on_sweep: Callable[[], object] | None = None
-        self.counters = HttpCounters()
+        self.counters = ListenerCounters()
         self.tick = 0
         self.is_draining = False
         self._connections: OrderedDict[Connection, None] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Event | None = None
 
-    def take_limits(self, limits: HttpLimits) -> None:
+    def take_limits(self, limits: ConnectionLimits) -> None:
         """Other limits: their times hold from now on, the rest of connections that begin."""
         self.limits = limits
         self.head_ticks_max = self._ticks(limits.head_timeout_s)
         self.body_ticks_max = self._ticks(limits.body_timeout_s)
         self.idle_ticks_max = self._ticks(limits.idle_timeout_s)
         self.write_ticks_max = self._ticks(limits.write_timeout_s)
-        self.linger_ticks_max = self._ticks(limits.linger_timeout_s)
+        self.discard_ticks_max = self._ticks(limits.discard_timeout_s)
 
     def _ticks(self, seconds: float) -> int:
         return math.ceil(seconds / self.limits.sweep_interval_s)
@@ -213,7 +213,7 @@ class HttpHub:
         self._told_ns[what] = now_ns
         return True
 
-    def idlest(self) -> "tuple[int, Connection, HttpHub] | None":
+    def idlest(self) -> "tuple[int, Connection, Hub] | None":
         """Of some connections, others each time, the one that may be closed first; for how long it
         has had nothing to do, and its hub.
         """

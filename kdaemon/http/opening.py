@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.handshakes import HANDSHAKE, UNEXPECTED_MESSAGE, Handshakes
 from kdaemon.http.http2_frames import INADEQUATE_SECURITY, NO_SETTINGS, PREFACE, goaway
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import TLS_MISSING, in_form_of_head
 from kdaemon.http.rendering import render
 from kdaemon.http.request import HttpHandler
@@ -69,7 +69,7 @@ class Lines:
     came. `is_only`: nothing else is spoken here, and all input is lines.
     """
 
-    speak: Callable[[HttpHub], Any]
+    speak: Callable[[Hub], Any]
     refuse: Callable[[int, str], bytes]
     refuse_stranger: Callable[[int, str, bytes], bytes]
     is_only: bool = False
@@ -93,7 +93,7 @@ class Opening(asyncio.Protocol):
         "_transport",
     )
 
-    def __init__(self, handler: HttpHandler, hub: HttpHub, lines: Lines | None) -> None:
+    def __init__(self, handler: HttpHandler, hub: Hub, lines: Lines | None) -> None:
         self._handler = handler
         self._hub = hub
         self._lines = lines
@@ -270,7 +270,7 @@ class Opening(asyncio.Protocol):
         if self._tls is not None:
             self._tls.tick()
         if self._is_refused:
-            if ticks > self._hub.linger_ticks_max:
+            if ticks > self._hub.discard_ticks_max:
                 self.reset()
         elif self._tls is not None and self._tls.is_shaking:
             if ticks > self._hub.head_ticks_max:

@@ -13,7 +13,7 @@ Where it sits: connection.py makes one when the turn of such an answer has come,
 from typing import Protocol
 
 from kdaemon.http.handlers import lose_pieces, pieces_failed
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.pieces import PIECE_COST_BYTES, SENT_AT_ONCE_BYTES, Pieces
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -23,7 +23,7 @@ PROBE = b"0"  # a chunk's size may begin with zeros, so the client waits for the
 class Writer(Protocol):
     """What the outflow needs of the connection."""
 
-    hub: HttpHub
+    hub: Hub
 
     @property
     def takes_more(self) -> bool: ...

@@ -22,7 +22,7 @@ from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import ChunkedBody, LengthBody
 from kdaemon.http.head import LENGTH_DIGITS_MAX, is_chunked, join_headers
 from kdaemon.http.heads import HeadBounds, Heads
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 
@@ -103,7 +103,7 @@ class RequestReader:
         "since_tick",
     )
 
-    def __init__(self, sink: Sink, hub: HttpHub) -> None:
+    def __init__(self, sink: Sink, hub: Hub) -> None:
         self.phase = _IDLE
         self.since_tick = hub.tick
         self.owes_continue = False

@@ -81,18 +81,18 @@ class HttpRequest:
     headers (`headers = {}`, or `CBOR_ALONE` if its client speaks CBOR). It may set `on_gone`, which
     is called once if the client goes away before its answer. A client that only closed its sending
     side has not gone: it reads the answer. A handler that needs several turns to take in a request
-    sets `holds_next`, and calls `let_next` when it is through, because the next request of the
+    sets `blocks_next`, and calls `let_next` when it is through, because the next request of the
     connection must not overtake.
     """
 
     __slots__ = (
         "answer",
+        "blocks_next",
         "body",
         "body_charge",
         "client",
         "closes",
         "headers",
-        "holds_next",
         "is_http_1_0",
         "method",
         "on_gone",
@@ -126,7 +126,7 @@ class HttpRequest:
         self.is_http_1_0 = is_http_1_0
         self.body_charge = body_charge  # None: the body came whole and was never kept
         self.on_gone: Callable[[], object] | None = None
-        self.holds_next = False
+        self.blocks_next = False
         self.answer: Answer | None = None
 
     @property
@@ -146,8 +146,8 @@ class HttpRequest:
 
     def let_next(self) -> None:
         """Lets the next request of the connection be handed over."""
-        if self.holds_next:
-            self.holds_next = False
+        if self.blocks_next:
+            self.blocks_next = False
             if self.owner is not None:
                 self.owner.go_on()
 

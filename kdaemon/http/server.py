@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.accepting import Acceptor
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.opening import Lines, Opening
 from kdaemon.http.origin import Gate, gate_of
 from kdaemon.http.request import HttpHandler
 
-__all__ = ["HttpServer", "serve", "serve_http", "serve_unix"]
+__all__ = ["ConnectionServer", "serve", "serve_http", "serve_unix"]
 
 log = logging.getLogger("kdaemon.http")
 
@@ -34,7 +34,7 @@ CHECK_INTERVAL_S = 1.0  # how often the socket file and the file descriptors are
 UNIX_GATE = Gate(checks_browsers=False, checks_host=False)
 
 
-class HttpServer:
+class ConnectionServer:
     """Listening sockets and their connections. `host`, `port`: of the first socket, if it is TCP.
 
     If processes share a listener, one has the sockets and passes each connection on (`take`); the
@@ -45,7 +45,7 @@ class HttpServer:
         self,
         socks: Sequence[socket.socket],
         handler: HttpHandler,
-        hub: HttpHub,
+        hub: Hub,
         lines: Lines | None = None,
         file: SocketFile | None = None,
         take: Callable[[socket.socket], bool] | None = None,
@@ -227,18 +227,18 @@ class HttpServer:
 async def serve(
     socks: Sequence[socket.socket],
     handler: HttpHandler,
-    hub: HttpHub,
+    hub: Hub,
     *,
     lines: Lines | None = None,
     file: SocketFile | None = None,
     take: Callable[[socket.socket], bool] | None = None,
-) -> HttpServer:
+) -> ConnectionServer:
     """Listens on bound sockets, which the server owns from here on. `lines`: the protocol for
     clients that do not begin as HTTP does. `file`: the socket's file, which the server watches.
     `take`: passes connections on.
     """
     try:
-        server = HttpServer(socks, handler, hub, lines, file, take)
+        server = ConnectionServer(socks, handler, hub, lines, file, take)
         await server.start(socks)
     except BaseException:
         for sock in socks:
@@ -251,14 +251,14 @@ async def serve_http(
     handler: HttpHandler,
     host: str,
     port: int,
-    limits: HttpLimits | None = None,
+    limits: ConnectionLimits | None = None,
     *,
     bodies: ByteBudget | None = None,
-) -> HttpServer:
+) -> ConnectionServer:
     """HTTP alone on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it cannot
     listen. `bodies`: one budget for several listeners; by default the listener has its own.
     """
-    hub = HttpHub(limits or HttpLimits(), bodies, gate=gate_of(host))
+    hub = Hub(limits or ConnectionLimits(), bodies, gate=gate_of(host))
     return await serve(bind_tcp(host, port), handler, hub)
 
 
@@ -266,13 +266,13 @@ async def serve_unix(
     handler: HttpHandler,
     path: str,
     mode: int = 0o660,
-    limits: HttpLimits | None = None,
+    limits: ConnectionLimits | None = None,
     *,
     lines: Lines | None = None,
-) -> HttpServer:
+) -> ConnectionServer:
     """HTTP and lines on the socket file `path`, whose directory must exist. Raises
     ListenerError.
     """
     file = SocketFile(path, mode)
-    hub = HttpHub(limits or HttpLimits(), gate=UNIX_GATE)
+    hub = Hub(limits or ConnectionLimits(), gate=UNIX_GATE)
     return await serve([file.bind()], handler, hub, lines=lines, file=file)

@@ -29,7 +29,7 @@ from kdaemon.http.handshakes import (
     asks_for_signature,
     judge_hello,
 )
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.transports import reset_transport
 from kdaemon.http.turns import TIME_NS_MAX
 
@@ -104,7 +104,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_waits_for_turn",
     )
 
-    def __init__(self, raw: Any, greeter: Greeter, hub: HttpHub, handshakes: Handshakes) -> None:
+    def __init__(self, raw: Any, greeter: Greeter, hub: Hub, handshakes: Handshakes) -> None:
         super().__init__()
         self._raw = raw
         self._protocol: Any = greeter

@@ -158,7 +158,7 @@ def work_in_turns(
     with the handler that gets it. They go on when the client has gone, because its records are
     there.
     """
-    request.holds_next = True
+    request.blocks_next = True
     _Work(request, steps, later).step()
 
 
@@ -206,7 +206,7 @@ class _Work:
         """
         request = self._request
         request.body_charge, self._charge = self._charge, None
-        request.holds_next = False
+        request.blocks_next = False
         try:
             handler(request)
         except Exception:
@@ -215,11 +215,11 @@ class _Work:
         finally:
             if request.is_gone:
                 request.drop_body()
-        if not request.holds_next:
+        if not request.blocks_next:
             self._end()
 
     def _end(self) -> None:
         if self._charge is not None:
             self._charge.release()
-        self._request.holds_next = True
+        self._request.blocks_next = True
         self._request.let_next()

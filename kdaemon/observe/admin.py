@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.base.ports import Clock
 from kdaemon.http.request import HttpRequest
-from kdaemon.observe.heartbeat import NS, Heartbeat
+from kdaemon.observe.heartbeat import NS_PER_SECOND, Heartbeat
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.reloads import Reloads
@@ -168,7 +168,7 @@ class Admin:
         now_ns = self._clock.now_ns()
         if self._heartbeat.is_alive(now_ns):
             return Page(200, b"ok\n")
-        age_s = self._heartbeat.age_ns(now_ns) / NS
+        age_s = self._heartbeat.age_ns(now_ns) / NS_PER_SECOND
         return Page(503, b"the event loop stood still for %.1f s\n" % age_s)
 
     def _readyz(self) -> Page:

@@ -23,7 +23,7 @@ STILL_NS_MAX = 10_000_000_000
 """10 s: if the last beat is older, the loop stands still. Ours, 2026-11-21: far above one turn's
 time, and below the 30 s after which the watchdog of our systemd unit ends the process."""
 
-NS = 1_000_000_000  # nanoseconds in a second
+NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
 
 class Heartbeat:
@@ -67,7 +67,7 @@ class Heartbeat:
         self._fed_at_ns: int | None = None
         if feed is not None and feed_interval_s is not None:
             self._feed = feed
-            self._feed_interval_ns = int(feed_interval_s * NS)
+            self._feed_interval_ns = int(feed_interval_s * NS_PER_SECOND)
             self._interval_s = min(BEAT_INTERVAL_S, feed_interval_s)
 
     def start(self) -> None:
@@ -96,7 +96,7 @@ class Heartbeat:
         now_ns = self._beat_at_ns = self._clock.now_ns()
         if self._feed is None:
             return
-        next_ns = now_ns + int(self._interval_s * NS)
+        next_ns = now_ns + int(self._interval_s * NS_PER_SECOND)
         if self._fed_at_ns is None or next_ns > self._fed_at_ns + self._feed_interval_ns:
             self._fed_at_ns = now_ns
             self._feed()
@@ -106,7 +106,7 @@ class Heartbeat:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         if self._lag is not None and self._due_s is not None:
-            self._lag.observe(max(0, int((now_s - self._due_s) * NS)))
+            self._lag.observe(max(0, int((now_s - self._due_s) * NS_PER_SECOND)))
         self._due_s = next_tick_s(now_s, self._interval_s)
         self._timer = loop.call_at(self._due_s, self._on_timer)
         if self._on_beat is not None:

@@ -22,7 +22,7 @@ from kdaemon.engine.snapshot import BACKLOGGED_NS, EngineSnapshot, ShardSnapshot
 from kdaemon.observe.keys import KEY_FIELD, advice, key_name
 from kdaemon.observe.slices import SLICE_NS
 from kdaemon.observe.snapshot import SnapshotReader, StreamReading
-from kdaemon.observe.table import NS
+from kdaemon.observe.table import NS_PER_SECOND
 
 LOOK_INTERVAL_NS = 10_000_000_000  # 10 s: shorter heat is a burst, and queues exist for bursts
 
@@ -137,7 +137,7 @@ def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot, *, shows_ke
     fields = {
         "stream": stream,
         "shard_id": shard.shard_id,
-        "backlog_seconds": round(shard.backlog_ns / NS, 1),
+        "backlog_seconds": round(shard.backlog_ns / NS_PER_SECOND, 1),
         "backlog_records": shard.backlog_records,
         "share": round(shard.share, 3),
         "shards_backlogged": f"{behind} of {count}",

@@ -5,7 +5,7 @@ as they are: the browser makes rates of their differences. Holds no data or secr
 shards are named as keys.py says. Texts of others are cleaned, as in status.py.
 Invariant: in each event's `records`, for all streams and the door together,
 
-    received + recovered = rejected + delivered + dead + dropped + settled_before
+    received + recovered = rejected + delivered + dead + dropped + recovered_settled
                            + buffered + in_flight + spooled
 
 Bounds: an event has STREAMS_MAX streams (those that need somebody come first), SHARDS_MAX shards of
@@ -39,7 +39,7 @@ from kdaemon.observe.snapshot import (
     StreamSnapshot,
 )
 from kdaemon.observe.status import (
-    NS,
+    NS_PER_SECOND,
     happened,
     hold_of,
     load_status,
@@ -155,7 +155,7 @@ class LiveRecords(msgspec.Struct, frozen=True):
     delivered_bytes: int
     dead: dict[str, int]
     dropped: dict[str, int]
-    settled_before: int
+    recovered_settled: int
     buffered: int
     in_flight: int
     in_flight_calls: int
@@ -238,7 +238,7 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
         memory=MemoryStatus(memory.held_bytes, memory.bytes_max, memory.is_full),
         spool=None if snapshot.spool is None else _spool(snapshot.spool),
         records=records,
-        delivery=LiveDelivery([bound / NS for bound in bounds], counts),
+        delivery=LiveDelivery([bound / NS_PER_SECOND for bound in bounds], counts),
         units=units,
         upstreams=upstreams,
         errors=errors,
@@ -292,7 +292,7 @@ def _sums(snapshot: Snapshot) -> Steps[tuple[LiveRecords, list[int], dict[str, i
 
 _PLAIN = (
     *("received", "received_bytes", "recovered", "delivered", "delivered_bytes"),
-    *("settled_before", "buffered", "in_flight", "in_flight_calls", "spooled"),
+    *("recovered_settled", "buffered", "in_flight", "in_flight_calls", "spooled"),
     *("attempts", "throttled"),
 )
 

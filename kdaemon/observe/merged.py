@@ -24,7 +24,7 @@ from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot, ShardsSnapshot
-from kdaemon.http.counters import HttpCounts
+from kdaemon.http.counters import ListenerCounts
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     LogSnapshot,
@@ -119,8 +119,8 @@ def _counts(several: Sequence[StreamCounts]) -> StreamCounts:
     return StreamCounts(**_added(several))
 
 
-def _listener(several: Sequence[HttpCounts]) -> HttpCounts:
-    return HttpCounts(**_added(several))
+def _listener(several: Sequence[ListenerCounts]) -> ListenerCounts:
+    return ListenerCounts(**_added(several))
 
 
 # The daemon
@@ -235,7 +235,7 @@ def _engine(several: Sequence[EngineSnapshot]) -> EngineSnapshot:
         read_ns=max(each.read_ns for each in several),
         counters=_counts([each.counters for each in several]),
         bill=_bill([each.bill for each in several]),
-        held_bytes=sum(each.held_bytes for each in several),
+        footprint_bytes=sum(each.footprint_bytes for each in several),
         health=health,
         hold=_first(each.hold for each in several),
         unavailable=_first(each.unavailable for each in several),

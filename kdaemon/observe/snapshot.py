@@ -31,7 +31,7 @@ from kdaemon.base.ports import Clock
 from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
-from kdaemon.http.counters import HttpCounters, HttpCounts
+from kdaemon.http.counters import ListenerCounters, ListenerCounts
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.readiness import Readiness, ReadyState, is_memory_full
@@ -125,7 +125,7 @@ class Sources:
     readiness: Readiness
     heartbeat: Heartbeat
     version: str
-    listeners: Mapping[str, HttpCounters] = field(default_factory=dict)
+    listeners: Mapping[str, ListenerCounters] = field(default_factory=dict)
     relays: Mapping[str, Relay] = field(default_factory=dict)
     spool: "Spool | None" = None
     log_queue: LogQueue | None = None
@@ -276,7 +276,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemorySnapshot
     loop_lag: Buckets
     door: StreamCounts
-    listeners: Mapping[str, HttpCounts]
+    listeners: Mapping[str, ListenerCounts]
     upstreams: tuple[UpstreamSnapshot, ...]
     spool: SpoolSnapshot | None
     log: LogSnapshot | None

@@ -25,7 +25,7 @@ from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
-from kdaemon.http.counters import HttpCounts
+from kdaemon.http.counters import ListenerCounts
 from kdaemon.observe.keys import advice, key_name
 from kdaemon.observe.page import (
     BacklogStatus,
@@ -65,7 +65,7 @@ from kdaemon.observe.snapshot import (
     WorkerSnapshot,
 )
 
-NS = 1_000_000_000  # nanoseconds in a second
+NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
 
 class Status:
@@ -235,7 +235,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         keyless=shards.keyless_records,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,
-        held_bytes=engine.held_bytes,
+        held_bytes=engine.footprint_bytes,
         oldest_queued_s=None if oldest_ns is None else seconds_of(engine.read_ns - oldest_ns),
         received=counters.received,
         delivered=counters.delivered,
@@ -344,7 +344,7 @@ def hold_of(reason: Reason | None) -> HoldStatus | None:
     return HoldStatus(harmless_line(reason.code), harmless_line(reason.message))
 
 
-def _listener(counters: HttpCounts) -> ListenerStatus:
+def _listener(counters: ListenerCounts) -> ListenerStatus:
     return ListenerStatus(
         connections=counters.open,
         opened=counters.opened,
@@ -356,7 +356,7 @@ def _listener(counters: HttpCounts) -> ListenerStatus:
 
 def _rates(counters: StreamCounts, uptime_ns: int) -> RatesStatus:
     def per_second(count: int) -> float:
-        return round(count * NS / max(1, uptime_ns), 1)
+        return round(count * NS_PER_SECOND / max(1, uptime_ns), 1)
 
     return RatesStatus(
         per_second(counters.received),
@@ -369,7 +369,7 @@ def _billing(bill: Bill, uptime_ns: int) -> BillingStatus:
     return BillingStatus(
         units={unit.value: count for unit, count in bill.units.items()},
         units_per_second={
-            unit.value: round(count * NS / max(1, uptime_ns), 1)
+            unit.value: round(count * NS_PER_SECOND / max(1, uptime_ns), 1)
             for unit, count in bill.units.items()
         },
         record_mean_bytes=None if bill.record_bytes is None else round(bill.record_bytes, 1),
@@ -393,4 +393,4 @@ def _mean_s(histogram: Buckets) -> float | None:
 
 
 def seconds_of(duration_ns: int) -> float:
-    return round(duration_ns / NS, 3)
+    return round(duration_ns / NS_PER_SECOND, 3)

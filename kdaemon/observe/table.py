@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from kdaemon.base.counters import OperationCounts, StreamCounts
 from kdaemon.base.histogram import Buckets
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
-from kdaemon.http.counters import HttpCounts
+from kdaemon.http.counters import ListenerCounts
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     LogSnapshot,
@@ -26,7 +26,7 @@ from kdaemon.observe.snapshot import (
     WorkerSnapshot,
 )
 
-NS = 1_000_000_000  # nanoseconds in a second
+NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
 
 class Kind(Enum):
@@ -114,7 +114,7 @@ ACCOUNTS: tuple[Metric[StreamCounts], ...] = (
            lambda c: c.recovered),
     Metric("kdaemon_records_settled_before_total", _C,
            "Recovered records that an earlier process is known to have delivered or buried.",
-           lambda c: c.settled_before),
+           lambda c: c.recovered_settled),
     Metric("kdaemon_records_spooled", _G,
            "Records on disk, or on their way there, and in no queue yet.",
            lambda c: c.spooled),
@@ -155,13 +155,13 @@ DELIVERY: tuple[Metric[StreamCounts], ...] = (
     Metric("kdaemon_put_records_in_flight", _G, "PutRecords calls without an answer yet.",
            lambda c: c.in_flight_calls),
     Metric("kdaemon_put_records_duration_seconds", _H, "From a call's start to its end.",
-           lambda c: c.call_duration_ns, per=NS),
+           lambda c: c.call_duration_ns, per=NS_PER_SECOND),
     Metric("kdaemon_put_records_batch_records", _H, "Records in one call.",
            lambda c: c.batch_records),
     Metric("kdaemon_put_records_batch_bytes", _H, "Data and partition keys in one call.",
            lambda c: c.batch_bytes),
     Metric("kdaemon_delivery_seconds", _H, "From a record's acceptance to its delivery.",
-           lambda c: c.delivery_ns, per=NS),
+           lambda c: c.delivery_ns, per=NS_PER_SECOND),
     Metric("kdaemon_shard_map_refreshes_total", _C, "Answers to the question for the shards.",
            lambda c: c.map_refreshes),
     Metric("kdaemon_shard_map_mismatches_total", _C,
@@ -174,11 +174,11 @@ STREAM: tuple[Metric[EngineSnapshot], ...] = (
     Metric("kdaemon_shards", _G, "Open shards, as far as known; 0: nothing is known.",
            lambda s: s.shard_count),
     Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
-           lambda s: s.held_bytes),
+           lambda s: s.footprint_bytes),
     Metric("kdaemon_stream_oldest_queued_seconds", _G,
            "How long ago the oldest record was taken that is queued; 0: nothing is. A record from"
            " the spool counts from when it was stored.",
-           _oldest_queued_ns, per=NS),
+           _oldest_queued_ns, per=NS_PER_SECOND),
     Metric("kdaemon_stream_on_hold", _G,
            "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
            " /statusz says why.",
@@ -208,7 +208,7 @@ STREAM: tuple[Metric[EngineSnapshot], ...] = (
 HOT: tuple[Metric[ShardSnapshot], ...] = (
     Metric("kdaemon_hot_shard_backlog_seconds", _G,
            "How long a shard that more comes for than it takes needs for what waits for it.",
-           lambda h: h.backlog_ns, per=NS),
+           lambda h: h.backlog_ns, per=NS_PER_SECOND),
     Metric("kdaemon_hot_shard_share_ratio", _G,
            "The part of such a shard's quota that kdaemon lets itself use now.",
            lambda h: h.share),
@@ -221,9 +221,9 @@ SHARD: tuple[Metric[ShardSnapshot], ...] = (
            lambda s: s.backlog_records),
     Metric("kdaemon_shard_backlog_seconds", _G,
            "How long the shard needs for what waits for it.",
-           lambda s: s.backlog_ns, per=NS),
+           lambda s: s.backlog_ns, per=NS_PER_SECOND),
     Metric("kdaemon_shard_backoff_seconds", _G, "Time until the shard's backoff ends; 0: none.",
-           lambda s: s.backoff_ns, per=NS),
+           lambda s: s.backoff_ns, per=NS_PER_SECOND),
     Metric("kdaemon_shard_tokens", _G,
            "What the shard could be sent at once; below 0: the debt of a large record.",
            _tokens, label="kind"),
@@ -238,7 +238,7 @@ SHARD: tuple[Metric[ShardSnapshot], ...] = (
 )  # fmt: skip
 
 # {listener}
-LISTENER: tuple[Metric[HttpCounts], ...] = (
+LISTENER: tuple[Metric[ListenerCounts], ...] = (
     Metric("kdaemon_client_connections", _G, "Open client connections.", lambda h: h.open),
     Metric("kdaemon_client_connections_opened_total", _C, "Client connections taken.",
            lambda h: h.opened),
@@ -322,7 +322,7 @@ LOOP: tuple[Metric[Buckets], ...] = (
     Metric("kdaemon_loop_lag_seconds", _H,
            "How late the event loop came to what was due: the heartbeat's beat, once a second, and"
            " the wake-ups of streams under load. Clients wait as long.",
-           lambda h: h, per=NS),
+           lambda h: h, per=NS_PER_SECOND),
 )  # fmt: skip
 
 # no label, only where there is a spool
@@ -343,7 +343,7 @@ SPOOL: tuple[Metric[SpoolSnapshot], ...] = (
            "1: the disk takes no frames; /readyz says why. `stored` is refused meanwhile.",
            lambda s: int(s.trouble is not None)),
     Metric("kdaemon_spool_commit_duration_seconds", _H, "From a commit's start to its end.",
-           lambda s: s.commit_duration_ns, per=NS),
+           lambda s: s.commit_duration_ns, per=NS_PER_SECOND),
     Metric("kdaemon_spool_commit_frames", _H, "New frames in one commit.",
            lambda s: s.commit_frames),
     Metric("kdaemon_spool_commit_failures_total", _C, "Commits that the disk did not take.",

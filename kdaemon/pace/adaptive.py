@@ -32,7 +32,7 @@ Pure: time is an argument. Knows nothing of buckets, lanes or codes.
 from enum import Enum
 from math import exp, log2
 
-NS = 1_000_000_000  # nanoseconds in a second
+NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
 SHARE_MIN = 0.001  # of the quota: a record a second; with less, nothing more could be learnt
 KEPT_MIN = 0.1  # of the share: it keeps at least this part at one fall
@@ -136,7 +136,7 @@ class AdaptiveShare:
         if self.phase is Phase.FIRST and self.share < share:
             lead_s = log2(share / self.share) * FIRST_DOUBLING_S
             self.share = share
-            self.grown_at_ns += round(lead_s * NS)
+            self.grown_at_ns += round(lead_s * NS_PER_SECOND)
 
     @property
     def is_settled(self) -> bool:
@@ -150,7 +150,7 @@ class AdaptiveShare:
 
     def grow(self, now_ns: int) -> None:
         """Grows for the time that has passed."""
-        seconds = (now_ns - self.grown_at_ns) / NS
+        seconds = (now_ns - self.grown_at_ns) / NS_PER_SECOND
         if seconds <= 0:
             return
         self.grown_at_ns = now_ns
@@ -161,7 +161,7 @@ class AdaptiveShare:
         elif self.phase in _DOUBLING_S:
             self.share *= 2.0 ** min(10.0, seconds / _DOUBLING_S[self.phase])
         self.share = min(1.0, self.share)
-        is_first_over = now_ns - self.steady_at_ns >= FIRST_S * NS
+        is_first_over = now_ns - self.steady_at_ns >= FIRST_S * NS_PER_SECOND
         if self.phase in _DOUBLING_S and self.share >= 1.0 and is_first_over:
             self._settle(now_ns)
 
@@ -243,7 +243,7 @@ class AdaptiveShare:
 
     def _youth(self, now_ns: int) -> float:
         """1 when the share became steady, falling to 0."""
-        return exp((self.steady_at_ns - now_ns) / (YOUTH_S * NS))
+        return exp((self.steady_at_ns - now_ns) / (YOUTH_S * NS_PER_SECOND))
 
     def _settle(self, now_ns: int) -> None:
         self.phase = Phase.STEADY

@@ -10,7 +10,7 @@ capacity + rate x t, plus one cost that is larger than the capacity (the debt).
 
 from typing import Final
 
-NS: Final = 1_000_000_000  # nanoseconds in a second
+NS_PER_SECOND: Final = 1_000_000_000  # nanoseconds in a second
 
 BURST_NS: Final = 900_000_000
 """How long a bucket saves up while idle: 0.9 s of its rate. The service's own limiter saves one
@@ -63,12 +63,12 @@ class TokenBucket:
     @property
     def available(self) -> int:
         """Whole tokens in the bucket; negative: a debt."""
-        return self._level // NS
+        return self._level // NS_PER_SECOND
 
     def available_at(self, now_ns: int) -> int:
         """What `available` would be after a refill. Changes nothing; for observers."""
         elapsed_ns = max(0, now_ns - self._updated_ns)
-        return min(self._level + self._rate * elapsed_ns, self._capacity) // NS
+        return min(self._level + self._rate * elapsed_ns, self._capacity) // NS_PER_SECOND
 
     @property
     def missing(self) -> int:
@@ -76,7 +76,7 @@ class TokenBucket:
         return self._capacity - self._level
 
     def can_pay(self, cost: int) -> bool:
-        cost_ns = cost * NS
+        cost_ns = cost * NS_PER_SECOND
         return self._level >= cost_ns or (cost_ns > self._capacity <= self._level)
 
     def take(self, cost: int, now_ns: int) -> bool:
@@ -85,7 +85,7 @@ class TokenBucket:
         if elapsed_ns > 0:
             self._level = min(self._level + self._rate * elapsed_ns, self._capacity)
             self._updated_ns = now_ns
-        level = self._level - cost * NS
+        level = self._level - cost * NS_PER_SECOND
         if level < 0:
             return False
         self._level = level
@@ -93,18 +93,18 @@ class TokenBucket:
 
     def pay(self, cost: int) -> None:
         """Takes `cost` tokens. Only after `can_pay(cost)`."""
-        self._level -= cost * NS
+        self._level -= cost * NS_PER_SECOND
 
     def keep_at_most(self, tokens: int) -> None:
         """Drops savings above `tokens`. Call it after `refill`."""
-        self._level = min(self._level, tokens * NS)
+        self._level = min(self._level, tokens * NS_PER_SECOND)
 
     def ready_at_ns(self, cost: int) -> int:
         """The first nanosecond at which `cost` can be paid, if nothing else is paid before."""
-        missing = min(cost * NS, self._capacity) - self._level
+        missing = min(cost * NS_PER_SECOND, self._capacity) - self._level
         return self._updated_ns if missing <= 0 else self._updated_ns - (-missing // self._rate)
 
 
 def _capacity(rate: int) -> int:
     """In token-nanoseconds; at least one token, which at 1 a second is more than the burst."""
-    return max(rate * BURST_NS, NS)
+    return max(rate * BURST_NS, NS_PER_SECOND)

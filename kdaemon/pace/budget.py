@@ -8,16 +8,16 @@ of data + partition key, as the service counts them. Sits between the lanes and 
 from typing import Final
 
 from kdaemon.pace.adaptive import ALONE_TAKEN, FIRST_SHARE, AdaptiveShare
-from kdaemon.pace.bucket import NS, TokenBucket
+from kdaemon.pace.bucket import NS_PER_SECOND, TokenBucket
 
 GROWTH_STEP_NS: Final = 20_000_000  # 20 ms: how often a growing share moves its bucket's rate
 INTERVAL_NS: Final = 900_000_000
 """0.9 s: what one daemon sees of a shard is counted over about the second over which quotas are
 counted. Found by simulation, as the constants of `adaptive.py`."""
 
-HELD_SPAN_NS: Final = 300_000_000  # 0.3 s: over less time the growth of a queue is noise
+STALL_SPAN_NS: Final = 300_000_000  # 0.3 s: over less time the growth of a queue is noise
 # 5 s: a queue that does not grow should be gone after this time.
-HELD_WHOLE_NS: Final = 5_000_000_000
+STALL_WHOLE_NS: Final = 5_000_000_000
 QUIET_NS: Final = (
     300_000_000  # 0.3 s without a throttle: a share that was levelled need wait no longer
 )
@@ -53,9 +53,9 @@ class Interval:
         # Of calls: when sent, and how long stalled; the first and the last.
         self.held: list[tuple[int, int]] = []
 
-    def hold(self, sent_ns: int, held_ns: int) -> None:
+    def hold(self, sent_ns: int, stalled_ns: int) -> None:
         """Notes that a call, sent at `sent_ns`, was stalled. The first and the last are kept."""
-        self.held[1:] = [(sent_ns, held_ns)]
+        self.held[1:] = [(sent_ns, stalled_ns)]
 
     def part(self) -> float:
         """The part of what was sent that was too much, 0..1: refused, or stalled.
@@ -66,10 +66,10 @@ class Interval:
         part = self.throttled / self.records
         if self.held:
             (first_sent_ns, first_ns), (last_sent_ns, last_ns) = self.held[0], self.held[-1]
-            growth = max(0, last_ns - first_ns) / max(HELD_SPAN_NS, last_sent_ns - first_sent_ns)
+            growth = max(0, last_ns - first_ns) / max(STALL_SPAN_NS, last_sent_ns - first_sent_ns)
             part += growth / (1.0 + growth)
             if last_ns >= first_ns:
-                part += last_ns / HELD_WHOLE_NS
+                part += last_ns / STALL_WHOLE_NS
         return min(1.0, part)
 
 
@@ -173,10 +173,10 @@ class ShardBudget:
         throttled: float,
         sent_ns: int,
         now_ns: int,
-        held_ns: int = 0,
+        stalled_ns: int = 0,
     ) -> None:
         """Reports one call's outcome for this shard: what was sent and when, how many records were
-        throttled (`throttled`), and by how much the service delayed taking them (`held_ns`).
+        throttled (`throttled`), and by how much the service delayed taking them (`stalled_ns`).
 
         The service does not say which quota is short. The one of which we used the larger part
         lately is taken to be short.
@@ -193,9 +193,9 @@ class ShardBudget:
         interval.calls += 1
         interval.records += records
         interval.bytes += byte_count
-        if throttled or held_ns:
-            if held_ns:
-                interval.hold(sent_ns, held_ns)
+        if throttled or stalled_ns:
+            if stalled_ns:
+                interval.hold(sent_ns, stalled_ns)
             interval.throttled += throttled
             interval.throttled_calls += 1
             self._may_grow = True
@@ -204,7 +204,7 @@ class ShardBudget:
                 quota.set_rate(now_ns)
                 interval.begin(now_ns)
             interval.quiet_since_ns = now_ns
-            if held_ns and self._is_waiting:
+            if stalled_ns and self._is_waiting:
                 return  # records sent before still wait there: that is no news
         if now_ns - interval.since_ns >= INTERVAL_NS:
             self._end_interval(interval.part(), now_ns)
@@ -238,7 +238,7 @@ class ShardBudget:
         sent = interval.records if quota is self._records else interval.bytes
         # A call stands for the time until the next one: n calls have n - 1 gaps between them.
         gaps_ns = interval.last_sent_ns - interval.since_ns
-        seconds = gaps_ns * interval.calls / max(1, interval.calls - 1) / NS
+        seconds = gaps_ns * interval.calls / max(1, interval.calls - 1) / NS_PER_SECOND
         return sent / quota.ceiling / seconds if seconds >= BURST_S else quota.share.share
 
     def _end_interval(self, part: float, now_ns: int) -> None:

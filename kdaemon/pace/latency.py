@@ -9,7 +9,7 @@ asks for quota and waits). Pure: time is an argument. Bound: four numbers a stre
 # 30 s: the quickest call of the last 30 to 60 s is the normal time of a call.
 SLOT_NS = 30_000_000_000
 
-HELD_MIN_NS = 150_000_000
+STALL_MIN_NS = 150_000_000
 """0.15 s above the quickest: smaller differences are the network, and calls in a row. Found by
 simulation (`bench/fleet.py --yandex`, 2026-11-21)."""
 
@@ -25,11 +25,11 @@ class CallLatency:
         self.quickest_ns = 0  # 0: there was no call yet
 
     @property
-    def held_after_ns(self) -> int:
+    def stalled_after_ns(self) -> int:
         """A call in flight for longer than this is stalled; 0: there was no call yet."""
-        return self.quickest_ns + HELD_MIN_NS if self.quickest_ns else 0
+        return self.quickest_ns + STALL_MIN_NS if self.quickest_ns else 0
 
-    def held_ns(self, duration_ns: int, now_ns: int) -> int:
+    def stalled_ns(self, duration_ns: int, now_ns: int) -> int:
         """How long a call with this duration was stalled; 0: it was not. Notes the call."""
         if now_ns - self._slot_ns >= SLOT_NS:
             self._slot_ns = now_ns
@@ -37,4 +37,4 @@ class CallLatency:
         self._young_ns = min(self._young_ns or duration_ns, duration_ns)
         self.quickest_ns = min(self.quickest_ns or duration_ns, duration_ns)
         over_ns = duration_ns - self.quickest_ns
-        return over_ns if over_ns > HELD_MIN_NS else 0
+        return over_ns if over_ns > STALL_MIN_NS else 0

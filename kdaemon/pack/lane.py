@@ -39,7 +39,7 @@ class LaneState(Enum):
 class LaneMove(Enum):
     FILLED = "filled"  # a run was queued, and the shard is not backing off
     EMPTIED = "emptied"  # the last run left
-    HELD_BACK = "held back"  # tokens or backoff: not before `ready_at_ns`
+    POSTPONED = "postponed"  # tokens or backoff: not before `ready_at_ns`
     DUE = "due"  # `ready_at_ns` has come
     RETIRED = "retired"
 
@@ -50,14 +50,14 @@ _WAITING: Final[LaneState] = LaneState.WAITING  # an attribute of an Enum costs 
 
 _NEXT: dict[tuple[LaneState, LaneMove], LaneState] = {
     (LaneState.IDLE, LaneMove.FILLED): LaneState.READY,
-    (LaneState.IDLE, LaneMove.HELD_BACK): LaneState.WAITING,
+    (LaneState.IDLE, LaneMove.POSTPONED): LaneState.WAITING,
     (LaneState.IDLE, LaneMove.RETIRED): LaneState.RETIRED,
     (LaneState.READY, LaneMove.EMPTIED): LaneState.IDLE,
-    (LaneState.READY, LaneMove.HELD_BACK): LaneState.WAITING,
+    (LaneState.READY, LaneMove.POSTPONED): LaneState.WAITING,
     (LaneState.READY, LaneMove.RETIRED): LaneState.RETIRED,
     (LaneState.WAITING, LaneMove.DUE): LaneState.READY,
     (LaneState.WAITING, LaneMove.EMPTIED): LaneState.IDLE,
-    (LaneState.WAITING, LaneMove.HELD_BACK): LaneState.WAITING,
+    (LaneState.WAITING, LaneMove.POSTPONED): LaneState.WAITING,
     (LaneState.WAITING, LaneMove.RETIRED): LaneState.RETIRED,
 }
 

@@ -27,7 +27,7 @@ from kdaemon.pack.whole import WholeFrame, WholeFrames, is_much
 _IDLE: Final[LaneState] = LaneState.IDLE
 _READY: Final[LaneState] = LaneState.READY
 
-HELD_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
+STALL_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
 
 GROWTH_RECHECK_NS = 1_000_000_000
 """1 s: a share grows only when it is looked at, at most by a second's growth (`adaptive.py`), and
@@ -63,7 +63,7 @@ class Packer:
         self._order = order if is_shard_atomic else None
         self._holds = is_shard_atomic
         self.is_pressed = False  # something is ready, and no call is to be had for it
-        self.held_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
+        self.stalled_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
         self.names = Names()
         self._aggregator = (
             Aggregator(aggregate_bytes_max, order, self.names) if aggregate_bytes_max else None
@@ -175,7 +175,7 @@ class Packer:
         else:
             self._pushed(lane, run.frame, now_ns)
 
-    def hold_back(self, lane: Lane, until_ns: int, now_ns: int) -> None:
+    def postpone(self, lane: Lane, until_ns: int, now_ns: int) -> None:
         """Nothing leaves this lane before `until_ns` (the shard's backoff)."""
         lane.blocked_until_ns = max(lane.blocked_until_ns, until_ns)
         if lane.state is _READY:
@@ -342,7 +342,9 @@ class Packer:
     def _is_held(self, lane: Lane, now_ns: int) -> bool:
         """Whether the shard holds a call of ours: more would only wait behind it."""
         calls = lane.calls_sent_ns
-        lane.is_held = bool(calls and self.held_after_ns and now_ns - calls[0] > self.held_after_ns)
+        lane.is_held = bool(
+            calls and self.stalled_after_ns and now_ns - calls[0] > self.stalled_after_ns
+        )
         return lane.is_held
 
     def sent(self, batch: Batch, now_ns: int) -> None:
@@ -468,11 +470,11 @@ class Packer:
         self.ready_bytes -= lane.queued_bytes
 
     def _wait(self, lane: Lane, now_ns: int) -> None:
-        lane.move(LaneMove.HELD_BACK)
+        lane.move(LaneMove.POSTPONED)
         if lane is self._keyless.lane:
             lane.ready_at_ns = self._keyless.ready_at_ns(self.lanes, self._linger_ns, now_ns)
         elif lane.is_held:
-            lane.ready_at_ns = now_ns + HELD_RECHECK_NS
+            lane.ready_at_ns = now_ns + STALL_RECHECK_NS
         else:
             lane.ready_at_ns = lane.payable_at_ns(*self._quantum(lane))
             if lane.budget.is_contended:

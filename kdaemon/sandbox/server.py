@@ -19,12 +19,12 @@ from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.http.certificate import TlsFiles
 from kdaemon.http.handshakes import Handshakes
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.renewal import Certificates
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import HttpServer, serve
+from kdaemon.http.server import ConnectionServer, serve
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
@@ -62,15 +62,15 @@ class SandboxServer:
         self,
         service: Service,
         clock: WallClock,
-        limits: HttpLimits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         request_id_prefix: int = 0,
     ) -> None:
         self.service = service
         self._clock = clock
-        self._limits = limits or HttpLimits()
+        self._limits = limits or ConnectionLimits()
         self._headers = AnswerHeaders(request_id_prefix)
-        self._http: HttpServer | None = None
+        self._http: ConnectionServer | None = None
         self._certificates: Certificates | None = None
         self._delayed: set[asyncio.TimerHandle] = set()
         self._pushes: set[Push] = set()
@@ -101,7 +101,7 @@ class SandboxServer:
             self._certificates.start()
             tls = Handshakes(self._certificates.context, self._clock.now_ns)
         gate = gate_of(host, hosts)
-        hub = HttpHub(self._limits, gate=gate, now_ns=self._clock.now_ns, tls=tls)
+        hub = Hub(self._limits, gate=gate, now_ns=self._clock.now_ns, tls=tls)
         self._http = await serve(bind_tcp(host, port), self._on_request, hub)
 
     async def aclose(self, grace_s: float = 0.0) -> None:

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 
 
-class Places:
+class ConnectionSlots:
     """The places of one client. In the loop's thread only."""
 
     __slots__ = ("_taken", "_waiters", "limit")

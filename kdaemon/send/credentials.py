@@ -23,7 +23,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
 from kdaemon.config.surroundings import PROFILES
-from kdaemon.send.endpoint_rules import Place, usable_url
+from kdaemon.send.endpoint_rules import EndpointRules, usable_url
 from kdaemon.send.request import STAMP, Canonical, Keys, Route, SignedRoute
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import STS_CONTENT_TYPE, STS_OPERATIONS
@@ -89,7 +89,7 @@ class Aws:
 
     def __init__(self, settings: ClientSettings) -> None:
         """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read."""
-        self.place = Place(settings)
+        self.place = EndpointRules(settings)
         # Of secrets: an object that replaces this one has the same.
         self._owner = f"{settings.name}: keys"
         self._credentials: Any = None
@@ -205,7 +205,7 @@ class Anonymous:
         return SignedRoute(self._url, self.region, keys, signed)
 
 
-def signed_route(place: Place, operation: str, arn: str | None, keys: Keys) -> Route:
+def signed_route(place: EndpointRules, operation: str, arn: str | None, keys: Keys) -> Route:
     """A prepared request that is signed. Raises `ServiceError`, not sent."""
     url, region = place.endpoint(operation, arn, keys.account_id)
     return SignedRoute(url, region, keys, canonical(operation, url, region, keys))

@@ -43,7 +43,7 @@ _OF_ITS_OWN: Final = (  # fields of ClientSettings, and their names in botocore'
 )
 
 
-class Place:
+class EndpointRules:
     """The address as the AWS libraries know it, at the time when this object was made: botocore
     reads a profile and the environment only once.
     """

@@ -20,7 +20,7 @@ from kdaemon.base.limits import MIB
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.connection import Connection, Outcome, Peer
-from kdaemon.send.connection_slots import Places
+from kdaemon.send.connection_slots import ConnectionSlots
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import CONTENT_TYPE
 from kdaemon.send.failures import CONNECT_TIMEOUT, RECALLED, DialError, failure_below_http
@@ -43,7 +43,7 @@ def http_session(
 ) -> aiohttp.ClientSession:
     """The connections of aiohttp for one client."""
     return aiohttp.ClientSession(
-        # `Places` bounds the connections.
+        # `ConnectionSlots` bounds the connections.
         connector=Connector(limit=0, keepalive_timeout=KEEPALIVE_S),
         timeout=_timeout(settings, settings.connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -77,7 +77,7 @@ class Exchanges:
         self.http = http
         self._settings = settings
         self.bodies = Bodies()
-        self.places = Places(settings.connections_max)
+        self.places = ConnectionSlots(settings.connections_max)
         self.pool = Pool(self._dial)
         self._encode = msgspec.json.Encoder().encode
 

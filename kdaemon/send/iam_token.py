@@ -32,7 +32,7 @@ from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.connector import in_own_thread
 from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
-from kdaemon.send.endpoint_rules import Place
+from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.failures import failure_below_http
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.request import Keys, Route
@@ -61,7 +61,7 @@ class Bearer:
 
     def __init__(self, settings: ClientSettings, source: "TokenSource") -> None:
         """Blocks and raises as `Aws` does."""
-        self.place = Place(settings)
+        self.place = EndpointRules(settings)
         self._source = source
 
     async def find_credentials(self) -> None:

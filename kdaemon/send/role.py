@@ -16,7 +16,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.send.credentials import Aws, credentials_error
-from kdaemon.send.endpoint_rules import Place
+from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.request import Keys
 from kdaemon.send.settings import ROLE_DURATION_S, ClientSettings
@@ -25,7 +25,7 @@ from kdaemon.send.sts import assume_role_question, lent_in, session_name
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Asks STS, signed with the machine's credentials. Raises `ServiceError` for any answer but 200."""
 
-AskSts = Callable[[Place, bytes, Keys], Awaitable[bytes]]
+AskSts = Callable[[EndpointRules, bytes, Keys], Awaitable[bytes]]
 """Asks the STS of this place, signed with these keys. Raises as `Ask`."""
 
 BASE_REFUSED: Final = frozenset(  # codes by which STS refuses the machine's own credentials

@@ -14,7 +14,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
-from kdaemon.send.endpoint_rules import Place
+from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.exchange import Exchanges
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.request import Keys
@@ -158,7 +158,7 @@ class Search:
                 self._token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
         return self._token
 
-    async def _ask_sts(self, place: Place, question: bytes, keys: Keys) -> bytes:
+    async def _ask_sts(self, place: EndpointRules, question: bytes, keys: Keys) -> bytes:
         """STS's answer. Raises `ServiceError`."""
         route = signed_route(place, ASSUME_ROLE, None, keys)
         route.go_through(proxy_to(route.url, self._settings.proxy_url))

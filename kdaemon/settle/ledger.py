@@ -61,8 +61,8 @@ class Parting:
 
 
 class FrameLedger:
-    """Bound: frames whose `held_bytes` add up to `buffer_bytes_max`, and all streams' to the shared
-    memory budget. When full, `admit` says no. Drained by settlement and deadlines.
+    """Bound: frames whose `footprint_bytes` add up to `buffer_bytes_max`, and all streams' to the
+    shared memory budget. When full, `admit` says no. Drained by settlement and deadlines.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class FrameLedger:
         self._older_ages: list[Deadlines] = []  # of those that were taken under other limits
         self._patient: dict[Frame, None] = {}  # their clients wait, for ever if need be; in order
         self._settled: list[Frame] = []
-        self.held_bytes = 0
+        self.footprint_bytes = 0
         self._parts: dict[int, int] = {}  # of clients: memory of their `_weighed` frames
         self._weighed: set[Frame] = set()  # those that were taken while it was not calm
 
@@ -103,44 +103,45 @@ class FrameLedger:
 
     def move(self, memory: ByteBudget) -> None:
         """What is held, and what will be, is of another part of the same memory."""
-        self._memory.move(self.held_bytes, memory)
+        self._memory.move(self.footprint_bytes, memory)
         self._memory = memory
 
-    def has_room(self, held_bytes: int) -> bool:
+    def has_room(self, footprint_bytes: int) -> bool:
         """Whether a frame of this size would be admitted now."""
-        return self.held_bytes + held_bytes <= self._buffer_bytes_max and self._memory.has_room(
-            held_bytes
+        return (
+            self.footprint_bytes + footprint_bytes <= self._buffer_bytes_max
+            and self._memory.has_room(footprint_bytes)
         )
 
-    def is_calm(self, held_bytes: int, parts: int) -> bool:
+    def is_calm(self, footprint_bytes: int, parts: int) -> bool:
         """Whether all that is held with this frame would be one of so many parts of what is free,
         or less.
         """
-        asked_bytes = parts * (self.held_bytes + held_bytes)
-        is_small = asked_bytes <= self._buffer_bytes_max - self.held_bytes
+        asked_bytes = parts * (self.footprint_bytes + footprint_bytes)
+        is_small = asked_bytes <= self._buffer_bytes_max - self.footprint_bytes
         return is_small and self._memory.has_room(asked_bytes)
 
-    def may_have(self, held_bytes: int, client: int) -> bool:
+    def may_have(self, footprint_bytes: int, client: int) -> bool:
         """Whether the stream, and this client, may have so much more while it is not calm: then
         what is left is for those who have less. A stream that holds nothing may have anything, and
         so may a client that asks for more than half of the buffer and has nothing.
         """
-        if not self.held_bytes:
+        if not self.footprint_bytes:
             return True
-        is_large = 2 * held_bytes > self._buffer_bytes_max
-        left_bytes = self._memory.free_bytes() - held_bytes
-        if self.held_bytes + held_bytes > PARTS * left_bytes and not is_large:
+        is_large = 2 * footprint_bytes > self._buffer_bytes_max
+        left_bytes = self._memory.free_bytes() - footprint_bytes
+        if self.footprint_bytes + footprint_bytes > PARTS * left_bytes and not is_large:
             return False
         if not client:
             return True  # nobody who could be asked to wait
         part_bytes = self._parts.get(client, 0)
         if is_large and not part_bytes:
             return True
-        return part_bytes + held_bytes <= PARTS * (self.free_bytes() - held_bytes)
+        return part_bytes + footprint_bytes <= PARTS * (self.free_bytes() - footprint_bytes)
 
     def free_bytes(self) -> int:
         """How much memory frames may still take."""
-        return min(self._buffer_bytes_max - self.held_bytes, self._memory.free_bytes())
+        return min(self._buffer_bytes_max - self.footprint_bytes, self._memory.free_bytes())
 
     def admit(
         self,
@@ -161,7 +162,9 @@ class FrameLedger:
         counters = self._counters
         count = len(frame.records)
         counters.receive(count, byte_count)
-        may_have = is_calm or frame.is_reserved or self.may_have(frame.held_bytes, frame.client)
+        may_have = (
+            is_calm or frame.is_reserved or self.may_have(frame.footprint_bytes, frame.client)
+        )
         if not may_have or not self._take(frame):
             counters.rejected[RejectReason.FULL] += count
             return False
@@ -198,16 +201,16 @@ class FrameLedger:
 
     def _take(self, frame: Frame) -> bool:
         """The frame's memory; False, and nothing is taken, if there is not enough."""
-        held_bytes = self.held_bytes + frame.held_bytes
-        if held_bytes > self._buffer_bytes_max or not self._memory.take(frame.held_bytes):
+        footprint_bytes = self.footprint_bytes + frame.footprint_bytes
+        if footprint_bytes > self._buffer_bytes_max or not self._memory.take(frame.footprint_bytes):
             return False
-        self.held_bytes = held_bytes
+        self.footprint_bytes = footprint_bytes
         return True
 
     def _weigh(self, frame: Frame) -> None:
         self._weighed.add(frame)
         client = frame.client
-        self._parts[client] = self._parts.get(client, 0) + frame.held_bytes
+        self._parts[client] = self._parts.get(client, 0) + frame.footprint_bytes
 
     def _watch_age(self, frame: Frame) -> None:
         if self._max_age_ns is not None:
@@ -392,11 +395,11 @@ class FrameLedger:
             ages.discard(frame)
 
     def _release(self, frame: Frame) -> None:
-        self.held_bytes -= frame.held_bytes
-        self._memory.give(frame.held_bytes)
+        self.footprint_bytes -= frame.footprint_bytes
+        self._memory.give(frame.footprint_bytes)
         if self._weighed and frame in self._weighed:
             self._weighed.remove(frame)
-            part_bytes = self._parts[frame.client] - frame.held_bytes
+            part_bytes = self._parts[frame.client] - frame.footprint_bytes
             if part_bytes:
                 self._parts[frame.client] = part_bytes
             else:

@@ -44,7 +44,7 @@ class Waiting(Protocol):
     @property
     def payload_bytes(self) -> int: ...
     @property
-    def held_bytes(self) -> int: ...
+    def footprint_bytes(self) -> int: ...
 
 
 W = TypeVar("W", bound=Waiting)
@@ -103,24 +103,26 @@ class Turns(Generic[K]):
 
 
 class _Client(Generic[W]):
-    """What one client has waiting, in its order. `held_bytes`: the memory of that."""
+    """What one client has waiting, in its order. `footprint_bytes`: the memory of that."""
 
-    __slots__ = ("held_bytes", "queue")
+    __slots__ = ("footprint_bytes", "queue")
 
     def __init__(self) -> None:
         self.queue: deque[W] = deque()
-        self.held_bytes = 0
+        self.footprint_bytes = 0
 
 
 class _Stream(Generic[W]):
-    """The clients of one stream that wait. `held_bytes`: the memory of all that they have here."""
+    """The clients of one stream that wait. `footprint_bytes`: the memory of all that they have
+    here.
+    """
 
-    __slots__ = ("clients", "held_bytes", "turns")
+    __slots__ = ("clients", "footprint_bytes", "turns")
 
     def __init__(self) -> None:
         self.turns: Turns[int] = Turns()
         self.clients: dict[int, _Client[W]] = {}
-        self.held_bytes = 0
+        self.footprint_bytes = 0
 
 
 class CommitQueue(Generic[W]):
@@ -141,20 +143,20 @@ class CommitQueue(Generic[W]):
     def __len__(self) -> int:
         return self._count
 
-    def may_have(self, name: str, number: int, held_bytes: int, free_bytes: int) -> bool:
+    def may_have(self, name: str, number: int, footprint_bytes: int, free_bytes: int) -> bool:
         """Whether a client may have so much more of a stream waiting while so much memory is free.
         Where nothing waits, any frame may.
         """
-        if not self._count or (self._held_bytes + held_bytes) * CLIENT_PARTS <= free_bytes:
+        if not self._count or (self._held_bytes + footprint_bytes) * CLIENT_PARTS <= free_bytes:
             return True
         self._form_turns()
         stream = self._streams.get(name)
-        of_stream = of_client = held_bytes
+        of_stream = of_client = footprint_bytes
         if stream is not None:
-            of_stream += stream.held_bytes
+            of_stream += stream.footprint_bytes
             client = stream.clients.get(number)
             if client is not None:
-                of_client += client.held_bytes
+                of_client += client.footprint_bytes
         if of_client * CLIENT_PARTS > free_bytes:
             return False
         return of_stream <= free_bytes or of_client * SMALL_PARTS <= free_bytes
@@ -162,7 +164,7 @@ class CommitQueue(Generic[W]):
     def add(self, waiting: W) -> None:
         """Behind what its client has waiting of this stream."""
         self._count += 1
-        self._held_bytes += waiting.held_bytes
+        self._held_bytes += waiting.footprint_bytes
         if not self._streams:
             cost = self._line_cost + FRAME_COST + waiting.payload_bytes
             if cost <= COMMIT_BYTES_MAX:
@@ -216,8 +218,8 @@ class CommitQueue(Generic[W]):
             stream.turns.want(number, cost)
             self._turns.want(name, cost)
         client.queue.append(waiting)
-        client.held_bytes += waiting.held_bytes
-        stream.held_bytes += waiting.held_bytes
+        client.footprint_bytes += waiting.footprint_bytes
+        stream.footprint_bytes += waiting.footprint_bytes
 
     def _take_one(self) -> tuple[W, int]:
         name = self._turns.next()
@@ -225,9 +227,9 @@ class CommitQueue(Generic[W]):
         number = stream.turns.next()
         client = stream.clients[number]
         waiting = client.queue.popleft()
-        client.held_bytes -= waiting.held_bytes
-        stream.held_bytes -= waiting.held_bytes
-        self._held_bytes -= waiting.held_bytes
+        client.footprint_bytes -= waiting.footprint_bytes
+        stream.footprint_bytes -= waiting.footprint_bytes
+        self._held_bytes -= waiting.footprint_bytes
         self._count -= 1
         cost = _cost(waiting)
         if client.queue:

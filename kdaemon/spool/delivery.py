@@ -26,8 +26,8 @@ from kdaemon.spool.owed import Owed
 from kdaemon.spool.passing_on import PassingOn
 from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
-from kdaemon.spool.spooled_stream import Lane, Scan, WallClock, unix_ms
-from kdaemon.spool.spooled_streams import Lanes
+from kdaemon.spool.spooled_stream import Scan, SpooledStream, WallClock, unix_ms
+from kdaemon.spool.spooled_streams import SpooledStreams
 from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
@@ -60,7 +60,7 @@ class Delivery:
         thread: Executor,
         clock: WallClock,
         owed: Owed,
-        lanes: Lanes,
+        lanes: SpooledStreams,
         later: Later,
     ) -> None:
         """`later`: has what takes more than a turn of the loop go on in another one."""
@@ -93,7 +93,7 @@ class Delivery:
             times.append(oldest_left_ms)
         return min(times, default=0)
 
-    def offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
+    def offer(self, lane: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
         is being dropped: that may be this very frame. What is left of it stands on disk.
         """
@@ -104,10 +104,10 @@ class Delivery:
         lane.share.health = lane.target.health
         self._follow_map(lane)
         is_passed = (
-            lane.backlog.is_read
-            and frame_id > lane.backlog.read_until  # else it was dropped before it was told
+            lane.position.is_read
+            and frame_id > lane.position.read_until  # else it was dropped before it was told
             and not lane.is_dropping
-            and self._room.has(lane.share, own.held_bytes)
+            and self._room.has(lane.share, own.footprint_bytes)
             and self._passing_on.hand_over(
                 lane,
                 Row(frame_id, unix_ms(self._clock), count, row_bytes, count),
@@ -118,11 +118,11 @@ class Delivery:
         )
         if is_passed:
             lane.counted_until = frame_id
-        lane.backlog.committed(frame_id, is_passed=is_passed)
+        lane.position.committed(frame_id, is_passed=is_passed)
         self._lanes.add(lane, -1, 0)  # it waits for its commit no longer
         self.read_on(lane)
 
-    def read_on(self, lane: Lane) -> None:
+    def read_on(self, lane: SpooledStream) -> None:
         """Passes on what was read ahead, then reads more of a stream's backlog, unless it is read
         already or there is no room.
         """
@@ -155,7 +155,7 @@ class Delivery:
         )
         read.add_done_callback(partial(self._was_read, lane, scan))
 
-    def _pass_on_ahead(self, lane: Lane) -> bool:
+    def _pass_on_ahead(self, lane: SpooledStream) -> bool:
         """False: not all of it was, for now."""
         scan = lane.scan
         if scan is None:
@@ -171,12 +171,12 @@ class Delivery:
                 break
             stored, taken = lane.ahead[0]
             # It is the engine's from here on, or ours still.
-            self._room.give_ahead(lane.share, stored.held_bytes)
+            self._room.give_ahead(lane.share, stored.footprint_bytes)
             row, part = revived(stored, taken, self._accepted_ns(stored))
             row = self._held.rows.get(stored.id, row)
             handed_count = self._passing_on.hand_over(lane, row, part, is_again=scan.is_again)
             if handed_count is None:
-                self._room.take_back(lane.share, stored.held_bytes)
+                self._room.take_back(lane.share, stored.footprint_bytes)
                 if lane.share.health is not Health.WELL:
                     self._let_go(lane)  # others may need the memory, and it stands on disk
                 self._wait_for_room(lane)
@@ -185,18 +185,18 @@ class Delivery:
             scan.handed_count += handed_count
             scan.at_id = stored.id
             if not scan.is_again:
-                lane.backlog.read(stored.id)
+                lane.position.read(stored.id)
             record_count += len(stored.records) + FRAME_RECORDS
         self._end_scan(lane, scan)
         return not lane.is_pausing
 
-    def _end_scan(self, lane: Lane, scan: Scan) -> None:
+    def _end_scan(self, lane: SpooledStream, scan: Scan) -> None:
         if lane.scan is not None:  # not let go
             lane.scan = None
             if scan.is_again:
-                lane.left.end(scan.end_id, lane.backlog.read_until)
+                lane.left.end(scan.end_id, lane.position.read_until)
             else:
-                lane.backlog.read(scan.end_id)
+                lane.position.read(scan.end_id)
         # What was left is handed over little by little: the shard is low, and needs it now.
         parts = scan.record_count if scan.is_again else FRUIT_PARTS
         if scan.handed_count * parts >= scan.record_count:
@@ -206,11 +206,11 @@ class Delivery:
             lane.pause_s = min(max(PAUSE_S_MIN, lane.pause_s * 2), most_s)
             self._pause(lane, lane.pause_s)
 
-    def _next_scan(self, lane: Lane) -> Scan | None:
+    def _next_scan(self, lane: SpooledStream) -> Scan | None:
         """What is to be read next: what was left for shards that are low now, then what was not
         passed on yet, if any shard is low. None: nothing, for now.
         """
-        backlog, left = lane.backlog, lane.left
+        backlog, left = lane.position, lane.left
         if lane.is_passed_on:
             return None
         free_bytes = self._room.free_bytes(lane.share)
@@ -225,12 +225,12 @@ class Delivery:
             return None
         return Scan(backlog.read_until, backlog.last_id, is_again=False)
 
-    def _next_turn(self, lane: Lane) -> None:
+    def _next_turn(self, lane: SpooledStream) -> None:
         lane.is_turn_due = False
         self.read_on(lane)
         self._lanes.forget_if_empty(lane)
 
-    def _follow_map(self, lane: Lane) -> None:
+    def _follow_map(self, lane: SpooledStream) -> None:
         """When the shards change, what was left is read again before anything that stands behind
         it: of some keys, records on both sides may go to one shard now.
         """
@@ -240,13 +240,13 @@ class Delivery:
             lane.left.forget(map_count)
             if first_id is not None:
                 self._let_go(lane)
-                lane.backlog.read_again(first_id)
+                lane.position.read_again(first_id)
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames."""
         self._progress.note_all()
 
-    def drop_oldest(self, lane: Lane, byte_count: int) -> bool:
+    def drop_oldest(self, lane: SpooledStream, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
         if the stream is being read just now: the oldest are then on their way.
         """
@@ -255,7 +255,7 @@ class Delivery:
         self._let_go(lane)  # the engine has no room for them, and they stand on disk
         lane.is_reading = lane.is_dropping = True  # no read meets rows that are being dropped
         first_id = lane.left.first_id
-        after_id = lane.backlog.read_until if first_id is None else first_id
+        after_id = lane.position.read_until if first_id is None else first_id
         # What an engine has, or what is delivered and the disk does not know of, is not dropped.
         kept = self._held.kept() if after_id < lane.counted_until else ()
         drop = self._loop.run_in_executor(
@@ -271,7 +271,7 @@ class Delivery:
         drop.add_done_callback(partial(self._was_dropped, lane))
         return True
 
-    def _was_read(self, lane: Lane, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
+    def _was_read(self, lane: SpooledStream, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
         lane.is_reading = False
         if read.cancelled() or self.is_stopped:
             self._let_go(lane)
@@ -294,7 +294,7 @@ class Delivery:
             for stored in back.frames
             if (taken := self._taken_of(lane, stored)) is not None
         ]
-        byte_count = sum(stored.held_bytes for stored, _ in ahead)
+        byte_count = sum(stored.footprint_bytes for stored, _ in ahead)
         if not self._room.was_read(lane.share, byte_count):
             self._let_go(lane)
             self._wait_for_room(lane)
@@ -304,7 +304,7 @@ class Delivery:
         lane.is_turn_due = True  # reads of many streams may end in this turn
         self._later(partial(self._next_turn, lane))
 
-    def _taken_of(self, lane: Lane, stored: StoredFrame) -> int | None:
+    def _taken_of(self, lane: SpooledStream, stored: StoredFrame) -> int | None:
         """The bits of what is not to be sent of a row; None: nothing of it is."""
         count = len(stored.records)
         settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
@@ -312,7 +312,7 @@ class Delivery:
             lane.counted_until = stored.id
             counters, settled_count = lane.target.counters, settled.bit_count()
             counters.spooled -= settled_count
-            counters.settled_before += settled_count
+            counters.recovered_settled += settled_count
         taken = self._held.taken_of(stored.id, settled, count)
         if taken is None or taken.bit_count() < count:
             return taken
@@ -321,7 +321,7 @@ class Delivery:
         self._lanes.add(lane, 0, -frame_bytes(stored.byte_count))
         return None
 
-    def _count_corrupt(self, lane: Lane, back: ReadBack) -> None:
+    def _count_corrupt(self, lane: SpooledStream, back: ReadBack) -> None:
         """Damaged rows are in quarantine."""
         if not back.corrupt_count:
             return
@@ -335,15 +335,15 @@ class Delivery:
         fields = {"stream": lane.target.name, "frames": back.corrupt_count}
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
-    def _let_go(self, lane: Lane) -> None:
+    def _let_go(self, lane: SpooledStream) -> None:
         """Keeps nothing of what was read, or was to be: all of it stands on disk."""
         lane.ahead.clear()
         self._room.give_ahead(lane.share, lane.share.ahead_bytes)
         scan, lane.scan = lane.scan, None
         if scan is not None and scan.is_again:
-            lane.left.end(scan.at_id, lane.backlog.read_until)
+            lane.left.end(scan.at_id, lane.position.read_until)
 
-    def _wait_for_room(self, lane: Lane) -> None:
+    def _wait_for_room(self, lane: SpooledStream) -> None:
         """Until something of this stream settles, or for a while: other streams may hold the memory
         that is missing, or the disk may be in trouble.
         """
@@ -354,19 +354,19 @@ class Delivery:
         if lane.timer is None:
             lane.timer = self._loop.call_later(READ_AGAIN_S, self._waited, lane)
 
-    def _something_settled(self, lane: Lane) -> None:
+    def _something_settled(self, lane: SpooledStream) -> None:
         lane.is_called_back = False
         lane.is_waiting_for_room = False
         self.read_on(lane)
 
-    def _pause(self, lane: Lane, seconds: float) -> None:
+    def _pause(self, lane: SpooledStream, seconds: float) -> None:
         """Until shards are low, or so that a disk of which nothing goes takes no core."""
         lane.is_pausing = True
         if lane.timer is not None:
             lane.timer.cancel()
         lane.timer = self._loop.call_later(seconds, self._waited, lane)
 
-    def _waited(self, lane: Lane) -> None:
+    def _waited(self, lane: SpooledStream) -> None:
         lane.timer = None
         lane.is_waiting_for_room = lane.is_pausing = False
         self.read_on(lane)
@@ -381,7 +381,7 @@ class Delivery:
         age_ns = max(0, unix_ms(self._clock) - stored.accepted_ms) * MS
         return self._clock.now_ns() - age_ns
 
-    def _was_dropped(self, lane: Lane, drop: "asyncio.Future[Dropped]") -> None:
+    def _was_dropped(self, lane: SpooledStream, drop: "asyncio.Future[Dropped]") -> None:
         lane.is_reading = lane.is_dropping = False
         if drop.cancelled():
             return
@@ -393,11 +393,11 @@ class Delivery:
                 record_count -= row.settled_count
                 if row.frame_id > lane.counted_until:
                     counters.spooled -= row.settled_count
-                    counters.settled_before += row.settled_count
+                    counters.recovered_settled += row.settled_count
             counters.spooled -= record_count
             counters.dropped[DropReason.SPOOL_FULL] += record_count
             self._lanes.frame_count -= dropped.frame_count
-            lane.backlog.read(dropped.last_id)
+            lane.position.read(dropped.last_id)
             self._lanes.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
             fields = {"stream": lane.target.name, "records": record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})

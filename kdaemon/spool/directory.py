@@ -49,7 +49,7 @@ class Found(Enum):
     DAMAGED = "damaged"  # was one of ours
 
 
-class Place:
+class SpoolDirectory:
     """A directory that this process holds. Made by `claim`; `release` lets go."""
 
     def __init__(self, directory: str, lock: Lock) -> None:
@@ -62,7 +62,7 @@ class Place:
         self.is_emptied = False  # the database of a spool was found empty, or not at all
 
     @classmethod
-    def claim(cls, directory: str) -> "Place":
+    def claim(cls, directory: str) -> "SpoolDirectory":
         """Makes the directory, and takes its lock. SpoolError as for `Lock.claim`."""
         directory = str(Path(directory).absolute())
         return cls(directory, Lock.claim(directory))

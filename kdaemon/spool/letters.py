@@ -17,7 +17,9 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.database import Database
 
 LETTER_OVERHEAD_BYTES = 64  # a row's numbers and SQLite's head of it, beside data and words
-LETTER_HELD_BYTES = 600  # beside data and key: its struct, heads of bytes and texts, its message
+LETTER_FOOTPRINT_BYTES = (
+    600  # beside data and key: its struct, heads of bytes and texts, its message
+)
 _BLOCK_LETTERS = 256  # ids looked up, or letters deleted, in one transaction: some milliseconds
 
 
@@ -44,9 +46,9 @@ class DeadLetter(msgspec.Struct, gc=False):
     is_intact: bool = True
 
     @property
-    def held_bytes(self) -> int:
+    def footprint_bytes(self) -> int:
         """The memory that it takes, about."""
-        return len(self.data) + len(self.partition_key) + LETTER_HELD_BYTES
+        return len(self.data) + len(self.partition_key) + LETTER_FOOTPRINT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

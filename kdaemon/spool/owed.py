@@ -70,7 +70,9 @@ class Owed:
         else will tell of them.
         """
         kept = list(letters)
-        dead_bytes = sum(each.held_bytes for each in kept if self._memory.take(each.held_bytes))
+        dead_bytes = sum(
+            each.footprint_bytes for each in kept if self._memory.take(each.footprint_bytes)
+        )
         self._items.append(_Item(frame_id, bitmap, kept, dead_bytes))
         self.unwritten[frame_id] = bitmap
         self._on_owed()
@@ -81,8 +83,8 @@ class Owed:
         """
         dropped_count = 0
         for letter in letters:
-            if self._memory.take(letter.held_bytes):
-                self._items.append(_Item(None, DONE, [letter], letter.held_bytes))
+            if self._memory.take(letter.footprint_bytes):
+                self._items.append(_Item(None, DONE, [letter], letter.footprint_bytes))
             else:
                 dropped_count += 1
         self._on_owed()

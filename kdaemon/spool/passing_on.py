@@ -16,8 +16,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.engine.health import Health
 from kdaemon.spool.held import Held, Part, Row, letters_of, narrowed
 from kdaemon.spool.progress import Progress
-from kdaemon.spool.spooled_stream import Lane, WallClock, unix_ms
-from kdaemon.spool.spooled_streams import Lanes
+from kdaemon.spool.spooled_stream import SpooledStream, WallClock, unix_ms
+from kdaemon.spool.spooled_streams import SpooledStreams
 
 LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
 
@@ -29,11 +29,11 @@ class PassingOn:
 
     def __init__(
         self,
-        lanes: Lanes,
+        lanes: SpooledStreams,
         held: Held,
         clock: WallClock,
         progress: Progress,
-        read_on: Callable[[Lane], object],
+        read_on: Callable[[SpooledStream], object],
     ) -> None:
         self._lanes = lanes
         self._room = lanes.room
@@ -42,14 +42,14 @@ class PassingOn:
         self._progress = progress
         self._read_on = read_on
 
-    def hand_over(self, lane: Lane, row: Row, part: Part, *, is_again: bool) -> int | None:
+    def hand_over(self, lane: SpooledStream, row: Row, part: Part, *, is_again: bool) -> int | None:
         """Hands over what no shard's queue is full for; the rest is left on disk. How many records
         were handed over; None: there is no room.
         """
         free_bytes = self._room.free_bytes(lane.share)
         left, target = lane.left, lane.target
         is_probe = self._is_probe(lane, part, free_bytes)
-        if is_probe and lane.share.held_bytes > lane.share.ahead_bytes:
+        if is_probe and lane.share.footprint_bytes > lane.share.ahead_bytes:
             return None
         if is_probe or not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
             ways = target.ways(part.frame, left.queued, free_bytes)
@@ -71,16 +71,16 @@ class PassingOn:
             self._progress.expect()
         left.handed_over(part.loads)
         lane.in_hand += 1
-        self._room.add(lane.share, part.frame.held_bytes)
+        self._room.add(lane.share, part.frame.footprint_bytes)
         return len(part.positions)
 
-    def _is_probe(self, lane: Lane, part: Part, free_bytes: int) -> bool:
+    def _is_probe(self, lane: SpooledStream, part: Part, free_bytes: int) -> bool:
         """Whether the stream may have no more than one record: it is not known to be well, its
         part of the memory is taken, and what an engine has once may stay there for an outage.
         """
-        return part.frame.held_bytes > free_bytes and lane.share.health is not Health.WELL
+        return part.frame.footprint_bytes > free_bytes and lane.share.health is not Health.WELL
 
-    def _is_crowded(self, lane: Lane, record_count: int, free_bytes: int) -> bool:
+    def _is_crowded(self, lane: SpooledStream, record_count: int, free_bytes: int) -> bool:
         """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
         once for so many records, for a look and the ways of a frame take a part of its work.
         """
@@ -93,10 +93,10 @@ class PassingOn:
         lane.next_look_count -= record_count
         return lane.is_crowded
 
-    def _settled(self, lane: Lane, row: Row, part: Part, frame: Frame) -> None:
+    def _settled(self, lane: SpooledStream, row: Row, part: Part, frame: Frame) -> None:
         """Every record of a part is delivered or dead."""
         frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
-        self._room.add(lane.share, -frame.held_bytes)
+        self._room.add(lane.share, -frame.footprint_bytes)
         lane.left.settled(part.loads, part.map_count)
         letters = letters_of(lane.target.name, frame, row.accepted_ms, unix_ms(self._clock))
         row_bytes = 0

@@ -18,8 +18,8 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
-from kdaemon.spool.spooled_stream import Lane
-from kdaemon.spool.spooled_streams import Lanes
+from kdaemon.spool.spooled_stream import SpooledStream
+from kdaemon.spool.spooled_streams import SpooledStreams
 
 TOLD_A_TURN = 4_000
 """Records whose clients are told in a turn of the loop, a frame counted as FRAME_RECORDS of them:
@@ -33,15 +33,15 @@ STORED = RecordResult(sequence_number="stored", shard_id="stored")
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A frame that waits for its commit. Its callback answers the client. `held_bytes`: the memory
-    that it takes, for its records and for the same bytes as they are written. `row_bytes`: of the
-    disk.
+    """A frame that waits for its commit. Its callback answers the client. `footprint_bytes`: the
+    memory that it takes, for its records and for the same bytes as they are written. `row_bytes`:
+    of the disk.
     """
 
-    lane: Lane
+    lane: SpooledStream
     frame: Frame
     payload: bytes
-    held_bytes: int
+    footprint_bytes: int
     row_bytes: int
     frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
 
@@ -73,8 +73,8 @@ class Ended:
 
     def __init__(
         self,
-        offer: Callable[[Lane, int, Frame, int], object],
-        lanes: Lanes,
+        offer: Callable[[SpooledStream, int, Frame, int], object],
+        lanes: SpooledStreams,
         memory: ByteBudget,
         later: Later,
     ) -> None:
@@ -107,7 +107,7 @@ class Ended:
             pending, frame = ended.pending, ended.pending.frame
             record_count += len(frame.records) + FRAME_RECORDS
             row_bytes = pending.row_bytes
-            self._memory.give(pending.held_bytes)
+            self._memory.give(pending.footprint_bytes)
             frame.results = [ended.refusal or STORED] * len(frame.records)
             if ended.refusal is not None:
                 counters, count = pending.lane.target.counters, len(frame.records)

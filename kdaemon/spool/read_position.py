@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Backlog:
+class ReadPosition:
     """`read_until`: frames up to this id were passed on, or are gone. `last_id`: the newest
     committed one. Ids belong to all streams together, so there are gaps.
     """

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.spool.alarms import CLOCK_JUMP_MS
-from kdaemon.spool.spooled_stream import Lane, Target
-from kdaemon.spool.spooled_streams import Lanes
-from kdaemon.spool.values import Backlog as StoredBacklog
+from kdaemon.spool.spooled_stream import SpooledStream, Target
+from kdaemon.spool.spooled_streams import SpooledStreams
+from kdaemon.spool.values import StoredTotals
 
 log = logging.getLogger("kdaemon.spool")
 
@@ -23,18 +23,18 @@ LANES_A_TURN = 100  # streams that are found, or begun to be read, in a turn of 
 
 
 def find_lanes(
-    lanes: Lanes,
-    stored_backlogs: list[StoredBacklog],
+    lanes: SpooledStreams,
+    totals_of_streams: list[StoredTotals],
     now_ms: int,
     find: Callable[[str], Target],
     is_listed: Callable[[str], bool],
-) -> Iterator[Lane | None]:
+) -> Iterator[SpooledStream | None]:
     """At a start, each stream's lane; None: it is not taken. `now_ms`: since 1970. `find`,
     `is_listed`: as `Spool.recover` has them.
     """
-    for stored in stored_backlogs:
+    for stored in totals_of_streams:
         lanes.found(stored)
-    for stored in stored_backlogs:
+    for stored in totals_of_streams:
         age_ms = now_ms - stored.oldest_ms
         if age_ms < -CLOCK_JUMP_MS:
             text = "records in the spool are from the future: the clock was set back"
@@ -50,8 +50,11 @@ def find_lanes(
 
 
 def take_up(
-    lanes: Lanes, now_ms: int, find: Callable[[str], Target], is_listed: Callable[[str], bool]
-) -> Iterator[Lane | None]:
+    lanes: SpooledStreams,
+    now_ms: int,
+    find: Callable[[str], Target],
+    is_listed: Callable[[str], bool],
+) -> Iterator[SpooledStream | None]:
     """By another configuration, the lanes of those that were not taken; None: one is not still."""
     for stored in lanes.not_taken:
         try:
@@ -61,12 +64,12 @@ def take_up(
 
 
 def _take_up(
-    lanes: Lanes,
-    stored: StoredBacklog,
+    lanes: SpooledStreams,
+    stored: StoredTotals,
     age_ms: int,
     find: Callable[[str], Target],
     is_listed: Callable[[str], bool],
-) -> Lane:
+) -> SpooledStream:
     """Raises RejectedRecord: the stream is not taken."""
     lane = lanes.get(find(stored.stream), is_listed=is_listed(stored.stream))
     fields = {"stream": stored.stream, "records": stored.record_count}

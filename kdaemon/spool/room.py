@@ -49,7 +49,7 @@ class Share:
 
     is_listed: bool
     health: Health = Health.UNTRIED  # at the last look
-    held_bytes: int = 0  # all of it, `ahead_bytes` included
+    footprint_bytes: int = 0  # all of it, `ahead_bytes` included
     ahead_bytes: int = 0  # read, or about to be read, and in no engine
     next_bytes: int = 0  # of the next frame, if that was read and there was no room for it
 
@@ -57,27 +57,29 @@ class Share:
 class Room:
     """Of all streams."""
 
-    __slots__ = ("_memory", "held_bytes", "unlisted_bytes")
+    __slots__ = ("_memory", "footprint_bytes", "unlisted_bytes")
 
     def __init__(self, memory: ByteBudget) -> None:
         self._memory = memory
-        self.held_bytes = 0
+        self.footprint_bytes = 0
         self.unlisted_bytes = 0  # the part of it that unlisted streams have
 
     def has(self, share: Share, byte_count: int) -> bool:
         """Whether the stream may have so much more."""
         if byte_count <= self.free_bytes(share):
             return True
-        return not share.held_bytes and self._may_begin(share, byte_count)
+        return not share.footprint_bytes and self._may_begin(share, byte_count)
 
     def free_bytes(self, share: Share) -> int:
         """How much more the stream may have; less than 0 if it has too much. One that has nothing
         may have more: see `has`.
         """
-        free_bytes = (PARTS * self._left_bytes(share) - share.held_bytes) // (PARTS + 1)
+        free_bytes = (PARTS * self._left_bytes(share) - share.footprint_bytes) // (PARTS + 1)
         if share.health is not Health.WELL:
             return free_bytes
-        well_bytes = max(self._memory.bytes_max // WELL_PART, READ_BYTES_MIN) - share.held_bytes
+        well_bytes = (
+            max(self._memory.bytes_max // WELL_PART, READ_BYTES_MIN) - share.footprint_bytes
+        )
         if well_bytes <= free_bytes:
             return free_bytes
         return max(free_bytes, min(well_bytes, self._place_bytes(share)))
@@ -132,15 +134,17 @@ class Room:
 
     def add(self, share: Share, byte_count: int) -> None:
         """Counts what an engine takes, or has settled (less than 0)."""
-        share.held_bytes += byte_count
-        self.held_bytes += byte_count
+        share.footprint_bytes += byte_count
+        self.footprint_bytes += byte_count
         if not share.is_listed:
             self.unlisted_bytes += byte_count
 
     def move(self, share: Share, *, is_listed: bool) -> None:
         """The stream is listed now, or no more."""
         if share.is_listed is not is_listed:
-            self.unlisted_bytes += share.held_bytes if share.is_listed else -share.held_bytes
+            self.unlisted_bytes += (
+                share.footprint_bytes if share.is_listed else -share.footprint_bytes
+            )
             share.is_listed = is_listed
 
     def _left_bytes(self, share: Share, beyond: int = 0) -> int:
@@ -148,7 +152,7 @@ class Room:
         if others went beyond that.
         """
         bytes_max = self._memory.bytes_max // BACKLOG_PART
-        left_bytes = bytes_max + bytes_max * beyond // BEYOND_PARTS - self.held_bytes
+        left_bytes = bytes_max + bytes_max * beyond // BEYOND_PARTS - self.footprint_bytes
         if not share.is_listed:
             bytes_max //= UNLISTED_PART
             unlisted_bytes_max = bytes_max + bytes_max * beyond // BEYOND_PARTS
@@ -161,12 +165,12 @@ class Room:
 
     def _may_have_frame(self, share: Share, byte_count: int) -> bool:
         """Whether what was read may be so much; it is more than what was taken for it."""
-        if share.held_bytes == share.ahead_bytes:
+        if share.footprint_bytes == share.ahead_bytes:
             return self._may_begin(share, byte_count)
         more_bytes = byte_count - share.ahead_bytes
         return more_bytes <= max(self._left_bytes(share), self.free_bytes(share))
 
     def _may_begin(self, share: Share, byte_count: int) -> bool:
         """Of a stream of which no engine has anything: whether it may have so much in all."""
-        left_bytes = self._place_bytes(share) + share.held_bytes
+        left_bytes = self._place_bytes(share) + share.footprint_bytes
         return byte_count <= left_bytes or (left_bytes >= 0 and share.health in CROSSING)

@@ -1,4 +1,4 @@
-"""Reading a spool's database: streams, backlogs, frames, and whether all of it is sound.
+"""Reading a spool's database: streams, stored_totals, frames, and whether all of it is sound.
 
 Changes nothing. Serves the daemon's own connection and that of one who only looks.
 Invariant: a frame is given out only if its checksum holds.
@@ -12,7 +12,7 @@ from pathlib import Path
 from kdaemon.spool import schema
 from kdaemon.spool.codec import CorruptFrame, checksum, count_settled, decode_records, settled_bits
 from kdaemon.spool.letters import SELECT_LETTER, letter_of
-from kdaemon.spool.values import Backlog, ReadBack, Settled, StoredFrame, Verification
+from kdaemon.spool.values import ReadBack, Settled, StoredFrame, StoredTotals, Verification
 
 ID_END = 2**63 - 1  # above every id that SQLite can hold
 
@@ -41,7 +41,7 @@ def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
     return keys
 
 
-def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
+def stored_totals(connection: sqlite3.Connection) -> list[StoredTotals]:
     """Of streams that have one. Reads a few pages a stream, however much is stored. Raises
     sqlite3.DatabaseError.
     """
@@ -61,7 +61,9 @@ def backlogs(connection: sqlite3.Connection) -> list[Backlog]:
         if first is not None and last is not None:
             oldest_ms = first[1] if isinstance(first[1], int) else 0
             found.append(
-                Backlog(name, frame_count, record_count, byte_count, first[0], last[0], oldest_ms)
+                StoredTotals(
+                    name, frame_count, record_count, byte_count, first[0], last[0], oldest_ms
+                )
             )
     return found
 
@@ -153,7 +155,7 @@ def read_frames(
             corrupt_record_count += row[1] if isinstance(row[1], int) else 0
             byte_count += payload_bytes
         else:
-            byte_count += frames[-1].held_bytes
+            byte_count += frames[-1].footprint_bytes
         if byte_count >= byte_count_max:
             break
     cursor.close()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.directory import Place, database_path, set_aside_files
+from kdaemon.spool.directory import SpoolDirectory, database_path, set_aside_files
 from kdaemon.spool.lock import holder_pid, make_directory
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.standing import DATABASE
@@ -93,7 +93,7 @@ def _copy(file: str, directory: str) -> None:
         copy = Path(database_path(directory) + suffix)
         copy.touch(0o600)
         shutil.copyfile(file + suffix, copy)
-    place = Place.claim(directory)
+    place = SpoolDirectory.claim(directory)
     place.sign()
     place.release()
 

@@ -86,7 +86,7 @@ def may_hold_records(directory: str) -> bool:
     """Whether frames stand in a spool that is there, as far as a look can tell."""
     try:
         with closing(StoreView(directory)) as view:
-            return bool(view.backlogs())
+            return bool(view.stored_totals())
     except SpoolError:  # who opens it to deliver mends it, or says why not
         return True
 

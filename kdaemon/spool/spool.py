@@ -38,8 +38,8 @@ from kdaemon.spool.pending import Ended, Pending
 from kdaemon.spool.recovery import LANES_A_TURN, find_lanes, take_up
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
-from kdaemon.spool.spooled_stream import Lane, Target, WallClock, unix_ms, upstream_of
-from kdaemon.spool.spooled_streams import Lanes
+from kdaemon.spool.spooled_stream import SpooledStream, Target, WallClock, unix_ms, upstream_of
+from kdaemon.spool.spooled_streams import SpooledStreams
 from kdaemon.spool.store import Changes, Committed, NewFrame, Store
 from kdaemon.spool.thread import StoreThread
 
@@ -79,7 +79,7 @@ class Spool:
         self._thread = StoreThread()
         self._loop = asyncio.get_running_loop()
         self._owed = Owed(self._commit_soon, memory)
-        self._lanes = Lanes(memory)
+        self._lanes = SpooledStreams(memory)
         self._store: Store
         self._delivery: Delivery
         self._giving_back: GivingBack
@@ -148,9 +148,9 @@ class Spool:
         `is_listed`: whether the configuration names the stream.
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
-        stored = await self._in_thread(self._store.backlogs)
+        stored = await self._in_thread(self._store.stored_totals)
         now_ms = unix_ms(self._clock)
-        found: list[Lane] = []
+        found: list[SpooledStream] = []
         for number, lane in enumerate(find_lanes(self._lanes, stored, now_ms, find, is_listed), 1):
             if lane is not None:
                 found.append(lane)
@@ -195,7 +195,7 @@ class Spool:
         had = self._had(target, is_listed=is_listed)
         if not target.drops_oldest and space.is_full(byte_count, had):
             return False  # without a look at the records
-        if not self._memory.has_room(frame.held_bytes):
+        if not self._memory.has_room(frame.footprint_bytes):
             return False
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
@@ -205,8 +205,8 @@ class Spool:
                 return False
         elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
             return False
-        held_bytes = self._take_memory(target.name, frame, payload)
-        if not held_bytes:
+        footprint_bytes = self._take_memory(target.name, frame, payload)
+        if not footprint_bytes:
             return False
         lane = self._lanes.get(target, is_listed=is_listed)
         self._lanes.add(lane, 1, row_bytes)
@@ -216,7 +216,7 @@ class Spool:
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         space.uncommitted_bytes += row_bytes
-        self._pending.add(Pending(lane, frame, payload, held_bytes, row_bytes))
+        self._pending.add(Pending(lane, frame, payload, footprint_bytes, row_bytes))
         self._commit()
         return True
 
@@ -232,14 +232,14 @@ class Spool:
         """How much was taken; 0: there is none. One frame may be written though there is room for
         its records alone: else a large one would never be, where little memory is set.
         """
-        held_bytes = frame.held_bytes + len(payload)
+        footprint_bytes = frame.footprint_bytes + len(payload)
         free_bytes = self._memory.free_bytes()
-        if not self._pending.may_have(stream, frame.client, held_bytes, free_bytes):
+        if not self._pending.may_have(stream, frame.client, footprint_bytes, free_bytes):
             return 0
-        if self._memory.take(held_bytes):
-            return held_bytes
-        if not self._pending and self._memory.take(frame.held_bytes):
-            return frame.held_bytes
+        if self._memory.take(footprint_bytes):
+            return footprint_bytes
+        if not self._pending and self._memory.take(frame.footprint_bytes):
+            return frame.footprint_bytes
         return 0
 
     def when_room(self, callback: Callable[[], object]) -> None:
@@ -295,7 +295,7 @@ class Spool:
         """The disk knows all that it is owed: no commit is under way, and none is due."""
         return not self._is_committing and self._owed.is_empty and not self._owed.unwritten
 
-    def audit(self) -> Lanes:
+    def audit(self) -> SpooledStreams:
         """Who has what in hand. For tests, which add it up; nothing else asks."""
         return self._lanes
 
@@ -363,7 +363,7 @@ class Spool:
 
     # Commits
 
-    def _offer(self, lane: Lane, frame_id: int, frame: Frame, row_bytes: int) -> None:
+    def _offer(self, lane: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
         self._delivery.offer(lane, frame_id, frame, row_bytes)
 
     def _commit_soon(self) -> None:

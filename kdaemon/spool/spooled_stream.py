@@ -16,7 +16,7 @@ from kdaemon.base.ports import Clock
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
 from kdaemon.spool.left import Left
-from kdaemon.spool.read_position import Backlog
+from kdaemon.spool.read_position import ReadPosition
 from kdaemon.spool.room import Share
 from kdaemon.spool.values import StoredFrame
 
@@ -110,7 +110,7 @@ class Scan:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class SpooledStream:
     """One stream's frames between disk and engine. `share`: what these have of the memory. `ahead`:
     read, and not passed on yet, each with the bits of what is not to be sent; bound: one read.
     `in_hand`: frames that wait for their commit, or that its engine has. `stored_bytes`: of its
@@ -120,7 +120,7 @@ class Lane:
     target: Target
     share: Share
     upstream: str = field(init=False)
-    backlog: Backlog = field(default_factory=Backlog)
+    position: ReadPosition = field(default_factory=ReadPosition)
     left: Left = field(default_factory=Left)
     scan: Scan | None = None
     ahead: deque[tuple[StoredFrame, int]] = field(default_factory=deque)
@@ -144,4 +144,4 @@ class Lane:
     @property
     def is_passed_on(self) -> bool:
         """Nothing of it stands on disk only."""
-        return self.backlog.is_read and self.left.is_empty
+        return self.position.is_read and self.left.is_empty

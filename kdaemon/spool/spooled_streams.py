@@ -16,13 +16,13 @@ from collections.abc import Iterator
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.spool.held import frames_bytes
-from kdaemon.spool.read_position import Backlog
+from kdaemon.spool.read_position import ReadPosition
 from kdaemon.spool.room import Room, Share
-from kdaemon.spool.spooled_stream import Lane, Target, upstream_of
-from kdaemon.spool.values import Backlog as StoredBacklog
+from kdaemon.spool.spooled_stream import SpooledStream, Target, upstream_of
+from kdaemon.spool.values import StoredTotals
 
 
-class Lanes:
+class SpooledStreams:
     """`room`: what of the memory they share. `frame_count`: on disk, of streams that are taken.
     `corrupt_count`: frames found damaged since the start.
     """
@@ -34,21 +34,21 @@ class Lanes:
 
     def __init__(self, memory: ByteBudget) -> None:
         self.room = Room(memory)
-        self._lanes: dict[str, Lane] = {}
-        self._found: dict[str, StoredBacklog] = {}  # at the start, of streams that are not taken
+        self._lanes: dict[str, SpooledStream] = {}
+        self._found: dict[str, StoredTotals] = {}  # at the start, of streams that are not taken
         self.frame_count = 0
         self.unlisted_bytes = 0
         self.upstream_bytes: defaultdict[str, int] = defaultdict(int)
         self.corrupt_count = 0
 
-    def __iter__(self) -> Iterator[Lane]:
+    def __iter__(self) -> Iterator[SpooledStream]:
         return iter(self._lanes.values())
 
-    def get(self, target: Target, *, is_listed: bool) -> Lane:
+    def get(self, target: Target, *, is_listed: bool) -> SpooledStream:
         """The stream's lane; one with nothing on disk if it is new."""
         lane = self._lanes.get(target.name)
         if lane is None:
-            lane = self._lanes[target.name] = Lane(target, Share(is_listed))
+            lane = self._lanes[target.name] = SpooledStream(target, Share(is_listed))
         elif lane.target is not target:  # it was closed while idle, and opened again
             lane.target = target
             lane.is_called_back = False  # who was asked is gone
@@ -60,7 +60,7 @@ class Lanes:
             self._take_up(lane)
         return lane
 
-    def found(self, stored: StoredBacklog) -> None:
+    def found(self, stored: StoredTotals) -> None:
         """What stands on disk at the start of one stream, which is not taken, yet or any more."""
         byte_count = _row_bytes(stored)
         self._found[stored.stream] = stored
@@ -68,11 +68,11 @@ class Lanes:
         self.upstream_bytes[upstream_of(stored.stream)] += byte_count
 
     @property
-    def not_taken(self) -> list[StoredBacklog]:
+    def not_taken(self) -> list[StoredTotals]:
         """What was found of streams that are not taken."""
         return list(self._found.values())
 
-    def _take_up(self, lane: Lane) -> None:
+    def _take_up(self, lane: SpooledStream) -> None:
         """What was found of the lane's stream, which is taken now, before anything of it is
         committed.
         """
@@ -82,17 +82,17 @@ class Lanes:
         byte_count = _row_bytes(stored)
         lane.target.counters.recovered += stored.record_count
         lane.target.counters.spooled += stored.record_count
-        lane.backlog = Backlog(read_until=stored.first_id - 1, last_id=stored.last_id)
+        lane.position = ReadPosition(read_until=stored.first_id - 1, last_id=stored.last_id)
         lane.stored_bytes += byte_count
         self.frame_count += stored.frame_count
         if lane.share.is_listed:
             self.unlisted_bytes -= byte_count
 
-    def find(self, target: Target) -> Lane | None:
+    def find(self, target: Target) -> SpooledStream | None:
         """The stream's lane; None if nothing of it stands here. Makes none."""
         return self._lanes.get(target.name)
 
-    def add(self, lane: Lane, frame_count: int, byte_count: int) -> None:
+    def add(self, lane: SpooledStream, frame_count: int, byte_count: int) -> None:
         """Rows come (or go: less than 0), and frames in hand. A lane with nothing is forgotten."""
         lane.in_hand += frame_count
         byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
@@ -103,7 +103,7 @@ class Lanes:
         if frame_count <= 0:
             self.forget_if_empty(lane)
 
-    def forget_if_empty(self, lane: Lane) -> None:
+    def forget_if_empty(self, lane: SpooledStream) -> None:
         if lane.in_hand or lane.ahead or lane.is_reading or not lane.is_passed_on:
             return
         if self._lanes.get(lane.target.name) is lane:
@@ -137,5 +137,5 @@ class Lanes:
                 lane.timer.cancel()
 
 
-def _row_bytes(stored: StoredBacklog) -> int:
+def _row_bytes(stored: StoredTotals) -> int:
     return frames_bytes(stored.frame_count, stored.byte_count)

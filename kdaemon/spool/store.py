@@ -12,21 +12,20 @@ from collections.abc import Callable, Collection
 from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
-from kdaemon.spool.directory import Place, size_bytes
+from kdaemon.spool.directory import SpoolDirectory, size_bytes
 from kdaemon.spool.letters import DeadLetter, Letters, add_letters
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.rows import (
     ID_END,
-    backlogs,
     live_bytes,
     read_frames,
     settled_of,
+    stored_totals,
     stream_keys,
     verify,
 )
 from kdaemon.spool.upkeep import Upkeep
 from kdaemon.spool.values import (
-    Backlog,
     Changes,
     Committed,
     Dropped,
@@ -36,6 +35,7 @@ from kdaemon.spool.values import (
     Salvage,
     Sizes,
     StoredFrame,
+    StoredTotals,
     Verification,
 )
 from kdaemon.spool.view import StoreView
@@ -50,7 +50,6 @@ from kdaemon.spool.writes import (
 )
 
 __all__ = [
-    "Backlog",
     "Changes",
     "Committed",
     "DeadLetter",
@@ -62,6 +61,7 @@ __all__ = [
     "Store",
     "StoreView",
     "StoredFrame",
+    "StoredTotals",
     "Verification",
 ]
 
@@ -71,7 +71,9 @@ _DROP_BYTES = 64 * 1024 * 1024  # of payload deleted, or of pages given back, at
 class Store:
     """A spool that this process holds. Made by `open`."""
 
-    def __init__(self, place: Place, letters_bytes_max: int, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, place: SpoolDirectory, letters_bytes_max: int, wall_ms: Callable[[], int]
+    ) -> None:
         self._place = place
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
@@ -94,7 +96,7 @@ class Store:
         a new one: see `salvage`. SpoolError: directory, foreign, busy, version, full, io,
         read_only; then nothing is held and nothing was changed.
         """
-        place = Place.claim(directory)
+        place = SpoolDirectory.claim(directory)
         try:
             return cls(place, letters_bytes_max, wall_ms)
         except BaseException:
@@ -219,12 +221,12 @@ class Store:
         """
         return self._upkeep.run(lambda: self._read(stream, after_id, byte_count_max, until_id))
 
-    def backlogs(self) -> list[Backlog]:
+    def stored_totals(self) -> list[StoredTotals]:
         """What is stored, by stream; streams without a frame are left out."""
 
-        def look() -> list[Backlog]:
+        def look() -> list[StoredTotals]:
             with self._database.reading() as connection:
-                return backlogs(connection)
+                return stored_totals(connection)
 
         return self._upkeep.run(look)
 

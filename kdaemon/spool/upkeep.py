@@ -19,11 +19,11 @@ from typing import TypeVar
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
-from kdaemon.spool.directory import Found, Place, size_bytes
+from kdaemon.spool.directory import Found, SpoolDirectory, size_bytes
 from kdaemon.spool.log import LogState, mend_log
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.rights import directory_error
-from kdaemon.spool.rows import backlogs, look_over
+from kdaemon.spool.rows import look_over, stored_totals
 from kdaemon.spool.salvage import salvage
 from kdaemon.spool.standing import CUT_LOG, DATABASE, LOCK, LOG, Files, gone
 from kdaemon.spool.values import Salvage
@@ -38,7 +38,11 @@ class Upkeep:
     """`database`: the open one; it is another one after each repair."""
 
     def __init__(
-        self, place: Place, reserve: Reserve, letters_bytes_max: int, wall_ms: Callable[[], int]
+        self,
+        place: SpoolDirectory,
+        reserve: Reserve,
+        letters_bytes_max: int,
+        wall_ms: Callable[[], int],
     ) -> None:
         """Opens it. SpoolError as for `Store.open`; then nothing is open."""
         self._place = place
@@ -195,7 +199,7 @@ class Upkeep:
     def _saved(self, path: str, database: Database) -> Salvage:
         """What is to be said of a database that was saved before, by one who could not say it."""
         with database.reading() as connection:
-            saved = backlogs(connection)
+            saved = stored_totals(connection)
         frame_count = sum(each.frame_count for each in saved)
         record_count = sum(each.record_count for each in saved)
         return Salvage(path, frame_count, record_count, 0, "who saved it was cut off in it")

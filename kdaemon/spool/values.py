@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from kdaemon.base.admission import frame_held_bytes
+from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.base.record import Record
 from kdaemon.spool.letters import DeadLetter
@@ -35,9 +35,9 @@ class StoredFrame(msgspec.Struct, gc=False):
     settled: bytes | None
 
     @property
-    def held_bytes(self) -> int:
+    def footprint_bytes(self) -> int:
         """The memory that it takes, about."""
-        return frame_held_bytes(len(self.records), self.byte_count)
+        return frame_footprint_bytes(len(self.records), self.byte_count)
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class ReadBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class StoredTotals:
     """What is stored of one stream. `byte_count`: of payloads. `oldest_ms`: when its first frame
     was accepted, Unix milliseconds.
     """

@@ -20,8 +20,8 @@ from kdaemon.spool.letters import Letters
 from kdaemon.spool.lock import holder_pid
 from kdaemon.spool.log import is_log_whole
 from kdaemon.spool.rights import directory_error
-from kdaemon.spool.rows import backlogs, read_frames, stream_keys, verify
-from kdaemon.spool.values import Backlog, Census, ReadBack, Verification
+from kdaemon.spool.rows import read_frames, stored_totals, stream_keys, verify
+from kdaemon.spool.values import Census, ReadBack, StoredTotals, Verification
 
 
 class StoreView:
@@ -44,9 +44,9 @@ class StoreView:
         """What the database and its log take on disk."""
         return size_bytes(self._path)
 
-    def backlogs(self) -> list[Backlog]:
+    def stored_totals(self) -> list[StoredTotals]:
         with self._database.reading() as connection:
-            return backlogs(connection)
+            return stored_totals(connection)
 
     def census(self) -> Census:
         """What the spool holds beside frames, counted by SQLite. Raises SpoolError."""

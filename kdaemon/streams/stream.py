@@ -343,7 +343,7 @@ class Stream:
 
     def refusal(self) -> ServiceError | None:
         """Why a client that waits should hear no at once (the stream is missing, say)."""
-        return self.engine.refuses(self._clock.now_ns()) if self.engine.hold else None
+        return self.engine.refusal_at(self._clock.now_ns()) if self.engine.hold else None
 
     def missing(self) -> ServiceError | None:
         """Why nobody's records are taken: an unlisted stream that the service does not have."""
@@ -368,7 +368,7 @@ class Stream:
 
     def store(self, frame: Frame) -> Refused | None:
         """Takes a checked frame to disk: its client is called back after the commit."""
-        count, buffer_bytes_max = frame.held_bytes, self.config.buffer_bytes_max
+        count, buffer_bytes_max = frame.footprint_bytes, self.config.buffer_bytes_max
         assert self._spool is not None, "nobody was promised a disk where there is none"
         if count > buffer_bytes_max:
             return Refused(
@@ -395,7 +395,7 @@ class Stream:
         """Takes a frame that stands in the spool while half of what the stream may hold is free:
         that is for clients that wait.
         """
-        if self.engine.ledger.held_bytes > self.config.buffer_bytes_max // 2:
+        if self.engine.ledger.footprint_bytes > self.config.buffer_bytes_max // 2:
             return False
         return self._driver.submit_spooled(frame)
 
@@ -413,8 +413,8 @@ class Stream:
         """Whether what the stream holds is a small part of what it may, so that no shard can have
         taken much of it.
         """
-        held_bytes = self.engine.ledger.held_bytes
-        return held_bytes * CALM_PARTS <= held_bytes + self._spool_room(free_bytes)
+        footprint_bytes = self.engine.ledger.footprint_bytes
+        return footprint_bytes * CALM_PARTS <= footprint_bytes + self._spool_room(free_bytes)
 
     def is_crowded(self, free_bytes: int) -> bool:
         """Whether a shard may be full. As the engine's."""
@@ -432,8 +432,8 @@ class Stream:
 
     def _spool_room(self, free_bytes: int) -> int:
         """What frames of the spool may still take."""
-        held_bytes = self.engine.ledger.held_bytes
-        return min(free_bytes, self.config.buffer_bytes_max // 2 - held_bytes)
+        footprint_bytes = self.engine.ledger.footprint_bytes
+        return min(free_bytes, self.config.buffer_bytes_max // 2 - footprint_bytes)
 
     def withdraw(self, frame: Frame) -> None:
         """The client of this frame has gone: what is queued of it is not sent."""
@@ -451,9 +451,9 @@ class Stream:
         """Calls back once when something has settled."""
         self._driver.when_room(callback)
 
-    def has_room(self, held_bytes: int, client: int) -> bool:
+    def has_room(self, footprint_bytes: int, client: int) -> bool:
         """Whether records of this client would have so much memory now."""
-        return self.engine.has_room(held_bytes, client)
+        return self.engine.has_room(footprint_bytes, client)
 
     def when_room(self, callback: Callable[[], object]) -> None:
         """Calls back once (or twice: memory, disk) when there may be room again. A stream that

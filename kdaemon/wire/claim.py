@@ -111,7 +111,7 @@ def read_claim(query: str, headers: Headers) -> Claim | Refusal:
     claim = _claim(credential, names, signature, stamp, _sorted_query(query), None)
     if isinstance(claim, Claim) and name not in claim.scope.names:
         return _unsigned(name)
-    return claim if isinstance(claim, Refusal) else _hold_to_rules(claim, headers)
+    return claim if isinstance(claim, Refusal) else _check_rules(claim, headers)
 
 
 def _read_parts(authorization: bytes) -> tuple[bytes, bytes, bytes] | Refusal:
@@ -168,7 +168,7 @@ def _read_query(query: str, headers: Headers) -> Claim | Refusal:
         given[f"X-Amz-{name}"].encode() for name in (*wanted[:3], "Date")
     )
     claim = _claim(credential, names, signature, date, _sorted_query(signed), int(expires))
-    return claim if isinstance(claim, Refusal) else _hold_to_rules(claim, headers)
+    return claim if isinstance(claim, Refusal) else _check_rules(claim, headers)
 
 
 def _claim(
@@ -217,7 +217,7 @@ def _read_scope(credential: bytes, names: bytes) -> Scope | Refusal:
     return Scope(key_id, date, region, signed, names)
 
 
-def _hold_to_rules(claim: Claim, headers: Headers) -> Claim | Refusal:
+def _check_rules(claim: Claim, headers: Headers) -> Claim | Refusal:
     """Refuses unsigned headers that must be signed, and session tokens: our keys have none."""
     names = claim.scope.names
     for name in headers:
@@ -236,7 +236,7 @@ def _sorted_query(query: str) -> str:
     return "&".join(f"{name}={value}" for name, value in sorted((a, c) for a, _, c in pairs))
 
 
-def hold_to_time(claim: Claim, now_s: int) -> Refusal | None:
+def check_time(claim: Claim, now_s: int) -> Refusal | None:
     """Refuses a signature that is too old, or too far ahead; None: its time is right."""
     made_s, is_presigned = claim.time_s, claim.expires_s is not None
     lasts_s = claim.expires_s if claim.expires_s is not None else SKEW_S

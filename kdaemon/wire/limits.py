@@ -84,7 +84,7 @@ class PutRequest(msgspec.Struct):
         """Whether it matters to the request if the stream is AUTO."""
         return self.keyless_count > 0 or self.sequence_number_for_ordering is not None
 
-    def hold_to_kind(self, *, is_auto: bool) -> Refused | None:
+    def check_kind(self, *, is_auto: bool) -> Refused | None:
         """Why a stream of this kind (AUTO or not) refuses the request; None: it does not."""
         try:
             (refuse_ordering if is_auto else require_keys)(self)
@@ -92,7 +92,7 @@ class PutRequest(msgspec.Struct):
             return refused_by(error)
         return None
 
-    def hold_to(self, limits: PutLimits) -> Refused | None:
+    def check_limits(self, limits: PutLimits) -> Refused | None:
         """Why a stream with these limits refuses the request; None: it does not."""
         try:
             check_sizes(self, limits)

@@ -45,7 +45,7 @@ class LineBuffer:
         return self._lines.count(b"\n", self._start)
 
     @property
-    def held_bytes(self) -> int:
+    def footprint_bytes(self) -> int:
         """The memory of whole lines; taken lines stay in memory until the last one is taken."""
         return len(self._lines)
 

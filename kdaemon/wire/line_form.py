@@ -11,22 +11,23 @@ from dataclasses import dataclass
 
 from kdaemon.base.steps import Steps
 from kdaemon.wire.line_buffer import BLOCK_BYTES
-from kdaemon.wire.lines import LINE_BYTES_MAX, Parsed, held_bytes_bound, read_lines
+from kdaemon.wire.lines import LINE_BYTES_MAX, Parsed, footprint_bytes_bound, read_lines
 from kdaemon.wire.rejections import Problems
 
 
 @dataclass(frozen=True, slots=True)
 class LineForm:
     """`read`: is given whole lines, the number of the first one, the stream of lines that name
-    none, and the problems so far, as `lines.read_lines`. `held_bytes_bound`: the memory that lines
-    can take as records, by their bytes and their newlines. `block_lines_max`: lines of a block,
-    which is one frame. `line_bytes_max`: a longer line is refused before it is whole. `is_raw`:
-    such a line is skipped, and the rest goes on. `streams_max`: how many streams the lines may go
-    to without naming them in an envelope; 1: only the stream of their body or connection.
+    none, and the problems so far, as `lines.read_lines`. `footprint_bytes_bound`: the memory that
+    lines can take as records, by their bytes and their newlines. `block_lines_max`: lines of a
+    block, which is one frame. `line_bytes_max`: a longer line is refused before it is whole.
+    `is_raw`: such a line is skipped, and the rest goes on. `streams_max`: how many streams the
+    lines may go to without naming them in an envelope; 1: only the stream of their body or
+    connection.
     """
 
     read: Callable[[bytes, int, str | None, Problems | None], Steps[Parsed]]
-    held_bytes_bound: Callable[[int, int], int]
+    footprint_bytes_bound: Callable[[int, int], int]
     block_lines_max: int = BLOCK_BYTES
     line_bytes_max: int = LINE_BYTES_MAX
     is_raw: bool = False
@@ -44,4 +45,4 @@ class LineForm:
         return min((1 + more_blocks) * self.streams_max - 1, max(more_blocks, line_count))
 
 
-ENVELOPE = LineForm(read_lines, held_bytes_bound)
+ENVELOPE = LineForm(read_lines, footprint_bytes_bound)

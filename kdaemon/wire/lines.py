@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from kdaemon.base.admission import frame_held_bytes
+from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.errors import RejectedRecord
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
@@ -59,7 +59,7 @@ __all__ = [
     "encode_answer",
     "encode_refused_answer",
     "encode_rejected",
-    "held_bytes_bound",
+    "footprint_bytes_bound",
     "in_runs",
     "joined",
     "parse_lines",
@@ -236,7 +236,7 @@ def parse_setup(line: bytes) -> Setup | None:
     raise RejectedRecord(VALIDATION, f"{reason} {SETUP_FIELDS} {FIELDS}")
 
 
-def held_bytes_bound(byte_count: int, line_count: int) -> int:
+def footprint_bytes_bound(byte_count: int, line_count: int) -> int:
     """The most memory that unread lines can take as the records of one stream.
 
     `byte_count`: of the lines as they came; `line_count`: their newlines. The memory of the raw
@@ -245,7 +245,7 @@ def held_bytes_bound(byte_count: int, line_count: int) -> int:
     shortest = LINE_BYTES_MIN + 1
     record_count = min(line_count + 1, (byte_count + 1) // shortest)
     # A missing key counts as the bytes that it will have, which any line has to spare.
-    return frame_held_bytes(record_count, byte_count)
+    return frame_footprint_bytes(record_count, byte_count)
 
 
 def _ordinary(raw: list[bytes], lines: list[Line], first_line: int) -> Lines | None:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from itertools import count
 from types import MappingProxyType
 
-from kdaemon.base.admission import frame_held_bytes
+from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.limits import (
     MIB,
     PARTITION_KEY_BYTES_MAX_YANDEX,
@@ -54,7 +54,7 @@ def raw_form(
     reader = _RawReader(key_names, stream_names, routes)
     return LineForm(
         reader.read,
-        reader.held_bytes_bound,
+        reader.footprint_bytes_bound,
         BLOCK_LINES_MAX,
         RAW_LINE_BYTES_MAX,
         is_raw=True,
@@ -77,13 +77,13 @@ class _RawReader:
         self._stream = field_at(stream_names) if stream_names else None
         self._routes = routes
 
-    def held_bytes_bound(self, byte_count: int, line_count: int) -> int:
+    def footprint_bytes_bound(self, byte_count: int, line_count: int) -> int:
         """As `LineForm`'s: a key from a field is held beside the line."""
         record_count = line_count + 1
         key_bytes = record_count * SPREAD_KEY_BYTES
         if self._key is not None:
             key_bytes += min(byte_count, record_count * KEY_BYTES_MAX)
-        return frame_held_bytes(record_count, byte_count + key_bytes)
+        return frame_footprint_bytes(record_count, byte_count + key_bytes)
 
     def read(
         self,

@@ -61,7 +61,7 @@ class AccessKey:
         return pair
 
 
-def hold_to_payload(headers: Headers, body_hash: str) -> Refusal | None:
+def check_payload(headers: Headers, body_hash: str) -> Refusal | None:
     """Refuses a request whose header about its body is not true; None: it is true, or absent.
     `body_hash`: of the bytes as they came, in hexadecimal digits.
     """

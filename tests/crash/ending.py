@@ -114,7 +114,7 @@ class Ending:
         """
         view = Store.open_for_reading(str(spool))
         try:
-            left = [f"{each.stream}: {each.frame_count}" for each in view.backlogs()]
+            left = [f"{each.stream}: {each.frame_count}" for each in view.stored_totals()]
             if left:
                 self._problems.append(f"frames are left in the spool: {', '.join(left)}")
             found = []

@@ -74,7 +74,7 @@ def copy_with(fault: Fault, directory: Path) -> Path:
 
 
 _SUBMIT = """\
-        self._pending.add(Pending(lane, frame, payload, held_bytes, row_bytes))
+        self._pending.add(Pending(lane, frame, payload, footprint_bytes, row_bytes))
 """
 _ANSWER = """\
         from kdaemon.spool.pending import STORED

@@ -101,6 +101,6 @@ def test_a_frame_partly_done_at_a_crash_sends_only_the_rest_and_still_buries_its
             assert daemon.stop() == 0
         with contextlib.closing(Store.open_for_reading(spool)) as view:
             letters = [letter.data for letter in view.letters.select(LetterFilter())]
-            assert view.backlogs() == []
+            assert view.stored_totals() == []
         assert letters == [b"poison"]
         assert Service.taken == {b"good": 1, b"stuck": 1}

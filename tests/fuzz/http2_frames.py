@@ -32,7 +32,7 @@ from kdaemon.http.http2_frames import (
     SETTINGS,
     WINDOW_UPDATE,
 )
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Opening
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
@@ -40,7 +40,9 @@ from tests.fuzz.cuts import cut
 from tests.kit.doors import FakeTransport
 
 TEST_INPUTS = 1_500  # each goes through the library three times
-LIMITS = HttpLimits(body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024)
+LIMITS = ConnectionLimits(
+    body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024
+)
 WHOLE = END_HEADERS | END_STREAM
 TURNS_MAX = 1_000  # of the loop, for what one input makes us do
 
@@ -160,7 +162,7 @@ async def by_us(reads: list[bytes]) -> Heard:
         else:
             waiting.append(request)
 
-    hub = HttpHub(LIMITS, gate=Gate(checks_host=False, checks_browsers=False))
+    hub = Hub(LIMITS, gate=Gate(checks_host=False, checks_browsers=False))
     transport = FakeTransport()
     opening = Opening(handle, hub, None)
     transport.set_protocol(opening)

@@ -13,13 +13,13 @@ from typing import Any
 
 from kdaemon.base.principal import Principal
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.request import HttpRequest
 from tests.fuzz.cuts import cut
 from tests.kit.doors import FakeTransport
 
-KEEPS = HttpLimits(
+KEEPS = ConnectionLimits(
     body_bytes_max=2_000,
     head_bytes_max=1_500,
     headers_max=16,
@@ -185,11 +185,13 @@ def _spoil(lines: list[bytes], dice: random.Random) -> None:
 class _Watched:
     """A connection, and all that can be seen of it."""
 
-    def __init__(self, limits: HttpLimits, *, answers_at_once: bool, asks_early: bool) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, *, answers_at_once: bool, asks_early: bool
+    ) -> None:
         self.seen: list[Any] = []
         self._answers_at_once = answers_at_once
         self._waiting: list[HttpRequest] = []
-        self._hub = HttpHub(limits, early=self._early if asks_early else None)
+        self._hub = Hub(limits, early=self._early if asks_early else None)
         self._protocol, self._transport = HttpProtocol(self._handle, hub=self._hub), FakeTransport()
         self._transport.protocol = self._protocol
         self._protocol.connection_made(self._transport)
@@ -202,7 +204,7 @@ class _Watched:
     def _handle(self, request: HttpRequest) -> None:
         headers = list(request.headers.items())
         way = request.method, request.path, request.query, request.closes, request.is_http_1_0
-        self.seen.append((way, headers, request.body, request.principal, request.holds_next))
+        self.seen.append((way, headers, request.body, request.principal, request.blocks_next))
         if self._answers_at_once:
             request.respond(200, b"%d" % len(request.body))
         else:
@@ -257,7 +259,7 @@ class _Watched:
         await self._hub.aclose(0)
 
 
-async def watch(reads: list[bytes], choice: int, limits: HttpLimits) -> list[Any]:
+async def watch(reads: list[bytes], choice: int, limits: ConnectionLimits) -> list[Any]:
     """All that is seen of a connection. The third of three bits of `choice`: a turn for each read
     goes by with an answer.
     """

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import h11
 
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
 from tests.fuzz.cuts import cut
 from tests.kit.doors import FakeTransport
 
-LIMITS = HttpLimits(body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024)
+LIMITS = ConnectionLimits(
+    body_bytes_max=64 * 1024, head_bytes_max=8 * 1024, bodies_bytes_max=1024 * 1024
+)
 
 _HEAD = b" / HTTP/1.1\r\nHost: a\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -106,7 +108,7 @@ async def by_us(reads: list[bytes]) -> Heard:
         heard.requests.append((request.method, request.body))
         request.respond(200, b"")
 
-    hub = HttpHub(LIMITS, gate=Gate(checks_host=False, checks_browsers=False))
+    hub = Hub(LIMITS, gate=Gate(checks_host=False, checks_browsers=False))
     protocol, transport = HttpProtocol(handle, hub=hub), FakeTransport()
     transport.protocol = protocol
     protocol.connection_made(transport)

@@ -17,7 +17,7 @@ from kdaemon.wire.lines import (
     Problems,
     encode_answer,
     encode_rejected,
-    held_bytes_bound,
+    footprint_bytes_bound,
     parse_lines,
     parse_setup,
 )
@@ -139,10 +139,10 @@ def _check_block(parsed: Parsed, raw: list[bytes], problems: Problems) -> None:
 
 
 def _check_charge(parsed: Parsed, sent: bytes) -> None:
-    bound = held_bytes_bound(len(sent), sent.count(b"\n"))
+    bound = footprint_bytes_bound(len(sent), sent.count(b"\n"))
     for lines in parsed.by_stream.values():
         frame = make_frame(lines.records, lines.sizes, Acknowledge.ACCEPTED, None, None)
-        assert frame.held_bytes <= bound
+        assert frame.footprint_bytes <= bound
 
 
 def _compare_with_json(parsed: Parsed, raw: list[bytes]) -> None:

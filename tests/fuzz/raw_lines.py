@@ -9,7 +9,7 @@ import random
 import re
 from typing import Any
 
-from kdaemon.base.admission import FRAME_HELD_BYTES, frame_held_bytes
+from kdaemon.base.admission import FRAME_FOOTPRINT_BYTES, frame_footprint_bytes
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
@@ -188,11 +188,11 @@ def _hashed(text: str) -> str:
 
 def _check_charge(form: LineForm, sent: bytes, found: list[tuple[int, str | None, Record]]) -> None:
     newlines = sent.count(b"\n")
-    bound = form.held_bytes_bound(len(sent), newlines)
-    bound += FRAME_HELD_BYTES * form.frames_max(len(sent), newlines)
+    bound = form.footprint_bytes_bound(len(sent), newlines)
+    bound += FRAME_FOOTPRINT_BYTES * form.frames_max(len(sent), newlines)
     by_stream: dict[str | None, list[int]] = {}
     for _, stream, record in found:
         size = len(record.data) + (len(record.partition_key.encode()) or 6)
         by_stream.setdefault(stream, []).append(size)
-    held = sum(frame_held_bytes(len(sizes), sum(sizes)) for sizes in by_stream.values())
+    held = sum(frame_footprint_bytes(len(sizes), sum(sizes)) for sizes in by_stream.values())
     assert held <= bound

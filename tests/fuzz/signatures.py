@@ -7,9 +7,9 @@ as a seed, in all that its signature holds.
 
 from hashlib import sha256
 
-from kdaemon.wire.claim import Claim, hold_to_time, read_claim
+from kdaemon.wire.claim import Claim, check_time, read_claim
 from kdaemon.wire.refusals import Refusal
-from kdaemon.wire.signature import AccessKey, hold_to_payload, is_signed_with, sign
+from kdaemon.wire.signature import AccessKey, check_payload, is_signed_with, sign
 from kdaemon.wire.stamps import stamp_of
 
 NOW_S = 1_795_880_096
@@ -93,7 +93,7 @@ def _verified(data: bytes) -> Said | None:
         return None
     assert isinstance(claim, Claim)
     body_hash = sha256(body).hexdigest()
-    refusal = hold_to_time(claim, NOW_S) or hold_to_payload(headers, body_hash)
+    refusal = check_time(claim, NOW_S) or check_payload(headers, body_hash)
     if refusal is not None:
         _check(refusal)
     is_signed = is_signed_with(KEY, claim, method, path, headers, body_hash)

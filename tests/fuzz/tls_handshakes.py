@@ -22,7 +22,7 @@ from typing import Any
 
 from kdaemon.http.certificate import TlsFiles, load_pair
 from kdaemon.http.handshakes import Handshakes
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Opening
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
@@ -127,7 +127,7 @@ def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 class Client:
     """One connection to the listener, in memory."""
 
-    def __init__(self, hub: HttpHub, requests: list[HttpRequest]) -> None:
+    def __init__(self, hub: Hub, requests: list[HttpRequest]) -> None:
         def handle(request: HttpRequest) -> None:
             requests.append(request)
             request.respond(200, b"hello")
@@ -193,10 +193,10 @@ async def attacked(reads: list[bytes], good_steps: int, change: bytes = b"") -> 
     loop.set_exception_handler(lambda _, context: told.append(context))
     requests: list[HttpRequest] = []
     others: list[HttpRequest] = []
-    limits = HttpLimits(bodies_bytes_max=1024 * 1024, head_timeout_s=3.0, idle_timeout_s=3.0)
+    limits = ConnectionLimits(bodies_bytes_max=1024 * 1024, head_timeout_s=3.0, idle_timeout_s=3.0)
     handshakes = Handshakes(lambda: _contexts()[0], lambda: 0, half_done_max=2)
     gate = Gate(checks_host=False, checks_browsers=False)
-    hub = HttpHub(limits, gate=gate, tls=handshakes)
+    hub = Hub(limits, gate=gate, tls=handshakes)
 
     bystander = Client(hub, others)
     half_shaken = await bystander.greet()

@@ -16,7 +16,7 @@ from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.streams import Stream
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
@@ -41,7 +41,7 @@ class Place:
         self.handler = make_handler(
             KinesisDoor(self.door, widest_limits([AWS]), 1), NdjsonDoor(self.door)
         )
-        self.hub = HttpHub(HttpLimits())
+        self.hub = Hub(ConnectionLimits())
         self.clients: list[FakeTransport] = []
 
     def connect(self, way: str) -> FakeTransport:

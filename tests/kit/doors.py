@@ -17,7 +17,7 @@ from kdaemon.door.block import Block
 from kdaemon.door.door import Door
 from kdaemon.door.line_forms import Asked, form_of
 from kdaemon.door.session import NdjsonSession
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.streams import Stream
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
@@ -175,7 +175,7 @@ class FakeDoor:
         if not self.has_room:
             return None
         told = len(block.oversized)
-        block.hold_to(self.limits)
+        block.check_limits(self.limits)
         self.rejected_count += len(block.oversized) - told
         records = block.records
         frame = Frame(records, block.sizes, asked or Acknowledge.DELIVERED, on_settled)
@@ -234,9 +234,9 @@ UNKNOWN = Refused(
 )
 
 
-def open_session(door: Door, hub: HttpHub | None = None) -> tuple[NdjsonSession, FakeTransport]:
+def open_session(door: Door, hub: Hub | None = None) -> tuple[NdjsonSession, FakeTransport]:
     """A connection of lines at `door`, on a transport in memory."""
-    session, transport = NdjsonSession(door, hub or HttpHub(HttpLimits())), FakeTransport()
+    session, transport = NdjsonSession(door, hub or Hub(ConnectionLimits())), FakeTransport()
     transport.protocol = session
     session.take_over(transport)
     return session, transport

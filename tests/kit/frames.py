@@ -27,7 +27,7 @@ def make_frame(
     records: Iterable[Record],
     *,
     deadline_ns: int | None = None,
-    held_bytes: int | None = None,
+    footprint_bytes: int | None = None,
 ) -> Frame:
     """A frame with the sizes that the service would count; holds 100 bytes a record besides."""
     records = list(records)
@@ -36,7 +36,9 @@ def make_frame(
         for record in records
     ]
     frame = Frame(records, sizes, Acknowledge.DELIVERED, None)
-    frame.held_bytes = sum(sizes) + 100 * len(records) if held_bytes is None else held_bytes
+    frame.footprint_bytes = (
+        sum(sizes) + 100 * len(records) if footprint_bytes is None else footprint_bytes
+    )
     frame.deadline_ns = deadline_ns
     return frame
 

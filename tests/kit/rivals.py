@@ -17,7 +17,7 @@ from functools import cache, partial
 from itertools import count, cycle, islice
 from math import inf
 
-from kdaemon.base.admission import frame_held_bytes
+from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB, SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
@@ -299,8 +299,8 @@ class _Disk:
 
     def may_hand_over(self, engine: Engine, frame: Frame) -> bool:
         share = self._shares.setdefault(engine, Share(is_listed=True))
-        is_calm = engine.ledger.held_bytes <= BUFFER_BYTES // 2  # `Stream.submit_spooled`
-        return is_calm and self._room.has(share, frame.held_bytes)
+        is_calm = engine.ledger.footprint_bytes <= BUFFER_BYTES // 2  # `Stream.submit_spooled`
+        return is_calm and self._room.has(share, frame.footprint_bytes)
 
     def add(self, engine: Engine, byte_count: int) -> None:
         self._room.add(self._shares[engine], byte_count)
@@ -337,7 +337,7 @@ class _Sender:
         records = list(islice(self._pool, record_count))
         sizes = [len(each.data) + (len(each.partition_key) or SPREAD_KEY_BYTES) for each in records]
         frame = Frame(records, sizes, self.load.promise, on_settled)
-        frame.held_bytes = frame_held_bytes(record_count, frame.byte_count)
+        frame.footprint_bytes = frame_footprint_bytes(record_count, frame.byte_count)
         frame.accepted_ns = self.world.now_ns
         if self.is_stored:
             counters = self.engine.counters
@@ -360,7 +360,7 @@ class _Sender:
                 frame, now_ns
             )
             if is_taken:
-                self._disk.add(engine, frame.held_bytes)
+                self._disk.add(engine, frame.footprint_bytes)
         if is_taken:
             self.world.pump(engine)
         return is_taken
@@ -486,7 +486,7 @@ class Greedy(_Sender):
         was_full = self._open == self._frames_max
         self._open -= 1
         if self.is_stored:
-            self._disk.add(self.engine, -frame.held_bytes)
+            self._disk.add(self.engine, -frame.footprint_bytes)
         self.delivered += sum(each is not None and each.is_delivered for each in frame.results)
         if was_full and self._is_waited_for:
             self.world.at(self.world.now_ns, self._go)

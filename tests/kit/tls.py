@@ -13,7 +13,7 @@ from typing import Any
 
 from kdaemon.http.certificate import TlsFiles, load_pair
 from kdaemon.http.handshakes import HALF_DONE_MAX, Handshakes
-from kdaemon.http.hub import HttpHub
+from kdaemon.http.hub import Hub
 from kdaemon.http.tls import TlsTransport
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeTransport
@@ -157,7 +157,7 @@ class _Greeter:
 class FakeTls(FakeTransport):
     """A FakeTransport that is read by a client of TLS. `inside`: what a protocol is given."""
 
-    def __init__(self, files: Files, hub: HttpHub) -> None:
+    def __init__(self, files: Files, hub: Hub) -> None:
         super().__init__()
         self._plain = bytearray()
         self.side = Side(files.client())

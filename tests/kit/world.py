@@ -29,7 +29,7 @@ from kdaemon.sandbox.settings import Quota, SandboxSettings
 MS = 1_000_000
 SECOND = 1_000_000_000
 STREAM = "sim"
-RECORD_HELD_BYTES = 300  # memory of a record beside its data, about
+RECORD_FOOTPRINT_BYTES = 300  # memory of a record beside its data, about
 WAKES_AT_ONCE_MAX = 10_000  # of one engine without the clock moving: more is a defect, not a load
 
 SETTINGS = EngineSettings(
@@ -55,7 +55,7 @@ def make_frame(
         for record in records
     ]
     frame = Frame(records, sizes, Acknowledge.DELIVERED, on_settled)
-    frame.held_bytes = sum(sizes) + RECORD_HELD_BYTES * len(records)
+    frame.footprint_bytes = sum(sizes) + RECORD_FOOTPRINT_BYTES * len(records)
     frame.deadline_ns = deadline_ns
     return frame
 
@@ -396,7 +396,7 @@ class Client:
         if count:
             records, sizes = self._make(count)
             frame = Frame(records, sizes, Acknowledge.DELIVERED, self._settled)
-            frame.held_bytes = sum(sizes) + RECORD_HELD_BYTES * count
+            frame.footprint_bytes = sum(sizes) + RECORD_FOOTPRINT_BYTES * count
             self.offered += count
             if not self._world.submit(self._engine, frame):
                 self.refused += count

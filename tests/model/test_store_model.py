@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kdaemon.base.admission import frame_held_bytes
+from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.letters import LetterFilter
@@ -136,7 +136,7 @@ class StoreModel(RuleBasedStateMachine):
             expected.append(one)
             taken += len(self.frames[one].frame.payload)
             if not self.frames[one].is_damaged:  # else nobody knows of how many records
-                taken += frame_held_bytes(RECORD_COUNT, 0)
+                taken += frame_footprint_bytes(RECORD_COUNT, 0)
             if taken >= byte_count:
                 break
         assert read.last_id == (expected[-1] if expected else after_id)
@@ -240,13 +240,13 @@ class StoreModel(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:
-        backlogs = {backlog.stream: backlog for backlog in self.store.backlogs()}
+        stored_totals = {backlog.stream: backlog for backlog in self.store.stored_totals()}
         for stream in ("orders", "clicks"):
             ids = self._of(stream)
             if not ids:
-                assert stream not in backlogs
+                assert stream not in stored_totals
                 continue
-            backlog = backlogs[stream]
+            backlog = stored_totals[stream]
             assert (backlog.frame_count, backlog.first_id, backlog.last_id) == (
                 len(ids),
                 ids[0],

@@ -120,8 +120,8 @@ class Play:
         self.refused_count = 0
 
     @property
-    def held_bytes(self) -> int:
-        return sum(frame.held_bytes for frame in self.frames if frame not in self.told)
+    def footprint_bytes(self) -> int:
+        return sum(frame.footprint_bytes for frame in self.frames if frame not in self.told)
 
     # What a test does
 
@@ -135,14 +135,14 @@ class Play:
         self,
         records: list[Record],
         *,
-        held_bytes: int | None = None,
+        footprint_bytes: int | None = None,
         has_deadline: bool = False,
         is_patient: bool = False,
         is_last: bool = True,
     ) -> bool:
         """`is_last`: of the turn of the loop; else others come before the shell goes on."""
         deadline_ns = self.now_ns + DEADLINE_NS if has_deadline else None
-        frame = make_frame(records, held_bytes=held_bytes, deadline_ns=deadline_ns)
+        frame = make_frame(records, footprint_bytes=footprint_bytes, deadline_ns=deadline_ns)
         for index, record in enumerate(records):
             if record.partition_key:
                 self.keys[frame, index] = record.partition_key
@@ -271,8 +271,10 @@ class Play:
         strays = sum(stray.batch.record_count for stray in engine._settlement.strays)
         assert counters.in_flight == strays + sum(batch.record_count for batch in self.calls)
         assert counters.in_flight_calls == len(self.calls)
-        assert engine.ledger.held_bytes == self.held_bytes <= self.settings.buffer_bytes_max
-        all_held = self.held_bytes + sum(play.held_bytes for play in self.neighbours)
+        assert (
+            engine.ledger.footprint_bytes == self.footprint_bytes <= self.settings.buffer_bytes_max
+        )
+        all_held = self.footprint_bytes + sum(play.footprint_bytes for play in self.neighbours)
         assert self.memory.bytes_taken == all_held <= self.memory.bytes_max
         wakeup_ns = engine.next_wakeup_ns()
         assert wakeup_ns is None or wakeup_ns > self.now_ns, "a loop that turns without progress"
@@ -285,7 +287,7 @@ class Play:
         """After `settle_down`: every record has left exactly once."""
         counters = self.engine.counters
         assert set(self.told) == set(self.frames)
-        assert self.held_bytes == 0
+        assert self.footprint_bytes == 0
         assert (counters.buffered, counters.in_flight) == (0, 0)
         assert not engine_turns(self.engine), "a key that is done is forgotten"
         if self.settings.is_ordered:

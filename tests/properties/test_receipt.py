@@ -24,7 +24,7 @@ from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.send.client import PutAnswer
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams
@@ -161,7 +161,7 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
     streams = make_streams(service, text, clock=clock)
     door = Door(streams, clock)
     handler = make_handler(KinesisDoor(door, widest_limits([AWS]), 1), NdjsonDoor(door))
-    hub = HttpHub(HttpLimits())
+    hub = Hub(ConnectionLimits())
     sent = [_send(client, door, handler, hub) for client in clients]
     for _ in range(200):
         await asyncio.sleep(0)
@@ -182,7 +182,7 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
         await streams.aclose()
 
 
-def _send(client: Client, door: Door, handler: Any, hub: HttpHub) -> Sent:
+def _send(client: Client, door: Door, handler: Any, hub: Hub) -> Sent:
     """Feeds one connection; one that is cut off then says that it sends no more."""
     if client.way == "PutRecord":
         client.record_count = 1

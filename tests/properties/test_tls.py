@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.tls import TlsTransport
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeTransport
@@ -102,7 +102,7 @@ def test_whatever_a_client_does_what_it_sent_arrives_whole_or_its_connection_end
 
 async def _play(files: Files, data: st.DataObject, version: ssl.TLSVersion) -> None:
     clock = iter(range(0, 10**15, data.draw(st.sampled_from([0, 700_000, 3_000_000])) or 1))
-    hub = HttpHub(HttpLimits(), now_ns=clock.__next__)
+    hub = Hub(ConnectionLimits(), now_ns=clock.__next__)
     inside, raw = Inside(), Raw()
     tls = TlsTransport(raw, inside, hub, handshakes(files))
     raw.protocol = tls

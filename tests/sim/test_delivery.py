@@ -218,7 +218,7 @@ def test_a_missing_stream_is_said_at_once_to_those_who_wait_and_probed_for_again
     assert world.settled == [waiting]
     assert waiting.refusal is not None
     assert waiting.refusal[0] == "ResourceNotFoundException"
-    assert engine.refuses(world.now_ns) is not None
+    assert engine.refusal_at(world.now_ns) is not None
     world.service.create_stream(STREAM, 2, world.now_ns)
     world.run_idle()
     assert world.written == Counter({b"b": 1})
@@ -292,7 +292,7 @@ def test_full_means_refused_and_nothing_taken() -> None:
         assert taken < 100
     assert taken == 13  # 64 MiB of frames of 5 MB
     assert counters_of(world).rejected[RejectReason.FULL] == 5
-    assert engine.ledger.held_bytes <= SETTINGS.buffer_bytes_max
+    assert engine.ledger.footprint_bytes <= SETTINGS.buffer_bytes_max
 
 
 def test_a_record_larger_than_the_bucket_goes_into_debt_rather_than_block_for_ever() -> None:

@@ -111,7 +111,7 @@ BOUNDS = [
     ("64 requests, frames or blocks, 64 KiB, 2 ms", turns.PIECES_MAX, 64),
     ("64 requests, frames or blocks, 64 KiB, 2 ms", turns.BYTES_MAX, 64 * 1024),
     ("64 requests, frames or blocks, 64 KiB, 2 ms", turns.TIME_NS_MAX, 2_000_000),
-    ("a connection's requests without an answer | 64 ", hub.HttpLimits().pipeline_max, 64),
+    ("a connection's requests without an answer | 64 ", hub.ConnectionLimits().pipeline_max, 64),
     ("together 4 ms of a turn", turns.ALL_TIME_NS_MAX, 4_000_000),
     ("a Kinesis body over 1 MiB | 768 KiB", envelope.AT_ONCE_BYTES_MAX, MIB),
     ("a Kinesis body over 1 MiB | 768 KiB", envelope.WEIGHT_MAX, 768 * 1024),

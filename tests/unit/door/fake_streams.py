@@ -93,7 +93,7 @@ class FakeStream:
     def bury_dead_of(self, frame: Frame) -> None:
         raise AssertionError("nothing settles here")
 
-    def has_room(self, held_bytes: int, client: int) -> bool:
+    def has_room(self, footprint_bytes: int, client: int) -> bool:
         return not self.is_memory_full
 
     def when_room(self, callback: Callable[[], object]) -> None:

@@ -27,7 +27,7 @@ from kdaemon.door.door import DRY_RUNS_MAX, Door
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams import stream as stream_module
@@ -432,7 +432,7 @@ async def test_each_line_of_a_client_that_left_is_counted_once(
     memory = place.streams.memory
     taken_bytes = memory.free_bytes()
     memory.take(taken_bytes)
-    hub = HttpHub(HttpLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 4 * MIB))
+    hub = Hub(ConnectionLimits(bodies_bytes_max=64 * MIB if has_room_to_wait else 4 * MIB))
     session, _ = open_session(place.door, hub)
     long_key = '{"data":"a","partition_key":"%s"}\n' % ("\u00e9" * 200)
     lines = [long_key.encode(), b"broken\n\n", b'{"data":"a"}\n' * 9_000]
@@ -505,9 +505,9 @@ async def test_who_waits_in_memory_for_a_stream_that_is_missing_is_told_once(
     await turn()
     if way != "session":
         assert read_answer(queued).body["__type"] == "ResourceNotFoundException"
-    held_bytes = place.streams.memory.bytes_taken
+    footprint_bytes = place.streams.memory.bytes_taken
     stream = place.stream("bogus")
-    assert held_bytes == stream.engine.ledger.held_bytes > 0
+    assert footprint_bytes == stream.engine.ledger.footprint_bytes > 0
     assert in_flight.answer is None
     place.clock.ns += 60_000_000_000  # the deadlines of both are over
     stream.engine.handle_timeout(place.clock.ns)
@@ -937,7 +937,7 @@ async def test_what_lines_may_hold_is_kept_for_them_until_each_block_is_admitted
     answer = read_answer(request)
     assert (answer.status, answer.body["acknowledged"]) == (200, 1_500)
     memory.give(others_bytes)
-    assert memory.bytes_taken == place.stream().engine.ledger.held_bytes
+    assert memory.bytes_taken == place.stream().engine.ledger.footprint_bytes
 
 
 @pytest.mark.parametrize("line_bytes", [11, 600, 65_000, 70_000])
@@ -953,7 +953,7 @@ async def test_the_memory_of_lines_is_given_back_whatever_blocks_they_make(
     count = 1_000_000 // line_bytes // 2
     answer = await answered(place.lines("s", "accepted", *[short, long] * count))
     assert (answer.status, answer.body["acknowledged"]) == (200, 2 * count)
-    assert place.streams.memory.bytes_taken == place.stream().engine.ledger.held_bytes
+    assert place.streams.memory.bytes_taken == place.stream().engine.ledger.footprint_bytes
 
 
 # Whatever is asked is answered, also where no line is left to take

@@ -12,9 +12,9 @@ import pytest
 from kdaemon.door.door import Door
 from kdaemon.door.session import NdjsonSession
 from kdaemon.door.spoken import lines_to
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import SocketFile, bind_tcp
-from kdaemon.http.server import HttpServer, serve
+from kdaemon.http.server import ConnectionServer, serve
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import until
@@ -31,9 +31,9 @@ class Rig:
         self.kind = kind
         self.door = FakeDoor()
         self.files = files
-        self.hub = HttpHub(HttpLimits(), tls=handshakes(files) if kind == "tls" else None)
+        self.hub = Hub(ConnectionLimits(), tls=handshakes(files) if kind == "tls" else None)
         self.path = f"{directory}/s"
-        self.server: HttpServer
+        self.server: ConnectionServer
         self.client: Any
 
     async def start(self) -> None:

@@ -17,14 +17,14 @@ from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
 from tests.kit.doors import DELIVERED, FakeTransport
 from tests.unit.door.fake_streams import FakeStream, FakeStreams, door_over
 from tests.unit.http.http2_harness import TURNS, Http2Harness, fields
 
-LIMITS = HttpLimits(body_bytes_max=1024 * 1024, head_bytes_max=4096, headers_max=30)
+LIMITS = ConnectionLimits(body_bytes_max=1024 * 1024, head_bytes_max=4096, headers_max=30)
 TARGET = "X-Amz-Target"
 JSON = {"Content-Type": "application/x-amz-json-1.1"}
 LINES = "/v1/streams/s/records"
@@ -116,7 +116,7 @@ class Place:
         self.stream.full_keys = {"full"}
         door = door_over(FakeStreams(self.stream))
         self._handle = make_handler(KinesisDoor(door, widest_limits([AWS]), 1), NdjsonDoor(door))
-        self.hub = HttpHub(LIMITS, gate=Gate())
+        self.hub = Hub(LIMITS, gate=Gate())
         self.requests: list[HttpRequest] = []
 
     def handle(self, request: HttpRequest) -> None:

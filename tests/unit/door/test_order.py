@@ -12,7 +12,7 @@ from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from tests.kit.doors import FakeTransport, open_session
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
@@ -29,7 +29,7 @@ class Client:
         door = Door(self.streams, FakeClock())
         kinesis = KinesisDoor(door, widest_limits([SERVICES["aws"]]), 1)
         self.protocol = HttpProtocol(
-            make_handler(kinesis, NdjsonDoor(door)), hub=HttpHub(HttpLimits())
+            make_handler(kinesis, NdjsonDoor(door)), hub=Hub(ConnectionLimits())
         )
         transport = FakeTransport()
         transport.protocol = self.protocol

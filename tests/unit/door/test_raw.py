@@ -21,7 +21,7 @@ from kdaemon.door.promise import weaker
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
 from kdaemon.door.spoken import lines_to, raw_lines_to
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Lines, Opening
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.raw_lines import BLOCK_LINES_MAX, RAW_LINE_BYTES_MAX
@@ -52,7 +52,7 @@ class Place:
         self.streams = make_streams(self.service, text)
         self.door = Door(self.streams, FakeClock())
         self.ndjson = NdjsonDoor(self.door)
-        self.hub = HttpHub(HttpLimits())
+        self.hub = Hub(ConnectionLimits())
 
     async def open(self) -> "Place":
         await turn()
@@ -328,7 +328,7 @@ async def test_the_shortest_lines_are_taken_in_blocks_that_memory_bounds(place: 
     assert max(admitted) <= BLOCK_LINES_MAX
     assert place.hub.bodies.bytes_taken == 0
     engine = dict(place.streams.engines())["plain"]
-    assert place.streams.memory.bytes_taken == engine.ledger.held_bytes
+    assert place.streams.memory.bytes_taken == engine.ledger.footprint_bytes
 
 
 async def test_a_large_body_gives_back_what_was_reserved_for_it(place: Place) -> None:
@@ -338,7 +338,7 @@ async def test_a_large_body_gives_back_what_was_reserved_for_it(place: Place) ->
     assert (answer.status, answer.body["acknowledged"]) == (200, 20_000)
     engines = dict(place.streams.engines())
     assert [engines[name].counters.accepted for name in ("plain", "routed")] == [13_333, 6_667]
-    held = sum(engine.ledger.held_bytes for engine in engines.values())
+    held = sum(engine.ledger.footprint_bytes for engine in engines.values())
     assert place.streams.memory.bytes_taken == held
 
 
@@ -457,7 +457,7 @@ async def test_the_door_counts_for_a_stream_that_nobody_knows() -> None:
 async def test_a_half_line_gives_way_to_others_and_the_rest_of_the_log_goes_on(
     place: Place,
 ) -> None:
-    place.hub = HttpHub(HttpLimits(bodies_bytes_max=1000))
+    place.hub = Hub(ConnectionLimits(bodies_bytes_max=1000))
     _, stalled = place.connect(place.own_socket())
     stalled.protocol.data_received(b"one\n" + b"x" * 800)
     for tick in range(3):
@@ -481,7 +481,7 @@ async def test_a_half_line_gives_way_to_others_and_the_rest_of_the_log_goes_on(
 async def test_lines_that_give_way_on_a_streams_own_socket_are_counted_and_logged(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place.hub = HttpHub(HttpLimits(bodies_bytes_max=10))
+    place.hub = Hub(ConnectionLimits(bodies_bytes_max=10))
     _, transport = place.connect(place.own_socket())
     place.hub.turns._waiting.append(lambda: None)  # others are working: these lines wait
     with caplog.at_level(logging.WARNING, "kdaemon.door"):

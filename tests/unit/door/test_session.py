@@ -15,7 +15,7 @@ from kdaemon.door import rounds
 from kdaemon.door.door import Door
 from kdaemon.door.session import PATIENCE_TICKS, NdjsonSession
 from kdaemon.http.arrivals import Arrival
-from kdaemon.http.hub import HttpHub, HttpLimits, Places
+from kdaemon.http.hub import ConnectionLimits, ConnectionPlaces, Hub
 from kdaemon.http.turns import ALL_TIME_NS_MAX, PIECES_MAX
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
@@ -33,14 +33,14 @@ def line(text: str, **fields: str) -> bytes:
 class Harness:
     def __init__(
         self,
-        limits: HttpLimits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         record_limits: PutLimits | None = None,
         line_bytes_max: int = 1000,
-        hub: HttpHub | None = None,
+        hub: Hub | None = None,
         door: FakeDoor | None = None,
     ) -> None:
-        self.hub = hub or HttpHub(limits or HttpLimits())
+        self.hub = hub or Hub(limits or ConnectionLimits())
         self.door = door or FakeDoor(record_limits)
         self.transport = FakeTransport()
         self.session = NdjsonSession(cast("Door", self.door), self.hub, line_bytes_max)
@@ -291,7 +291,7 @@ async def test_many_sessions_that_wait_for_room_do_not_all_go_on_in_one_turn(
     """Each is told of room: 1,000 of them held the loop for half a second."""
     now_ns = [0]
     door = FakeDoor()
-    hub = HttpHub(HttpLimits(), now_ns=lambda: now_ns[0])
+    hub = Hub(ConnectionLimits(), now_ns=lambda: now_ns[0])
     door.has_room = False
     sessions = [harness(hub=hub, door=door) for _ in range(50)]
     for one in sessions:
@@ -357,7 +357,7 @@ async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
 
 
 async def test_a_client_that_does_not_read_its_answers_is_not_read_either(harness: Make) -> None:
-    one = harness(HttpLimits(write_timeout_s=3))
+    one = harness(ConnectionLimits(write_timeout_s=3))
     one.transport.pauses_when_written = 1
     await one.feed(SETUP + b"bad\n")
     assert not one.transport.reads()
@@ -415,7 +415,7 @@ async def test_what_was_read_of_a_client_that_did_not_wait_is_admitted_when_it_i
 async def test_what_waits_for_room_without_its_client_is_bounded_and_charged(
     harness: Make,
 ) -> None:
-    hub = HttpHub(HttpLimits(bodies_bytes_max=4_000_000))
+    hub = Hub(ConnectionLimits(bodies_bytes_max=4_000_000))
     door = FakeDoor()
     door.has_room = False
     for _ in range(100):
@@ -436,7 +436,7 @@ async def test_what_waits_for_room_without_its_client_is_bounded_and_charged(
 async def test_a_stream_without_room_keeps_nothing_of_a_client_that_was_refused_and_left(
     word: str,
 ) -> None:
-    hub, door = HttpHub(HttpLimits(bodies_bytes_max=10_000)), FakeDoor()
+    hub, door = Hub(ConnectionLimits(bodies_bytes_max=10_000)), FakeDoor()
     door.has_room = False
     session = NdjsonSession(cast("Door", door), hub)
     hub.attach(session)
@@ -456,7 +456,7 @@ async def test_a_stream_without_room_keeps_nothing_of_a_client_that_was_refused_
 
 
 async def test_what_arrives_is_not_kept_out_by_what_was_left_behind(harness: Make) -> None:
-    one = harness(HttpLimits(bodies_bytes_max=100_000))
+    one = harness(ConnectionLimits(bodies_bytes_max=100_000))
     one.door.has_room = False
     await one.feed(b'{"stream":"s","acknowledge":"none"}\n' + line("a"))
     one.lose()
@@ -561,7 +561,7 @@ async def test_a_line_that_never_ends_is_refused_after_what_came_before(harness:
 
 
 async def test_long_lines_share_a_budget(harness: Make) -> None:
-    one = harness(HttpLimits(bodies_bytes_max=50))
+    one = harness(ConnectionLimits(bodies_bytes_max=50))
     (refused,) = await one.feed(SETUP + b"x" * 51)
     assert (refused["rejected"], refused["code"]) == (2, "ServiceUnavailableException")
     assert one.hub.counters.refused["bodies_full"] == 1
@@ -571,7 +571,7 @@ async def test_long_lines_share_a_budget(harness: Make) -> None:
 async def test_a_session_that_has_nothing_to_do_loses_its_place_to_who_comes(
     harness: Make, sent: bytes
 ) -> None:
-    hub = HttpHub(HttpLimits(), places=Places(2))
+    hub = Hub(ConnectionLimits(), places=ConnectionPlaces(2))
     door = FakeDoor()
     waits, idle = harness(hub=hub, door=door), harness(hub=hub, door=door)
     await waits.feed(SETUP + line("a"))
@@ -589,12 +589,12 @@ async def test_a_session_that_has_nothing_to_do_loses_its_place_to_who_comes(
 
 def kept_bytes(one: Harness) -> int:
     """What a session keeps of what has come: raw lines, and records that wait for room."""
-    return one.session._handover.held_bytes + one.session._intake.kept_bytes
+    return one.session._handover.footprint_bytes + one.session._intake.kept_bytes
 
 
 async def test_lines_that_wait_for_room_count_as_what_arrives(harness: Make) -> None:
     """A read of the shortest lines holds 1.2 MB when it is parsed: 1,000 sessions were 1 GB."""
-    hub = HttpHub(HttpLimits(bodies_bytes_max=4_000_000))
+    hub = Hub(ConnectionLimits(bodies_bytes_max=4_000_000))
     door = FakeDoor()
     door.has_room = False
     sessions = [harness(hub=hub, door=door) for _ in range(10)]
@@ -623,7 +623,7 @@ async def test_lines_that_wait_for_room_count_as_what_arrives(harness: Make) -> 
 
 
 async def test_who_gives_way_is_told_from_where_on_nothing_was_taken(harness: Make) -> None:
-    one = harness(HttpLimits(bodies_bytes_max=2_000))
+    one = harness(ConnectionLimits(bodies_bytes_max=2_000))
     await one.feed(SETUP + line("a"))
     one.door.has_room = False
     told = await one.feed(line("b"), line("x" * 900) + line("c") * 5)
@@ -642,7 +642,7 @@ async def test_who_gives_way_is_told_from_where_on_nothing_was_taken(harness: Ma
 
 async def test_half_lines_that_stall_keep_nobody_out(harness: Make) -> None:
     """Lines and bodies hold one budget, on all listeners, and who stalls goes first."""
-    stalled = harness(HttpLimits(bodies_bytes_max=1200))
+    stalled = harness(ConnectionLimits(bodies_bytes_max=1200))
     await stalled.feed(SETUP + b'{"data":"b"}\n' + b"x" * 900)
     for _ in range(3):
         stalled.hub.sweep()
@@ -658,7 +658,7 @@ async def test_half_lines_that_stall_keep_nobody_out(harness: Make) -> None:
 
 
 async def test_a_line_that_is_whole_holds_nothing_of_the_next(harness: Make) -> None:
-    one = harness(HttpLimits(bodies_bytes_max=1200))
+    one = harness(ConnectionLimits(bodies_bytes_max=1200))
     await one.feed(SETUP + b'{"data":"' + b"x" * 800)
     assert one.hub.bodies.bytes_taken > 800
     await one.feed(b'"}\n{"da')
@@ -666,7 +666,7 @@ async def test_a_line_that_is_whole_holds_nothing_of_the_next(harness: Make) -> 
 
 
 async def test_half_a_line_for_ever_is_cut_off_and_an_idle_session_is_not(harness: Make) -> None:
-    one = harness(HttpLimits(body_timeout_s=3))
+    one = harness(ConnectionLimits(body_timeout_s=3))
     await one.feed(SETUP)
     for _ in range(1000):
         one.hub.sweep()
@@ -702,7 +702,7 @@ def test_whatever_happens_nothing_raises_and_no_line_is_lost(
     """Each line that was read whole is acknowledged or refused, or came after the end."""
 
     async def run() -> None:
-        one = Harness(HttpLimits(bodies_bytes_max=arriving_bytes_max), line_bytes_max=100)
+        one = Harness(ConnectionLimits(bodies_bytes_max=arriving_bytes_max), line_bytes_max=100)
         is_paused = False
         for piece in pieces:
             if one.transport.is_closed:

@@ -19,11 +19,11 @@ from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.wire import put
 from kdaemon.wire.line_buffer import BLOCK_BYTES
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import held_bytes_bound, read_lines
+from kdaemon.wire.lines import footprint_bytes_bound, read_lines
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
@@ -88,7 +88,7 @@ class Place:
         self.door = Door(self.streams, FakeClock())
         kinesis = KinesisDoor(self.door, widest_limits([AWS]), 1)
         self.handler = make_handler(kinesis, NdjsonDoor(self.door))
-        self.hub = HttpHub(HttpLimits())
+        self.hub = Hub(ConnectionLimits())
 
     def connect(self) -> tuple[HttpProtocol, FakeTransport]:
         protocol, transport = HttpProtocol(self.handler, hub=self.hub), FakeTransport()
@@ -257,7 +257,7 @@ async def test_of_many_lines_no_more_than_its_part_is_worked_on_in_a_turn(
         admitted[-1] += len(block.sizes)
         return admit(spelling, block, *rest)
 
-    form = LineForm(reading, held_bytes_bound)
+    form = LineForm(reading, footprint_bytes_bound)
     monkeypatch.setattr(line_forms, "ENVELOPE", form)
     monkeypatch.setattr(place.door, "admit", admitting)
     protocol, transport = place.connect()

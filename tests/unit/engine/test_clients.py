@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.admission import held_bytes
+from kdaemon.base.admission import footprint_bytes
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
@@ -45,7 +45,7 @@ def frame_of(
         hash_key = str(shard * (HASH_KEY_MAX // 4) + 1)
         records = [Record(bytes(size - 1), "k", hash_key) for _ in range(count)]
     frame = make_frame(records, deadline_ns=deadline_ns)
-    frame.held_bytes = held_bytes(count, frame.byte_count)
+    frame.footprint_bytes = footprint_bytes(count, frame.byte_count)
     frame.client = client
     return frame
 
@@ -146,7 +146,7 @@ def test_clients_that_crowd_a_shard_alike_are_refused_alike() -> None:
         for client in clients:
             frame = frame_of(client, 10)
             is_taken[client] = rig.engine.handle_frame(frame, rig.now_ns)
-    assert rig.engine.ledger.held_bytes < 0.6 * 4 * MIB
+    assert rig.engine.ledger.footprint_bytes < 0.6 * 4 * MIB
 
 
 @pytest.mark.parametrize("is_out", [False, True])
@@ -167,7 +167,7 @@ def test_clients_that_fill_a_stream_leave_room_for_the_others(
             for shard in range(SHARD_COUNT):
                 frame = frame_of(client, 20, shard=shard)
                 is_taken |= rig.engine.handle_frame(frame, rig.now_ns)
-    filled = rig.engine.ledger.held_bytes / (4 * MIB)
+    filled = rig.engine.ledger.footprint_bytes / (4 * MIB)
     assert 0.5 < filled < 0.99
     for _ in range(20):
         assert rig.engine.handle_frame(frame_of(QUIET), rig.now_ns)
@@ -184,7 +184,7 @@ def test_what_a_client_may_have_comes_back_as_its_records_settle() -> None:
                 rig.wait()
             else:
                 rig.answer(batch)
-        assert rig.engine.ledger.held_bytes == 0
+        assert rig.engine.ledger.footprint_bytes == 0
         assert rig.engine.has_room(MIB, GREEDY), "a stream that holds nothing takes anything"
 
 
@@ -239,6 +239,6 @@ def test_a_client_that_is_said_to_be_gone_twice_ends_once() -> None:
     frame = frame_of(GREEDY, 3)
     assert rig.engine.handle_frame(frame, rig.now_ns)
     rig.engine.handle_clients_gone([frame, frame], rig.now_ns)
-    assert rig.memory.bytes_taken == rig.engine.ledger.held_bytes == 0
+    assert rig.memory.bytes_taken == rig.engine.ledger.footprint_bytes == 0
     assert rig.counters.unaccounted() == 0
     assert rig.settled() == [frame]

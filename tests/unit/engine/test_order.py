@@ -364,14 +364,14 @@ def hot_rig() -> Rig:
 def at_shards(*shards: int) -> Frame:
     """Records of 10 bytes, 500 held, for the low (0) or the high shard (1)."""
     records = [Record(bytes(9), "k", str(shard * HASH_KEY_MAX)) for shard in shards]
-    return make_frame(records, held_bytes=500 * len(records))
+    return make_frame(records, footprint_bytes=500 * len(records))
 
 
 def test_a_hot_shard_fills_a_part_of_the_memory_and_refuses_its_own_records_only() -> None:
     rig = hot_rig()
     while rig.engine.handle_frame(at_shards(0), T):
         assert rig.counters.buffered < 100
-    held = rig.engine.ledger.held_bytes
+    held = rig.engine.ledger.footprint_bytes
     assert 0.2 * 20_000 <= held <= 0.75 * 20_000
     mixed = at_shards(0, 1, 0)
     assert rig.engine.handle_frame(mixed, T)
@@ -426,4 +426,4 @@ def test_in_an_outage_no_shard_is_refused_more_than_another() -> None:
     rig.fail(rig.call(), NOT_SENT)
     while rig.engine.handle_frame(at_shards(0), T):
         assert rig.counters.buffered < 100
-    assert rig.engine.ledger.held_bytes > 0.95 * 20_000
+    assert rig.engine.ledger.footprint_bytes > 0.95 * 20_000

@@ -60,7 +60,7 @@ def test_a_lane_that_waits_for_a_slow_rate_goes_by_the_new_one(shard_count: int)
 def test_a_smaller_buffer_keeps_what_it_has_and_takes_no_more() -> None:
     rig = Rig()
     frame = rig.put(5)
-    tell(rig, replace(SETTINGS, buffer_bytes_max=frame.held_bytes - 1))
+    tell(rig, replace(SETTINGS, buffer_bytes_max=frame.footprint_bytes - 1))
     more = make_frame([Record(b"x", "k")])
     assert not rig.engine.handle_frame(more, rig.now_ns)
     rig.answer(rig.call())

@@ -104,7 +104,7 @@ def test_a_hold_is_remembered_until_a_call_succeeds_and_probed_slowly() -> None:
     rig.put()
     rig.fail(rig.call(), DENIED)
     assert rig.engine.hold is DENIED
-    assert rig.engine.refuses(T) is DENIED, "at the door, while it is not yet time to probe"
+    assert rig.engine.refusal_at(T) is DENIED, "at the door, while it is not yet time to probe"
     rig.wait()
     assert rig.now_ns == T + 750 * MS
     rig.answer(rig.call())
@@ -119,9 +119,9 @@ def test_a_missing_stream_is_said_to_those_who_wait_and_kept_for_those_who_do_no
     assert waiting.refusal == (MISSING.code, MISSING.message)
     assert rig.counters.rejected[RejectReason.MISSING_STREAM] == 2
     assert rig.counters.buffered == 1
-    assert rig.engine.refuses(T) is MISSING
+    assert rig.engine.refusal_at(T) is MISSING
     rig.wait()
-    assert rig.engine.refuses(rig.now_ns) is None, "the next client may be the probe"
+    assert rig.engine.refusal_at(rig.now_ns) is None, "the next client may be the probe"
     rig.answer(rig.call())
     assert rig.settled() == [patient]
 
@@ -133,7 +133,7 @@ def test_an_older_call_that_succeeds_does_not_lift_a_hold() -> None:
     rig.fail((rig.put(10), rig.call())[1], MISSING)
     rig.answer(older)
     assert rig.engine.hold is MISSING
-    assert rig.engine.refuses(T) is MISSING
+    assert rig.engine.refusal_at(T) is MISSING
 
 
 def test_a_refused_probe_lifts_a_hold() -> None:
@@ -184,7 +184,7 @@ def test_a_hold_that_may_mend_itself_is_waited_out_until_the_deadline() -> None:
     frame = rig.put(deadline_ns=T + 20 * SECOND)
     rig.fail(rig.call(), ServiceError("ExpiredTokenException", "old", status=400))
     assert rig.settled() == []
-    refused = rig.engine.refuses(T)
+    refused = rig.engine.refusal_at(T)
     assert refused is not None
     assert refused.code == "ExpiredTokenException"
     rig.wait()
@@ -681,7 +681,7 @@ def test_two_streams_share_one_memory_and_a_stalled_one_keeps_only_its_part() ->
     def fill(engine: Engine) -> list[Frame]:
         frames: list[Frame] = []
         while True:
-            frame = make_frame([Record(b"", "k")], held_bytes=100)
+            frame = make_frame([Record(b"", "k")], footprint_bytes=100)
             if not engine.handle_frame(frame, T):
                 return frames
             frames.append(frame)

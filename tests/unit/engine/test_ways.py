@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from kdaemon.base.admission import held_bytes
+from kdaemon.base.admission import footprint_bytes
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -78,7 +78,7 @@ def test_a_stream_is_crowded_when_a_shard_may_be_full_or_nothing_goes() -> None:
     assert not rig.engine.is_crowded(MUCH)
     hold(rig, "shard-0", FULL)
     assert not rig.engine.is_crowded(MUCH)
-    assert rig.engine.is_crowded(held_bytes(FULL, 3 * FULL) - 1)
+    assert rig.engine.is_crowded(footprint_bytes(FULL, 3 * FULL) - 1)
     hold(rig, "shard-0", 1)
     assert rig.engine.is_crowded(MUCH)
     out = a_rig()
@@ -93,7 +93,7 @@ def test_a_stream_is_crowded_when_a_shard_may_be_full_or_nothing_goes() -> None:
 def test_in_little_memory_a_shard_with_much_of_it_is_full() -> None:
     rig = a_rig()
     hold(rig, "shard-0", 100)
-    given_bytes = held_bytes(100, 300)
+    given_bytes = footprint_bytes(100, 300)
     queued = {"shard-0": (100, 300)}
     assert full_ways(rig, queued, given_bytes) == []
     assert [way.lane for way in full_ways(rig, queued, given_bytes - 1)] == ["shard-0"]

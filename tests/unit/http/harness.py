@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeTransport
@@ -19,10 +19,10 @@ class Harness:
 
     def __init__(
         self,
-        limits: HttpLimits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         echoes: bool = False,
-        hub: HttpHub | None = None,
+        hub: Hub | None = None,
         files: Files | None = None,
     ) -> None:
         """`files`: of a certificate, if TLS is spoken."""
@@ -30,7 +30,7 @@ class Harness:
         self.bodies: list[bytes] = []
         self.headers: list[dict[bytes, bytes]] = []
         self.echoes = echoes
-        self.hub = hub or HttpHub(limits or HttpLimits())
+        self.hub = hub or Hub(limits or ConnectionLimits())
         self.protocol = HttpProtocol(self.handle, hub=self.hub)
         self.transport = FakeTransport()
         self.transport.protocol = self.protocol

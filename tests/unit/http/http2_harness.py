@@ -32,7 +32,7 @@ from kdaemon.http.http2_frames import (
     RST_STREAM,
     SETTINGS,
 )
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Opening
 from kdaemon.http.request import HttpRequest
 from tests.kit.doors import FakeTransport
@@ -58,10 +58,10 @@ class Http2Harness:
 
     def __init__(
         self,
-        limits: HttpLimits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         echoes: bool = False,
-        hub: HttpHub | None = None,
+        hub: Hub | None = None,
         settings: dict[Any, int] | None = None,
     ) -> None:
         self.requests: list[HttpRequest] = []
@@ -70,7 +70,7 @@ class Http2Harness:
         self.gone: list[HttpRequest] = []
         self.echoes = echoes
         self.failures = 0  # of the handler, that the test means to happen
-        self.hub = hub or HttpHub(limits or HttpLimits())
+        self.hub = hub or Hub(limits or ConnectionLimits())
         self.transport = FakeTransport()
         opening = Opening(self.handle, self.hub, None)
         self.transport.set_protocol(opening)
@@ -153,7 +153,7 @@ class Http2Harness:
 
     async def linger(self) -> None:
         """Until what was answered before it had arrived is not waited for any more."""
-        for _ in range(self.hub.linger_ticks_max + 1):
+        for _ in range(self.hub.discard_ticks_max + 1):
             self.hub.sweep()
             await asyncio.sleep(0)
         await self.receive()

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from kdaemon.http.hub import HttpLimits
+from kdaemon.http.hub import ConnectionLimits
 from kdaemon.http.stencil import Stencil, cut
 from tests.fuzz.http_alike import (
     HEADS,
@@ -208,7 +208,7 @@ async def test_a_connection_that_rests_keeps_no_head(harness: Make) -> None:
 
 
 async def test_a_large_head_is_not_kept(harness: Make) -> None:
-    one = harness(HttpLimits(kept_head_bytes_max=200), echoes=True)
+    one = harness(ConnectionLimits(kept_head_bytes_max=200), echoes=True)
     for size in (180, 180, 180, 10):
         one.feed(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * size))
         assert is_kept(one) is (size < 100)

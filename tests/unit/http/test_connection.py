@@ -18,9 +18,9 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.counters import TIME_OUTS
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import CBOR_ALONE, HttpRequest, speaks_cbor
-from kdaemon.http.server import HttpServer, serve_http
+from kdaemon.http.server import ConnectionServer, serve_http
 from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns
 from kdaemon.wire import cbor
 from tests.kit.doors import FakeTransport
@@ -113,7 +113,7 @@ async def test_a_page_that_many_ask_for_is_not_copied_for_each(
 
 
 async def test_a_full_pipeline_stops_reading_and_goes_on_when_answers_leave(harness: Make) -> None:
-    one = harness(HttpLimits(pipeline_max=4))
+    one = harness(ConnectionLimits(pipeline_max=4))
     one.feed(GET * 10)
     assert len(one.requests) == 4
     assert not one.transport.reads()
@@ -232,7 +232,7 @@ async def test_a_client_that_does_not_wait_for_continue_gets_none(harness: Make)
 
 
 async def test_a_body_too_large_is_refused_before_it_is_asked_for(harness: Make) -> None:
-    one = harness(HttpLimits(body_bytes_max=2))
+    one = harness(ConnectionLimits(body_bytes_max=2))
     assert statuses(one.feed(EXPECT)) == [413]
 
 
@@ -245,7 +245,7 @@ async def test_another_expectation_is_refused(harness: Make) -> None:
 # --- refusals
 
 
-SMALL = HttpLimits(body_bytes_max=1000, head_bytes_max=1000, bodies_bytes_max=1500)
+SMALL = ConnectionLimits(body_bytes_max=1000, head_bytes_max=1000, bodies_bytes_max=1500)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ async def test_a_length_of_many_digits_is_refused(
 
 
 async def test_an_error_goes_after_the_answers_that_are_owed(harness: Make) -> None:
-    one = harness(HttpLimits(pipeline_max=2))
+    one = harness(ConnectionLimits(pipeline_max=2))
     assert not one.feed(GET * 3 + b"\x00\x01")
     one.requests[1].respond(200, b"")
     one.requests[0].respond(200, b"")
@@ -373,7 +373,7 @@ async def test_an_end_in_the_middle_of_a_request_is_refused(harness: Make) -> No
 
 
 async def test_a_client_that_half_closes_still_gets_its_answers(harness: Make) -> None:
-    one = harness(HttpLimits(pipeline_max=2))
+    one = harness(ConnectionLimits(pipeline_max=2))
     one.feed(GET * 5)
     assert one.protocol.eof_received()
     for i in range(5):
@@ -430,8 +430,8 @@ async def test_a_client_that_speaks_cbor_is_told_in_cbor(
 async def test_a_client_that_speaks_cbor_is_told_in_cbor_that_there_is_no_room(
     harness: Make,
 ) -> None:
-    limits, bodies = HttpLimits(bodies_bytes_max=1500), ByteBudget(1500)
-    first, second = harness(hub=HttpHub(limits, bodies)), harness(hub=HttpHub(limits, bodies))
+    limits, bodies = ConnectionLimits(bodies_bytes_max=1500), ByteBudget(1500)
+    first, second = harness(hub=Hub(limits, bodies)), harness(hub=Hub(limits, bodies))
     sent = CBOR_HEAD + b"Content-Length: 1001\r\n\r\n" + b"x" * 1000
     first.feed(sent)
     answer = second.feed(sent)
@@ -458,7 +458,7 @@ def told_in(content_type: bytes, body: bytes) -> Any:
 async def test_a_client_that_is_too_slow_is_told_in_what_it_speaks(
     harness: Make, content_type: bytes, rest: bytes
 ) -> None:
-    one = harness(HttpLimits(head_timeout_s=1.0, body_timeout_s=1.0))
+    one = harness(ConnectionLimits(head_timeout_s=1.0, body_timeout_s=1.0))
     one.feed(HEAD + b"Content-Type: " + content_type + b"\r\n" + rest)
     for _ in range(3):
         one.hub.sweep()
@@ -471,8 +471,8 @@ async def test_a_client_that_is_too_slow_is_told_in_what_it_speaks(
 
 async def test_what_a_client_of_cbor_sent_ahead_is_refused_in_cbor(harness: Make) -> None:
     """What is not read yet says in its head what it is."""
-    limits = HttpLimits(pipeline_max=1, bodies_bytes_max=1500)
-    one = harness(hub=HttpHub(limits, ByteBudget(1500)))
+    limits = ConnectionLimits(pipeline_max=1, bodies_bytes_max=1500)
+    one = harness(hub=Hub(limits, ByteBudget(1500)))
     one.feed(GET)
     one.feed(CBOR_HEAD + b"Content-Length: 2000\r\n\r\n" + b"x" * 2000)
     one.requests[0].respond(200, b"")
@@ -527,9 +527,9 @@ async def test_a_client_that_closes_between_requests_is_let_go(harness: Make) ->
 
 
 async def test_bodies_that_are_still_arriving_share_a_budget(harness: Make) -> None:
-    limits = HttpLimits(bodies_bytes_max=1500)
+    limits = ConnectionLimits(bodies_bytes_max=1500)
     bodies = ByteBudget(1500)
-    first, second = harness(hub=HttpHub(limits, bodies)), harness(hub=HttpHub(limits, bodies))
+    first, second = harness(hub=Hub(limits, bodies)), harness(hub=Hub(limits, bodies))
     head = HEAD + b"Content-Length: 1001\r\n\r\n"
     first.feed(head + b"x" * 1000)
     assert bodies.bytes_taken == 1000
@@ -587,8 +587,8 @@ async def test_a_defect_of_ours_ends_the_connection_and_repeats_nothing(
 # --- time, by ticks of the sweep
 
 
-TIMES = HttpLimits(
-    head_timeout_s=3, body_timeout_s=5, idle_timeout_s=7, write_timeout_s=4, linger_timeout_s=2
+TIMES = ConnectionLimits(
+    head_timeout_s=3, body_timeout_s=5, idle_timeout_s=7, write_timeout_s=4, discard_timeout_s=2
 )
 
 
@@ -649,7 +649,7 @@ async def test_a_client_that_does_not_read_its_answer_is_cut_off(harness: Make) 
 
 
 async def test_the_time_that_we_do_not_read_is_not_the_clients(harness: Make) -> None:
-    one = harness(HttpLimits(pipeline_max=1, head_timeout_s=3))
+    one = harness(ConnectionLimits(pipeline_max=1, head_timeout_s=3))
     one.feed(GET + b"GET / HT")
     sweep(one, 20)
     one.requests[0].respond(200, b"")
@@ -669,7 +669,7 @@ async def test_a_refused_client_that_never_closes_is_cut_off(harness: Make) -> N
 
 
 async def test_the_sweep_is_one_timer_and_stops_with_the_last_connection(harness: Make) -> None:
-    one = harness(HttpLimits(sweep_interval_s=0.01))
+    one = harness(ConnectionLimits(sweep_interval_s=0.01))
     await until(lambda: one.hub.tick >= 2)
     one.lose()
     await until(lambda: one.hub._timer is None)
@@ -746,8 +746,8 @@ def test_where_reads_are_cut_changes_nothing(
 
 def feed_noise(pieces: list[bytes], pipeline_max: int = 2) -> None:
     async def run() -> None:
-        limits = HttpLimits(
-            body_bytes_max=1000, head_bytes_max=500, pipeline_max=pipeline_max, linger_timeout_s=1
+        limits = ConnectionLimits(
+            body_bytes_max=1000, head_bytes_max=500, pipeline_max=pipeline_max, discard_timeout_s=1
         )
         one = Harness(limits)
         for piece in pieces:
@@ -776,7 +776,7 @@ def answer_all(one: Harness) -> None:
 # --- real sockets
 
 
-async def ask(server: HttpServer, sent: bytes) -> bytes:
+async def ask(server: ConnectionServer, sent: bytes) -> bytes:
     """What the server says until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(sent)
@@ -805,7 +805,7 @@ def test_a_real_client_is_served(run: Callable[[Any], Any]) -> None:
 
 def test_a_client_that_sends_a_body_too_large_reads_why(run: Callable[[Any], Any]) -> None:
     async def main() -> None:
-        server = await serve_http(echo, "127.0.0.1", 0, HttpLimits(body_bytes_max=100))
+        server = await serve_http(echo, "127.0.0.1", 0, ConnectionLimits(body_bytes_max=100))
         sent = HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(5_000_000)
         assert statuses(await ask(server, sent)) == [413]
         await server.aclose()
@@ -826,7 +826,7 @@ def test_abort_resets_the_connection(run: Callable[[Any], Any]) -> None:
 def test_connections_over_the_limit_are_dropped_and_counted(run: Callable[[Any], Any]) -> None:
     async def main() -> None:
         requests: list[HttpRequest] = []  # who is owed an answer keeps its place
-        limits = HttpLimits(connections_max=1)
+        limits = ConnectionLimits(connections_max=1)
         server = await serve_http(requests.append, "127.0.0.1", 0, limits)
         _, first = await asyncio.open_connection("127.0.0.1", server.port)
         first.write(GET)
@@ -883,7 +883,7 @@ def test_closing_cuts_off_what_is_still_open_after_the_grace(run: Callable[[Any]
 
 def test_a_lost_connection_leaves_nothing_for_the_collector() -> None:
     async def main() -> None:
-        hub = HttpHub(HttpLimits())
+        hub = Hub(ConnectionLimits())
         protocol = HttpProtocol(echo, hub=hub)
         protocol.connection_made(FakeTransport())
         protocol.data_received(POST)

@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.http.arrivals import GRACE_TICKS, Arrival, Arrivals
-from kdaemon.http.hub import VISITED_A_TURN, HttpHub, HttpLimits, Places
+from kdaemon.http.hub import VISITED_A_TURN, ConnectionLimits, ConnectionPlaces, Hub
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.turns import ALL_TIME_NS_MAX, BYTES_MAX, PIECES_MAX, TIME_NS_MAX, Turn, Turns
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
@@ -54,7 +54,7 @@ async def test_a_read_that_filled_its_turn_is_the_last_of_it(harness: Make) -> N
 
 async def test_a_slow_request_is_the_last_of_its_turn(harness: Make) -> None:
     now_ns = [0]
-    one = harness(hub=HttpHub(HttpLimits(), now_ns=lambda: now_ns[0]))
+    one = harness(hub=Hub(ConnectionLimits(), now_ns=lambda: now_ns[0]))
 
     def handle(request: HttpRequest) -> None:
         one.requests.append(request)
@@ -154,7 +154,7 @@ async def test_many_connections_with_work_left_do_not_do_it_all_in_one_turn(
 ) -> None:
     """Each with its 2 ms a turn: 1,000 of them were 2 s."""
     now_ns = [0]
-    hub = HttpHub(HttpLimits(pipeline_max=1), now_ns=lambda: now_ns[0])
+    hub = Hub(ConnectionLimits(pipeline_max=1), now_ns=lambda: now_ns[0])
     greedy = [harness(hub=hub) for _ in range(50)]
     seen: list[HttpRequest] = []
 
@@ -192,7 +192,7 @@ async def test_what_waits_for_its_turn_does_not_give_way_to_what_waits_for_an_an
 ) -> None:
     now_ns = [0]
     arrivals = Arrivals(ByteBudget(1_000_000))
-    hub = HttpHub(HttpLimits(pipeline_max=1), arrivals=arrivals, now_ns=lambda: now_ns[0])
+    hub = Hub(ConnectionLimits(pipeline_max=1), arrivals=arrivals, now_ns=lambda: now_ns[0])
     ahead = [harness(hub=hub) for _ in range(3)]
     for one in ahead:
         one.protocol.data_received(GET * (250_000 // len(GET)))
@@ -216,7 +216,7 @@ async def test_what_waits_for_its_turn_does_not_give_way_to_what_waits_for_an_an
 async def test_what_clients_sent_ahead_counts_as_what_arrives(harness: Make) -> None:
     """Each may send a read (256 KiB) ahead of its answer: 10,000 connections were 2.5 GB."""
     arrivals = Arrivals(ByteBudget(1_000_000))
-    hub = HttpHub(HttpLimits(pipeline_max=1), arrivals=arrivals)
+    hub = Hub(ConnectionLimits(pipeline_max=1), arrivals=arrivals)
     clients = [harness(hub=hub) for _ in range(10)]
     ahead = GET * (250_000 // len(GET))
     for one in clients:
@@ -241,7 +241,7 @@ async def test_what_clients_sent_ahead_counts_as_what_arrives(harness: Make) -> 
 
 def sharing(harness: Make, byte_count: int, count: int) -> list[Harness]:
     arrivals = Arrivals(ByteBudget(byte_count))
-    return [harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(count)]
+    return [harness(hub=Hub(ConnectionLimits(), arrivals=arrivals)) for _ in range(count)]
 
 
 def sweep(connections: list[Harness], times: int = 1) -> None:
@@ -314,7 +314,7 @@ async def test_memory_that_records_hold_makes_nobody_go(harness: Make) -> None:
     """Where the whole is full, and not the part of the bodies, the newcomer waits."""
     memory = ByteBudget(2000)
     arrivals = Arrivals(ByteBudget(1000, memory))
-    first, second = (harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(2))
+    first, second = (harness(hub=Hub(ConnectionLimits(), arrivals=arrivals)) for _ in range(2))
     first.feed(HALF + bytes(100))
     memory.take(1900)
     answer = second.feed(HALF + bytes(100))
@@ -327,7 +327,7 @@ async def test_memory_that_records_hold_makes_nobody_go(harness: Make) -> None:
 async def test_a_request_can_arrive_to_be_told_that_memory_is_full(harness: Make) -> None:
     memory = ByteBudget(2000)
     arrivals = Arrivals(ByteBudget(1000, memory), reserve_bytes=1000)
-    first, second = (harness(hub=HttpHub(HttpLimits(), arrivals=arrivals)) for _ in range(2))
+    first, second = (harness(hub=Hub(ConnectionLimits(), arrivals=arrivals)) for _ in range(2))
     memory.take(1900)
     for sent in (HALF + bytes(100), bytes(500)):
         first.feed(sent)
@@ -338,7 +338,7 @@ async def test_a_request_can_arrive_to_be_told_that_memory_is_full(harness: Make
     assert (memory.bytes_taken, arrivals.budget.bytes_taken) == (1900, 0)
     memory.give(1900)
     assert not second.bodies
-    third = harness(hub=HttpHub(HttpLimits(), arrivals=arrivals))
+    third = harness(hub=Hub(ConnectionLimits(), arrivals=arrivals))
     third.feed(HALF + bytes(900))
     third.feed(bytes(100))
     assert len(third.bodies) == 1
@@ -379,8 +379,8 @@ def test_ranks_put_the_stalled_first_then_the_large_then_the_slow() -> None:
 
 
 async def test_all_listeners_share_their_places(harness: Make) -> None:
-    places = Places(2)
-    hubs = [HttpHub(HttpLimits(), places=places) for _ in range(2)]
+    places = ConnectionPlaces(2)
+    hubs = [Hub(ConnectionLimits(), places=places) for _ in range(2)]
     made = [harness(hub=hubs[at % 2]) for at in range(3)]
     assert [one.transport.is_closed for one in made] == [False, False, True]
     assert hubs[0].counters.refused["connections"] == 1
@@ -390,8 +390,8 @@ async def test_all_listeners_share_their_places(harness: Make) -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 async def test_who_says_nothing_loses_its_place_to_who_comes(harness: Make, count: int) -> None:
-    places = Places(count)
-    hub = HttpHub(HttpLimits(), places=places)
+    places = ConnectionPlaces(count)
+    hub = Hub(ConnectionLimits(), places=places)
     gone: list[int] = []
 
     class Silent:
@@ -427,7 +427,7 @@ async def test_very_many_connections_are_swept_in_turns(harness: Make) -> None:
         def later(self, callback: Callable[[], object]) -> None:
             waiting.append(callback)
 
-    hub = HttpHub(HttpLimits(idle_timeout_s=1.0), turns=Waiting(lambda: 0))
+    hub = Hub(ConnectionLimits(idle_timeout_s=1.0), turns=Waiting(lambda: 0))
     count = 2 * VISITED_A_TURN + 10
     kept = [harness(hub=hub, echoes=True) for _ in range(count)]
     for one in kept:
@@ -447,7 +447,7 @@ async def test_very_many_connections_are_swept_in_turns(harness: Make) -> None:
 
 
 async def test_who_only_keeps_a_connection_loses_it_to_who_comes(harness: Make) -> None:
-    hub = HttpHub(HttpLimits(), places=Places(3))
+    hub = Hub(ConnectionLimits(), places=ConnectionPlaces(3))
     busy, kept, used = (harness(hub=hub, echoes=at > 0) for at in range(3))
     for one in (busy, kept, used):
         one.feed(GET)
@@ -463,8 +463,8 @@ async def test_who_only_keeps_a_connection_loses_it_to_who_comes(harness: Make) 
 async def test_the_place_of_one_that_is_idle_goes_to_a_newcomer_of_any_listener(
     harness: Make,
 ) -> None:
-    places = Places(2)
-    hubs = [HttpHub(HttpLimits(), places=places) for _ in range(2)]
+    places = ConnectionPlaces(2)
+    hubs = [Hub(ConnectionLimits(), places=places) for _ in range(2)]
     kept = [harness(hub=hubs[0], echoes=True) for _ in range(2)]
     for one in kept:
         one.feed(GET)
@@ -491,7 +491,7 @@ HALF_A_HEAD = b"GET / HTTP/1.1\r\nHo"
 async def test_who_does_not_go_on_loses_its_place_to_who_comes(
     harness: Make, sent: bytes, leaves_after: int | None, ticks: int
 ) -> None:
-    hub = HttpHub(HttpLimits(body_timeout_s=60, linger_timeout_s=60), places=Places(1))
+    hub = Hub(ConnectionLimits(body_timeout_s=60, discard_timeout_s=60), places=ConnectionPlaces(1))
     one = harness(hub=hub)
     one.feed(sent)
     sweep([one], ticks)
@@ -504,7 +504,7 @@ async def test_who_does_not_go_on_loses_its_place_to_who_comes(
 
 
 async def test_all_connections_are_looked_at_for_one_that_is_idle(harness: Make) -> None:
-    hub = HttpHub(HttpLimits(), places=Places(200))
+    hub = Hub(ConnectionLimits(), places=ConnectionPlaces(200))
     waiting = [harness(hub=hub) for _ in range(199)]
     for one in waiting:
         one.feed(GET)
@@ -520,9 +520,9 @@ async def test_all_connections_are_looked_at_for_one_that_is_idle(harness: Make)
 ANSWER = bytes(100_000)
 
 
-def answers_hub(bytes_max: int) -> tuple[HttpHub, ByteBudget]:
+def answers_hub(bytes_max: int) -> tuple[Hub, ByteBudget]:
     budget = ByteBudget(bytes_max)
-    return HttpHub(HttpLimits(), arrivals=Arrivals(budget)), budget
+    return Hub(ConnectionLimits(), arrivals=Arrivals(budget)), budget
 
 
 async def test_answers_that_are_not_read_have_their_memory_and_the_largest_go_first(

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from kdaemon.http.hub import HttpLimits
+from kdaemon.http.hub import ConnectionLimits
 from tests.unit.http.harness import GET, HEAD, Make, statuses
 
 # Would be executed if the body were read as the next request.
@@ -270,7 +270,7 @@ async def test_a_line_of_chunk_framing_is_bounded_however_large_the_body_is(
 
 
 async def test_a_listener_without_bodies_refuses_them_at_once(harness: Make) -> None:
-    limits = HttpLimits(body_bytes_max=0)
+    limits = ConnectionLimits(body_bytes_max=0)
     for framing in (b"Content-Length: 1", b"Transfer-Encoding: chunked"):
         one = harness(limits)
         assert statuses(one.feed(HEAD + framing + b"\r\n\r\n")) == [413]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from kdaemon.http.connection import ANSWER_START
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
-from kdaemon.http.server import HttpServer, serve, serve_unix
+from kdaemon.http.server import ConnectionServer, serve, serve_unix
 from tests.kit.certificates import Files
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
@@ -133,7 +133,9 @@ async def test_the_charge_of_a_body_ends_with_its_request(harness: Make, ends_by
 # --- real sockets
 
 
-async def listen(handle: HttpHandler, kind: str, path: str, files: Files) -> tuple[HttpServer, Any]:
+async def listen(
+    handle: HttpHandler, kind: str, path: str, files: Files
+) -> tuple[ConnectionServer, Any]:
     """A listener and a client of it."""
     loop = asyncio.get_running_loop()
     if kind == "unix":
@@ -142,7 +144,7 @@ async def listen(handle: HttpHandler, kind: str, path: str, files: Files) -> tup
         client.setblocking(False)
         await loop.sock_connect(client, path)
         return server, client
-    hub = HttpHub(HttpLimits(), tls=handshakes(files) if kind == "tls" else None)
+    hub = Hub(ConnectionLimits(), tls=handshakes(files) if kind == "tls" else None)
     server = await serve(bind_tcp("127.0.0.1", 0), handle, hub)
     if kind == "tls":
         return server, await TlsClient.connect(server.port, files.client())

@@ -16,7 +16,7 @@ from kdaemon.http.http2_core import WINDOW_BYTES
 from kdaemon.http.http2_frames import CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, PREFACE
 from kdaemon.http.http2_sending import GATHERED_BYTES_MAX
 from kdaemon.http.http2_stream import STREAM_BYTES, Http2Stream
-from kdaemon.http.hub import HttpHub, HttpLimits, Places
+from kdaemon.http.hub import ConnectionLimits, ConnectionPlaces, Hub
 from kdaemon.http.request import HttpRequest
 from tests.unit.http.http2_harness import Make2, MakeRaw, data, fields, frame
 
@@ -142,7 +142,7 @@ async def test_a_defect_of_the_handler_costs_its_own_request(http2: Make2) -> No
 
 
 async def test_what_is_announced_is_what_the_listener_has(http2: Make2) -> None:
-    one = http2(HttpLimits(pipeline_max=7, head_bytes_max=5000))
+    one = http2(ConnectionLimits(pipeline_max=7, head_bytes_max=5000))
     await one.send()
     settings = one.client.remote_settings
     assert settings.max_concurrent_streams == 7
@@ -155,7 +155,7 @@ async def test_what_is_announced_is_what_the_listener_has(http2: Make2) -> None:
 
 
 async def test_one_connection_is_one_client_whatever_its_streams(http2: Make2) -> None:
-    hub = HttpHub(HttpLimits())
+    hub = Hub(ConnectionLimits())
     one, other = http2(hub=hub), http2(hub=hub)
     for each in (one, one, other):
         await each.ask()
@@ -305,7 +305,7 @@ async def test_one_who_opens_windows_byte_by_byte_is_cut_off_too(http2: Make2) -
 async def test_answers_that_are_not_taken_count_and_their_client_goes_when_memory_is_full(
     http2: Make2,
 ) -> None:
-    hub = HttpHub(HttpLimits(), ByteBudget(300_000))
+    hub = Hub(ConnectionLimits(), ByteBudget(300_000))
     one = http2(hub=hub, settings={SettingCodes.INITIAL_WINDOW_SIZE: 0})
     for _ in range(4):
         await one.ask()
@@ -335,7 +335,7 @@ async def test_what_is_not_whole_is_charged_and_given_back(http2: Make2) -> None
 
 
 async def test_a_request_that_is_whole_in_one_read_is_not_charged(http2: Make2) -> None:
-    one = http2(hub=HttpHub(HttpLimits(), ByteBudget(20_000)))
+    one = http2(hub=Hub(ConnectionLimits(), ByteBudget(20_000)))
     assert one.hub.bodies.take(20_000)
     await one.ask(bytes(10_000))
     assert one.bodies == [bytes(10_000)]
@@ -343,7 +343,7 @@ async def test_a_request_that_is_whole_in_one_read_is_not_charged(http2: Make2) 
 
 
 async def test_where_memory_is_full_who_stalls_is_refused_alone(http2: Make2) -> None:
-    hub = HttpHub(HttpLimits(), ByteBudget(100_000))
+    hub = Hub(ConnectionLimits(), ByteBudget(100_000))
     one, other = http2(hub=hub), http2(hub=hub)
     stalled = one.begin(fields())
     one.put(stalled, bytes(60_000), ends=False)
@@ -369,7 +369,7 @@ async def test_where_memory_is_full_who_stalls_is_refused_alone(http2: Make2) ->
 async def test_a_part_of_a_frame_that_has_no_room_ends_the_connection_with_a_reason(
     raw: MakeRaw,
 ) -> None:
-    one = raw(hub=HttpHub(HttpLimits(), ByteBudget(1000)))
+    one = raw(hub=Hub(ConnectionLimits(), ByteBudget(1000)))
     one.feed(one.request(1))
     one.feed(data(3, bytes(10_000))[:5000])
     await one.read()
@@ -387,7 +387,7 @@ async def test_a_part_of_a_frame_that_has_no_room_ends_the_connection_with_a_rea
 async def test_a_connection_that_sends_much_does_its_part_and_others_have_their_turn(
     http2: Make2,
 ) -> None:
-    hub = HttpHub(HttpLimits(pipeline_max=10_000))
+    hub = Hub(ConnectionLimits(pipeline_max=10_000))
     greedy, other = http2(hub=hub), http2(hub=hub, echoes=True)
     await greedy.send()
     for _ in range(500):
@@ -424,7 +424,7 @@ async def test_no_request_overtakes_one_that_is_still_being_taken_in(http2: Make
     one = http2()
 
     def hold(request: HttpRequest) -> None:
-        request.holds_next = request.path == "/0"
+        request.blocks_next = request.path == "/0"
 
     one.on_request = hold
     for i in range(3):
@@ -444,7 +444,7 @@ async def test_a_request_that_holds_others_back_and_is_given_up_lets_them_go(
     one = http2()
 
     def hold(request: HttpRequest) -> None:
-        request.holds_next = request.path == "/0"
+        request.blocks_next = request.path == "/0"
 
     one.on_request = hold
     for i in range(2):
@@ -608,7 +608,7 @@ async def test_the_last_answer_has_the_time_to_write_and_not_that_to_linger(raw:
     one.feed(one.request(1) + frame(GOAWAY, 0, 0, bytes(8)))
     one.transport.pauses_when_written = 0
     one.requests[0].respond(200, b"hello")
-    for _ in range(one.hub.linger_ticks_max + 3):
+    for _ in range(one.hub.discard_ticks_max + 3):
         one.hub.sweep()
         await asyncio.sleep(0)
     assert not one.transport.is_closing()
@@ -640,7 +640,7 @@ async def test_an_idle_connection_is_told_and_closed_by_a_drain_and_in_time(http
 
 
 async def test_a_body_that_is_late_is_answered_on_its_stream(http2: Make2) -> None:
-    one = http2(HttpLimits(body_timeout_s=5))
+    one = http2(ConnectionLimits(body_timeout_s=5))
     late = one.begin(fields())
     one.put(late, bytes(60_000), ends=False)
     await one.send()
@@ -702,8 +702,8 @@ async def test_a_client_that_does_not_go_on_after_the_preface_is_late(
 
 
 async def test_who_only_holds_a_connection_gives_its_place_to_others(http2: Make2) -> None:
-    places = Places(2)
-    hub = HttpHub(HttpLimits(), places=places)
+    places = ConnectionPlaces(2)
+    hub = Hub(ConnectionLimits(), places=places)
     idle, busy = http2(hub=hub), http2(hub=hub)
     await idle.send()
     await busy.ask()

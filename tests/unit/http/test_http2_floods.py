@@ -24,7 +24,7 @@ from kdaemon.http.http2_frames import (
     WINDOW_UPDATE,
 )
 from kdaemon.http.http2_stream import STREAM_BYTES
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from tests.unit.http.http2_harness import MakeRaw, RawHarness, data, fields, frame
 
 CANCEL = int(ErrorCodes.CANCEL).to_bytes(4, "big")
@@ -136,7 +136,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_ends_its_connection(raw: MakeRaw, name: str) -> None:
-    one = raw(HttpLimits(pipeline_max=16))
+    one = raw(ConnectionLimits(pipeline_max=16))
     if name == "goaways":
         one.feed(one.request(1))  # owed: else the first one ends it
     for sent_count, piece in enumerate(FLOODS[name](one)):
@@ -255,7 +255,7 @@ async def test_streams_that_only_begin_are_charged(raw: MakeRaw) -> None:
 
 
 async def test_heads_of_requests_without_their_bodies_are_charged(raw: MakeRaw) -> None:
-    hub = HttpHub(HttpLimits(), ByteBudget(200_000))
+    hub = Hub(ConnectionLimits(), ByteBudget(200_000))
     one = raw(hub=hub)
     for stream in range(1, 101, 2):
         headers = fields(b"POST", b"/", *((b"x%d" % i, b"y" * 300) for i in range(50)))

@@ -7,14 +7,16 @@ import pytest
 from h2.settings import SettingCodes
 
 from kdaemon.http.http2_frames import CANCEL, DATA, END_STREAM, INTERNAL_ERROR, NO_ERROR
-from kdaemon.http.hub import HttpLimits
+from kdaemon.http.hub import ConnectionLimits
 from kdaemon.http.request import HttpRequest
 from tests.unit.http.http2_harness import Http2Harness, Make2, MakeRaw, fields
 from tests.unit.http.sources import Endless, Script, no_collector, reported, turns
 
 GET = fields(b"GET")
 WINDOW = 65_535  # of a client that says nothing else (RFC 9113, 6.9.2)
-LIMITS = HttpLimits(idle_timeout_s=3, write_timeout_s=3, linger_timeout_s=2, sweep_interval_s=1)
+LIMITS = ConnectionLimits(
+    idle_timeout_s=3, write_timeout_s=3, discard_timeout_s=2, sweep_interval_s=1
+)
 
 
 async def begin(one: Http2Harness, script: Script, *, method: bytes = b"GET") -> int:

@@ -22,7 +22,7 @@ from kdaemon.http.http2_frames import (
     SETTINGS,
     WINDOW_UPDATE,
 )
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.origin import Gate
 from kdaemon.http.server import UNIX_GATE
 from kdaemon.wire import cbor
@@ -157,10 +157,10 @@ async def test_a_page_of_its_own_site_may_ask_as_in_http_1_1(http2: Make2) -> No
 
 async def test_a_unix_socket_asks_for_no_name_and_a_listener_may_have_one(http2: Make2) -> None:
     named = [GET, SCHEME, PATH, (b":authority", b"evil.example")]
-    one = http2(echoes=True, hub=HttpHub(HttpLimits(), gate=UNIX_GATE))
+    one = http2(echoes=True, hub=Hub(ConnectionLimits(), gate=UNIX_GATE))
     assert (await one.ask(headers=named)).status == 200
     gate = Gate(hosts=frozenset({"evil.example"}))
-    other = http2(echoes=True, hub=HttpHub(HttpLimits(), gate=gate))
+    other = http2(echoes=True, hub=Hub(ConnectionLimits(), gate=gate))
     assert (await other.ask(headers=named)).status == 200
 
 
@@ -191,7 +191,7 @@ async def test_a_malformed_request_in_cbor_is_refused_in_cbor(http2: Make2, name
 async def test_a_client_that_speaks_cbor_is_told_in_cbor(
     http2: Make2, more: tuple[bytes, bytes], code: str
 ) -> None:
-    limits = HttpLimits(head_bytes_max=1000, body_bytes_max=1000, body_timeout_s=1.0)
+    limits = ConnectionLimits(head_bytes_max=1000, body_bytes_max=1000, body_timeout_s=1.0)
     one = http2(limits)
     stream = one.begin(fields(b"POST", b"/", CBOR, more))
     if more[1] == b"too large":
@@ -229,7 +229,7 @@ async def test_a_body_of_another_length_than_it_says_is_no_request(
 
 
 async def test_a_body_that_is_too_large_is_refused_as_it_comes(http2: Make2) -> None:
-    one = http2(HttpLimits(body_bytes_max=1000), echoes=True)
+    one = http2(ConnectionLimits(body_bytes_max=1000), echoes=True)
     stream = one.begin(fields())
     for _ in range(3):
         one.put(stream, bytes(400), ends=False)
@@ -248,7 +248,7 @@ async def test_a_body_that_is_too_large_is_refused_as_it_comes(http2: Make2) -> 
 async def test_what_comes_after_an_early_answer_is_thrown_away_for_a_while(
     http2: Make2, ends: bool
 ) -> None:
-    one = http2(HttpLimits(body_bytes_max=1000), echoes=True)
+    one = http2(ConnectionLimits(body_bytes_max=1000), echoes=True)
     stream = one.begin(fields())
     one.put(stream, bytes(1001), ends=False)
     await one.send()
@@ -269,7 +269,7 @@ async def test_what_comes_after_an_early_answer_is_thrown_away_for_a_while(
 
 @pytest.mark.parametrize("end", ["a drain", "the end of the input"])
 async def test_an_end_does_not_wait_for_what_is_answered_already(http2: Make2, end: str) -> None:
-    one = http2(HttpLimits(body_bytes_max=1000), echoes=True)
+    one = http2(ConnectionLimits(body_bytes_max=1000), echoes=True)
     stream = one.begin(fields())
     one.put(stream, bytes(1001), ends=False)
     await one.send()
@@ -285,7 +285,7 @@ async def test_an_end_does_not_wait_for_what_is_answered_already(http2: Make2, e
 
 async def test_a_client_that_sends_all_of_it_nevertheless_is_no_flood(raw: MakeRaw) -> None:
     """It has a MiB on its way when it is told; and again."""
-    one = raw(HttpLimits(body_bytes_max=1000), echoes=True)
+    one = raw(ConnectionLimits(body_bytes_max=1000), echoes=True)
     for stream in (1, 3, 5):
         one.feed(one.request(stream, [*ALL, (b"content-length", b"2000")], ends=False))
         await one.read()
@@ -312,7 +312,7 @@ async def test_trailers_are_refused_as_in_http_1_1(http2: Make2) -> None:
 
 async def test_more_streams_than_may_be_are_refused_one_by_one(raw: MakeRaw) -> None:
     """A client may send before it has read what may be."""
-    one = raw(HttpLimits(pipeline_max=4))
+    one = raw(ConnectionLimits(pipeline_max=4))
     for stream in range(1, 21, 2):
         one.feed(one.request(stream))
     await one.read()

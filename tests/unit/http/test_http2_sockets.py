@@ -14,11 +14,11 @@ from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceive
 
 from kdaemon.door.door import Door
 from kdaemon.door.spoken import lines_to
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import HttpServer, serve, serve_http, serve_unix
+from kdaemon.http.server import ConnectionServer, serve, serve_http, serve_unix
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S
@@ -95,7 +95,7 @@ Dial = Callable[[], Awaitable[Client]]
 @asynccontextmanager
 async def served(
     kind: str, handler: Callable[[HttpRequest], object]
-) -> AsyncIterator[tuple[HttpServer, Dial]]:
+) -> AsyncIterator[tuple[ConnectionServer, Dial]]:
     with tempfile.TemporaryDirectory() as directory:
         if kind == "tcp":
             server = await serve_http(handler, "127.0.0.1", 0)
@@ -230,7 +230,7 @@ def test_lines_http_1_1_and_http_2_are_spoken_on_one_port(run: Run) -> None:
         door = FakeDoor()
         door.settles_at_once = asyncio.get_running_loop().call_soon
         lines = lines_to(cast("Door", door), LINE_BYTES_MAX)
-        hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"))
+        hub = Hub(ConnectionLimits(), gate=gate_of("127.0.0.1"))
         server = await serve(bind_tcp("127.0.0.1", 0), echo, hub, lines=lines)
         client = Client(*await asyncio.open_connection("127.0.0.1", server.port))
         client.ask(1, ends=False)

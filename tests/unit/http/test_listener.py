@@ -17,11 +17,11 @@ import pytest
 
 from kdaemon.door.door import Door
 from kdaemon.door.spoken import lines_to
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import HttpServer, serve_http, serve_unix
+from kdaemon.http.server import ConnectionServer, serve_http, serve_unix
 from kdaemon.http.server import serve as serve_sockets
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.certificates import Files
@@ -48,7 +48,7 @@ async def serve(
     door: FakeDoor | None = None,
     line_bytes_max: int = LINE_BYTES_MAX,
     **kwargs: Any,
-) -> HttpServer:
+) -> ConnectionServer:
     door = door or FakeDoor()
     door.settles_at_once = asyncio.get_running_loop().call_soon
     lines = lines_to(cast("Door", door), line_bytes_max)
@@ -154,7 +154,7 @@ def test_closing_settles_what_was_read(run: Run, path: str) -> None:
 
 def test_connections_over_the_limit_are_dropped(run: Run, path: str) -> None:
     async def main() -> None:
-        server = await serve(path, limits=HttpLimits(connections_max=1))
+        server = await serve(path, limits=ConnectionLimits(connections_max=1))
         _, first = await asyncio.open_unix_connection(path)
         first.write(b"{")
         async with asyncio.timeout(PATIENCE_S):
@@ -287,7 +287,7 @@ def test_a_file_that_is_not_ours_any_more_is_not_removed(run: Run, path: str) ->
     run(main())
 
 
-def trouble(server: HttpServer) -> str | None:
+def trouble(server: ConnectionServer) -> str | None:
     return server.trouble
 
 
@@ -412,15 +412,15 @@ def tls(request: pytest.FixtureRequest, certificate: Files) -> Files | None:
     return certificate if request.param == "tls" else None
 
 
-async def serve_tcp(door: FakeDoor, tls: Files | None) -> HttpServer:
+async def serve_tcp(door: FakeDoor, tls: Files | None) -> ConnectionServer:
     door.settles_at_once = asyncio.get_running_loop().call_soon
     lines = lines_to(cast("Door", door))
     shakes = None if tls is None else handshakes(tls)
-    hub = HttpHub(HttpLimits(), gate=gate_of("127.0.0.1"), tls=shakes)
+    hub = Hub(ConnectionLimits(), gate=gate_of("127.0.0.1"), tls=shakes)
     return await serve_sockets(bind_tcp("127.0.0.1", 0), echo, hub, lines=lines)
 
 
-async def ask_tcp(server: HttpServer, tls: Files | None, *pieces: bytes) -> bytes:
+async def ask_tcp(server: ConnectionServer, tls: Files | None, *pieces: bytes) -> bytes:
     """What is answered to some text, in pieces with a moment between them."""
     if tls is None:
         client: Any = socket.socket()
@@ -602,7 +602,7 @@ def test_who_is_refused_and_does_not_go_is_cut_off(run: Run, path: str) -> None:
 
 def test_who_sends_only_empty_lines_says_nothing(run: Run, path: str) -> None:
     async def main() -> None:
-        server = await serve(path, limits=HttpLimits(idle_timeout_s=1.0))
+        server = await serve(path, limits=ConnectionLimits(idle_timeout_s=1.0))
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(b"\r\n")
         await asyncio.sleep(0.01)
@@ -628,7 +628,7 @@ def test_without_lines_everything_is_http(run: Run) -> None:
 
 def test_who_says_nothing_is_cut_off_in_time(run: Run, path: str) -> None:
     async def main() -> None:
-        limits = HttpLimits(idle_timeout_s=0.02, sweep_interval_s=0.01)
+        limits = ConnectionLimits(idle_timeout_s=0.02, sweep_interval_s=0.01)
         server = await serve(path, limits=limits)
         assert await ask(path) == b""
         assert server.counters.timed_out["idle"] == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.origin import Gate, gate_of
 from kdaemon.http.server import UNIX_GATE
 from tests.unit.http.harness import Harness, Make, statuses
@@ -11,7 +11,7 @@ LOOPBACK = gate_of("127.0.0.1")
 
 
 def gated(harness: Make, gate: Gate) -> Harness:
-    return harness(hub=HttpHub(HttpLimits(), gate=gate), echoes=True)
+    return harness(hub=Hub(ConnectionLimits(), gate=gate), echoes=True)
 
 
 def post(*headers: str, method: str = "POST") -> bytes:

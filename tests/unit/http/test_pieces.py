@@ -7,13 +7,13 @@ from typing import Any
 import h11
 import pytest
 
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from tests.unit.http.harness import GET, Harness, Make, statuses
 from tests.unit.http.sources import Endless, Script, no_collector, reported, turns
 
 LAST = b"0\r\n\r\n"
-LIMITS = HttpLimits(
-    idle_timeout_s=3, write_timeout_s=3, head_timeout_s=3, linger_timeout_s=2, sweep_interval_s=1
+LIMITS = ConnectionLimits(
+    idle_timeout_s=3, write_timeout_s=3, head_timeout_s=3, discard_timeout_s=2, sweep_interval_s=1
 )
 
 
@@ -325,7 +325,7 @@ async def test_the_part_of_the_next_request_is_not_lost(harness: Make) -> None:
 
 
 async def test_what_cannot_leave_counts_as_what_waits(harness: Make) -> None:
-    one = harness(HttpLimits(bodies_bytes_max=200_000))
+    one = harness(ConnectionLimits(bodies_bytes_max=200_000))
     script, _ = await begin(one)
     large = b"x" * 150_000
     one.transport.written += large  # what the socket has not taken
@@ -354,7 +354,7 @@ async def test_nothing_is_left_for_the_collector() -> None:
 
 
 async def test_other_connections_are_answered_meanwhile() -> None:
-    hub = HttpHub(HttpLimits())
+    hub = Hub(ConnectionLimits())
     one, other = Harness(hub=hub), Harness(hub=hub, echoes=True)
     script, _ = await begin(one, b"a")
     assert statuses(other.feed(GET)) == [200]

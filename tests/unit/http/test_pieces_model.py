@@ -8,7 +8,7 @@ from h2.settings import SettingCodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
 from tests.unit.http.harness import GET, Harness
 from tests.unit.http.http2_harness import Http2Harness, fields
@@ -22,7 +22,9 @@ steps = st.lists(
     ),
     max_size=25,
 )
-LIMITS = HttpLimits(write_timeout_s=3, idle_timeout_s=3, linger_timeout_s=3, head_timeout_s=3)
+LIMITS = ConnectionLimits(
+    write_timeout_s=3, idle_timeout_s=3, discard_timeout_s=3, head_timeout_s=3
+)
 
 
 @dataclass
@@ -81,7 +83,7 @@ def read_http_1(data: bytes) -> tuple[bytes, bool]:
 
 async def run_http_1(plan: list[tuple[object, ...]]) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    model, one = Model(), Harness(hub=HttpHub(LIMITS))
+    model, one = Model(), Harness(hub=Hub(LIMITS))
     one.feed(GET)
     model.script.begin(one.requests[0])
     is_paused = is_gone = False
@@ -129,7 +131,7 @@ async def run_http_2(plan: list[tuple[object, ...]]) -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
     model = Model()
     window = {SettingCodes.INITIAL_WINDOW_SIZE: 1000 if len(plan) % 3 else 65_535}
-    one = Http2Harness(hub=HttpHub(LIMITS), echoes=True, settings=window)
+    one = Http2Harness(hub=Hub(LIMITS), echoes=True, settings=window)
 
     def begin(request: HttpRequest) -> None:
         model.script.begin(request)

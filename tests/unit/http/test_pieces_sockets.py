@@ -12,10 +12,10 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
-from kdaemon.http.server import HttpServer, serve, serve_unix
+from kdaemon.http.server import ConnectionServer, serve, serve_unix
 from tests.kit.certificates import Files
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import handshakes
@@ -96,13 +96,13 @@ Dial = Callable[[], Awaitable[Client]]
 @asynccontextmanager
 async def served(
     kind: str, protocol: str, handler: HttpHandler, files: Files
-) -> AsyncIterator[tuple[HttpServer, Dial]]:
+) -> AsyncIterator[tuple[ConnectionServer, Dial]]:
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/s"
         if kind == "unix":
             server = await serve_unix(handler, path)
         else:
-            hub = HttpHub(HttpLimits(), tls=handshakes(files) if kind == "tls" else None)
+            hub = Hub(ConnectionLimits(), tls=handshakes(files) if kind == "tls" else None)
             server = await serve(bind_tcp("127.0.0.1", 0), handler, hub)
 
         async def dial() -> Client:

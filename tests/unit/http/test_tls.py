@@ -20,10 +20,10 @@ from kdaemon.http.handshakes import (
     asks_for_signature,
     judge_hello,
 )
-from kdaemon.http.hub import HttpHub, HttpLimits
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import HttpServer, serve
+from kdaemon.http.server import ConnectionServer, serve
 from kdaemon.http.tls import TlsTransport
 from kdaemon.wire import cbor
 from tests.kit.certificates import Authority, Files
@@ -47,12 +47,12 @@ class Rig:
         self.files = files
         self.door = FakeDoor()
         self.door.settles_at_once = asyncio.get_running_loop().call_soon
-        limits = how.pop("limits", HttpLimits())
+        limits = how.pop("limits", ConnectionLimits())
         self.handler = how.pop("handler", echo)
         now_ns = how.pop("now_ns", lambda: 0)
         tls = handshakes(files, **how) if is_tls else None
-        self.hub = HttpHub(limits, tls=tls, now_ns=now_ns)
-        self.server: HttpServer
+        self.hub = Hub(limits, tls=tls, now_ns=now_ns)
+        self.server: ConnectionServer
 
     async def __aenter__(self) -> Self:
         lines = lines_to(cast("Door", self.door))
@@ -450,7 +450,7 @@ def test_a_handshake_that_never_ends_costs_a_place_for_a_while(
     run: Run, certificate: Files, sent: bytes
 ) -> None:
     async def main() -> None:
-        limits = HttpLimits(head_timeout_s=3, idle_timeout_s=3)
+        limits = ConnectionLimits(head_timeout_s=3, idle_timeout_s=3)
         async with Rig(certificate, limits=limits) as rig:
             client = await rig.raw()
             client.sendall(sent)
@@ -477,7 +477,7 @@ def test_half_a_handshake_is_cut_off_in_time_and_who_says_nothing_inside(
     run: Run, certificate: Files
 ) -> None:
     async def main() -> None:
-        limits = HttpLimits(head_timeout_s=3, idle_timeout_s=9)
+        limits = ConnectionLimits(head_timeout_s=3, idle_timeout_s=9)
         async with Rig(certificate, limits=limits) as rig:
             half = TlsClient(await rig.raw(), certificate.client())
             half.side.is_shaken()
@@ -670,7 +670,7 @@ async def test_a_close_waits_until_all_was_sent(certificate: Files) -> None:
 
 
 async def test_reading_stops_when_the_protocol_says_so(certificate: Files) -> None:
-    one = Harness(HttpLimits(pipeline_max=2), files=certificate)
+    one = Harness(ConnectionLimits(pipeline_max=2), files=certificate)
     one.feed(GET * 4)
     assert not one.transport.reads()
     for number in range(4):
@@ -681,7 +681,7 @@ async def test_reading_stops_when_the_protocol_says_so(certificate: Files) -> No
 
 async def test_a_read_of_many_records_takes_several_turns(certificate: Files) -> None:
     now_ns = iter(range(0, 10**15, 1_500_000)).__next__
-    hub = HttpHub(HttpLimits(), now_ns=now_ns)
+    hub = Hub(ConnectionLimits(), now_ns=now_ns)
     tls = FakeTls(certificate, hub)
     received = bytearray()
 

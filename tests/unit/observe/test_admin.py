@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
-from kdaemon.http.counters import HttpCounters
-from kdaemon.http.server import HttpServer, serve_http
+from kdaemon.http.counters import ListenerCounters
+from kdaemon.http.server import ConnectionServer, serve_http
 from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
@@ -54,7 +54,7 @@ class Place:
         self.memory = ByteBudget(16_000)
         engine = Engine(SETTINGS, self.memory, SystemDice(1), self.clock.now_ns())
         observing = Observing(self.memory, {"orders": engine})
-        listeners: dict[str, HttpCounters] = {}
+        listeners: dict[str, ListenerCounters] = {}
         self.readiness = Readiness(lambda: is_memory_full(self.memory))
         self.heart = Heartbeat(self.clock)
         reader = reader_of(
@@ -74,7 +74,7 @@ class Place:
             self.reloads,
         )
         self.listeners = listeners
-        self.server: HttpServer
+        self.server: ConnectionServer
 
     async def open(self) -> None:
         self.server = await serve_http(self.admin.handle, "127.0.0.1", 0)

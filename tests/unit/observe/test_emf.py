@@ -8,7 +8,7 @@ from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.histogram import Buckets
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
-from kdaemon.http.counters import HttpCounters
+from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, _quantile, _tell
 from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.reloads import Outcome, Reloads, Report
@@ -28,7 +28,7 @@ class Told:
         self.observing = Observing(self.world.memory)
         for name in names:
             self.open(name)
-        listeners = {"http": HttpCounters(), "unix": HttpCounters()}
+        listeners = {"http": ListenerCounters(), "unix": ListenerCounters()}
         listeners["http"].opened, listeners["unix"].opened = 3, 4
         self._reader = reader_of(self.observing, At(self.world), listeners=listeners)
         self._emf = Emf("kdaemon", "host-1")

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
-from kdaemon.observe.heartbeat import NS, STILL_NS_MAX, Heartbeat
+from kdaemon.observe.heartbeat import NS_PER_SECOND, STILL_NS_MAX, Heartbeat
 from kdaemon.system import SystemClock
 from tests.kit.clock import jump
 from tests.kit.patience import PATIENCE_S
@@ -16,7 +16,7 @@ class Hand:
     """A clock moved by hand."""
 
     def __init__(self) -> None:
-        self.time_ns = 5 * NS
+        self.time_ns = 5 * NS_PER_SECOND
 
     def now_ns(self) -> int:
         return self.time_ns
@@ -29,23 +29,23 @@ def test_it_is_alive_until_the_last_beat_is_older_than_the_bound() -> None:
     beaten_ns = clock.time_ns
     assert heart.is_alive(beaten_ns + STILL_NS_MAX)
     assert not heart.is_alive(beaten_ns + STILL_NS_MAX + 1)
-    assert heart.age_ns(beaten_ns + 3 * NS) == 3 * NS
+    assert heart.age_ns(beaten_ns + 3 * NS_PER_SECOND) == 3 * NS_PER_SECOND
 
 
 def test_a_beat_after_a_stall_makes_it_alive_again() -> None:
     clock = Hand()
     heart = Heartbeat(clock)
-    clock.time_ns += 60 * NS
+    clock.time_ns += 60 * NS_PER_SECOND
     assert not heart.is_alive(clock.time_ns), "a start-up that hangs is seen too"
     heart.beat()
     assert heart.is_alive(clock.time_ns)
 
 
 def test_it_must_be_slower_than_our_watchdog_is_patient() -> None:
-    assert 2 * NS < STILL_NS_MAX < 30 * NS
+    assert 2 * NS_PER_SECOND < STILL_NS_MAX < 30 * NS_PER_SECOND
 
 
-@pytest.mark.parametrize("late_ns", [0, 700_000, NS // 3])
+@pytest.mark.parametrize("late_ns", [0, 700_000, NS_PER_SECOND // 3])
 def test_the_watchdog_is_fed_at_least_as_often_as_it_wants_and_not_at_each_beat(
     late_ns: int,
 ) -> None:
@@ -56,12 +56,12 @@ def test_the_watchdog_is_fed_at_least_as_often_as_it_wants_and_not_at_each_beat(
     first_ns = clock.time_ns
     for _ in range(120):
         heart.beat()
-        clock.time_ns += NS + late_ns
+        clock.time_ns += NS_PER_SECOND + late_ns
     assert fed[0] == first_ns, "the first beat feeds"
     gaps_ns = [late - early for early, late in pairwise(fed)]
     assert gaps_ns
-    assert max(gaps_ns) <= 15 * NS
-    assert min(gaps_ns) >= 13 * NS
+    assert max(gaps_ns) <= 15 * NS_PER_SECOND
+    assert min(gaps_ns) >= 13 * NS_PER_SECOND
 
 
 def test_a_loop_that_stands_still_feeds_nobody() -> None:
@@ -69,7 +69,7 @@ def test_a_loop_that_stands_still_feeds_nobody() -> None:
     fed: list[int] = []
     heart = Heartbeat(clock, lambda: fed.append(clock.time_ns), 15.0)
     heart.beat()
-    clock.time_ns += 60 * NS
+    clock.time_ns += 60 * NS_PER_SECOND
     assert len(fed) == 1
     heart.beat()
     assert len(fed) == 2
@@ -115,7 +115,7 @@ async def test_how_late_a_beat_is_is_the_lag_of_the_loop() -> None:
     await asyncio.sleep(0)
     heart.stop()
     assert sum(lag.counts) == 1
-    assert 6 * NS < lag.sum < 8 * NS
+    assert 6 * NS_PER_SECOND < lag.sum < 8 * NS_PER_SECOND
 
 
 async def test_without_a_watchdog_it_only_writes_down_the_time() -> None:

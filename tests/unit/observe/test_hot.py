@@ -123,7 +123,7 @@ def test_no_more_shards_are_watched_than_may_be_of_all_streams(
     watched = [len(engine._hot_keys._watched) for engine in place.streams.values()]
     assert sum(watched) == WATCHED_MAX
     for engine in place.streams.values():
-        engine.ledger.held_bytes, engine.counters.buffered = 0, 0
+        engine.ledger.footprint_bytes, engine.counters.buffered = 0, 0
     place.pass_seconds(90)
     assert not any(engine._hot_keys.is_on for engine in place.streams.values())
 

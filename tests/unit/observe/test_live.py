@@ -16,7 +16,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
-from kdaemon.http.server import HttpServer, serve_http
+from kdaemon.http.server import ConnectionServer, serve_http
 from kdaemon.observe import live, live_event
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.live import VIEWERS_MAX, Live, LivePage
@@ -156,7 +156,7 @@ def test_an_event_conserves() -> None:
     assert records["received"] + records["recovered"] == sum(
         sum(value.values()) if isinstance(value := records[name], dict) else value
         for name in (
-            *("rejected", "delivered", "dead", "dropped", "settled_before"),
+            *("rejected", "delivered", "dead", "dropped", "recovered_settled"),
             *("buffered", "in_flight", "spooled"),
         )
     )
@@ -322,7 +322,7 @@ class Watched:
     def __init__(self) -> None:
         self.observing = observing("orders")
         self.live = Live(reader_of(self.observing, SystemClock()), SystemClock())
-        self.server: HttpServer
+        self.server: ConnectionServer
 
     async def look(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
         """The head of the answer is read."""

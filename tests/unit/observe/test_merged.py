@@ -14,7 +14,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.daemon.questions import pickled
-from kdaemon.http.counters import HttpCounters
+from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.merged import merged
 from kdaemon.observe.metrics import Metrics, Workers
@@ -58,11 +58,16 @@ class Fleet:
         for world, names in zip(self.worlds, streams, strict=True):
             observing = Observing(world.memory, {name: world.add_engine() for name in names})
             self.observed.append(observing)
-            self.readers.append(reader_of(observing, At(world), listeners={"http": HttpCounters()}))
+            self.readers.append(
+                reader_of(observing, At(world), listeners={"http": ListenerCounters()})
+            )
         alone = Observing(ByteBudget(0), upstreams=[])
         clock = At(self.worlds[0])
         self.own = reader_of(
-            alone, clock, listeners={"admin": HttpCounters()}, reloads=Reloads(lambda: 5.0, 1, 1)
+            alone,
+            clock,
+            listeners={"admin": ListenerCounters()},
+            reloads=Reloads(lambda: 5.0, 1, 1),
         )
         self.parts: list[Snapshot] = []
         self.workers = tuple(worker(number + 1) for number in range(len(streams)))

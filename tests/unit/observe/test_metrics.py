@@ -29,7 +29,7 @@ from kdaemon.base.text import printable
 from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
 from kdaemon.engine.snapshot import EngineSnapshot
-from kdaemon.http.counters import TIME_OUTS, HttpCounters
+from kdaemon.http.counters import TIME_OUTS, ListenerCounters
 from kdaemon.http.refusals import REFUSALS
 from kdaemon.observe.log_queue import LogQueue
 from kdaemon.observe.metrics import STEP_SAMPLES, Metrics, accepts_openmetrics
@@ -116,7 +116,7 @@ def observe(world: World, *names: str, per_shard: bool = False) -> tuple[Observi
     reader = reader_of(
         observing,
         At(world),
-        listeners={"http": HttpCounters()},
+        listeners={"http": ListenerCounters()},
         reloads=Reloads(lambda: 5.0, 1, 1),
     )
     return observing, Metrics(reader, per_shard=per_shard)
@@ -199,8 +199,8 @@ def test_what_was_delivered_is_in_every_number_that_tells_of_it() -> None:
     before = samples(metrics)
     assert value(before, "kdaemon_records_in_flight", stream="a") == 10
     assert value(before, "kdaemon_put_records_in_flight", stream="a") == 1
-    assert value(before, "kdaemon_stream_held_bytes", stream="a") == frame.held_bytes
-    assert value(before, "kdaemon_memory_held_bytes") == frame.held_bytes
+    assert value(before, "kdaemon_stream_held_bytes", stream="a") == frame.footprint_bytes
+    assert value(before, "kdaemon_memory_held_bytes") == frame.footprint_bytes
     world.run_idle()
     found = samples(metrics)
     assert value(found, "kdaemon_records_received_total", stream="a") == 10
@@ -342,7 +342,7 @@ def test_what_is_passed_on_is_counted_by_operation() -> None:
 
 def test_what_listeners_count_is_read_by_listener_and_a_late_listener_is_seen() -> None:
     world = World(1)
-    counters = HttpCounters()
+    counters = ListenerCounters()
     listeners = {"http": counters}
     metrics = Metrics(reader_of(Observing(world.memory), At(world), listeners=listeners))
     counters.opened = 7
@@ -350,7 +350,7 @@ def test_what_listeners_count_is_read_by_listener_and_a_late_listener_is_seen() 
     counters.refused["malformed"] = 3
     counters.timed_out["head"] = 4
     counters.handler_failures = 5
-    listeners["unix"] = HttpCounters()
+    listeners["unix"] = ListenerCounters()
     found = samples(metrics)
     assert value(found, "kdaemon_client_connections", listener="http") == 2
     assert value(found, "kdaemon_client_connections_opened_total", listener="http") == 7

@@ -15,7 +15,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import LANES_A_STEP
-from kdaemon.http.counters import HttpCounters
+from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.slices import Page
 from kdaemon.observe.snapshot import Snapshot
@@ -63,7 +63,7 @@ def steps_of(steps: Steps[Any]) -> tuple[int, Any]:
         count += 1
 
 
-@pytest.mark.parametrize("counters", [StreamCounters(), OperationCounters(), HttpCounters()])
+@pytest.mark.parametrize("counters", [StreamCounters(), OperationCounters(), ListenerCounters()])
 def test_a_snapshot_has_each_field_of_what_it_is_of(counters: Any) -> None:
     names = set(getattr(counters, "__slots__", None) or vars(counters))
     snapshot = counters.snapshot()
@@ -78,7 +78,7 @@ def test_nothing_changes_a_snapshot() -> None:
     """Neither who has it nor what happens to what it was made of."""
     world = World(1, shard_count=2, faults=Faults(call_throttled=0.2, record_failure=0.1))
     observing = Observing(world.memory, {"a": world.add_engine()})
-    listeners = {"http": HttpCounters()}
+    listeners = {"http": ListenerCounters()}
     reader = reader_of(observing, At(world), listeners=listeners)
     feed(world, observing.streams["a"], 40)
     world.run_until(world.now_ns + 300 * MS)
@@ -86,7 +86,7 @@ def test_nothing_changes_a_snapshot() -> None:
     before = deep(snapshot)
     observing.streams["a"].hold = ServiceError("AccessDeniedException", "no")
     listeners["http"].refused["malformed"] += 1
-    listeners["unix"] = HttpCounters()
+    listeners["unix"] = ListenerCounters()
     observing.upstreams[0].closed.receive(1, 1)
     observing.loop_lag.observe(1)
     world.run_until(world.now_ns + 2 * SECOND)

@@ -14,7 +14,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
-from kdaemon.http.counters import HttpCounters
+from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.readiness import Readiness, ReadyMove, ReadyState, is_memory_full
 from kdaemon.observe.snapshot import HOT_SHARDS_MAX
 from kdaemon.observe.status import Status
@@ -38,7 +38,7 @@ class Place:
     def __init__(self, world: World, *names: str, shows_keys: bool = False) -> None:
         self.world = world
         self.observing = Observing(world.memory, {name: world.add_engine() for name in names})
-        self.listeners = {"http": HttpCounters()}
+        self.listeners = {"http": ListenerCounters()}
         self.readiness = Readiness(lambda: is_memory_full(world.memory))
         reader = reader_of(
             self.observing, At(world), listeners=self.listeners, readiness=self.readiness

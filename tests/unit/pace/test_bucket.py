@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.pace.bucket import BURST_NS, NS, TokenBucket
+from kdaemon.pace.bucket import BURST_NS, NS_PER_SECOND, TokenBucket
 
 EXAMPLES = settings(deadline=None, print_blob=True, max_examples=150)
 
@@ -53,16 +53,16 @@ def test_a_time_between_two_nanoseconds_is_rounded_up() -> None:
 
 def test_a_bucket_saves_no_more_than_its_capacity() -> None:
     bucket = TokenBucket(1000, 0)
-    bucket.refill(3600 * NS)
+    bucket.refill(3600 * NS_PER_SECOND)
     assert bucket.available == 900
 
 
 def test_time_that_goes_back_changes_nothing() -> None:
-    bucket = TokenBucket(1000, NS)
+    bucket = TokenBucket(1000, NS_PER_SECOND)
     bucket.pay(900)
-    bucket.refill(NS // 2)
+    bucket.refill(NS_PER_SECOND // 2)
     assert bucket.available == 0
-    bucket.refill(NS + 1_000_000)
+    bucket.refill(NS_PER_SECOND + 1_000_000)
     assert bucket.available == 1
 
 
@@ -98,8 +98,8 @@ def test_a_bucket_of_one_token_a_second_can_still_pay_one() -> None:
     bucket = TokenBucket(1, 0)
     assert bucket.available == 1
     bucket.pay(1)
-    assert bucket.ready_at_ns(1) == NS
-    bucket.refill(NS)
+    assert bucket.ready_at_ns(1) == NS_PER_SECOND
+    bucket.refill(NS_PER_SECOND)
     assert bucket.available == 1
 
 
@@ -136,7 +136,7 @@ def test_a_bucket_that_takes_over_is_as_short_as_the_other() -> None:
     other.pay(300)
     bucket.take_over(other)
     assert bucket.available == 600
-    other.refill(NS)
+    other.refill(NS_PER_SECOND)
     bucket.take_over(other)
     assert bucket.available == 600, "it gets nothing from a fuller one"
     other.pay(5000)
@@ -147,14 +147,16 @@ def test_a_bucket_that_takes_over_is_as_short_as_the_other() -> None:
 @EXAMPLES
 @given(
     rate=st.integers(1, 3_000_000),
-    costs=st.lists(st.tuples(st.integers(0, 3 * NS), st.integers(1, 4_000_000)), max_size=30),
+    costs=st.lists(
+        st.tuples(st.integers(0, 3 * NS_PER_SECOND), st.integers(1, 4_000_000)), max_size=30
+    ),
 )
 def test_over_any_window_never_more_than_capacity_and_rate(
     rate: int, costs: list[tuple[int, int]]
 ) -> None:
     """... and one cost larger than the capacity, which only a full bucket pays."""
     bucket = TokenBucket(rate, 0)
-    capacity = max(rate * BURST_NS, NS)
+    capacity = max(rate * BURST_NS, NS_PER_SECOND)
     now_ns = 0
     paid: list[tuple[int, int]] = []
     for wait_ns, cost in costs:
@@ -167,15 +169,15 @@ def test_over_any_window_never_more_than_capacity_and_rate(
         total = oversize = 0
         for at_ns, cost in paid[first:]:
             total += cost
-            if cost * NS > capacity:
+            if cost * NS_PER_SECOND > capacity:
                 oversize = max(oversize, cost)
-            assert (total - oversize) * NS <= capacity + rate * (at_ns - paid[first][0])
+            assert (total - oversize) * NS_PER_SECOND <= capacity + rate * (at_ns - paid[first][0])
 
 
 @EXAMPLES
 @given(
     rate=st.integers(1, 3_000_000),
-    spent=st.lists(st.tuples(st.integers(0, NS), st.integers(1, 4_000_000)), max_size=6),
+    spent=st.lists(st.tuples(st.integers(0, NS_PER_SECOND), st.integers(1, 4_000_000)), max_size=6),
     cost=st.integers(0, 4_000_000),
 )
 def test_ready_at_is_exact(rate: int, spent: list[tuple[int, int]], cost: int) -> None:
@@ -197,7 +199,10 @@ def test_ready_at_is_exact(rate: int, spent: list[tuple[int, int]], cost: int) -
 
 
 @EXAMPLES
-@given(waits=st.lists(st.integers(0, NS // 2), min_size=1, max_size=20), rate=st.integers(1, 5000))
+@given(
+    waits=st.lists(st.integers(0, NS_PER_SECOND // 2), min_size=1, max_size=20),
+    rate=st.integers(1, 5000),
+)
 def test_how_often_a_bucket_is_refilled_does_not_matter(waits: list[int], rate: int) -> None:
     often, once = TokenBucket(rate, 0), TokenBucket(rate, 0)
     for bucket in (often, once):
@@ -218,7 +223,7 @@ def test_a_saturated_bucket_gives_exactly_its_rate(rate: int) -> None:
     while True:
         cost = max(1, rate // 10)
         now_ns = bucket.ready_at_ns(cost)
-        if now_ns > 10 * NS:
+        if now_ns > 10 * NS_PER_SECOND:
             break
         bucket.refill(now_ns)
         bucket.pay(cost)

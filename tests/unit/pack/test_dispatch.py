@@ -168,7 +168,7 @@ def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
     remap(dispatcher, describe(even_shards(2)), 0)
     lane = packer.lanes[1]
     lane.budget.pay(700, 0)
-    packer.hold_back(lane, 50 * MS, 0)
+    packer.postpone(lane, 50 * MS, 0)
     lane.failure_count = 3
     first, second = even_shards(2)
     remap(

@@ -114,12 +114,12 @@ def test_a_shard_in_trouble_gets_none(trouble: str) -> None:
     lanes = make_lanes(2)
     packer = make_packer(lanes)
     if trouble == "backs off":
-        packer.hold_back(lanes[0], 50 * MS, 0)
+        packer.postpone(lanes[0], 50 * MS, 0)
     elif trouble == "is spent":
         lanes[0].budget.pay(900, 0)
     else:
         put_keyed(packer, lanes[0], 5)
-        packer.hold_back(lanes[0], 50 * MS, 0)
+        packer.postpone(lanes[0], 50 * MS, 0)
     lanes[1].budget.pay(600, 0)
     put(packer, 400)
     assert by_shard(draw(packer)) == {"s1": 300}
@@ -132,7 +132,7 @@ def test_what_one_shard_throttled_another_takes() -> None:
     frame = put(packer, 10)
     (run,) = draw(packer).runs
     throttled = run.lane
-    packer.hold_back(throttled, SECOND, 0)
+    packer.postpone(throttled, SECOND, 0)
     back = Run(frame, run.indices, run.byte_count, packer.keyless_lane, 1, is_keyless=True)
     packer.push_front(back, 0)
     batch = draw(packer)
@@ -187,7 +187,7 @@ def test_while_all_shards_are_busy_with_their_own_nobody_spins(linger_ns: int) -
     packer = make_packer(lanes, linger_ns=linger_ns)
     for lane in lanes:
         put_keyed(packer, lane, 5)
-        packer.hold_back(lane, 10 * SECOND, 0)
+        packer.postpone(lane, 10 * SECOND, 0)
     put(packer, 5)
     now_ns = wakes = 0
     while now_ns < SECOND:
@@ -204,7 +204,7 @@ def test_while_all_shards_hold_calls_nobody_spins_and_when_one_lets_go_it_takes_
     lanes = make_lanes(2)
     packer = Packer(500, 5_000_000, LINGER_NS, 0, is_shard_atomic=True)
     packer.replace_lanes(lanes)
-    packer.held_after_ns = 200 * MS
+    packer.stalled_after_ns = 200 * MS
     calls = []
     for _ in range(2):
         put(packer, 500)
@@ -244,7 +244,7 @@ def test_few_open_shards_among_many_are_found() -> None:
     lanes = make_lanes(200)
     packer = make_packer(lanes)
     for lane in lanes[:-1]:
-        packer.hold_back(lane, 10 * SECOND, 0)
+        packer.postpone(lane, 10 * SECOND, 0)
     put(packer, 3)
     assert by_shard(draw(packer)) == {"s199": 3}
 
@@ -265,7 +265,7 @@ def test_taking_them_back_leaves_an_empty_queue_in_any_state() -> None:
     for until_ns in (0, 50 * MS):
         lanes = make_lanes(1)
         packer = make_packer(lanes)
-        packer.hold_back(lanes[0], until_ns, 0)
+        packer.postpone(lanes[0], until_ns, 0)
         frame = put(packer, 3)
         if until_ns:
             assert packer.draw(0) is None
@@ -323,7 +323,7 @@ def test_whatever_comes_all_of_it_leaves_once_and_each_wake_up_is_to_come(
             else:
                 put(packer, count, size, now_ns)
         if turn < 3 * len(puts) and dice.random() < 0.1:
-            packer.hold_back(dice.choice(lanes), now_ns + dice.randrange(SECOND), now_ns)
+            packer.postpone(dice.choice(lanes), now_ns + dice.randrange(SECOND), now_ns)
         while (batch := wake_and_draw(packer, now_ns)) is not None:
             assert len(batch.records) <= 8
             left += batch.record_count

@@ -13,18 +13,18 @@ from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, sized_frame
 
 IDLE, READY, WAITING, RETIRED = LaneState
-FILLED, EMPTIED, HELD_BACK, DUE, RETIRE = LaneMove
+FILLED, EMPTIED, POSTPONED, DUE, RETIRE = LaneMove
 
 LEGAL = {
     (IDLE, FILLED): READY,
-    (IDLE, HELD_BACK): WAITING,
+    (IDLE, POSTPONED): WAITING,
     (IDLE, RETIRE): RETIRED,
     (READY, EMPTIED): IDLE,
-    (READY, HELD_BACK): WAITING,
+    (READY, POSTPONED): WAITING,
     (READY, RETIRE): RETIRED,
     (WAITING, DUE): READY,
     (WAITING, EMPTIED): IDLE,
-    (WAITING, HELD_BACK): WAITING,
+    (WAITING, POSTPONED): WAITING,
     (WAITING, RETIRE): RETIRED,
 }
 ILLEGAL = [pair for pair in itertools.product(LaneState, LaneMove) if pair not in LEGAL]

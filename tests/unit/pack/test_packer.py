@@ -188,7 +188,7 @@ def test_what_is_put_on_a_lane_that_cannot_pay_waits() -> None:
 def test_holding_back_an_empty_lane_holds_back_what_comes(size: int) -> None:
     lane = make_lane()
     packer = make_packer(lane)
-    packer.hold_back(lane, 50 * MS, 0)
+    packer.postpone(lane, 50 * MS, 0)
     assert state_of(lane) is LaneState.IDLE
     put(packer, lane, [1 + size])
     assert state_of(lane) is LaneState.WAITING
@@ -200,7 +200,7 @@ def test_holding_back_takes_a_lane_from_anywhere_in_the_ring() -> None:
     packer = make_packer(*lanes)
     for lane in lanes:
         put(packer, lane, [10])
-    packer.hold_back(lanes[1], 50 * MS, 0)
+    packer.postpone(lanes[1], 50 * MS, 0)
     assert (packer.ready_records, packer.ready_bytes) == (2, 20)
     assert counts(draw(packer)) == {"a": 1, "c": 1}
     assert counts(draw(packer, 50 * MS)) == {"b": 1}
@@ -210,8 +210,8 @@ def test_holding_back_never_shortens_a_backoff() -> None:
     lane = make_lane()
     packer = make_packer(lane)
     put(packer, lane, [1])
-    packer.hold_back(lane, 80 * MS, 0)
-    packer.hold_back(lane, 50 * MS, 0)
+    packer.postpone(lane, 80 * MS, 0)
+    packer.postpone(lane, 50 * MS, 0)
     assert packer.next_due_ns() == 80 * MS
     packer.wake(79 * MS)
     assert not packer.has_ready
@@ -222,7 +222,7 @@ def test_a_lane_held_back_again_is_due_once_at_the_later_time() -> None:
     packer = make_packer(lane)
     put(packer, lane, [1] * 3)
     for until_ms in (10, 20, 30):
-        packer.hold_back(lane, until_ms * MS, 0)
+        packer.postpone(lane, until_ms * MS, 0)
     packer.wake(20 * MS)
     assert not packer.has_ready
     packer.wake(30 * MS)
@@ -268,7 +268,7 @@ def test_dropping_abandoned_frames_empties_ready_and_waiting_lanes() -> None:
     frame = sized_frame([10] * 4)
     packer.push(Run(frame, [0, 1], 20, ready), 0)
     packer.push(Run(frame, [2, 3], 20, waiting), 0)
-    packer.hold_back(waiting, 50 * MS, 0)
+    packer.postpone(waiting, 50 * MS, 0)
     put(packer, other, [5])
     frame.is_abandoned = True
     dropped(packer)
@@ -296,7 +296,7 @@ def test_replaced_lanes_give_back_what_they_queued_in_order_and_leave_no_trace()
     a, b = put(packer, old_ready, [1]), put(packer, old_ready, [2])
     c = put(packer, old_waiting, [3])
     d = put(packer, stays, [4])
-    packer.hold_back(old_waiting, 50 * MS, 0)
+    packer.postpone(old_waiting, 50 * MS, 0)
     new = make_lane("d")
     orphans = packer.replace_lanes([stays, new])
     assert [[run.frame for run in queue] for queue in orphans] == [[a, b], [c]]
@@ -313,7 +313,7 @@ def test_a_lane_that_is_kept_keeps_its_wait() -> None:
     lane = make_lane()
     packer = make_packer(lane, make_lane("gone"))
     put(packer, lane, [1])
-    packer.hold_back(lane, 50 * MS, 0)
+    packer.postpone(lane, 50 * MS, 0)
     assert packer.replace_lanes([lane]) == []
     assert state_of(lane) is LaneState.WAITING
     assert packer.next_due_ns() == 50 * MS
@@ -397,7 +397,7 @@ def test_the_heap_of_waits_is_bounded() -> None:
     packer = make_packer(lane)
     put(packer, lane, [1])
     for until_ms in range(5 * STALE_WAITS_MAX):
-        packer.hold_back(lane, until_ms * MS, 0)
+        packer.postpone(lane, until_ms * MS, 0)
         assert len(packer._waits) <= STALE_WAITS_MAX + 2 + 1
     assert packer.next_due_ns() == (5 * STALE_WAITS_MAX - 1) * MS
 

@@ -108,8 +108,8 @@ class PackerMachine(RuleBasedStateMachine):
             self.where["queued"] += len(run.indices)
 
     @rule(lane=st.integers(0, 9), wait_ns=st.integers(0, 500 * MS))
-    def hold_back(self, lane: int, wait_ns: int) -> None:
-        self.packer.hold_back(self.pick(lane), self.now_ns + wait_ns, self.now_ns)
+    def postpone(self, lane: int, wait_ns: int) -> None:
+        self.packer.postpone(self.pick(lane), self.now_ns + wait_ns, self.now_ns)
 
     @rule(wait_ns=st.integers(0, 400 * MS))
     def pass_time(self, wait_ns: int) -> None:

@@ -95,7 +95,7 @@ def test_where_something_is_queued_the_next_is_queued_behind_it() -> None:
 def test_where_a_shard_waits_frames_are_queued_by_shard() -> None:
     dispatcher, packer = start()
     lane = packer.lanes[0]
-    packer.hold_back(lane, 10 * MS, 0)
+    packer.postpone(lane, 10 * MS, 0)
     frame = make_frame([Record(b"x", "k", "0")])
     dispatcher.queue(dispatcher.route(frame, frame.byte_count), 0)
     assert not packer.has_ready
@@ -122,7 +122,7 @@ def test_where_a_shard_cannot_pay_none_has_paid_and_what_can_be_paid_goes(
         assert send(dispatcher, packer, frame)
     short = packer.lanes[-1]
     if is_blocked:
-        packer.hold_back(short, 10 * MS, 0)
+        packer.postpone(short, 10 * MS, 0)
     else:
         short.budget.records.pay(short.budget.records.available)
     before = tokens(packer)

@@ -27,7 +27,7 @@ def make_service(wait_ms: int | None = 2000, **given: object) -> Service:
     return service
 
 
-def held_ns(service: Service, count: int, now_ns: int, record: Record = LOW) -> int | None:
+def stalled_ns(service: Service, count: int, now_ns: int, record: Record = LOW) -> int | None:
     """How long `count` records are held; None when they are refused."""
     results, until_ns = service.take_records(NAME, [record] * count, now_ns)
     is_delivered = {result.is_delivered for result in results}
@@ -37,40 +37,42 @@ def held_ns(service: Service, count: int, now_ns: int, record: Record = LOW) -> 
 
 def test_a_write_within_the_quota_is_answered_at_once() -> None:
     service = make_service()
-    assert [held_ns(service, 500, 0), held_ns(service, 500, 0)] == [0, 0]
+    assert [stalled_ns(service, 500, 0), stalled_ns(service, 500, 0)] == [0, 0]
 
 
 def test_a_write_over_the_quota_waits_for_what_those_before_it_owe() -> None:
     service = make_service()
     for _ in range(2):
-        held_ns(service, 500, 0)
-    assert held_ns(service, 500, 0) == 1  # any quota at all will do: a debt of 500 is left
-    assert held_ns(service, 500, 0) == 500 * MS + 1
-    assert held_ns(service, 1, 100 * MS) == 900 * MS + 1
-    assert held_ns(service, 1, 2 * SECOND) == 0
+        stalled_ns(service, 500, 0)
+    assert stalled_ns(service, 500, 0) == 1  # any quota at all will do: a debt of 500 is left
+    assert stalled_ns(service, 500, 0) == 500 * MS + 1
+    assert stalled_ns(service, 1, 100 * MS) == 900 * MS + 1
+    assert stalled_ns(service, 1, 2 * SECOND) == 0
 
 
 def test_what_is_held_longer_than_the_deadline_is_refused_at_the_deadline() -> None:
     service = make_service(wait_ms=700)
     for _ in range(4):
-        assert held_ns(service, 500, 0) is not None
-    assert held_ns(service, 500, 0) == 1000 * MS + 1  # it is at the head after 500 ms: no deadline
+        assert stalled_ns(service, 500, 0) is not None
+    assert (
+        stalled_ns(service, 500, 0) == 1000 * MS + 1
+    )  # it is at the head after 500 ms: no deadline
     results, until_ns = service.take_records(NAME, [LOW, LOW], 0)
     assert until_ns == 700 * MS
     assert [(r.error_code, r.error_message) for r in results] == [
         ("ProvisionedThroughputExceededException", "quota exceeded")
     ] * 2
-    assert held_ns(service, 1, 800 * MS) == 700 * MS + 1  # the refused ones took nothing
+    assert stalled_ns(service, 1, 800 * MS) == 700 * MS + 1  # the refused ones took nothing
 
 
 def test_a_call_is_held_for_the_slowest_of_its_shards() -> None:
     service = make_service()
     for _ in range(3):
-        held_ns(service, 500, 0)
+        stalled_ns(service, 500, 0)
     results, until_ns = service.take_records(NAME, [HIGH, LOW, HIGH], 0)
     assert all(result.is_delivered for result in results)
     assert until_ns == 500 * MS + 1
-    assert held_ns(service, 1, 0, HIGH) == 0
+    assert stalled_ns(service, 1, 0, HIGH) == 0
     low, high = service.stream(NAME).shards
     assert low.log[-1].arrival_ns == 500 * MS + 1
     assert [stored.arrival_ns for stored in high.log] == [0, 0, 0]
@@ -79,7 +81,7 @@ def test_a_call_is_held_for_the_slowest_of_its_shards() -> None:
 def test_one_refused_shard_leaves_the_other_its_records() -> None:
     service = make_service(wait_ms=1)
     for _ in range(4):
-        held_ns(service, 500, 0)
+        stalled_ns(service, 500, 0)
     results, until_ns = service.take_records(NAME, [HIGH, LOW], 0)
     assert [result.is_delivered for result in results] == [True, False]
     assert until_ns == 1 * MS
@@ -88,14 +90,14 @@ def test_one_refused_shard_leaves_the_other_its_records() -> None:
 def test_bytes_are_waited_for_as_records_are() -> None:
     service = make_service(quota=Quota(1000, MIB))
     large = Record(b"x" * (MIB - 1), "k", "0")
-    assert [held_ns(service, 1, 0, large) for _ in range(3)] == [0, 1, SECOND + 1]
+    assert [stalled_ns(service, 1, 0, large) for _ in range(3)] == [0, 1, SECOND + 1]
 
 
 def test_whoever_reads_sees_a_record_when_it_got_its_quota() -> None:
     service = make_service()
     for _ in range(3):
-        held_ns(service, 500, 0)
-    held_ns(service, 1, 0)  # at 500 ms
+        stalled_ns(service, 500, 0)
+    stalled_ns(service, 1, 0)  # at 500 ms
     shard = {"StreamName": NAME, "ShardId": "shard-000000"}
 
     def read(kind: str, now_ns: int, **members: object) -> list[object]:
@@ -114,7 +116,7 @@ def test_whoever_reads_sees_a_record_when_it_got_its_quota() -> None:
 def test_a_held_put_record_is_refused_as_a_whole_call() -> None:
     service = make_service(wait_ms=1)
     for _ in range(4):
-        held_ns(service, 500, 0)
+        stalled_ns(service, 500, 0)
     (result,), until_ns = service.take_record(NAME, LOW, 0)
     assert until_ns == 1 * MS
     assert service.refusal_of(result).code == "ThrottlingException"
@@ -125,7 +127,7 @@ def test_a_held_put_record_is_refused_as_a_whole_call() -> None:
 def test_a_failing_shard_is_not_waited_for() -> None:
     service = make_service()
     for _ in range(3):
-        held_ns(service, 500, 0)
+        stalled_ns(service, 500, 0)
     fault = Fault(kind=FaultKind.RECORD_FAILURE, indices=(0,))
     results, until_ns = service.take_records(NAME, [LOW, HIGH], 0, fault)
     assert [result.error_code for result in results] == ["InternalFailure", None]
@@ -134,21 +136,21 @@ def test_a_failing_shard_is_not_waited_for() -> None:
 
 def test_fixed_windows_hold_until_the_next_second_and_refuse_past_the_deadline() -> None:
     service = make_service(wait_ms=1500, limiter=LimiterKind.WINDOW, quota=Quota(2, MIB))
-    assert [held_ns(service, 2, 0) for _ in range(4)] == [0, SECOND, 2 * SECOND, None]
-    assert held_ns(service, 2, 1100 * MS) == 1900 * MS
+    assert [stalled_ns(service, 2, 0) for _ in range(4)] == [0, SECOND, 2 * SECOND, None]
+    assert stalled_ns(service, 2, 1100 * MS) == 1900 * MS
 
 
 def test_a_quota_set_while_writes_are_held_does_not_let_others_pass_them() -> None:
     service = make_service()
     for _ in range(4):
-        held_ns(service, 500, 0)
+        stalled_ns(service, 500, 0)
     service.set_quota(Quota(10, MIB), now_ns=100 * MS)
-    assert held_ns(service, 1, 100 * MS) == 400 * MS + 1
+    assert stalled_ns(service, 1, 100 * MS) == 400 * MS + 1
 
 
 def test_without_the_setting_nothing_is_held() -> None:
     service = make_service(wait_ms=None)
-    assert [held_ns(service, 500, 0) for _ in range(3)] == [0, 0, None]
+    assert [stalled_ns(service, 500, 0) for _ in range(3)] == [0, 0, None]
     assert service.take_records(NAME, [LOW], 7).held_until_ns == 7
 
 

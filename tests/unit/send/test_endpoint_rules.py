@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings
-from kdaemon.send.endpoint_rules import Place
+from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.sts import ASSUME_ROLE
 from tests.unit.send.scripted import ORDERS, RECORDS, ScriptedService, failure, opened
 
@@ -81,7 +81,7 @@ def botocore_hosts(
 
 
 def our_hosts(settings: ClientSettings, arns: list[str | None], account: str | None) -> list[str]:
-    place = Place(settings)
+    place = EndpointRules(settings)
     found = []
     for arn in arns:
         for operation in ("PutRecords", "DescribeStreamSummary"):
@@ -150,7 +150,7 @@ def test_a_role_is_assumed_where_botocore_would(
     client.meta.events.register("before-send.sts.*", answer)
     client.assume_role(RoleArn=f"arn:aws:iam::{OURS}:role/r", RoleSessionName="me")
     client.close()
-    assert [Place(settings).endpoint(ASSUME_ROLE, None, None)[0]] == urls
+    assert [EndpointRules(settings).endpoint(ASSUME_ROLE, None, None)[0]] == urls
 
 
 @pytest.mark.parametrize("name", ["use_fips_endpoint", "use_dualstack_endpoint"])

@@ -19,7 +19,7 @@ from kdaemon.send.answers import Answer, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection, Peer
-from kdaemon.send.connection_slots import Places
+from kdaemon.send.connection_slots import ConnectionSlots
 from kdaemon.send.failures import CONNECT, DialError
 from kdaemon.send.pool import KEEPALIVE_S, Pool
 from kdaemon.send.reader import AnswerReader
@@ -292,7 +292,7 @@ async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connecti
 
 
 async def test_a_limit_of_places_that_is_lowered_takes_none_away_and_raised_lets_go_on() -> None:
-    places = Places(2)
+    places = ConnectionSlots(2)
     assert places.take()
     assert places.take()
     places.set_limit(1)
@@ -310,7 +310,7 @@ async def test_a_limit_of_places_that_is_lowered_takes_none_away_and_raised_lets
 
 @pytest.mark.parametrize("seed", range(10))
 async def test_places_are_never_more_than_the_limit_and_none_is_lost(seed: int) -> None:
-    dice, places = random.Random(seed), Places(3)
+    dice, places = random.Random(seed), ConnectionSlots(3)
     used = 0
 
     async def use(go: asyncio.Event) -> None:

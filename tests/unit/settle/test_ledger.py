@@ -24,9 +24,9 @@ def make(
     return FrameLedger(buffer_bytes, memory, counters), memory, counters
 
 
-def frame_of(count: int, held_bytes: int = 100, deadline_ns: int | None = None) -> Frame:
+def frame_of(count: int, footprint_bytes: int = 100, deadline_ns: int | None = None) -> Frame:
     records = [Record(b"xyz", "k") for _ in range(count)]
-    return make_frame(records, held_bytes=held_bytes, deadline_ns=deadline_ns)
+    return make_frame(records, footprint_bytes=footprint_bytes, deadline_ns=deadline_ns)
 
 
 def admit(ledger: FrameLedger, frame: Frame, now_ns: int = 0) -> bool:
@@ -52,7 +52,7 @@ def test_an_admitted_frame_takes_its_memory_and_is_counted() -> None:
     ledger, memory, counters = make()
     frame = frame_of(3)
     assert admit(ledger, frame, 77)
-    assert ledger.held_bytes == memory.bytes_taken == 100
+    assert ledger.footprint_bytes == memory.bytes_taken == 100
     assert frame.accepted_ns == 77
     assert (counters.received, counters.accepted, counters.buffered) == (3, 3, 3)
     assert (counters.received_bytes, counters.accepted_bytes) == (12, 12)
@@ -65,7 +65,7 @@ def test_of_a_frame_that_is_taken_in_part_the_rest_is_refused_at_once() -> None:
     no = failed()
     assert ledger.admit(frame, 12, 0, {1: no})
     assert frame.results == [None, no, None]
-    assert (frame.unsettled, ledger.held_bytes) == (2, 100)
+    assert (frame.unsettled, ledger.footprint_bytes) == (2, 100)
     assert (counters.received, counters.accepted, counters.buffered) == (3, 2, 2)
     assert (counters.received_bytes, counters.accepted_bytes) == (12, 8)
     assert counters.rejected[RejectReason.FULL] == 1
@@ -104,7 +104,7 @@ def test_when_full_nothing_is_taken_and_the_refusal_is_counted(
     assert ledger.has_room(50)
     assert not ledger.has_room(51)
     assert not admit(ledger, frame_of(5, deadline_ns=SECOND))
-    assert ledger.held_bytes == memory.bytes_taken == 200
+    assert ledger.footprint_bytes == memory.bytes_taken == 200
     assert counters.rejected[RejectReason.FULL] == 5
     assert (counters.received, counters.accepted) == (7, 2)
     assert counters.unaccounted() == 0
@@ -133,7 +133,7 @@ def test_a_frame_is_settled_by_its_last_record_once() -> None:
     land(ledger, counters, frame, [1], 30 * MS)
     assert ledger.take_settled() == [frame]
     assert ledger.take_settled() == []
-    assert ledger.held_bytes == memory.bytes_taken == 0
+    assert ledger.footprint_bytes == memory.bytes_taken == 0
     assert (counters.delivered, counters.delivered_bytes) == (3, 12)
     assert counters.delivery_ns.sum == 2 * 5 * MS + 20 * MS
     assert counters.unaccounted() == 0
@@ -178,7 +178,7 @@ def test_an_abandoned_frame_tells_each_record_what_became_of_it() -> None:
     assert frame.results == [in_flight, delivered(), in_flight, WITHDRAWN]
     assert frame.is_abandoned
     assert ledger.take_settled() == [frame]
-    assert ledger.held_bytes == memory.bytes_taken == 0
+    assert ledger.footprint_bytes == memory.bytes_taken == 0
     assert counters.rejected[RejectReason.DEADLINE] == 1
     assert counters.possible_duplicates == 2
     assert (counters.buffered, counters.in_flight) == (0, 2)
@@ -280,8 +280,8 @@ def test_whatever_happens_counters_conserve_and_memory_comes_back_once(steps: li
         told += ledger.take_settled()
         assert counters.unaccounted() == 0
         assert (counters.buffered, counters.in_flight) == (len(queued), len(flying))
-        held = sum(frame.held_bytes for frame in frames if frame not in told)
-        assert ledger.held_bytes == memory.bytes_taken == held <= 1500
+        held = sum(frame.footprint_bytes for frame in frames if frame not in told)
+        assert ledger.footprint_bytes == memory.bytes_taken == held <= 1500
         assert len(told) == len(set(told))
         for frame in told:
             assert all(isinstance(result, RecordResult) for result in frame.results)

@@ -25,7 +25,7 @@ class Item:
     number: int = 0
 
     @property
-    def held_bytes(self) -> int:
+    def footprint_bytes(self) -> int:
         return self.payload_bytes
 
 

@@ -123,5 +123,5 @@ async def test_a_stream_that_was_closed_and_opened_again_gets_its_frames(tmp_pat
         assert (first.data, again.data) == ([b"a"], [b"b"])
         again.settle(again.frames[0])
     store = open_store(tmp_path / "spool")()
-    assert store.backlogs() == []
+    assert store.stored_totals() == []
     store.close()

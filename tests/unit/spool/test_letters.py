@@ -113,7 +113,7 @@ def test_a_letter_and_the_end_of_its_frame_are_one_commit(tmp_path: Path) -> Non
     assert [frame.id for frame in store.read("orders", 0, 1).frames] == [1]
     store._database.connection.execute("DROP TRIGGER refuse")
     store.commit(Changes(settled=[1], dead=[make_letter(1)]))
-    assert store.backlogs() == []
+    assert store.stored_totals() == []
     assert store.letters.count(ALL).letter_count == 1
     store.close()
 

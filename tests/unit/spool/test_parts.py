@@ -104,7 +104,7 @@ async def test_a_crash_between_the_parts_sends_only_what_was_left(tmp_path: Path
     again = FakeTarget()
     async with a_spool(tmp_path / "spool", again) as spool:
         await until(lambda: again.data == [b"a1"])
-        assert again.counters.settled_before == 2
+        assert again.counters.recovered_settled == 2
         again.settle(again.frames[0], [REFUSED])
         await written(spool)
         assert spool.frame_count == 0
@@ -205,7 +205,7 @@ async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_noth
         # By hand, for the thread that commits is reading.
         spool._delivery.offer(lane, 100, a_frame(b"30", b"31"), 1)
         may_end.set()
-        await until(lambda: len(target.data) >= 6 and lane.backlog.is_read)
+        await until(lambda: len(target.data) >= 6 and lane.position.is_read)
         assert target.data == [b"00", b"10", b"20", b"01", b"11", b"21"], "100 is not on disk"
 
 
@@ -309,5 +309,5 @@ async def test_a_row_of_which_all_is_noted_is_deleted_and_not_sent(tmp_path: Pat
         await until(lambda: not spool.frame_count)
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
-        assert (again.data, again.counters.settled_before) == ([], 2)
+        assert (again.data, again.counters.recovered_settled) == ([], 2)
         assert again.counters.unaccounted() == 0

@@ -27,7 +27,7 @@ async def test_what_is_written_has_its_memory_twice_until_its_commit(tmp_path: P
         ]
         for number, frame in enumerate(frames, 1):
             assert spool.put(target, frame)
-            assert memory.bytes_taken >= number * (frame.held_bytes + MIB)
+            assert memory.bytes_taken >= number * (frame.footprint_bytes + MIB)
         await until(lambda: len(told) >= len(frames))
         assert memory.bytes_taken == 0  # the fake engine takes none
         assert told[-1] == 0
@@ -57,7 +57,7 @@ def test_letters_have_memory_until_they_are_written_and_what_has_none_is_told() 
     owed = Owed(lambda: None, memory)
     dropped = sum(owed.bury([letter(number)]) for number in range(200))
     assert 90 < dropped < 100 + 10
-    assert memory.free_bytes() < letter(0).held_bytes
+    assert memory.free_bytes() < letter(0).footprint_bytes
     failed = Changes()
     owed.take_into(failed)
     owed.settle(7, [letter(300)])  # of a record that stands on disk: its row is about to go
@@ -144,7 +144,7 @@ async def test_the_end_writes_all_that_is_owed_in_as_many_commits_as_that_takes(
             target.settle(frame)
         spool.trouble = SpoolError("full", "s", "no space left")
     store = Store.open(str(tmp_path), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
-    assert store.backlogs() == []
+    assert store.stored_totals() == []
     store.close()
 
 

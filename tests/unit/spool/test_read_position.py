@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.spool.read_position import Backlog
+from kdaemon.spool.read_position import ReadPosition
 
 
 def test_a_frame_that_was_taken_leaves_nothing_on_disk() -> None:
-    backlog = Backlog()
+    backlog = ReadPosition()
     backlog.committed(3, is_passed=True)
     assert backlog.is_read
 
 
 def test_after_one_that_was_not_taken_all_wait_until_they_are_read() -> None:
-    backlog = Backlog()
+    backlog = ReadPosition()
     backlog.committed(3, is_passed=False)
     backlog.committed(7, is_passed=False)
     backlog.read(3)
@@ -24,7 +24,7 @@ def test_after_one_that_was_not_taken_all_wait_until_they_are_read() -> None:
 
 
 def test_a_frame_cannot_overtake_those_before_it() -> None:
-    backlog = Backlog()
+    backlog = ReadPosition()
     backlog.committed(3, is_passed=False)
     with pytest.raises(AssertionError, match="overtook"):
         backlog.committed(4, is_passed=True)
@@ -35,7 +35,7 @@ def test_a_frame_cannot_overtake_those_before_it() -> None:
 @given(st.lists(st.booleans(), max_size=60), st.randoms(use_true_random=False))
 def test_frames_reach_the_engine_in_their_order(rooms: list[bool], dice: object) -> None:
     """`rooms[i]`: whether the engine had room when frame i was committed. Reads come in between."""
-    backlog = Backlog()
+    backlog = ReadPosition()
     on_disk: list[int] = []
     engine: list[int] = []
     for frame_id, has_room in enumerate(rooms, 1):

@@ -29,10 +29,10 @@ def test_streams_in_an_outage_leave_half_of_the_memory_and_room_for_one_more(
         for share in shares:
             if room.has(share, FRAME):
                 room.add(share, FRAME)
-    assert MEMORY // 4 < room.held_bytes < MEMORY // 2
+    assert MEMORY // 4 < room.footprint_bytes < MEMORY // 2
     one_more = Share(is_listed=True)
     assert room.take_ahead(one_more) >= READ_BYTES_MIN
-    assert room.held_bytes <= MEMORY // 2
+    assert room.footprint_bytes <= MEMORY // 2
 
 
 def test_a_hundred_streams_that_are_well_leave_half_of_it_too() -> None:
@@ -42,13 +42,13 @@ def test_a_hundred_streams_that_are_well_leave_half_of_it_too() -> None:
         for share in shares:
             if room.has(share, FRAME):
                 room.add(share, FRAME)
-    assert room.held_bytes <= MEMORY // 2
+    assert room.footprint_bytes <= MEMORY // 2
 
 
 def test_one_alone_has_two_thirds_of_it() -> None:
     room, alone = Room(ByteBudget(MEMORY)), Share(is_listed=True)
     grow(room, alone)
-    assert MEMORY / 3 - 2 * FRAME < alone.held_bytes <= MEMORY / 3
+    assert MEMORY / 3 - 2 * FRAME < alone.footprint_bytes <= MEMORY / 3
 
 
 def test_unlisted_streams_have_half_of_it_together() -> None:
@@ -58,7 +58,7 @@ def test_unlisted_streams_have_half_of_it_together() -> None:
     assert MEMORY // 5 < room.unlisted_bytes <= MEMORY // 4 + 20 * FRAME
     listed = Share(is_listed=True)
     grow(room, listed)
-    assert listed.held_bytes > MEMORY // 8
+    assert listed.footprint_bytes > MEMORY // 8
 
 
 def test_a_stream_that_becomes_listed_takes_what_it_has_along() -> None:
@@ -67,7 +67,7 @@ def test_a_stream_that_becomes_listed_takes_what_it_has_along() -> None:
     room.move(share, is_listed=True)
     assert room.unlisted_bytes == 0
     room.move(share, is_listed=False)
-    assert room.unlisted_bytes == share.held_bytes == room.held_bytes
+    assert room.unlisted_bytes == share.footprint_bytes == room.footprint_bytes
 
 
 def test_a_frame_that_is_larger_than_a_part_is_read_by_a_stream_that_has_nothing() -> None:
@@ -151,9 +151,9 @@ def test_a_stream_that_is_well_has_more_than_one_small_frame_in_its_place() -> N
     taken_by_first_frames(room, Health.ILL, MIB, is_listed=True)
     well, ill = Share(is_listed=True, health=Health.WELL), Share(is_listed=True, health=Health.ILL)
     grow(room, ill, 1_000)
-    assert ill.held_bytes <= 1_000
+    assert ill.footprint_bytes <= 1_000
     grow(room, well, 1_000)
-    assert MIB - 1_000 < well.held_bytes <= MIB
+    assert MIB - 1_000 < well.footprint_bytes <= MIB
 
 
 def test_one_frame_at_a_time_crosses_the_end_of_the_place_of_those_that_are_well() -> None:
@@ -171,7 +171,7 @@ def test_nothing_is_read_where_others_have_the_memory() -> None:
     memory.take(MEMORY - READ_BYTES_MIN)
     room, share = Room(memory), Share(is_listed=True)
     assert room.take_ahead(share) == 0
-    assert share.held_bytes == 0
+    assert share.footprint_bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -203,6 +203,6 @@ def test_what_is_taken_is_given_back(seed: int) -> None:
             engines[number] = 0
         if dice.random() < 0.05:
             room.move(share, is_listed=dice.random() < 0.5)
-        assert room.held_bytes == sum(each.held_bytes for each in shares)
+        assert room.footprint_bytes == sum(each.footprint_bytes for each in shares)
         assert memory.bytes_taken == sum(each.ahead_bytes for each in shares)
-        assert room.unlisted_bytes == sum(e.held_bytes for e in shares if not e.is_listed)
+        assert room.unlisted_bytes == sum(e.footprint_bytes for e in shares if not e.is_listed)

@@ -38,7 +38,7 @@ def rows(directory: Path) -> int:
     """Frames on disk, as another process sees them."""
     view = Store.open_for_reading(str(directory))
     try:
-        return sum(backlog.frame_count for backlog in view.backlogs())
+        return sum(backlog.frame_count for backlog in view.stored_totals())
     finally:
         view.close()
 
@@ -107,7 +107,7 @@ async def test_what_is_partly_delivered_is_not_sent_again_after_a_restart(
     again = FakeTarget()
     async with a_spool(tmp_path / "spool", again) as spool:
         await until(lambda: again.data == [b"b"])
-        assert again.counters.settled_before == 2
+        assert again.counters.recovered_settled == 2
         assert again.counters.unaccounted() == 0
         again.settle(again.frames[0])
         await until(lambda: rows(tmp_path / "spool") == 0)

@@ -3,16 +3,16 @@
 import pytest
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool.spooled_streams import Lanes
+from kdaemon.spool.spooled_streams import SpooledStreams
 from tests.unit.spool.rig import MIB, FakeTarget
 
 
 @pytest.fixture
-def lanes() -> Lanes:
-    return Lanes(ByteBudget(64 * MIB))
+def lanes() -> SpooledStreams:
+    return SpooledStreams(ByteBudget(64 * MIB))
 
 
-def test_a_stream_has_one_lane_as_long_as_something_of_it_is_here(lanes: Lanes) -> None:
+def test_a_stream_has_one_lane_as_long_as_something_of_it_is_here(lanes: SpooledStreams) -> None:
     target = FakeTarget("s")
     assert lanes.find(target) is None
     lane = lanes.get(target, is_listed=True)
@@ -23,7 +23,7 @@ def test_a_stream_has_one_lane_as_long_as_something_of_it_is_here(lanes: Lanes) 
     assert lanes.find(target) is None
 
 
-def test_a_stream_that_was_opened_again_has_the_lane_of_before(lanes: Lanes) -> None:
+def test_a_stream_that_was_opened_again_has_the_lane_of_before(lanes: SpooledStreams) -> None:
     lane = lanes.get(FakeTarget("s"), is_listed=True)
     lanes.add(lane, 1, 500)
     lane.is_called_back = True
@@ -33,7 +33,7 @@ def test_a_stream_that_was_opened_again_has_the_lane_of_before(lanes: Lanes) -> 
     assert (lane.target, lane.is_called_back, lane.left.map_count) == (again, False, 7)
 
 
-def test_what_unlisted_streams_have_is_a_sum_that_follows_the_list(lanes: Lanes) -> None:
+def test_what_unlisted_streams_have_is_a_sum_that_follows_the_list(lanes: SpooledStreams) -> None:
     target = FakeTarget("s")
     lane = lanes.get(target, is_listed=False)
     lanes.add(lane, 1, 500)
@@ -49,14 +49,14 @@ def test_what_unlisted_streams_have_is_a_sum_that_follows_the_list(lanes: Lanes)
 
 @pytest.mark.parametrize(("is_waiting", "is_on_its_way"), [(False, True), (True, False)])
 def test_who_waits_for_room_is_not_on_its_way(
-    lanes: Lanes, *, is_waiting: bool, is_on_its_way: bool
+    lanes: SpooledStreams, *, is_waiting: bool, is_on_its_way: bool
 ) -> None:
     lane = lanes.get(FakeTarget("s"), is_listed=True)
-    lane.backlog.last_id = 3
+    lane.position.last_id = 3
     lane.is_waiting_for_room = is_waiting
     assert lanes.is_passing_on is is_on_its_way
 
 
-def test_with_nothing_on_disk_nothing_is_on_its_way(lanes: Lanes) -> None:
+def test_with_nothing_on_disk_nothing_is_on_its_way(lanes: SpooledStreams) -> None:
     lanes.get(FakeTarget("s"), is_listed=True)
     assert not lanes.is_passing_on

@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_settled, settled_indices
-from kdaemon.spool.store import Backlog, Changes, Dropped, Store
+from kdaemon.spool.store import Changes, Dropped, Store, StoredTotals
 from kdaemon.spool.writes import IDS_AHEAD
 from tests.kit.stores import (
     NOW_MS,
@@ -39,7 +39,7 @@ def test_a_read_gives_one_frame_at_least_and_stops_at_its_bytes(tmp_path: Path) 
     store = open_store(tmp_path)
     append(store, 1, 2, 3, 4)
     one = store.read("orders", 0, 1)
-    frame_bytes = one.frames[0].held_bytes  # in memory
+    frame_bytes = one.frames[0].footprint_bytes  # in memory
     assert ([frame.id for frame in one.frames], one.is_end) == ([1], False)
     two = store.read("orders", one.last_id, 2 * frame_bytes)
     assert ([frame.id for frame in two.frames], two.is_end) == ([2, 3], False)
@@ -52,7 +52,7 @@ def test_a_stream_that_nobody_stored_for_is_read_as_empty(tmp_path: Path) -> Non
     store = open_store(tmp_path)
     read = store.read("nothing", 7, 1024)
     assert (read.frames, read.last_id, read.is_end) == ([], 7, True)
-    assert store.backlogs() == []
+    assert store.stored_totals() == []
     store.close()
 
 
@@ -76,7 +76,7 @@ def test_what_is_settled_is_gone_and_the_rest_stays(tmp_path: Path) -> None:
 def test_a_frame_appended_and_settled_in_one_commit_leaves_nothing(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.commit(Changes(appended=[new_frame(1)], settled=[1]))
-    assert store.backlogs() == []
+    assert store.stored_totals() == []
     assert store.next_id > 1
     store.close()
 
@@ -100,9 +100,9 @@ def test_backlogs_count_what_stands_of_each_stream(tmp_path: Path) -> None:
     append(store, 1, 4, 6)
     append(store, 2, 3, stream="clicks")
     store.commit(Changes(settled=[1, 2, 3]))
-    (backlog,) = store.backlogs()
+    (backlog,) = store.stored_totals()
     payload_bytes = len(new_frame(4).payload)
-    assert backlog == Backlog("orders", 2, 6, 2 * payload_bytes, 4, 6, NOW_MS + 4)
+    assert backlog == StoredTotals("orders", 2, 6, 2 * payload_bytes, 4, 6, NOW_MS + 4)
     store.close()
 
 
@@ -150,10 +150,10 @@ def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1, 2)
     store.commit(Changes(progress=[(2, encode_settled([1], 3))], dead=[make_letter(1)]))
-    before = store.read("orders", 0, 1024 * 1024), store.backlogs()
+    before = store.read("orders", 0, 1024 * 1024), store.stored_totals()
     store.close()
     store = open_store(tmp_path)
-    assert (store.read("orders", 0, 1024 * 1024), store.backlogs()) == before
+    assert (store.read("orders", 0, 1024 * 1024), store.stored_totals()) == before
     assert store.set_aside is None
     store.close()
 
@@ -249,7 +249,7 @@ def test_one_who_looks_sees_the_same_while_a_daemon_has_it_and_after(tmp_path: P
     assert stored_ids(view) == [1, 2]
     append(store, 3)
     assert stored_ids(view) == [1, 2, 3]
-    assert view.backlogs() == store.backlogs()
+    assert view.stored_totals() == store.stored_totals()
     assert view.verify() == store.verify()
     assert view.size_bytes == store.size_bytes
     view.close()
@@ -343,7 +343,7 @@ def test_opening_reads_no_payload_however_much_is_stored(tmp_path: Path) -> None
     store.close()
     before = bytes_read()
     store = open_store(tmp_path)
-    assert store.backlogs()[0].frame_count == 300
+    assert store.stored_totals()[0].frame_count == 300
     assert bytes_read() - before < 500_000
     store.close()
 

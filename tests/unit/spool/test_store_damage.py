@@ -18,7 +18,7 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled, settled_indices
-from kdaemon.spool.directory import Place
+from kdaemon.spool.directory import SpoolDirectory
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
@@ -114,7 +114,7 @@ def test_a_damaged_row_goes_to_quarantine_and_the_rest_is_given_out(tmp_path: Pa
     assert (read.corrupt_count, read.corrupt_record_count, read.last_id) == (2, 6, 4)
     again = store.read("orders", 0, 10**6)
     assert (again.corrupt_count, [frame.id for frame in again.frames]) == (0, [1, 3])
-    assert store.backlogs()[0].record_count == 6
+    assert store.stored_totals()[0].record_count == 6
     verification = store.verify()
     assert verification.is_sound
     assert verification.quarantine_count == 2
@@ -141,7 +141,7 @@ def test_every_field_of_a_row_is_guarded(tmp_path: Path, damage: str) -> None:
     store._database.connection.execute(f"UPDATE frame SET {damage}")
     read = store.read("orders", 0, 10**6)
     assert (read.frames, read.corrupt_count, read.corrupt_record_count) == ([], 1, 3)
-    assert store.backlogs() == []
+    assert store.stored_totals() == []
     assert store.verify().is_sound
     store.close()
 
@@ -254,7 +254,7 @@ def look_at_all(directory: Path) -> None:
     """As the commands do."""
     view = open_view(directory)
     with contextlib.closing(view):
-        view.backlogs()
+        view.stored_totals()
         stored_ids(view, "orders")
         view.verify()
         list(view.letters.select(LetterFilter()))
@@ -593,7 +593,7 @@ def test_a_repair_that_is_cut_off_is_begun_again_or_ended_at_the_next_start(
 ) -> None:
     content = (spool / "spool.db").read_bytes()[:-PAGE_BYTES]
     (spool / "spool.db").write_bytes(content)
-    real = getattr(Place, step)
+    real = getattr(SpoolDirectory, step)
 
     def cut_off(*arguments: object) -> None:
         if is_done:
@@ -601,7 +601,7 @@ def test_a_repair_that_is_cut_off_is_begun_again_or_ended_at_the_next_start(
         raise CutOffError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Place, step, cut_off)
+        patch.setattr(SpoolDirectory, step, cut_off)
         with pytest.raises(CutOffError):
             open_store(spool)
     store = open_store(spool)
@@ -659,7 +659,7 @@ def test_a_repair_for_which_there_is_no_room_changes_nothing_and_is_tried_again(
         raise SpoolError("full", "spool.db", "no space left on the disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Place, "make", full)
+        patch.setattr(SpoolDirectory, "make", full)
         with pytest.raises(SpoolError, match="no space left"):
             store.repair()
     assert found_whole(store) == {*ORDERS, *CLICKS}

@@ -79,7 +79,7 @@ def test_a_commit_that_fails_at_any_operation_leaves_nothing_and_the_next_one_ho
     append(store, 1, 2)
     failed_count = at = 0
     while failed_count == at:
-        before = stored_ids(store), store.backlogs(), store.verify()
+        before = stored_ids(store), store.stored_totals(), store.verify()
         operations = 0
 
         def fail(_operation: str, _name: str, at: int = at) -> int:
@@ -94,7 +94,7 @@ def test_a_commit_that_fails_at_any_operation_leaves_nothing_and_the_next_one_ho
             failed_count += 1
             assert error.kind == kind
             assert str(disk.directory) in str(error)
-            assert (stored_ids(store), store.backlogs(), store.verify()) == before
+            assert (stored_ids(store), store.stored_totals(), store.verify()) == before
             store.commit(some_changes(store.next_id))
         assert stored_ids(store)[-2:] == [store.next_id - 2, store.next_id - 1]
         assert store.verify().is_sound

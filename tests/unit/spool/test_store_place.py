@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.directory import Place
+from kdaemon.spool.directory import SpoolDirectory
 from kdaemon.spool.rights import strangers
 from tests.kit.stores import append, open_store, open_view, stored_ids
 
@@ -146,7 +146,7 @@ def test_the_pid_of_an_earlier_holder_is_not_taken_for_that_of_the_present_one(
 
 
 def test_a_database_put_aside_twice_in_a_second_gets_two_names(tmp_path: Path) -> None:
-    place = Place.claim(str(tmp_path))
+    place = SpoolDirectory.claim(str(tmp_path))
     names = []
     for content in ("first", "second", "third"):
         (tmp_path / "spool.db").write_text(content)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.directory import Place
+from kdaemon.spool.directory import SpoolDirectory
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import apply_frames, mend_log
 from kdaemon.spool.store import Changes, Store
@@ -131,13 +131,13 @@ def test_the_power_may_fail_while_a_log_without_a_name_is_copied(
     for number in range(1, 40):
         append(store, number, record_bytes=5_000)
     HEALED[taking](directory)
-    put_log = Place.put_log
+    put_log = SpoolDirectory.put_log
 
-    def fail(place: Place, open_fd: int) -> None:
+    def fail(place: SpoolDirectory, open_fd: int) -> None:
         put_log(place, open_fd)
         shutil.copytree(directory, lost, ignore=shutil.ignore_patterns("*-shm"))
 
-    monkeypatch.setattr(Place, "put_log", fail)
+    monkeypatch.setattr(SpoolDirectory, "put_log", fail)
     append(store, 40)
     assert stored_ids(store) == list(range(1, 41))
     store.close()
@@ -391,15 +391,15 @@ def test_a_kill_while_it_is_made_again_loses_nothing_that_was_made(
     class Killed(BaseException):
         pass
 
-    real = getattr(Place, step)
+    real = getattr(SpoolDirectory, step)
 
-    def kill(place: Place, *arguments: object) -> None:
+    def kill(place: SpoolDirectory, *arguments: object) -> None:
         real(place, *arguments)
         shutil.copytree(directory, killed)
         raise Killed
 
     with monkeypatch.context() as dying:
-        dying.setattr(Place, step, kill)
+        dying.setattr(SpoolDirectory, step, kill)
         with pytest.raises(Killed):
             append(store, 3)
     again = open_store(killed)

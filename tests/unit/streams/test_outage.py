@@ -84,7 +84,7 @@ async def all_wait(spool: Spool) -> None:
     lanes = list(spool.audit())
 
     def is_still() -> bool:
-        return all(lane.is_waiting_for_room or lane.backlog.is_read for lane in lanes)
+        return all(lane.is_waiting_for_room or lane.position.is_read for lane in lanes)
 
     await until(is_still)
 
@@ -109,7 +109,7 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
     async with restarted(tmp_path, service, NAMES) as (streams, spool, memory):
         await all_wait(spool)
         assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 3 / 4
-        held = [found(streams, name).engine.ledger.held_bytes for name in NAMES]
+        held = [found(streams, name).engine.ledger.footprint_bytes for name in NAMES]
         ahead = [lane.share.ahead_bytes for lane in spool.audit()]
         assert memory.bytes_taken == sum(held) + sum(ahead)
         assert not is_memory_full(memory)
@@ -179,7 +179,7 @@ async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_
         await until(lambda: delivered_by(streams) == 4 * RECORDS)
         await all_wait(spool)
         await serves(streams, "well", acknowledge, 10, before=4 * RECORDS)
-        assert spool._delivery._room.held_bytes <= MEMORY * 3 / 4
+        assert spool._delivery._room.footprint_bytes <= MEMORY * 3 / 4
         # Letters of missing streams' records have memory until they are written.
         await until(lambda: memory.bytes_taken <= MEMORY * 3 / 4)
 

@@ -26,7 +26,7 @@ from kdaemon.wire.lines import (
     encode_acknowledged,
     encode_answer,
     encode_rejected,
-    held_bytes_bound,
+    footprint_bytes_bound,
     parse_lines,
     parse_setup,
     refuse_oversized,
@@ -302,10 +302,10 @@ def test_a_blank_block_is_nothing_but_lines(block: bytes) -> None:
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_what_lines_hold_is_within_what_they_are_charged(line: bytes, count: int) -> None:
     block = (line + b"\n") * count
-    bound = held_bytes_bound(len(block), block.count(b"\n"))
+    bound = footprint_bytes_bound(len(block), block.count(b"\n"))
     for lines in parse_lines(block).by_stream.values():
         frame = make_frame(lines.records, lines.sizes, Acknowledge.ACCEPTED, None, None)
-        assert frame.held_bytes <= bound
+        assert frame.footprint_bytes <= bound
     assert bound <= 60 * len(block) + 5_000
 
 

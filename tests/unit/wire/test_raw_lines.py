@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.base.admission import FRAME_HELD_BYTES, frame_held_bytes
+from kdaemon.base.admission import FRAME_FOOTPRINT_BYTES, frame_footprint_bytes
 from kdaemon.base.limits import KIB, MIB, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
@@ -191,14 +191,14 @@ def test_a_line_that_is_skipped_leaves_an_empty_one() -> None:
 @given(text=st.one_of(PIECES, st.lists(st.sampled_from([b'{"to":"a"}', b'{"to":"b"}', b"x"]))))
 def test_the_bound_holds_whatever_the_lines_are(form: LineForm, text: bytes | list[bytes]) -> None:
     body = text if isinstance(text, bytes) else b"\n".join(text)
-    bound = form.held_bytes_bound(len(body), body.count(b"\n"))
-    bound += FRAME_HELD_BYTES * form.frames_max(len(body), body.count(b"\n"))
+    bound = form.footprint_bytes_bound(len(body), body.count(b"\n"))
+    bound += FRAME_FOOTPRINT_BYTES * form.frames_max(len(body), body.count(b"\n"))
     held = 0
     buffer = LineBuffer()
     buffer.feed_all(body)
     while buffer.has_lines:
         for lines in read(form, buffer.take_block(form.block_lines_max)).by_stream.values():
-            held += frame_held_bytes(len(lines.sizes), sum(lines.sizes))
+            held += frame_footprint_bytes(len(lines.sizes), sum(lines.sizes))
     assert held <= bound
 
 
@@ -216,10 +216,10 @@ def test_the_bound_holds_for_many_frames() -> None:
             parsed = read(form, buffer.take_block(form.block_lines_max))
             frames += len(parsed.by_stream)
             sizes += sum(
-                frame_held_bytes(len(lines.sizes), sum(lines.sizes))
+                frame_footprint_bytes(len(lines.sizes), sum(lines.sizes))
                 for lines in parsed.by_stream.values()
             )
-        bound = form.held_bytes_bound(len(body), body.count(b"\n"))
-        bound += FRAME_HELD_BYTES * form.frames_max(len(body), body.count(b"\n"))
+        bound = form.footprint_bytes_bound(len(body), body.count(b"\n"))
+        bound += FRAME_FOOTPRINT_BYTES * form.frames_max(len(body), body.count(b"\n"))
         assert sizes <= bound
         assert frames - 1 <= form.frames_max(len(body), body.count(b"\n"))

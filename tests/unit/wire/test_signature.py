@@ -12,9 +12,9 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, hold_to_time, read_claim
+from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, check_time, read_claim
 from kdaemon.wire.refusals import Refusal
-from kdaemon.wire.signature import DERIVED_MAX, AccessKey, hold_to_payload, is_signed_with, sign
+from kdaemon.wire.signature import DERIVED_MAX, AccessKey, check_payload, is_signed_with, sign
 from kdaemon.wire.stamps import stamp_of
 
 NOW_S = 1_795_880_096  # 2026-11-28T16:54:56Z; any second would do
@@ -55,7 +55,7 @@ def refused(request: Request, now_s: int, keys: dict[str, AccessKey]) -> Refusal
     if key is None:
         return UNKNOWN_KEY
     body_hash = sha256(request.body).hexdigest()
-    refusal = hold_to_time(claim, now_s) or hold_to_payload(request.headers, body_hash)
+    refusal = check_time(claim, now_s) or check_payload(request.headers, body_hash)
     if refusal is not None:
         return refusal
     is_signed = is_signed_with(key, claim, request.method, request.path, request.headers, body_hash)
