@@ -35,11 +35,12 @@ class TlsError(Exception):
     """The operator must act: the text names the setting, the file and the remedy."""
 
 
-class RejectedRecord(Exception):  # noqa: N818 - the word is the design's
-    """The client must act: one record (or its request) breaks a limit or cannot be read.
+class RefusedError(Exception):
+    """Records are not taken: a line cannot be read, a stream is not configured, the disk is full.
 
-    `code` is the service's word for the reason (`ValidationException`, `SerializationException`,
-    `InvalidArgumentException`, ...); `message` says what was wrong and what was expected.
+    `code` is the service's word for it (`ValidationException`, `SerializationException`,
+    `ResourceNotFoundException`, `ServiceUnavailable`), `message` says what was wrong and what was
+    expected.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -93,4 +93,4 @@ def _stored(config_path: str | None, directory: str) -> list[str]:
     from kdaemon.cli.spool_files import opened, spool_directory  # noqa: PLC0415 - brings SQLite
 
     with opened(spool_directory(directory or None, config_path)) as view:
-        return [backlog.stream for backlog in view.stored_totals()]
+        return [totals.stream for totals in view.stored_totals()]

@@ -42,24 +42,24 @@ def export_records(
     OSError.
     """
     exported = Exported()
-    total = sum(backlog.record_count for backlog in stored_totals)
-    for backlog in stored_totals:
-        for frame in _frames(view, backlog, exported):
+    total = sum(totals.record_count for totals in stored_totals)
+    for totals in stored_totals:
+        for frame in _frames(view, totals, exported):
             records = _unsettled(frame)
-            out.writelines(_line(record, backlog.stream) for record in records)
+            out.writelines(_line(record, totals.stream) for record in records)
             exported.record_count += len(records)
             exported.settled_count += len(frame.records) - len(records)
             on_progress(exported.record_count + exported.settled_count, total)
     return exported
 
 
-def _frames(view: StoreView, backlog: StoredTotals, exported: Exported) -> Iterator[StoredFrame]:
-    after_id = backlog.first_id - 1
-    while after_id < backlog.last_id:
-        read = view.read(backlog.stream, after_id, READ_BYTES_MAX)
+def _frames(view: StoreView, totals: StoredTotals, exported: Exported) -> Iterator[StoredFrame]:
+    after_id = totals.first_id - 1
+    while after_id < totals.last_id:
+        read = view.read(totals.stream, after_id, READ_BYTES_MAX)
         exported.corrupt_count += read.corrupt_count
         for frame in read.frames:
-            if frame.id <= backlog.last_id:
+            if frame.id <= totals.last_id:
                 yield frame
         if read.is_end:
             return

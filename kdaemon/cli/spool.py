@@ -52,23 +52,23 @@ def _tell_spool(directory: str, *, is_json: bool) -> None:
     from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     with opened(directory) as view:
-        stored_totals = {backlog.stream: backlog for backlog in view.stored_totals()}
+        stored_totals = {totals.stream: totals for totals in view.stored_totals()}
         census = view.census()
         pid, size_bytes = view.holder_pid, view.size_bytes
     now_ms = int(SystemClock.wall_seconds() * 1000)
     streams: list[dict[str, str | int | None]] = []
     for name in sorted({*stored_totals, *census.letters, *census.quarantine}):
-        backlog = stored_totals.get(name)
+        totals = stored_totals.get(name)
         letter_count, letter_bytes = census.letters.get(name, (0, 0))
         streams.append(
             {
                 "stream": name,
                 "upstream": parse_qualified(name).upstream,
-                "frames": backlog.frame_count if backlog else 0,
-                "records": backlog.record_count - census.settled.get(name, 0) if backlog else 0,
-                "bytes": backlog.byte_count if backlog else 0,
-                "oldest": time_text(backlog.oldest_ms) if backlog else None,
-                "oldest_age_ms": max(0, now_ms - backlog.oldest_ms) if backlog else None,
+                "frames": totals.frame_count if totals else 0,
+                "records": totals.record_count - census.settled.get(name, 0) if totals else 0,
+                "bytes": totals.byte_count if totals else 0,
+                "oldest": time_text(totals.oldest_ms) if totals else None,
+                "oldest_age_ms": max(0, now_ms - totals.oldest_ms) if totals else None,
                 "dead_letters": letter_count,
                 "dead_letter_bytes": letter_bytes,
                 "quarantined_frames": census.quarantine.get(name, 0),
@@ -132,7 +132,7 @@ def verify(config_path: str | None, directory: str | None) -> None:
 
     directory = spool_directory(directory, config_path)
     with opened(directory) as view, progress("rows") as on_progress:
-        total = sum(backlog.frame_count for backlog in view.stored_totals())
+        total = sum(totals.frame_count for totals in view.stored_totals())
         total += view.letters.count(LetterFilter()).letter_count
 
         def show(statement_count: int) -> None:
@@ -286,14 +286,14 @@ def drop(
     directory = spool_directory(directory, config_path)
     name = printable(stream)
     with opened(directory) as view:
-        backlog = next((each for each in view.stored_totals() if each.stream == stream), None)
+        totals = next((each for each in view.stored_totals() if each.stream == stream), None)
         quarantine_count = view.census().quarantine.get(stream, 0)
         pid = view.holder_pid
-    if backlog is None and not quarantine_count:
+    if totals is None and not quarantine_count:
         say(f"nothing is stored of {name}")
         return
     records, frames, size = (
-        (backlog.record_count, backlog.frame_count, backlog.byte_count) if backlog else (0, 0, 0)
+        (totals.record_count, totals.frame_count, totals.byte_count) if totals else (0, 0, 0)
     )
     counted = _drop_text(name, records, frames, size, quarantine_count)
     if is_dry_run:

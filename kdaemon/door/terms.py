@@ -10,7 +10,7 @@ Where it sits: each connection's intake.py has one `Terms`.
 from dataclasses import dataclass
 
 from kdaemon.base.counters import RejectReason
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.principal import Principal
 from kdaemon.base.refused import Refused
@@ -49,7 +49,7 @@ def read_terms(door: LineDoor, line: bytes, principal: Principal) -> Terms | Bad
     """The terms that a first line sets; None: the line is no setup but a record."""
     try:
         setup = parse_setup(line)
-    except RejectedRecord as error:
+    except RefusedError as error:
         return BadTerms(error.code, error.message)
     if setup is None:
         return None

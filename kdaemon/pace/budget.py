@@ -34,11 +34,11 @@ class Interval:
     __slots__ = (
         "bytes",
         "calls",
-        "held",
         "last_sent_ns",
         "quiet_since_ns",
         "records",
         "since_ns",
+        "stalls",
         "throttled",
         "throttled_calls",
     )
@@ -51,11 +51,11 @@ class Interval:
         self.calls = self.records = self.bytes = self.throttled_calls = 0
         self.throttled = 0.0  # in records
         # Of calls: when sent, and how long stalled; the first and the last.
-        self.held: list[tuple[int, int]] = []
+        self.stalls: list[tuple[int, int]] = []
 
-    def hold(self, sent_ns: int, stalled_ns: int) -> None:
+    def stall(self, sent_ns: int, stalled_ns: int) -> None:
         """Notes that a call, sent at `sent_ns`, was stalled. The first and the last are kept."""
-        self.held[1:] = [(sent_ns, stalled_ns)]
+        self.stalls[1:] = [(sent_ns, stalled_ns)]
 
     def part(self) -> float:
         """The part of what was sent that was too much, 0..1: refused, or stalled.
@@ -64,8 +64,8 @@ class Interval:
         second in a second means a third too much. And the queue itself must shrink.
         """
         part = self.throttled / self.records
-        if self.held:
-            (first_sent_ns, first_ns), (last_sent_ns, last_ns) = self.held[0], self.held[-1]
+        if self.stalls:
+            (first_sent_ns, first_ns), (last_sent_ns, last_ns) = self.stalls[0], self.stalls[-1]
             growth = max(0, last_ns - first_ns) / max(STALL_SPAN_NS, last_sent_ns - first_sent_ns)
             part += growth / (1.0 + growth)
             if last_ns >= first_ns:
@@ -195,7 +195,7 @@ class ShardBudget:
         interval.bytes += byte_count
         if throttled or stalled_ns:
             if stalled_ns:
-                interval.hold(sent_ns, stalled_ns)
+                interval.stall(sent_ns, stalled_ns)
             interval.throttled += throttled
             interval.throttled_calls += 1
             self._may_grow = True
@@ -233,7 +233,7 @@ class ShardBudget:
         sent.
         """
         interval = self._interval
-        if interval.held:
+        if interval.stalls:
             return quota.share.share  # while a shard stalls a call, we send less than we may
         sent = interval.records if quota is self._records else interval.bytes
         # A call stands for the time until the next one: n calls have n - 1 gaps between them.

@@ -115,7 +115,7 @@ class Keyless:
         # Lanes with records of their own may run dry; those that are held may be let go.
         earliest_ns = now_ns + max(linger_ns, RECHECK_NS_MIN)
         for lane in lanes:
-            if lane.queue or lane.is_held:
+            if lane.queue or lane.is_stalled:
                 continue
             budget = lane.budget
             budget.refill(now_ns)
@@ -129,7 +129,7 @@ class Keyless:
         """Those that can take something now, the one with the most budget first."""
         able: list[tuple[int, int, Lane]] = []
         for position, lane in enumerate(lanes):
-            if lane.queue or lane.is_held or lane.blocked_until_ns > now_ns:
+            if lane.queue or lane.is_stalled or lane.blocked_until_ns > now_ns:
                 continue
             budget = lane.budget
             budget.refill(now_ns)

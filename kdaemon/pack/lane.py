@@ -81,7 +81,7 @@ class Lane:
         "doubted_ns",
         "failure_count",
         "hash_key",
-        "is_held",
+        "is_stalled",
         "joined_records",
         "owner",
         "queue",
@@ -114,7 +114,7 @@ class Lane:
         self.blocked_until_ns = 0  # the end of the shard's backoff
         self.failure_count = 0  # calls in a row in which this shard failed records and took none
         self.calls_sent_ns: list[int] = []  # where the service holds calls: those that are out
-        self.is_held = False  # nothing is drawn until a call that it holds returns
+        self.is_stalled = False  # nothing is drawn until a call that its shard stalls returns
         self.waiting_records = 0
         self.waiting_bytes = 0
         self.waiting_of: dict[int, tuple[int, int]] = {}

@@ -61,7 +61,7 @@ class Packer:
         self._bytes_max = bytes_max
         self._linger_ns = linger_ns
         self._order = order if is_shard_atomic else None
-        self._holds = is_shard_atomic
+        self._may_stall = is_shard_atomic
         self.is_pressed = False  # something is ready, and no call is to be had for it
         self.stalled_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
         self.names = Names()
@@ -98,7 +98,7 @@ class Packer:
         """Whether the frame need not be queued by shard: nothing is, and it is much of a call."""
         if not is_much(frame, self._records_max, self._bytes_max):
             return False
-        if self._ring or self._holds or self._aggregator is not None or self.names.is_used:
+        if self._ring or self._may_stall or self._aggregator is not None or self.names.is_used:
             return False
         return self._wholes.has_room(frame) and self.next_due_ns() is None
 
@@ -329,7 +329,7 @@ class Packer:
             self._aggregator.draw(lane, draft, now_ns)
             lane.let_go(draft.runs[start:])
             return
-        if self._holds and self._is_held(lane, now_ns):
+        if self._may_stall and self._is_stalled(lane, now_ns):
             return
         records, byte_count = lane.draw(records_max, draft.bytes_left, now_ns, draft.runs)
         if records:
@@ -339,28 +339,28 @@ class Packer:
         if self._order is not None:
             self._draw_behind(lane, draft, start)
 
-    def _is_held(self, lane: Lane, now_ns: int) -> bool:
+    def _is_stalled(self, lane: Lane, now_ns: int) -> bool:
         """Whether the shard holds a call of ours: more would only wait behind it."""
         calls = lane.calls_sent_ns
-        lane.is_held = bool(
+        lane.is_stalled = bool(
             calls and self.stalled_after_ns and now_ns - calls[0] > self.stalled_after_ns
         )
-        return lane.is_held
+        return lane.is_stalled
 
     def sent(self, batch: Batch, now_ns: int) -> None:
         """The batch goes out now."""
-        if self._holds:
+        if self._may_stall:
             for lane in batch.paid:
                 lane.calls_sent_ns.append(now_ns)
 
     def returned(self, batch: Batch, now_ns: int) -> None:
         """The batch's call is answered, or failed."""
-        if not self._holds:
+        if not self._may_stall:
             return
         for lane in batch.paid:
             lane.calls_sent_ns.remove(batch.sent_ns)
-            if lane.is_held:
-                lane.is_held = False
+            if lane.is_stalled:
+                lane.is_stalled = False
                 # What was saved up meanwhile would only wait behind it in its turn.
                 lane.budget.refill(now_ns)
                 lane.budget.keep_at_most(*self._quantum(lane))
@@ -473,7 +473,7 @@ class Packer:
         lane.move(LaneMove.POSTPONED)
         if lane is self._keyless.lane:
             lane.ready_at_ns = self._keyless.ready_at_ns(self.lanes, self._linger_ns, now_ns)
-        elif lane.is_held:
+        elif lane.is_stalled:
             lane.ready_at_ns = now_ns + STALL_RECHECK_NS
         else:
             lane.ready_at_ns = lane.payable_at_ns(*self._quantum(lane))

@@ -32,7 +32,7 @@ from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 
-READ_AGAIN_S = 1.0  # how long a lane waits for room, or for a disk that failed, at most
+READ_AGAIN_S = 1.0  # how long a stream waits for room, or for a disk that failed, at most
 MS = 1_000_000  # nanoseconds in a millisecond
 
 TURN_RECORDS = 800
@@ -52,7 +52,7 @@ PAUSE_S_MAX = 0.2  # up to this: passing over 20 MiB/s takes a twentieth of a co
 
 
 class Delivery:
-    """Of all lanes. Every method is sync, in the loop; reads run in the store's thread."""
+    """Of all streams. Every method is sync, in the loop; reads run in the store's thread."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Delivery:
         thread: Executor,
         clock: WallClock,
         owed: Owed,
-        lanes: SpooledStreams,
+        streams: SpooledStreams,
         later: Later,
     ) -> None:
         """`later`: has what takes more than a turn of the loop go on in another one."""
@@ -70,11 +70,11 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._owed = owed
-        self._lanes = lanes
-        self._room = lanes.room
+        self._streams = streams
+        self._room = streams.room
         self._held = Held(owed)
         self._progress = Progress(self._held, later)
-        self._passing_on = PassingOn(lanes, self._held, clock, self._progress, self.read_on)
+        self._passing_on = PassingOn(streams, self._held, clock, self._progress, self.read_on)
         self.is_stopped = False
 
     @property
@@ -88,28 +88,28 @@ class Delivery:
         longest; 0: there is none.
         """
         times = [row.accepted_ms for row in islice(self._held.rows.values(), 1)]
-        oldest_left_ms = self._lanes.oldest_left_ms
+        oldest_left_ms = self._streams.oldest_left_ms
         if oldest_left_ms is not None:
             times.append(oldest_left_ms)
         return min(times, default=0)
 
-    def offer(self, lane: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
+    def offer(self, spooled: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
         """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
         is being dropped: that may be this very frame. What is left of it stands on disk.
         """
-        self._lanes.frame_count += 1
+        self._streams.frame_count += 1
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
         own.accepted_ns = frame.accepted_ns
         count = len(frame.records)
-        lane.share.health = lane.target.health
-        self._follow_map(lane)
+        spooled.share.health = spooled.target.health
+        self._follow_map(spooled)
         is_passed = (
-            lane.position.is_read
-            and frame_id > lane.position.read_until  # else it was dropped before it was told
-            and not lane.is_dropping
-            and self._room.has(lane.share, own.footprint_bytes)
+            spooled.position.is_read
+            and frame_id > spooled.position.read_until  # else it was dropped before it was told
+            and not spooled.is_dropping
+            and self._room.has(spooled.share, own.footprint_bytes)
             and self._passing_on.hand_over(
-                lane,
+                spooled,
                 Row(frame_id, unix_ms(self._clock), count, row_bytes, count),
                 Part(own, range(count)),
                 is_again=False,
@@ -117,288 +117,295 @@ class Delivery:
             is not None
         )
         if is_passed:
-            lane.counted_until = frame_id
-        lane.position.committed(frame_id, is_passed=is_passed)
-        self._lanes.add(lane, -1, 0)  # it waits for its commit no longer
-        self.read_on(lane)
+            spooled.counted_until = frame_id
+        spooled.position.committed(frame_id, is_passed=is_passed)
+        self._streams.add(spooled, -1, 0)  # it waits for its commit no longer
+        self.read_on(spooled)
 
-    def read_on(self, lane: SpooledStream) -> None:
+    def read_on(self, spooled: SpooledStream) -> None:
         """Passes on what was read ahead, then reads more of a stream's backlog, unless it is read
         already or there is no room.
         """
-        if lane.is_reading or lane.is_waiting_for_room or lane.is_turn_due or self.is_stopped:
+        if (
+            spooled.is_reading
+            or spooled.is_waiting_for_room
+            or spooled.is_turn_due
+            or self.is_stopped
+        ):
             return
-        if lane.is_pausing:
+        if spooled.is_pausing:
             return
-        lane.share.health = lane.target.health
-        self._follow_map(lane)
-        if not self._pass_on_ahead(lane):
+        spooled.share.health = spooled.target.health
+        self._follow_map(spooled)
+        if not self._pass_on_ahead(spooled):
             return
-        scan = self._next_scan(lane)
+        scan = self._next_scan(spooled)
         if scan is None:
             return
-        byte_count = self._room.take_ahead(lane.share, AGAIN_PARTS if scan.is_again else 1)
+        byte_count = self._room.take_ahead(spooled.share, AGAIN_PARTS if scan.is_again else 1)
         if not byte_count:
-            self._wait_for_room(lane)
+            self._wait_for_room(spooled)
             return
         if scan.is_again:
-            lane.left.begin(scan.at_id)
-        lane.scan = scan
-        lane.is_reading = True
+            spooled.left.begin(scan.at_id)
+        spooled.scan = scan
+        spooled.is_reading = True
         read = self._loop.run_in_executor(
             self._thread,
             self._store.read,
-            lane.target.name,
+            spooled.target.name,
             scan.at_id,
             byte_count,
             scan.until_id,
         )
-        read.add_done_callback(partial(self._was_read, lane, scan))
+        read.add_done_callback(partial(self._was_read, spooled, scan))
 
-    def _pass_on_ahead(self, lane: SpooledStream) -> bool:
+    def _pass_on_ahead(self, spooled: SpooledStream) -> bool:
         """False: not all of it was, for now."""
-        scan = lane.scan
+        scan = spooled.scan
         if scan is None:
             return True
         record_count = 0
-        while lane.ahead:
+        while spooled.ahead:
             if record_count > TURN_RECORDS:
-                lane.is_turn_due = True
-                self._later(partial(self._next_turn, lane))
+                spooled.is_turn_due = True
+                self._later(partial(self._next_turn, spooled))
                 return False
-            if scan.is_again and lane.left.is_all_left:
-                self._let_go(lane)
+            if scan.is_again and spooled.left.is_all_left:
+                self._let_go(spooled)
                 break
-            stored, taken = lane.ahead[0]
+            stored, taken = spooled.ahead[0]
             # It is the engine's from here on, or ours still.
-            self._room.give_ahead(lane.share, stored.footprint_bytes)
+            self._room.give_ahead(spooled.share, stored.footprint_bytes)
             row, part = revived(stored, taken, self._accepted_ns(stored))
             row = self._held.rows.get(stored.id, row)
-            handed_count = self._passing_on.hand_over(lane, row, part, is_again=scan.is_again)
+            handed_count = self._passing_on.hand_over(spooled, row, part, is_again=scan.is_again)
             if handed_count is None:
-                self._room.take_back(lane.share, stored.footprint_bytes)
-                if lane.share.health is not Health.WELL:
-                    self._let_go(lane)  # others may need the memory, and it stands on disk
-                self._wait_for_room(lane)
+                self._room.take_back(spooled.share, stored.footprint_bytes)
+                if spooled.share.health is not Health.WELL:
+                    self._let_go(spooled)  # others may need the memory, and it stands on disk
+                self._wait_for_room(spooled)
                 return False
-            lane.ahead.popleft()
+            spooled.ahead.popleft()
             scan.handed_count += handed_count
             scan.at_id = stored.id
             if not scan.is_again:
-                lane.position.read(stored.id)
+                spooled.position.read(stored.id)
             record_count += len(stored.records) + FRAME_RECORDS
-        self._end_scan(lane, scan)
-        return not lane.is_pausing
+        self._end_scan(spooled, scan)
+        return not spooled.is_pausing
 
-    def _end_scan(self, lane: SpooledStream, scan: Scan) -> None:
-        if lane.scan is not None:  # not let go
-            lane.scan = None
+    def _end_scan(self, spooled: SpooledStream, scan: Scan) -> None:
+        if spooled.scan is not None:  # not let go
+            spooled.scan = None
             if scan.is_again:
-                lane.left.end(scan.end_id, lane.position.read_until)
+                spooled.left.end(scan.end_id, spooled.position.read_until)
             else:
-                lane.position.read(scan.end_id)
+                spooled.position.read(scan.end_id)
         # What was left is handed over little by little: the shard is low, and needs it now.
         parts = scan.record_count if scan.is_again else FRUIT_PARTS
         if scan.handed_count * parts >= scan.record_count:
-            lane.pause_s = 0.0
+            spooled.pause_s = 0.0
         else:
             most_s = PAUSE_S_MIN if scan.is_again else PAUSE_S_MAX
-            lane.pause_s = min(max(PAUSE_S_MIN, lane.pause_s * 2), most_s)
-            self._pause(lane, lane.pause_s)
+            spooled.pause_s = min(max(PAUSE_S_MIN, spooled.pause_s * 2), most_s)
+            self._pause(spooled, spooled.pause_s)
 
-    def _next_scan(self, lane: SpooledStream) -> Scan | None:
+    def _next_scan(self, spooled: SpooledStream) -> Scan | None:
         """What is to be read next: what was left for shards that are low now, then what was not
         passed on yet, if any shard is low. None: nothing, for now.
         """
-        backlog, left = lane.position, lane.left
-        if lane.is_passed_on:
+        backlog, left = spooled.position, spooled.left
+        if spooled.is_passed_on:
             return None
-        free_bytes = self._room.free_bytes(lane.share)
+        free_bytes = self._room.free_bytes(spooled.share)
         low = None
-        if not left.is_empty or not lane.target.is_calm(free_bytes):
-            low = lane.target.low_shards(left.queued, free_bytes)
+        if not left.is_empty or not spooled.target.is_calm(free_bytes):
+            low = spooled.target.low_shards(left.queued, free_bytes)
         after_id = left.first_id if low is None else left.first_id_of(low[0])
         if after_id is not None:
             return Scan(after_id, backlog.read_until, is_again=True)
         if low is not None and (backlog.is_read or not low[0]):
-            self._pause(lane, min(max(PAUSE_S_MIN, low[1] / 1e9), READ_AGAIN_S))
+            self._pause(spooled, min(max(PAUSE_S_MIN, low[1] / 1e9), READ_AGAIN_S))
             return None
         return Scan(backlog.read_until, backlog.last_id, is_again=False)
 
-    def _next_turn(self, lane: SpooledStream) -> None:
-        lane.is_turn_due = False
-        self.read_on(lane)
-        self._lanes.forget_if_empty(lane)
+    def _next_turn(self, spooled: SpooledStream) -> None:
+        spooled.is_turn_due = False
+        self.read_on(spooled)
+        self._streams.forget_if_empty(spooled)
 
-    def _follow_map(self, lane: SpooledStream) -> None:
+    def _follow_map(self, spooled: SpooledStream) -> None:
         """When the shards change, what was left is read again before anything that stands behind
         it: of some keys, records on both sides may go to one shard now.
         """
-        map_count = lane.target.map_count
-        if lane.left.map_count != map_count:
-            first_id = lane.left.first_id
-            lane.left.forget(map_count)
+        map_count = spooled.target.map_count
+        if spooled.left.map_count != map_count:
+            first_id = spooled.left.first_id
+            spooled.left.forget(map_count)
             if first_id is not None:
-                self._let_go(lane)
-                lane.position.read_again(first_id)
+                self._let_go(spooled)
+                spooled.position.read_again(first_id)
 
     def note_progress(self) -> None:
         """Notes what is delivered of unfinished frames."""
         self._progress.note_all()
 
-    def drop_oldest(self, lane: SpooledStream, byte_count: int) -> bool:
+    def drop_oldest(self, spooled: SpooledStream, byte_count: int) -> bool:
         """Makes room by what has waited on disk longest; counted, and logged by its reason. False
         if the stream is being read just now: the oldest are then on their way.
         """
-        if lane.is_reading:
+        if spooled.is_reading:
             return False
-        self._let_go(lane)  # the engine has no room for them, and they stand on disk
-        lane.is_reading = lane.is_dropping = True  # no read meets rows that are being dropped
-        first_id = lane.left.first_id
-        after_id = lane.position.read_until if first_id is None else first_id
+        self._let_go(spooled)  # the engine has no room for them, and they stand on disk
+        spooled.is_reading = spooled.is_dropping = True  # no read meets rows that are being dropped
+        first_id = spooled.left.first_id
+        after_id = spooled.position.read_until if first_id is None else first_id
         # What an engine has, or what is delivered and the disk does not know of, is not dropped.
-        kept = self._held.kept() if after_id < lane.counted_until else ()
+        kept = self._held.kept() if after_id < spooled.counted_until else ()
         drop = self._loop.run_in_executor(
             self._thread,
             partial(
                 self._store.drop_oldest,
-                lane.target.name,
+                spooled.target.name,
                 byte_count,
                 after_id=after_id,
                 kept=kept,
             ),
         )
-        drop.add_done_callback(partial(self._was_dropped, lane))
+        drop.add_done_callback(partial(self._was_dropped, spooled))
         return True
 
-    def _was_read(self, lane: SpooledStream, scan: Scan, read: "asyncio.Future[ReadBack]") -> None:
-        lane.is_reading = False
+    def _was_read(
+        self, spooled: SpooledStream, scan: Scan, read: "asyncio.Future[ReadBack]"
+    ) -> None:
+        spooled.is_reading = False
         if read.cancelled() or self.is_stopped:
-            self._let_go(lane)
+            self._let_go(spooled)
             return
         error = read.exception()
         if error is not None:
             log.error("the spool cannot be read", extra={"fields": {"why": str(error)}})
-            self._let_go(lane)
-            self._wait_for_room(lane)
+            self._let_go(spooled)
+            self._wait_for_room(spooled)
             return
         back = read.result()
-        self._count_corrupt(lane, back)
-        if lane.scan is not scan:  # the shards have changed since
-            self._let_go(lane)
-            self.read_on(lane)
+        self._count_corrupt(spooled, back)
+        if spooled.scan is not scan:  # the shards have changed since
+            self._let_go(spooled)
+            self.read_on(spooled)
             return
         scan.end_id = scan.until_id if back.is_end else back.last_id
         ahead = [
             (stored, taken)
             for stored in back.frames
-            if (taken := self._taken_of(lane, stored)) is not None
+            if (taken := self._taken_of(spooled, stored)) is not None
         ]
         byte_count = sum(stored.footprint_bytes for stored, _ in ahead)
-        if not self._room.was_read(lane.share, byte_count):
-            self._let_go(lane)
-            self._wait_for_room(lane)
+        if not self._room.was_read(spooled.share, byte_count):
+            self._let_go(spooled)
+            self._wait_for_room(spooled)
             return
         scan.record_count = sum(len(stored.records) for stored in back.frames)
-        lane.ahead.extend(ahead)
-        lane.is_turn_due = True  # reads of many streams may end in this turn
-        self._later(partial(self._next_turn, lane))
+        spooled.ahead.extend(ahead)
+        spooled.is_turn_due = True  # reads of many streams may end in this turn
+        self._later(partial(self._next_turn, spooled))
 
-    def _taken_of(self, lane: SpooledStream, stored: StoredFrame) -> int | None:
+    def _taken_of(self, spooled: SpooledStream, stored: StoredFrame) -> int | None:
         """The bits of what is not to be sent of a row; None: nothing of it is."""
         count = len(stored.records)
         settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
-        if stored.id > lane.counted_until:
-            lane.counted_until = stored.id
-            counters, settled_count = lane.target.counters, settled.bit_count()
+        if stored.id > spooled.counted_until:
+            spooled.counted_until = stored.id
+            counters, settled_count = spooled.target.counters, settled.bit_count()
             counters.spooled -= settled_count
             counters.recovered_settled += settled_count
         taken = self._held.taken_of(stored.id, settled, count)
         if taken is None or taken.bit_count() < count:
             return taken
         self._owed.settle(stored.id, ())  # the note of it was written, its deletion was not
-        self._lanes.frame_count -= 1
-        self._lanes.add(lane, 0, -frame_bytes(stored.byte_count))
+        self._streams.frame_count -= 1
+        self._streams.add(spooled, 0, -frame_bytes(stored.byte_count))
         return None
 
-    def _count_corrupt(self, lane: SpooledStream, back: ReadBack) -> None:
+    def _count_corrupt(self, spooled: SpooledStream, back: ReadBack) -> None:
         """Damaged rows are in quarantine."""
         if not back.corrupt_count:
             return
-        spared_frames, spared_records = self._held.spare(back.corrupt, lane.counted_until)
+        spared_frames, spared_records = self._held.spare(back.corrupt, spooled.counted_until)
         record_count = back.corrupt_record_count - spared_records
-        counters = lane.target.counters
+        counters = spooled.target.counters
         counters.spooled -= record_count
         counters.dropped[DropReason.CORRUPT] += record_count
-        self._lanes.corrupt_count += back.corrupt_count
-        self._lanes.frame_count -= back.corrupt_count - spared_frames
-        fields = {"stream": lane.target.name, "frames": back.corrupt_count}
+        self._streams.corrupt_count += back.corrupt_count
+        self._streams.frame_count -= back.corrupt_count - spared_frames
+        fields = {"stream": spooled.target.name, "frames": back.corrupt_count}
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
-    def _let_go(self, lane: SpooledStream) -> None:
+    def _let_go(self, spooled: SpooledStream) -> None:
         """Keeps nothing of what was read, or was to be: all of it stands on disk."""
-        lane.ahead.clear()
-        self._room.give_ahead(lane.share, lane.share.ahead_bytes)
-        scan, lane.scan = lane.scan, None
+        spooled.ahead.clear()
+        self._room.give_ahead(spooled.share, spooled.share.ahead_bytes)
+        scan, spooled.scan = spooled.scan, None
         if scan is not None and scan.is_again:
-            lane.left.end(scan.at_id, lane.position.read_until)
+            spooled.left.end(scan.at_id, spooled.position.read_until)
 
-    def _wait_for_room(self, lane: SpooledStream) -> None:
+    def _wait_for_room(self, spooled: SpooledStream) -> None:
         """Until something of this stream settles, or for a while: other streams may hold the memory
         that is missing, or the disk may be in trouble.
         """
-        lane.is_waiting_for_room = True
-        if not lane.is_called_back:
-            lane.is_called_back = True
-            lane.target.when_settled(partial(self._something_settled, lane))
-        if lane.timer is None:
-            lane.timer = self._loop.call_later(READ_AGAIN_S, self._waited, lane)
+        spooled.is_waiting_for_room = True
+        if not spooled.is_called_back:
+            spooled.is_called_back = True
+            spooled.target.when_settled(partial(self._something_settled, spooled))
+        if spooled.timer is None:
+            spooled.timer = self._loop.call_later(READ_AGAIN_S, self._waited, spooled)
 
-    def _something_settled(self, lane: SpooledStream) -> None:
-        lane.is_called_back = False
-        lane.is_waiting_for_room = False
-        self.read_on(lane)
+    def _something_settled(self, spooled: SpooledStream) -> None:
+        spooled.is_called_back = False
+        spooled.is_waiting_for_room = False
+        self.read_on(spooled)
 
-    def _pause(self, lane: SpooledStream, seconds: float) -> None:
+    def _pause(self, spooled: SpooledStream, seconds: float) -> None:
         """Until shards are low, or so that a disk of which nothing goes takes no core."""
-        lane.is_pausing = True
-        if lane.timer is not None:
-            lane.timer.cancel()
-        lane.timer = self._loop.call_later(seconds, self._waited, lane)
+        spooled.is_pausing = True
+        if spooled.timer is not None:
+            spooled.timer.cancel()
+        spooled.timer = self._loop.call_later(seconds, self._waited, spooled)
 
-    def _waited(self, lane: SpooledStream) -> None:
-        lane.timer = None
-        lane.is_waiting_for_room = lane.is_pausing = False
-        self.read_on(lane)
+    def _waited(self, spooled: SpooledStream) -> None:
+        spooled.timer = None
+        spooled.is_waiting_for_room = spooled.is_pausing = False
+        self.read_on(spooled)
 
     def stop(self) -> None:
         """Reads nothing more back: what is on disk is safe there."""
         self.is_stopped = True
         self._progress.stop()
-        self._lanes.stop()
+        self._streams.stop()
 
     def _accepted_ns(self, stored: StoredFrame) -> int:
         age_ns = max(0, unix_ms(self._clock) - stored.accepted_ms) * MS
         return self._clock.now_ns() - age_ns
 
-    def _was_dropped(self, lane: SpooledStream, drop: "asyncio.Future[Dropped]") -> None:
-        lane.is_reading = lane.is_dropping = False
+    def _was_dropped(self, spooled: SpooledStream, drop: "asyncio.Future[Dropped]") -> None:
+        spooled.is_reading = spooled.is_dropping = False
         if drop.cancelled():
             return
         # If it failed, the commit that follows meets the same disk, and says so.
         dropped = None if drop.exception() is not None else drop.result()
         if dropped is not None and dropped.record_count:
-            counters, record_count = lane.target.counters, dropped.record_count
+            counters, record_count = spooled.target.counters, dropped.record_count
             for row in dropped.partly_settled:
                 record_count -= row.settled_count
-                if row.frame_id > lane.counted_until:
+                if row.frame_id > spooled.counted_until:
                     counters.spooled -= row.settled_count
                     counters.recovered_settled += row.settled_count
             counters.spooled -= record_count
             counters.dropped[DropReason.SPOOL_FULL] += record_count
-            self._lanes.frame_count -= dropped.frame_count
-            lane.position.read(dropped.last_id)
-            self._lanes.add(lane, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
-            fields = {"stream": lane.target.name, "records": record_count}
+            self._streams.frame_count -= dropped.frame_count
+            spooled.position.read(dropped.last_id)
+            self._streams.add(spooled, 0, -frames_bytes(dropped.frame_count, dropped.byte_count))
+            fields = {"stream": spooled.target.name, "records": record_count}
             log.error("the spool is full: the oldest records are dropped", extra={"fields": fields})
-        self.read_on(lane)
+        self.read_on(spooled)

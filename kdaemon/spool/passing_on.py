@@ -2,11 +2,11 @@
 
 What a shard's queue is full for is left on disk (`left.py`); of a stream that is not known to be
 well, one record goes where memory is short. When all of a part has settled, its memory is given
-back, its dead records are buried, and what is delivered is owed to the disk. Knows rows, lanes and
-the memory; nothing of reads and commits. Invariants: the records of a stream for one shard reach
-its engine in the order in which they are given here; what an engine did not take stands on disk
-still.
-Where it sits: `delivery.py` gives what was committed or read, and reads on when something settles.
+back, its dead records are buried, and what is delivered is owed to the disk. Knows rows, streams
+and the memory; nothing of reads and commits. Invariants: the records of a stream for one shard
+reach its engine in the order in which they are given here; what an engine did not take stands on
+disk still. Where it sits: `delivery.py` gives what was committed or read, and reads on when
+something settles.
 """
 
 from collections.abc import Callable
@@ -23,35 +23,41 @@ LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shard
 
 
 class PassingOn:
-    """Of all lanes. `read_on` is told of each lane of which something has settled."""
+    """Of all streams. `read_on` is told of each stream of which something has settled."""
 
-    __slots__ = ("_clock", "_held", "_lanes", "_progress", "_read_on", "_room")
+    __slots__ = ("_clock", "_held", "_progress", "_read_on", "_room", "_streams")
 
     def __init__(
         self,
-        lanes: SpooledStreams,
+        streams: SpooledStreams,
         held: Held,
         clock: WallClock,
         progress: Progress,
         read_on: Callable[[SpooledStream], object],
     ) -> None:
-        self._lanes = lanes
-        self._room = lanes.room
+        self._streams = streams
+        self._room = streams.room
         self._held = held
         self._clock = clock
         self._progress = progress
         self._read_on = read_on
 
-    def hand_over(self, lane: SpooledStream, row: Row, part: Part, *, is_again: bool) -> int | None:
+    def hand_over(
+        self, spooled: SpooledStream, row: Row, part: Part, *, is_again: bool
+    ) -> int | None:
         """Hands over what no shard's queue is full for; the rest is left on disk. How many records
         were handed over; None: there is no room.
         """
-        free_bytes = self._room.free_bytes(lane.share)
-        left, target = lane.left, lane.target
-        is_probe = self._is_probe(lane, part, free_bytes)
-        if is_probe and lane.share.footprint_bytes > lane.share.ahead_bytes:
+        free_bytes = self._room.free_bytes(spooled.share)
+        left, target = spooled.left, spooled.target
+        is_probe = self._is_probe(spooled, part, free_bytes)
+        if is_probe and spooled.share.footprint_bytes > spooled.share.ahead_bytes:
             return None
-        if is_probe or not left.is_empty or self._is_crowded(lane, len(part.positions), free_bytes):
+        if (
+            is_probe
+            or not left.is_empty
+            or self._is_crowded(spooled, len(part.positions), free_bytes)
+        ):
             ways = target.ways(part.frame, left.queued, free_bytes)
             if ways is None:
                 return None
@@ -62,7 +68,7 @@ class PassingOn:
                 frame = part.frame
                 ways = [left.probe(row.frame_id, row.accepted_ms, ways, frame.sizes)]
             part = narrowed(part, ways, left.map_count)
-        part.frame.on_settled = partial(self._settled, lane, row, part)
+        part.frame.on_settled = partial(self._settled, spooled, row, part)
         if not target.submit_spooled(part.frame):
             part.frame.on_settled = None  # no cycle holds data
             return None
@@ -70,38 +76,38 @@ class PassingOn:
         if self._progress.timer is None:
             self._progress.expect()
         left.handed_over(part.loads)
-        lane.in_hand += 1
-        self._room.add(lane.share, part.frame.footprint_bytes)
+        spooled.in_hand += 1
+        self._room.add(spooled.share, part.frame.footprint_bytes)
         return len(part.positions)
 
-    def _is_probe(self, lane: SpooledStream, part: Part, free_bytes: int) -> bool:
+    def _is_probe(self, spooled: SpooledStream, part: Part, free_bytes: int) -> bool:
         """Whether the stream may have no more than one record: it is not known to be well, its
         part of the memory is taken, and what an engine has once may stay there for an outage.
         """
-        return part.frame.footprint_bytes > free_bytes and lane.share.health is not Health.WELL
+        return part.frame.footprint_bytes > free_bytes and spooled.share.health is not Health.WELL
 
-    def _is_crowded(self, lane: SpooledStream, record_count: int, free_bytes: int) -> bool:
+    def _is_crowded(self, spooled: SpooledStream, record_count: int, free_bytes: int) -> bool:
         """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
         once for so many records, for a look and the ways of a frame take a part of its work.
         """
-        if lane.target.is_calm(free_bytes):
-            lane.next_look_count = 0
+        if spooled.target.is_calm(free_bytes):
+            spooled.next_look_count = 0
             return False
-        if lane.next_look_count <= 0:
-            lane.next_look_count = LOOK_RECORDS
-            lane.is_crowded = lane.target.is_crowded(free_bytes)
-        lane.next_look_count -= record_count
-        return lane.is_crowded
+        if spooled.next_look_count <= 0:
+            spooled.next_look_count = LOOK_RECORDS
+            spooled.is_crowded = spooled.target.is_crowded(free_bytes)
+        spooled.next_look_count -= record_count
+        return spooled.is_crowded
 
-    def _settled(self, lane: SpooledStream, row: Row, part: Part, frame: Frame) -> None:
+    def _settled(self, spooled: SpooledStream, row: Row, part: Part, frame: Frame) -> None:
         """Every record of a part is delivered or dead."""
         frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
-        self._room.add(lane.share, -frame.footprint_bytes)
-        lane.left.settled(part.loads, part.map_count)
-        letters = letters_of(lane.target.name, frame, row.accepted_ms, unix_ms(self._clock))
+        self._room.add(spooled.share, -frame.footprint_bytes)
+        spooled.left.settled(part.loads, part.map_count)
+        letters = letters_of(spooled.target.name, frame, row.accepted_ms, unix_ms(self._clock))
         row_bytes = 0
         if self._held.settle(row, part, letters):
-            self._lanes.frame_count -= 1
+            self._streams.frame_count -= 1
             row_bytes = row.row_bytes
-        self._read_on(lane)
-        self._lanes.add(lane, -1, -row_bytes)
+        self._read_on(spooled)
+        self._streams.add(spooled, -1, -row_bytes)

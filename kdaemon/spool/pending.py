@@ -2,7 +2,7 @@
 them.
 
 A `Pending` waits for its commit (`commit_queue.py` says which are next); when that has returned, or
-failed, its client is told, TOLD_A_TURN in a turn of the loop. Knows the streams' lanes and the
+failed, its client is told, TOLD_A_TURN in a turn of the loop. Knows the spooled streams and the
 memory; no disk and no commit. Invariants: a client is told exactly once, in the order of the disk;
 the memory of a frame is given back then, and what was stored is offered to its engine.
 Bound: the memory budget.
@@ -38,7 +38,7 @@ class Pending:
     of the disk.
     """
 
-    lane: SpooledStream
+    spooled: SpooledStream
     frame: Frame
     payload: bytes
     footprint_bytes: int
@@ -47,7 +47,7 @@ class Pending:
 
     @property
     def stream(self) -> str:
-        return self.lane.target.name
+        return self.spooled.target.name
 
     @property
     def client(self) -> int:
@@ -69,12 +69,12 @@ class _Ended:
 class Ended:
     """Those whose commit has ended, and whose clients are to be told."""
 
-    __slots__ = ("_is_turn_due", "_lanes", "_later", "_memory", "_offer", "_waiting")
+    __slots__ = ("_is_turn_due", "_later", "_memory", "_offer", "_streams", "_waiting")
 
     def __init__(
         self,
         offer: Callable[[SpooledStream, int, Frame, int], object],
-        lanes: SpooledStreams,
+        streams: SpooledStreams,
         memory: ByteBudget,
         later: Later,
     ) -> None:
@@ -82,7 +82,7 @@ class Ended:
         on in another turn of the loop.
         """
         self._offer = offer
-        self._lanes = lanes
+        self._streams = streams
         self._memory = memory
         self._later = later
         self._waiting: deque[_Ended] = deque()
@@ -110,15 +110,15 @@ class Ended:
             self._memory.give(pending.footprint_bytes)
             frame.results = [ended.refusal or STORED] * len(frame.records)
             if ended.refusal is not None:
-                counters, count = pending.lane.target.counters, len(frame.records)
+                counters, count = pending.spooled.target.counters, len(frame.records)
                 counters.spooled -= count
                 counters.rejected[RejectReason.SPOOL] += count
             if frame.on_settled is not None:
                 frame.on_settled(frame)
             if ended.refusal is not None:
-                self._lanes.add(pending.lane, -1, -row_bytes)
+                self._streams.add(pending.spooled, -1, -row_bytes)
             else:
-                self._offer(pending.lane, pending.frame_id, frame, row_bytes)
+                self._offer(pending.spooled, pending.frame_id, frame, row_bytes)
         if self._waiting:
             self._is_turn_due = True
             self._later(self._tell_on)

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-from kdaemon.base.errors import RejectedRecord, SpoolError
+from kdaemon.base.errors import RefusedError, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
@@ -35,7 +35,7 @@ from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import letters_of
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
-from kdaemon.spool.recovery import LANES_A_TURN, find_lanes, take_up
+from kdaemon.spool.recovery import LANES_A_TURN, find_streams, take_up
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
 from kdaemon.spool.spooled_stream import SpooledStream, Target, WallClock, unix_ms, upstream_of
@@ -79,14 +79,14 @@ class Spool:
         self._thread = StoreThread()
         self._loop = asyncio.get_running_loop()
         self._owed = Owed(self._commit_soon, memory)
-        self._lanes = SpooledStreams(memory)
+        self._streams = SpooledStreams(memory)
         self._store: Store
         self._delivery: Delivery
         self._giving_back: GivingBack
         self._next_id = 0
         self._later = later
         self._pending: CommitQueue[Pending] = CommitQueue()
-        self._ended = Ended(self._offer, self._lanes, memory, later)
+        self._ended = Ended(self._offer, self._streams, memory, later)
         self._is_open = False
         self.waits_for: str | None = None  # who has the directory still
         self._is_committing = False
@@ -130,7 +130,7 @@ class Spool:
             self._thread,
             self._clock,
             self._owed,
-            self._lanes,
+            self._streams,
             self._later,
         )
         self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
@@ -144,20 +144,22 @@ class Spool:
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
     ) -> None:
         """Finds the streams of what stands on disk, and begins to read it back. `find` raises
-        RejectedRecord for a stream that the configuration no longer takes: its frames stay.
+        RefusedError for a stream that the configuration no longer takes: its frames stay.
         `is_listed`: whether the configuration names the stream.
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
         stored = await self._in_thread(self._store.stored_totals)
         now_ms = unix_ms(self._clock)
         found: list[SpooledStream] = []
-        for number, lane in enumerate(find_lanes(self._lanes, stored, now_ms, find, is_listed), 1):
-            if lane is not None:
-                found.append(lane)
+        for number, spooled in enumerate(
+            find_streams(self._streams, stored, now_ms, find, is_listed), 1
+        ):
+            if spooled is not None:
+                found.append(spooled)
             if not number % LANES_A_TURN:
                 await asyncio.sleep(0)
-        for number, lane in enumerate(found, 1):
-            self._delivery.read_on(lane)
+        for number, spooled in enumerate(found, 1):
+            self._delivery.read_on(spooled)
             if not number % LANES_A_TURN:
                 await asyncio.sleep(0)
         self._look_later(LOOK_INTERVAL_S)
@@ -171,11 +173,11 @@ class Spool:
         """
         if not self._is_open or self.waits_for is not None:
             return
-        for number, lane in enumerate(
-            take_up(self._lanes, unix_ms(self._clock), find, is_listed), 1
+        for number, spooled in enumerate(
+            take_up(self._streams, unix_ms(self._clock), find, is_listed), 1
         ):
-            if lane is not None:
-                self._delivery.read_on(lane)
+            if spooled is not None:
+                self._delivery.read_on(spooled)
             if not number % LANES_A_TURN:
                 yield
 
@@ -183,13 +185,13 @@ class Spool:
         """Stores a frame; its client is called back after the commit: with STORED results, or with
         errors if the disk did not take it. False, and nothing is counted or kept, if there is no
         room: streams that are not listed have half of the disk, together, and those of one
-        upstream of several three times what is left. Raises RejectedRecord while the disk is in
+        upstream of several three times what is left. Raises RefusedError while the disk is in
         trouble.
         """
         if self.trouble is not None:
             now_ns = self._clock.now_ns()
             if now_ns < self._probe_at_ns:
-                raise RejectedRecord("ServiceUnavailable", f"Not stored: {self.trouble}")
+                raise RefusedError("ServiceUnavailable", f"Not stored: {self.trouble}")
             self._probe_at_ns = now_ns + int(PROBE_INTERVAL_S * 1e9)
         byte_count, space = frame.byte_count, self.space
         had = self._had(target, is_listed=is_listed)
@@ -200,7 +202,7 @@ class Spool:
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
         if space.is_full(row_bytes, had):
-            old = self._lanes.find(target) if target.drops_oldest else None
+            old = self._streams.find(target) if target.drops_oldest else None
             if old is None or not self._is_open or not self._delivery.drop_oldest(old, row_bytes):
                 return False
         elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
@@ -208,25 +210,25 @@ class Spool:
         footprint_bytes = self._take_memory(target.name, frame, payload)
         if not footprint_bytes:
             return False
-        lane = self._lanes.get(target, is_listed=is_listed)
-        self._lanes.add(lane, 1, row_bytes)
+        spooled = self._streams.get(target, is_listed=is_listed)
+        self._streams.add(spooled, 1, row_bytes)
         counters, count = target.counters, len(frame.records)
         counters.receive(count, byte_count)
         counters.accept(count, byte_count)
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
         space.uncommitted_bytes += row_bytes
-        self._pending.add(Pending(lane, frame, payload, footprint_bytes, row_bytes))
+        self._pending.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
         self._commit()
         return True
 
     def _had(self, target: Target, *, is_listed: bool) -> Had:
         """What those have on disk who may not have all of it, where the stream is one of them."""
-        lanes = self._lanes
+        streams = self._streams
         of_upstream = None
         if self.has_upstreams:
-            of_upstream = lanes.upstream_bytes[upstream_of(target.name)]
-        return Had(None if is_listed else lanes.unlisted_bytes, of_upstream)
+            of_upstream = streams.upstream_bytes[upstream_of(target.name)]
+        return Had(None if is_listed else streams.unlisted_bytes, of_upstream)
 
     def _take_memory(self, stream: str, frame: Frame, payload: bytes) -> int:
         """How much was taken; 0: there is none. One frame may be written though there is room for
@@ -278,17 +280,17 @@ class Spool:
     @property
     def corrupt_rows(self) -> int:
         """Frames found damaged since the start."""
-        return self._lanes.corrupt_count
+        return self._streams.corrupt_count
 
     @property
     def frame_count(self) -> int:
         """Frames on disk."""
-        return self._lanes.frame_count
+        return self._streams.frame_count
 
     @property
     def is_empty(self) -> bool:
         """No frame is on disk, not even of a stream that is not taken."""
-        return not (self.frame_count or self._lanes.not_taken)
+        return not (self.frame_count or self._streams.not_taken)
 
     @property
     def is_written(self) -> bool:
@@ -297,7 +299,7 @@ class Spool:
 
     def audit(self) -> SpooledStreams:
         """Who has what in hand. For tests, which add it up; nothing else asks."""
-        return self._lanes
+        return self._streams
 
     @property
     def oldest_ms(self) -> int:
@@ -363,8 +365,8 @@ class Spool:
 
     # Commits
 
-    def _offer(self, lane: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
-        self._delivery.offer(lane, frame_id, frame, row_bytes)
+    def _offer(self, spooled: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
+        self._delivery.offer(spooled, frame_id, frame, row_bytes)
 
     def _commit_soon(self) -> None:
         if self._timer is None and not self._is_committing:
@@ -385,7 +387,11 @@ class Spool:
         changes = Changes(
             appended=[
                 NewFrame(
-                    one.frame_id, one.lane.target.name, len(one.frame.records), now_ms, one.payload
+                    one.frame_id,
+                    one.spooled.target.name,
+                    len(one.frame.records),
+                    now_ms,
+                    one.payload,
                 )
                 for one in batch
             ],
@@ -485,7 +491,7 @@ class Spool:
         the space is what others lack.
         """
         if self._giving_back.is_due:
-            is_slow = self.trouble is None and self._lanes.is_passing_on
+            is_slow = self.trouble is None and self._streams.is_passing_on
             self._giving_back.begin(after_pause=is_slow)
 
     def _given_back(self) -> None:

@@ -1,14 +1,13 @@
-"""The lanes of all streams of which something is in the spool, and how much of the disk each has.
+"""All streams of which something is in the spool, and how much of the disk each has.
 
-A lane is made when a frame of its stream is stored, or when the stream of what was found is taken,
-and forgotten when nothing of it is on disk or in hand. What was found of a stream that is not taken
-stands there until it is: then it goes before all that comes. Knows counts and sizes; no disk, no
-engine's state, and nothing of what goes next.
-Invariants: a stream has one lane; `unlisted_bytes` is the sum of what streams have that are not
-listed, and of what stands on disk of those that are not taken; `upstream_bytes` of all streams of
-an upstream, that may be one of those that the configuration has no more.
-Where it sits: `spool.py` adds what is stored, `recovery.py` what is found, and `delivery.py` what
-settles.
+A spooled stream is made when a frame of its stream is stored, or when the stream of what was found
+is taken, and forgotten when nothing of it is on disk or in hand. What was found of a stream that is
+not taken stands there until it is: then it goes before all that comes. Knows counts and sizes; no
+disk, no engine's state, and nothing of what goes next. Invariants: a stream has one
+`SpooledStream`; `unlisted_bytes` is the sum of what streams have that are not listed, and of what
+stands on disk of those that are not taken; `upstream_bytes` of all streams of an upstream, that may
+be one of those that the configuration has no more. Where it sits: `spool.py` adds what is stored,
+`recovery.py` what is found, and `delivery.py` what settles.
 """
 
 from collections import defaultdict
@@ -28,13 +27,13 @@ class SpooledStreams:
     """
 
     __slots__ = (
-        *("_found", "_lanes", "corrupt_count", "frame_count", "room"),
+        *("_found", "_streams", "corrupt_count", "frame_count", "room"),
         *("unlisted_bytes", "upstream_bytes"),
     )
 
     def __init__(self, memory: ByteBudget) -> None:
         self.room = Room(memory)
-        self._lanes: dict[str, SpooledStream] = {}
+        self._streams: dict[str, SpooledStream] = {}
         self._found: dict[str, StoredTotals] = {}  # at the start, of streams that are not taken
         self.frame_count = 0
         self.unlisted_bytes = 0
@@ -42,23 +41,23 @@ class SpooledStreams:
         self.corrupt_count = 0
 
     def __iter__(self) -> Iterator[SpooledStream]:
-        return iter(self._lanes.values())
+        return iter(self._streams.values())
 
     def get(self, target: Target, *, is_listed: bool) -> SpooledStream:
-        """The stream's lane; one with nothing on disk if it is new."""
-        lane = self._lanes.get(target.name)
-        if lane is None:
-            lane = self._lanes[target.name] = SpooledStream(target, Share(is_listed))
-        elif lane.target is not target:  # it was closed while idle, and opened again
-            lane.target = target
-            lane.is_called_back = False  # who was asked is gone
-            lane.left.forget(target.map_count)  # with nothing on disk there is no mark
-        if lane.share.is_listed is not is_listed:
-            self.unlisted_bytes += -lane.stored_bytes if is_listed else lane.stored_bytes
-            self.room.move(lane.share, is_listed=is_listed)
+        """The spooled stream; one with nothing on disk if it is new."""
+        spooled = self._streams.get(target.name)
+        if spooled is None:
+            spooled = self._streams[target.name] = SpooledStream(target, Share(is_listed))
+        elif spooled.target is not target:  # it was closed while idle, and opened again
+            spooled.target = target
+            spooled.is_called_back = False  # who was asked is gone
+            spooled.left.forget(target.map_count)  # with nothing on disk there is no mark
+        if spooled.share.is_listed is not is_listed:
+            self.unlisted_bytes += -spooled.stored_bytes if is_listed else spooled.stored_bytes
+            self.room.move(spooled.share, is_listed=is_listed)
         if self._found:
-            self._take_up(lane)
-        return lane
+            self._take_up(spooled)
+        return spooled
 
     def found(self, stored: StoredTotals) -> None:
         """What stands on disk at the start of one stream, which is not taken, yet or any more."""
@@ -72,53 +71,55 @@ class SpooledStreams:
         """What was found of streams that are not taken."""
         return list(self._found.values())
 
-    def _take_up(self, lane: SpooledStream) -> None:
-        """What was found of the lane's stream, which is taken now, before anything of it is
+    def _take_up(self, spooled: SpooledStream) -> None:
+        """What was found of a stream that is taken now, before anything of it is
         committed.
         """
-        stored = self._found.pop(lane.target.name, None)
+        stored = self._found.pop(spooled.target.name, None)
         if stored is None:
             return
         byte_count = _row_bytes(stored)
-        lane.target.counters.recovered += stored.record_count
-        lane.target.counters.spooled += stored.record_count
-        lane.position = ReadPosition(read_until=stored.first_id - 1, last_id=stored.last_id)
-        lane.stored_bytes += byte_count
+        spooled.target.counters.recovered += stored.record_count
+        spooled.target.counters.spooled += stored.record_count
+        spooled.position = ReadPosition(read_until=stored.first_id - 1, last_id=stored.last_id)
+        spooled.stored_bytes += byte_count
         self.frame_count += stored.frame_count
-        if lane.share.is_listed:
+        if spooled.share.is_listed:
             self.unlisted_bytes -= byte_count
 
     def find(self, target: Target) -> SpooledStream | None:
-        """The stream's lane; None if nothing of it stands here. Makes none."""
-        return self._lanes.get(target.name)
+        """The spooled stream; None if nothing of it stands here. Makes none."""
+        return self._streams.get(target.name)
 
-    def add(self, lane: SpooledStream, frame_count: int, byte_count: int) -> None:
-        """Rows come (or go: less than 0), and frames in hand. A lane with nothing is forgotten."""
-        lane.in_hand += frame_count
-        byte_count = max(byte_count, -lane.stored_bytes)  # what was found at start is an estimate
-        lane.stored_bytes += byte_count
-        self.upstream_bytes[lane.upstream] += byte_count
-        if not lane.share.is_listed:
+    def add(self, spooled: SpooledStream, frame_count: int, byte_count: int) -> None:
+        """Rows come (or go: less than 0), and frames in hand. A stream with nothing is forgotten."""
+        spooled.in_hand += frame_count
+        byte_count = max(
+            byte_count, -spooled.stored_bytes
+        )  # what was found at start is an estimate
+        spooled.stored_bytes += byte_count
+        self.upstream_bytes[spooled.upstream] += byte_count
+        if not spooled.share.is_listed:
             self.unlisted_bytes += byte_count
         if frame_count <= 0:
-            self.forget_if_empty(lane)
+            self.forget_if_empty(spooled)
 
-    def forget_if_empty(self, lane: SpooledStream) -> None:
-        if lane.in_hand or lane.ahead or lane.is_reading or not lane.is_passed_on:
+    def forget_if_empty(self, spooled: SpooledStream) -> None:
+        if spooled.in_hand or spooled.ahead or spooled.is_reading or not spooled.is_passed_on:
             return
-        if self._lanes.get(lane.target.name) is lane:
-            del self._lanes[lane.target.name]
-            if lane.timer is not None:
-                lane.timer.cancel()
-            stored_bytes, lane.stored_bytes = lane.stored_bytes, 0  # of rows found damaged
-            self.upstream_bytes[lane.upstream] -= stored_bytes
-            if not lane.share.is_listed:
+        if self._streams.get(spooled.target.name) is spooled:
+            del self._streams[spooled.target.name]
+            if spooled.timer is not None:
+                spooled.timer.cancel()
+            stored_bytes, spooled.stored_bytes = spooled.stored_bytes, 0  # of rows found damaged
+            self.upstream_bytes[spooled.upstream] -= stored_bytes
+            if not spooled.share.is_listed:
                 self.unlisted_bytes -= stored_bytes
 
     @property
     def oldest_left_ms(self) -> int | None:
         """When the frame was accepted that has been left behind longest; None: none is left."""
-        times = (lane.left.oldest_ms for lane in self)
+        times = (spooled.left.oldest_ms for spooled in self)
         return min((each for each in times if each is not None), default=None)
 
     @property
@@ -127,14 +128,15 @@ class SpooledStreams:
         waits for nothing but the disk and its turn.
         """
         return any(
-            not (lane.is_waiting_for_room or lane.is_pausing or lane.is_passed_on) for lane in self
+            not (spooled.is_waiting_for_room or spooled.is_pausing or spooled.is_passed_on)
+            for spooled in self
         )
 
     def stop(self) -> None:
-        """No lane waits any more."""
-        for lane in self:
-            if lane.timer is not None:
-                lane.timer.cancel()
+        """No stream waits any more."""
+        for spooled in self:
+            if spooled.timer is not None:
+                spooled.timer.cancel()
 
 
 def _row_bytes(stored: StoredTotals) -> int:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.endpoint import region_of_endpoint
-from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget, RestBudget
 from kdaemon.base.names import Qualified, arn_of, parse_arn, partition_problem
@@ -180,20 +180,20 @@ class Streams:
         return listed or self._unlisted_config(place.upstream, identity)
 
     def find_stored(self, name: str) -> Stream:
-        """For the spool. Raises RejectedRecord for a stream that is not taken any more."""
+        """For the spool. Raises RefusedError for a stream that is not taken any more."""
         place = self.upstreams.stored(name)
         if place is None:
             text = f"stored for {name}, an upstream that is not configured any more"
-            raise RejectedRecord("ResourceNotFoundException", text)
+            raise RefusedError("ResourceNotFoundException", text)
         identity = place.upstream.identities.stored(place.name)
         found: Stream | Refused = _no_name(name, place.upstream.service)
         if identity is not None:
             found = self._at(place.upstream, identity)
         if isinstance(found, Refused):
-            raise RejectedRecord(found.code, found.message)
+            raise RefusedError(found.code, found.message)
         if found.name != name:  # at Yandex; the spool would look for the records by the new one
             text = f"stored as {name}, and now it is {found.name}: list it as it was, to deliver it"
-            raise RejectedRecord("ResourceNotFoundException", text)
+            raise RefusedError("ResourceNotFoundException", text)
         return found
 
     def is_listed(self, name: str) -> bool:

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Protocol
 
 from kdaemon.base.counters import RejectReason
-from kdaemon.base.errors import RejectedRecord, ServiceError
+from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import Qualified
@@ -380,7 +380,7 @@ class Stream:
             )
         try:
             is_taken = self._spool.put(self, frame, is_listed=self.is_listed)
-        except RejectedRecord as error:
+        except RefusedError as error:
             return Refused(RejectReason.SPOOL, error.code, error.message, is_permanent=False)
         return None if is_taken else NO_ROOM_ON_DISK
 

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from kdaemon.base.admission import frame_footprint_bytes
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
     KIB,
@@ -213,7 +213,7 @@ def _find_repeat(line: bytes) -> tuple[str, str] | None:
 def parse_setup(line: bytes) -> Setup | None:
     """Reads the first line of a connection. None: it is a record line (or no JSON at all).
 
-    Raises RejectedRecord if it has no data and is no setup either. A line of more than
+    Raises RefusedError if it has no data and is no setup either. A line of more than
     SETUP_BYTES_MAX is no setup: it is refused as a record line, without a closer look.
     """
     if len(line) > SETUP_BYTES_MAX:
@@ -233,7 +233,7 @@ def parse_setup(line: bytes) -> Setup | None:
         return None
     if seen.data is not msgspec.UNSET or seen.data_base64 is not msgspec.UNSET:
         return None
-    raise RejectedRecord(VALIDATION, f"{reason} {SETUP_FIELDS} {FIELDS}")
+    raise RefusedError(VALIDATION, f"{reason} {SETUP_FIELDS} {FIELDS}")
 
 
 def footprint_bytes_bound(byte_count: int, line_count: int) -> int:

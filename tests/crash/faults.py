@@ -74,7 +74,7 @@ def copy_with(fault: Fault, directory: Path) -> Path:
 
 
 _SUBMIT = """\
-        self._pending.add(Pending(lane, frame, payload, footprint_bytes, row_bytes))
+        self._pending.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
 """
 _ANSWER = """\
         from kdaemon.spool.pending import STORED
@@ -149,9 +149,9 @@ _EXPIRED = """\
             return None
 """
 _IS_READ = """\
-            lane.backlog.is_read
-            and frame_id > lane.backlog.read_until  # else it was dropped before it was told
-            and not lane.is_dropping
+            spooled.position.is_read
+            and frame_id > spooled.position.read_until  # else it was dropped before it was told
+            and not spooled.is_dropping
             and self"""
 _OVERTOOK = """\
         assert not is_passed or self.is_read, "a frame overtook those before it"
@@ -172,7 +172,7 @@ _GOES_IF_ROOM = """\
         return [way for way in ways if not way.is_full]
 """
 _READ_AGAIN = """\
-                lane.backlog.read_again(first_id)
+                spooled.position.read_again(first_id)
 """
 _LINE = """\
             taken, self._line = self._line, []

@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 from kdaemon.base.admission import make_frame
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge
 from kdaemon.wire.line_buffer import BYTE_ORDER_MARK, LineBuffer
 from kdaemon.wire.lines import (
@@ -109,7 +109,7 @@ def one_input(data: bytes) -> None:
 def _check_setup(line: bytes) -> None:
     try:
         setup = parse_setup(line)
-    except RejectedRecord as error:
+    except RefusedError as error:
         assert error.code == "ValidationException"
         assert len(error.message) <= _MESSAGE_CHARACTERS_MAX
     else:

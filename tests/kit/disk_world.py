@@ -13,7 +13,7 @@ from unittest import mock
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.description import StreamTarget
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
@@ -238,7 +238,7 @@ class Life:
         frame = make_frame(records, sizes, Acknowledge.STORED, told, None)
         try:
             return self.spool.put(self.stream, frame)
-        except RejectedRecord:
+        except RefusedError:
             return False
 
     def kill(self) -> None:

@@ -240,21 +240,21 @@ class StoreModel(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:
-        stored_totals = {backlog.stream: backlog for backlog in self.store.stored_totals()}
+        stored_totals = {totals.stream: totals for totals in self.store.stored_totals()}
         for stream in ("orders", "clicks"):
             ids = self._of(stream)
             if not ids:
                 assert stream not in stored_totals
                 continue
-            backlog = stored_totals[stream]
-            assert (backlog.frame_count, backlog.first_id, backlog.last_id) == (
+            totals = stored_totals[stream]
+            assert (totals.frame_count, totals.first_id, totals.last_id) == (
                 len(ids),
                 ids[0],
                 ids[-1],
             )
-            assert backlog.record_count == RECORD_COUNT * len(ids)
-            assert backlog.byte_count == sum(len(self.frames[one].frame.payload) for one in ids)
-            assert backlog.oldest_ms == NOW_MS + ids[0]
+            assert totals.record_count == RECORD_COUNT * len(ids)
+            assert totals.byte_count == sum(len(self.frames[one].frame.payload) for one in ids)
+            assert totals.oldest_ms == NOW_MS + ids[0]
         assert self.store.next_id > max(self.frames, default=0)
         assert [letter.attempts for letter in self.store.letters.select(ALL)] == self.letters
         assert self.store.letters.count(ALL).letter_count == len(self.letters)

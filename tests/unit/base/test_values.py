@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from kdaemon.base.errors import ConfigError, ConfigProblem, RejectedRecord, ServiceError
+from kdaemon.base.errors import ConfigError, ConfigProblem, RefusedError, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record, RecordResult
 from tests.kit.frames import make_frame
@@ -67,7 +67,7 @@ def test_a_config_error_says_every_problem_where_it_stands() -> None:
 
 
 def test_errors_say_their_code_first() -> None:
-    assert str(RejectedRecord("ValidationException", "too long")) == "ValidationException: too long"
+    assert str(RefusedError("ValidationException", "too long")) == "ValidationException: too long"
     error = ServiceError("InternalFailure", "no", status=500)
     assert str(error) == "InternalFailure: no"
     assert error.was_sent, "unless somebody knows better, the service may have seen it"

@@ -353,7 +353,7 @@ def test_ctrl_c_ends_a_verification_and_the_look_stays_usable(spool: Path) -> No
             verify_watched(
                 view, lambda count: signal.pthread_kill(main, signal.SIGINT) if count == 1 else None
             )
-        assert [backlog.stream for backlog in view.stored_totals()] == ["a", "b"]
+        assert [totals.stream for totals in view.stored_totals()] == ["a", "b"]
         assert view.verify().is_sound
     finally:
         view.close()
@@ -558,7 +558,7 @@ def test_only_what_is_invisible_is_escaped() -> None:
 def streams_of(directory: Path) -> dict[str, int]:
     view = Store.open_for_reading(str(directory))
     try:
-        return {backlog.stream: backlog.record_count for backlog in view.stored_totals()}
+        return {totals.stream: totals.record_count for totals in view.stored_totals()}
     finally:
         view.close()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import StreamCounters
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
@@ -130,7 +130,7 @@ async def a_spool(
 
     def find(name: str) -> FakeTarget:
         if name not in by_name:
-            raise RejectedRecord("ResourceNotFoundException", "not listed")
+            raise RefusedError("ResourceNotFoundException", "not listed")
         return by_name[name]
 
     await spool.recover(find, lambda name: listed is None or name in listed)

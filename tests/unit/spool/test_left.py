@@ -4,8 +4,8 @@ from kdaemon.engine.ways import Way
 from kdaemon.spool.left import Left, Load, Mark
 
 
-def way(order: str, *, is_full: bool = False, lane: str | None = None) -> Way:
-    return Way(order, lane or order, [0], 10, is_full=is_full)
+def way(order: str, *, is_full: bool = False, spooled: str | None = None) -> Way:
+    return Way(order, spooled or order, [0], 10, is_full=is_full)
 
 
 def orders(ways: list[Way]) -> list[str | None]:
@@ -58,7 +58,7 @@ def test_what_was_marked_before_the_reading_began_stays_left() -> None:
 
 def test_one_order_over_two_shards_waits_for_the_full_one() -> None:
     left = Left()
-    ways = [way("k", lane="a"), way("k", lane="b", is_full=True)]
+    ways = [way("k", spooled="a"), way("k", spooled="b", is_full=True)]
     assert left.take(7, 700, ways, is_again=False) == []
     assert left.first_id_of({"b"}) == 6
     assert left.first_id_of({"a"}) is None

@@ -201,11 +201,11 @@ async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_noth
         target.full = {"k9"}  # not calm
         await until(begun.is_set)
         target.map_count += 1
-        lane = spool.audit().get(target, is_listed=True)
+        spooled = spool.audit().get(target, is_listed=True)
         # By hand, for the thread that commits is reading.
-        spool._delivery.offer(lane, 100, a_frame(b"30", b"31"), 1)
+        spool._delivery.offer(spooled, 100, a_frame(b"30", b"31"), 1)
         may_end.set()
-        await until(lambda: len(target.data) >= 6 and lane.position.is_read)
+        await until(lambda: len(target.data) >= 6 and spooled.position.is_read)
         assert target.data == [b"00", b"10", b"20", b"01", b"11", b"21"], "100 is not on disk"
 
 

@@ -78,7 +78,7 @@ async def test_a_probe_that_is_refused_again_and_again_stays_the_only_record(
         delivery._room.add(spool.audit().get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
         for data in DATA:
             await stored(spool, target, data, data)
-        lane = spool.audit().get(target, is_listed=True)
-        await until(lambda: lane.is_waiting_for_room)
+        spooled = spool.audit().get(target, is_listed=True)
+        await until(lambda: spooled.is_waiting_for_room)
         assert len(target.data) == 1
-        assert lane.share.ahead_bytes == 0, "what is ahead is others'"
+        assert spooled.share.ahead_bytes == 0, "what is ahead is others'"

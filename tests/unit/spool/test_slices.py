@@ -247,14 +247,14 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         put_many(spool, target, 2 * TOLD, told.append)
         await until(lambda: told)
-        lane = spool.audit().find(target)
-        assert lane is not None
-        await until(lambda: lane.is_waiting_for_room)
+        spooled = spool.audit().find(target)
+        assert spooled is not None
+        await until(lambda: spooled.is_waiting_for_room)
         target.drops_oldest = True
         spool.space.bytes_max = 1
         spool.put(target, a_frame(b"new", on_settled=told.append))
         await until(lambda: len(told) >= 2 * TOLD)
-        await until(lambda: not lane.is_reading)
+        await until(lambda: not spooled.is_reading)
         spool.space.bytes_max = 10**9
         target.make_room(10**6)
         await until(lambda: not target.counters.spooled)

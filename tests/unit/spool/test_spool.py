@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.counters import DropReason, RejectReason
-from kdaemon.base.errors import RejectedRecord, SpoolError
+from kdaemon.base.errors import RefusedError, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commit_queue
@@ -38,7 +38,7 @@ def rows(directory: Path) -> int:
     """Frames on disk, as another process sees them."""
     view = Store.open_for_reading(str(directory))
     try:
-        return sum(backlog.frame_count for backlog in view.stored_totals())
+        return sum(totals.frame_count for totals in view.stored_totals())
     finally:
         view.close()
 
@@ -153,7 +153,7 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
         assert target.counters.rejected[RejectReason.SPOOL] == 1
         assert target.counters.unaccounted() == 0
         spool._probe_at_ns = 1 << 62  # not yet time to probe
-        with pytest.raises(RejectedRecord, match="no space left"):
+        with pytest.raises(RefusedError, match="no space left"):
             spool.put(target, a_frame(b"b"))
         spool._probe_at_ns = 0
         is_full = False
@@ -297,8 +297,8 @@ async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
             await stored(spool, target, data)
     target, new = FakeTarget("back"), []
     async with a_spool(directory) as spool:
-        lanes = spool.audit()
-        unlisted_bytes = lanes.unlisted_bytes
+        streams = spool.audit()
+        unlisted_bytes = streams.unlisted_bytes
         assert unlisted_bytes > 0
         if comes != "a record":
             for _ in spool.take_up(lambda _: target, lambda _: True):
@@ -309,11 +309,11 @@ async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
         await until(lambda: target.data == [b"1", b"2", b"3", *new])
         assert target.counters.recovered == 3
         assert target.counters.unaccounted() == 0
-        assert lanes.unlisted_bytes == 0
+        assert streams.unlisted_bytes == 0
         for frame in target.frames:
             target.settle(frame)
-        await until(lambda: lanes.frame_count == 0)
-        assert not any(lanes.upstream_bytes.values())
+        await until(lambda: streams.frame_count == 0)
+        assert not any(streams.upstream_bytes.values())
         assert spool.is_empty
     assert rows(directory) == 0
 
@@ -324,7 +324,7 @@ async def test_another_configuration_that_takes_none_of_them_leaves_them(tmp_pat
         await stored(spool, target, b"a")
 
     def find(_: str) -> FakeTarget:
-        raise RejectedRecord("ResourceNotFoundException", "not listed")
+        raise RefusedError("ResourceNotFoundException", "not listed")
 
     async with a_spool(directory) as spool:
         assert not list(spool.take_up(find, lambda _: False))
@@ -363,7 +363,7 @@ async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_dis
             frame = weakref.ref(target)
             del target
             assert frame() is None, "no cycle holds what is settled"
-        assert [lane.target.name for lane in spool.audit()] == ["kept"]
+        assert [spooled.target.name for spooled in spool.audit()] == ["kept"]
         await until(lambda: rows(tmp_path / "spool") == 1)
         assert spool.frame_count == 1
     with sqlite3.connect(tmp_path / "spool" / "spool.db") as connection:

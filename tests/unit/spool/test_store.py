@@ -95,14 +95,14 @@ def test_progress_comes_back_with_its_frame_and_the_latest_counts(tmp_path: Path
     store.close()
 
 
-def test_backlogs_count_what_stands_of_each_stream(tmp_path: Path) -> None:
+def test_totals_count_what_stands_of_each_stream(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1, 4, 6)
     append(store, 2, 3, stream="clicks")
     store.commit(Changes(settled=[1, 2, 3]))
-    (backlog,) = store.stored_totals()
+    (totals,) = store.stored_totals()
     payload_bytes = len(new_frame(4).payload)
-    assert backlog == StoredTotals("orders", 2, 6, 2 * payload_bytes, 4, 6, NOW_MS + 4)
+    assert totals == StoredTotals("orders", 2, 6, 2 * payload_bytes, 4, 6, NOW_MS + 4)
     store.close()
 
 

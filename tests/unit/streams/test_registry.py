@@ -10,7 +10,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.billing import BilledUnit
 from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.description import Caller
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
@@ -162,7 +162,7 @@ async def test_what_the_spool_has_by_a_name_that_is_spelt_otherwise_now_is_told(
 ) -> None:
     yandex = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1/region/cloud/db'\n"
     streams = opened(FakeService(), yandex + listing)
-    with pytest.raises(RejectedRecord, match="list it as it was"):
+    with pytest.raises(RefusedError, match="list it as it was"):
         streams.find_stored(name)
 
 

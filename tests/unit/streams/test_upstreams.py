@@ -7,7 +7,7 @@ import pytest
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.description import Caller
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.names import Qualified
 from kdaemon.base.record import Record
@@ -179,7 +179,7 @@ async def test_what_the_spool_has_leads_back_to_its_upstream(opened: Open) -> No
         stream = found(streams, spelling)
         assert streams.find_stored(stream.name) is stream
         assert streams.is_listed(stream.name) is stream.is_listed
-    with pytest.raises(RejectedRecord, match="@gone/orders, an upstream that is not configured"):
+    with pytest.raises(RefusedError, match="@gone/orders, an upstream that is not configured"):
         streams.find_stored("@gone/orders")
     assert not streams.is_listed("@gone/orders")
     await streams.aclose()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.wire.line_buffer import LineBuffer
 from kdaemon.wire.lines import Problems, encode_answer, parse_lines, parse_setup
@@ -81,7 +81,7 @@ FIRST_LINES = {
 def peak_of(read: Callable[[], object]) -> int:
     tracemalloc.start()
     try:
-        with contextlib.suppress(RejectedRecord, ApiError):
+        with contextlib.suppress(RefusedError, ApiError):
             read()
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaemon.base.admission import make_frame
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import RECORD_BYTES_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
@@ -230,7 +230,7 @@ def test_a_first_line_without_data_is_a_setup(line: bytes, setup: Setup | None) 
     "line", [b'{"strem":"a"}', b'{"stream":""}', b'{"acknowledge":"maybe"}', b'{"stream":1}']
 )
 def test_a_setup_that_is_wrong_is_refused_with_what_was_expected(line: bytes) -> None:
-    with pytest.raises(RejectedRecord, match='"stored", "accepted" or "none"') as caught:
+    with pytest.raises(RefusedError, match='"stored", "accepted" or "none"') as caught:
         parse_setup(line)
     assert caught.value.code == "ValidationException"
 
@@ -340,7 +340,7 @@ def test_a_line_that_is_no_setup_is_left_to_the_reader_of_records(line: bytes) -
     [b'{"x":[%b[]]}' % (b"[]," * 1000), b'{"x":1e999999}', b'{"x":%b}' % (b"1" * 4000)],
 )
 def test_a_small_setup_that_is_wrong_is_told_in_a_few_words(line: bytes) -> None:
-    with pytest.raises(RejectedRecord) as caught:
+    with pytest.raises(RefusedError) as caught:
         parse_setup(line)
     assert len(caught.value.message) < 1000
 
@@ -360,7 +360,7 @@ def test_nothing_that_a_client_sent_outlives_the_reading_of_it() -> None:
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         for _ in range(3):
-            with contextlib.suppress(RejectedRecord):
+            with contextlib.suppress(RefusedError):
                 parse_setup(body)
             parse_lines(body + b"\n" + body + b'\n{"data":1}\n{"data":"a","data":"b"}\nx\n\xff')
             for parse in (parse_put_records, parse_put_record):

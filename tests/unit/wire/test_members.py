@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.base.errors import RejectedRecord
+from kdaemon.base.errors import RefusedError
 from kdaemon.base.limits import MIB
 from kdaemon.wire.lines import parse_lines, parse_setup
 from kdaemon.wire.put import ApiError, PutLimits, PutRequest, parse_put_record, parse_put_records
@@ -208,7 +208,7 @@ def test_so_does_a_first_line() -> None:
         b'{"acknowledge":"none","acknowledge":"delivered"}',
         b'{"stream":"a","str\\u0065am":"b"}',
     ):
-        with pytest.raises(RejectedRecord, match="is there twice"):
+        with pytest.raises(RefusedError, match="is there twice"):
             parse_setup(line)
 
 
