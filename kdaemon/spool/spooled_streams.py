@@ -92,7 +92,9 @@ class SpooledStreams:
         return self._streams.get(target.name)
 
     def add(self, spooled: SpooledStream, frame_count: int, byte_count: int) -> None:
-        """Rows come (or go: less than 0), and frames in hand. A stream with nothing is forgotten."""
+        """Rows come (or go: less than 0), and frames in hand. A stream of which nothing is left
+        is forgotten.
+        """
         spooled.in_hand += frame_count
         byte_count = max(
             byte_count, -spooled.stored_bytes

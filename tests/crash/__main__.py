@@ -93,7 +93,7 @@ def main() -> None:
             sys.exit(obstacle)
         if options.losses:
             sys.exit("--older goes with kills alone")
-        stages = [Stage(older.older_tree(directory)), STAGE]
+        stages = [Stage(older.older_tree(directory), is_older=True), STAGE]
     if options.losses:
         obstacle = why_not()
         if obstacle is not None:

@@ -24,7 +24,7 @@ from tests.crash.report import Report
 from tests.crash.verdict import READ_TIMEOUT_S, Kill, judge_promises, judge_repeats, judge_service
 from tests.kit.daemon import environment, write_config
 from tests.kit.power import PowerDisk
-from tests.kit.template import ROOT, STAGE, Stage
+from tests.kit.template import STAGE, Stage
 
 STREAMS = ("orders", "clicks")
 ORDERED = "ledger"  # a stream that keeps the order of each key
@@ -191,7 +191,7 @@ class Crasher:
         disk = {} if self._disk is None else self._disk.next_process(death_at)
         stage = self._last_stage if is_last else next(self._stages)
         life = await Life.start(
-            self._config if stage.root == ROOT else self._config_of_older,
+            self._config_of_older if stage.is_older else self._config,
             {**self._environment, **disk},
             point,
             is_from_scratch=is_from_scratch,

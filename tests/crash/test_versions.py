@@ -37,7 +37,9 @@ KEPT = "records of a stream that is not taken any more stay in the spool"
 async def test_two_versions_in_turn_on_one_spool_lose_nothing(tmp_path: Path) -> None:
     older.skip_without()
     seed = random.randrange(10**6)
-    crasher = Crasher(tmp_path, seed, stages=[Stage(older.older_tree(tmp_path)), STAGE])
+    crasher = Crasher(
+        tmp_path, seed, stages=[Stage(older.older_tree(tmp_path), is_older=True), STAGE]
+    )
     report = await crasher.run(STEPS)
     assert_sound(report)
 
@@ -109,7 +111,7 @@ async def test_an_older_version_loses_nothing_of_other_upstreams(
             write_config(tmp_path, known),
             environment(),
             is_from_scratch=True,
-            stage=Stage(older.older_tree(tmp_path)),
+            stage=Stage(older.older_tree(tmp_path), is_older=True),
         )
         try:
             assert await life.wait_ready(), life.tell("ended at its start")

@@ -71,11 +71,13 @@ class Copy:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Where processes run: `root` is where `kdaemon` and `tests` are imported from; `preload`: a
-    library that stands before the C library's functions ("": none).
+    library that stands before the C library's functions ("": none). `is_older`: what runs there is
+    the version before this one, with that version's settings.
     """
 
     root: Path = ROOT
     preload: str = ""
+    is_older: bool = False
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
         return {**given, "LD_PRELOAD": self.preload} if self.preload else dict(given)

@@ -26,7 +26,7 @@ FOR_THE_SHELL = {
     # what is owed comes out
     *("take_settled", "next_wakeup_ns"),
     # what admission asks
-    *("refuses", "has_room", "is_missing", "is_idle", "is_refusing", "is_auto"),
+    *("refusal_at", "has_room", "is_missing", "is_idle", "is_refusing", "is_auto"),
     *("record_bytes_max", "hold", "unavailable", "health", "counters", "ledger", "freshness"),
     # where the records of the disk go
     *("ways", "low_shards", "is_crowded", "map_count"),
