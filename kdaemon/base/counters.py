@@ -1,6 +1,6 @@
 """What one stream has counted, as plain integers. They are read together at a scrape, where
 
-    received + recovered = rejected + delivered + dead + dropped + settled before
+    received + recovered = rejected + delivered + dead + dropped + recovered settled
                            + buffered + in flight + spooled
 
 Each number has one owner: the engine of the stream. All labels are enums of this file, and all

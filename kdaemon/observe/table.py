@@ -112,8 +112,11 @@ ACCOUNTS: tuple[Metric[StreamCounts], ...] = (
            lambda c: c.dropped, label="reason"),
     Metric("kdaemon_records_recovered_total", _C, "Records found in the spool at start.",
            lambda c: c.recovered),
-    Metric("kdaemon_records_settled_before_total", _C,
+    Metric("kdaemon_records_recovered_settled_total", _C,
            "Recovered records that an earlier process is known to have delivered or buried.",
+           lambda c: c.recovered_settled),
+    Metric("kdaemon_records_settled_before_total", _C,
+           "The old name of kdaemon_records_recovered_settled_total: gone with 0.3.0.",
            lambda c: c.recovered_settled),
     Metric("kdaemon_records_spooled", _G,
            "Records on disk, or on their way there, and in no queue yet.",
@@ -124,7 +127,7 @@ ACCOUNTS: tuple[Metric[StreamCounts], ...] = (
            lambda c: c.in_flight),
     Metric("kdaemon_records_unaccounted", _G,
            "Records that are nowhere: received + recovered - rejected - delivered - dead - dropped"
-           " - settled before - spooled - buffered - in flight. Anything but 0 is a defect.",
+           " - recovered settled - spooled - buffered - in flight. Anything but 0 is a defect.",
            StreamCounts.unaccounted),
 )  # fmt: skip
 

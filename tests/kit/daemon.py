@@ -90,7 +90,7 @@ class Metrics:
             "delivered_total",
             "dead_total",
             "dropped_total",
-            "settled_before_total",
+            "recovered_settled_total",
             "spooled",
             "buffered",
             "in_flight",
