@@ -14,13 +14,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import report
 from bench.daemon import UNLIMITED, DaemonProcess, Tree, environment, get
-from bench.host import Cores, choose_cores, cpu_seconds, memory_bytes, pinned, settled_rss_bytes
+from bench.host import (
+    Cores,
+    choose_cores,
+    cpu_seconds,
+    half_left,
+    memory_bytes,
+    pinned,
+    settled_rss_bytes,
+)
 from bench.pairs import Pairs
 from bench.report import Outcome
 from bench.worker import Measured, Worker
@@ -329,28 +337,40 @@ def main() -> int:
         help="a checkout of another version (or the Python of an environment that has one): both in"
         " turn, old, new, old, new, and the median of the pairs' ratios",
     )
+    parser.add_argument(
+        "--half-core",
+        action="store_true",
+        help="the process under test has half a core: else a daemon that is cheaper than the load"
+        " waits for requests, puts fewer into a call, and seems to cost what the load does",
+    )
     options = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):
         print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
         return 2
-    if options.write and (options.quick or options.only):
-        print("--write needs a whole run: not with --quick or --only", file=sys.stderr)
+    if options.write and (options.quick or options.only or options.half_core):
+        print("--write needs a whole run: not with --quick, --only or --half-core", file=sys.stderr)
         return 2
     chosen = [one for one in SCENARIOS if not options.only or one.name in options.only]
     rounds, share = (1, _QUICK_SHARE) if options.quick else (options.rounds, 1)
+    under_test = choose_cores(os.sched_getaffinity(0)).under_test
     try:
-        if options.pair is not None:
-            daemons = [one for one in chosen if one.is_daemon]
-            pairs = run_pairs(options.pair.absolute(), daemons, rounds, share)
-            print(pairs.text())
-            if options.write:
-                report.write_section(pairs.markdown())
-                print(f"written: {report.RESULTS_PATH.name}")
-            return 0
-        measured = run_all(chosen, rounds, share, options.map_mode)
+        with half_left(under_test) if options.half_core else nullcontext():
+            return _run(options, chosen, rounds, share)
     except RuntimeError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace, chosen: list[Scenario], rounds: int, share: int) -> int:
+    if options.pair is not None:
+        daemons = [one for one in chosen if one.is_daemon]
+        pairs = run_pairs(options.pair.absolute(), daemons, rounds, share)
+        print(pairs.text())
+        if options.write:
+            report.write_section(pairs.markdown())
+            print(f"written: {report.RESULTS_PATH.name}")
+        return 0
+    measured = run_all(chosen, rounds, share, options.map_mode)
     print(measured.text())
     if options.write:
         report.write_opening(measured.markdown())

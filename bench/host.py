@@ -7,6 +7,8 @@ import importlib.metadata
 import os
 import platform
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +47,20 @@ def pinned(cores: frozenset[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def half_left(cores: frozenset[int]) -> Iterator[None]:
+    """A process that never rests takes half of `cores`. What is measured there falls behind the
+    load that the other cores make, and always finds requests that wait.
+    """
+    with pinned(cores):
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
 
 
 def cpu_seconds(pid: int) -> float:
