@@ -13,6 +13,7 @@ from kdaemon.cli.help import Command
     cls=Command,
     examples=(
         ("kdaemon config --config kdaemon.toml", "each value, and where it comes from"),
+        ("kdaemon config --example", "every setting, its default and what it means"),
         ("kdaemon config --schema > kdaemon.schema.json", "for an editor"),
     ),
 )
@@ -25,6 +26,9 @@ from kdaemon.cli.help import Command
     help="Print it as TOML, with where each value comes from. The default.",
 )
 @click.option("--schema", "is_schema", is_flag=True, help="Print the JSON schema of the file.")
+@click.option(
+    "--example", "is_example", is_flag=True, help="Print a file with every setting explained."
+)
 @click.option("--json", "is_json", is_flag=True, help="Print it as JSON.")
 def config(
     config_path: str | None,
@@ -32,17 +36,23 @@ def config(
     *,
     _is_effective: bool,
     is_schema: bool,
+    is_example: bool,
     is_json: bool,
 ) -> None:
-    """Print the configuration in force, or the schema of the file.
+    """Print the configuration in force, an example, or the schema.
 
     The output is a whole configuration that means the same. Passwords and external ids are masked.
     A note at each value says where it comes from: the default, the file, a variable or a flag; and
     the key of [default] or [send] if a stream or an upstream has the value from there.
     """
+    if _is_effective + is_schema + is_example > 1:
+        raise click.UsageError("--effective, --schema and --example exclude each other.")
+    if is_example:
+        from kdaemon.config.document import example  # noqa: PLC0415 - only here
+
+        sys.stdout.write(example())
+        return
     if is_schema:
-        if _is_effective:
-            raise click.UsageError("--schema and --effective exclude each other.")
         from kdaemon.config.schema import config_schema  # noqa: PLC0415 - only here
 
         click.echo(json.dumps(config_schema(), indent=2))

@@ -124,7 +124,7 @@ def _check_rules(text: str) -> None:
 
 def _lines(wanted: Wanted) -> Iterator[str]:
     yield from (
-        "# Configuration of kdaemon. All settings, with what they mean: config.example.toml.",
+        "# Configuration of kdaemon. All settings, with what they mean: kdaemon config --example",
         "# Is it right?        kdaemon check --service --config FILE",
         "# What is in force:   kdaemon config --config FILE",
         "# Rights it needs:    kdaemon iam --config FILE",

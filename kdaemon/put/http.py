@@ -135,7 +135,11 @@ class HttpPut:
                 async for block in blocks:
                     for part in _split(block):
                         self._totals.sent += len(part.lines)
-                        await self._put(session, url, part)
+                        try:
+                            await self._put(session, url, part)
+                        except aiohttp.ClientConnectorError:  # the part has not left
+                            self._totals.sent -= self._totals.open
+                            raise
                         self._on_progress()
         except aiohttp.ClientConnectorCertificateError as error:
             raise PutError(

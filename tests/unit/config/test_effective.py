@@ -193,3 +193,8 @@ def test_the_command_prints_the_schema_and_needs_no_configuration() -> None:
     assert code == 0
     assert json.loads(text) == config_schema()
     assert run("--schema", "--effective")[0] == 2
+
+
+def test_the_command_prints_the_example_and_needs_no_configuration() -> None:
+    assert run("--example", "--config", "/nonexistent")[:2] == (0, EXAMPLE.read_text())
+    assert run("--example", "--schema")[0] == 2

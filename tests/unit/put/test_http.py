@@ -359,8 +359,10 @@ async def test_without_a_daemon_the_error_says_what_to_do_and_no_password(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:
     endpoint = f"http://me:secret@127.0.0.1:{unused_tcp_port}"
+    put = Put(tmp_path)
     with pytest.raises(PutError, match="start it with `kdaemon run`") as error:
-        await Put(tmp_path).to(endpoint)
+        await put.to(endpoint)
+    assert put.counts == (0, 0, 0, 0), "nothing was sent"
     assert "***@127.0.0.1" in str(error.value)
     assert "secret" not in str(error.value)
 
