@@ -237,6 +237,12 @@ def salvage(file: str, directory: str) -> None:
     directory = str(Path(directory).absolute())
     saved = saved_copy(file, directory)
     found = saved.found
+    log = (
+        f"with its log {file}-wal, up to the last commit that is whole in it"
+        if saved.has_log
+        else "which has no log beside it (-wal): the last commits may have stood there only"
+    )
+    say(f"{file}: read, {log}", err=True)
     for problem in saved.problems:
         say(f"{file}: {problem}", err=True)
     if found.corrupt_count or found.corrupt_letter_count:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
@@ -107,14 +108,39 @@ def holder_pid(directory: str) -> int | None:
     return None
 
 
+@contextlib.contextmanager
+def kept_still(directory: str) -> Iterator[bool]:
+    """No daemon takes the spool in `directory` inside of this: one that starts hears "busy". Yields
+    False where a daemon has the spool already, True where no spool ever stood. Raises OSError.
+    """
+    try:
+        fd = os.open(Path(directory, _FILE), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)
+
+
 def make_directory(directory: str) -> None:
     """0700, and on disk when this returns; its parent must be there. Raises OSError."""
     try:
-        Path(directory).mkdir(0o700)
+        make_new_directory(directory)
     except FileExistsError:
         if not Path(directory).is_dir():
             raise
-        return
+
+
+def make_new_directory(directory: str) -> None:
+    """As `make_directory`. Raises FileExistsError for one that is there."""
+    Path(directory).mkdir(0o700)
     fd = os.open(Path(directory).parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

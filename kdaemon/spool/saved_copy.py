@@ -7,6 +7,7 @@ is only read; what fails leaves no directory behind. Where it sits: above `store
 work; `kdaemon spool salvage` calls it.
 """
 
+import os
 import shutil
 import stat
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.directory import SpoolDirectory, database_path, set_aside_files
-from kdaemon.spool.lock import holder_pid, make_directory
+from kdaemon.spool.lock import holder_pid, kept_still, make_new_directory
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.standing import DATABASE
 from kdaemon.spool.store import Store
@@ -26,18 +27,13 @@ from kdaemon.spool.values import Salvage, Verification
 
 @dataclass(frozen=True, slots=True)
 class SavedCopy:
-    """`found`: all that the new spool has, read again. `salvage`: what was saved row by row; None:
-    the database could be worked with as it was.
+    """`found`: all that the new spool has, read again. `has_log`: a log stood beside the file.
+    `problems`: why not all that was in the file is in the new spool, or not whole; empty: all is.
     """
 
     found: Verification
-    salvage: Salvage | None
-
-    @property
-    def problems(self) -> list[str]:
-        """Why not all that was in the file is in the new spool, or not whole; empty: all is."""
-        told = [self.salvage.problem] if self.salvage and self.salvage.problem else []
-        return told + self.found.problems
+    has_log: bool
+    problems: list[str]
 
     @property
     def is_all(self) -> bool:
@@ -51,17 +47,18 @@ def save_copy(file: str, directory: str, wall_ms: Callable[[], int]) -> SavedCop
     for the database of a daemon that runs; and as for `Store.open`.
     """
     _refuse_unfit(Path(file))
-    if Path(directory).exists():
-        text = "is there already, and is left alone: name a directory that is not there yet"
-        raise SpoolError("foreign", directory, text)
+    source = Path(file).resolve()  # its log stands beside it, not beside a link to it
     try:
-        make_directory(directory)
+        make_new_directory(directory)
         try:
-            _copy(file, directory)
-            return _opened(file, directory, wall_ms)
+            has_log = _copy_still(source, directory)
+            return _opened(file, directory, wall_ms, has_log=has_log)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
+    except FileExistsError as error:
+        text = "is there already, and is left alone: name a directory that is not there yet"
+        raise SpoolError("foreign", directory, text) from error
     except OSError as error:
         raise directory_error(directory, error) from error
 
@@ -74,42 +71,73 @@ def _refuse_unfit(file: Path) -> None:
         raise SpoolError("foreign", str(file), "no such file") from error
     except OSError as error:
         raise directory_error(str(file), error) from error
-    file = file.resolve()
-    pid = holder_pid(str(file.parent)) if file.name == DATABASE else None
-    if pid is not None:
-        raise SpoolError(
-            "busy",
-            str(file),
-            f"a daemon runs on it (pid {pid or 'unknown'}), and saves by itself what it can when it"
-            " meets damage: stop it, or name the file that it has set aside (spool.db.corrupt-...)",
-        )
 
 
-def _copy(file: str, directory: str) -> None:
-    """Where a start finds them, as those of a spool that stood there."""
-    for suffix in ("", "-wal"):
-        if suffix and not Path(file + suffix).is_file():
-            continue
+def _copy_still(source: Path, directory: str) -> bool:
+    """As `_copy`, while no daemon works on what is copied, nor begins to."""
+    if source.name != DATABASE:
+        return _copy(source, directory)
+    beside = str(source.parent)
+    with kept_still(beside) as is_still:
+        if is_still:
+            return _copy(source, directory)
+    raise SpoolError(
+        "busy",
+        str(source),
+        f"a daemon runs on it (pid {holder_pid(beside) or 'unknown'}), and saves by itself what it"
+        " can when it meets damage: stop it, or name the file that it has set aside"
+        " (spool.db.corrupt-...)",
+    )
+
+
+def _copy(source: Path, directory: str) -> bool:
+    """Where a start finds them, as those of a spool that stood there, and on disk. Whether there
+    was a log.
+    """
+    has_log = Path(f"{source}-wal").is_file()
+    for suffix in ("", "-wal") if has_log else ("",):
         copy = Path(database_path(directory) + suffix)
         copy.touch(0o600)
-        shutil.copyfile(file + suffix, copy)
+        shutil.copyfile(f"{source}{suffix}", copy)
+        _sync(copy)
     place = SpoolDirectory.claim(directory)
     place.sign()
     place.release()
+    _sync(Path(directory))
+    return has_log
 
 
-def _opened(file: str, directory: str, wall_ms: Callable[[], int]) -> SavedCopy:
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _opened(file: str, directory: str, wall_ms: Callable[[], int], *, has_log: bool) -> SavedCopy:
     store = Store.open(directory, letters_bytes_max=sys.maxsize, wall_ms=wall_ms)
+    problems: list[str] = []
     with closing(store):
+        salvage = store.salvage
         found = store.verify()
         if found.problems:
+            problems += _problem_of(salvage)
+            quarantine_count = found.quarantine_count
             store.repair()
-            found = store.verify()
-        salvage, is_emptied = store.salvage, store.is_emptied
+            found, salvage = store.verify(), store.salvage
+            lost_count = quarantine_count - found.quarantine_count
+            if lost_count > 0:
+                problems.append(f"frames in quarantine that were not copied: {lost_count}")
+        is_emptied = store.is_emptied
     for aside in set_aside_files(directory):  # copies of the file, which stands where it stood
         for suffix in ("", "-wal", "-shm"):
             Path(aside + suffix).unlink(missing_ok=True)
     has_any = found.frame_count or found.letter_count
     if not has_any and (salvage is not None or is_emptied):
         raise SpoolError("foreign", file, "nothing of a spool can be read of it")
-    return SavedCopy(found, salvage)
+    return SavedCopy(found, has_log, [*problems, *_problem_of(salvage), *found.problems])
+
+
+def _problem_of(salvage: Salvage | None) -> list[str]:
+    return [salvage.problem] if salvage is not None and salvage.problem is not None else []

@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 
+from kdaemon.http.heads import KEPT_HEADERS_MAX
 from kdaemon.http.hub import ConnectionLimits
 from kdaemon.http.stencil import Stencil, cut
 from tests.fuzz.http_alike import (
@@ -24,6 +25,15 @@ from tests.fuzz.http_alike import (
 from tests.unit.http.harness import Harness, Make, statuses
 
 WARM = 4  # requests, after which a stencil with holes is there
+
+
+async def test_a_head_of_many_headers_is_not_kept(harness: Make) -> None:
+    """Each takes many times what it has in bytes."""
+    one = harness(echoes=True)
+    for count in (*3 * [KEPT_HEADERS_MAX], KEPT_HEADERS_MAX - 1):  # the fourth is tried again
+        more = b"".join(b"X-%d: 1\r\n" % number for number in range(count))
+        one.feed(b"GET /%d HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (count, more))
+        assert is_kept(one) is (count < KEPT_HEADERS_MAX)
 
 
 def warm(lines: list[bytes]) -> list[bytes]:

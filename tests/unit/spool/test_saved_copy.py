@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from kdaemon.base.errors import SpoolError
 from kdaemon.cli import cli
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
@@ -174,10 +175,29 @@ def test_the_log_beside_a_file_is_read_too(tmp_path: Path, into: Path) -> None:
     for suffix in ("", "-wal"):  # as a snapshot of the disk has them
         shutil.copyfile(tmp_path / f"spool/spool.db{suffix}", tmp_path / f"copies/it.db{suffix}")
     store.close()
-    assert salvage(tmp_path / "copies/it.db", into).exit_code == 0
-    view = open_view(into)
-    assert stored_ids(view) == [1, 2]
-    view.close()
+    (tmp_path / "link.db").symlink_to(tmp_path / "copies/it.db")
+    for name in ("copies/it.db", "link.db"):
+        result = salvage(tmp_path / name, into)
+        assert (result.exit_code, "read, with its log" in result.stderr) == (0, True)
+        view = open_view(into)
+        assert stored_ids(view) == [1, 2], name
+        view.close()
+        shutil.rmtree(into)
+
+
+def test_that_no_log_was_there_is_told(file: Path, into: Path) -> None:
+    assert "which has no log beside it" in salvage(file, into).stderr
+
+
+def test_frames_in_quarantine_that_are_not_copied_are_told(file: Path, into: Path) -> None:
+    connection = sqlite3.connect(file)
+    with connection:
+        connection.execute("INSERT INTO quarantine (id, quarantined_ms) VALUES (1000, 1)")
+        connection.execute("UPDATE stream SET record_count = record_count + 1")
+    connection.close()
+    result = salvage(file, into)
+    assert result.exit_code == 1
+    assert "frames in quarantine that were not copied: 1" in result.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n" * 10_000, bytes(100_000)])
@@ -223,6 +243,25 @@ def test_the_database_of_a_running_daemon_is_left_to_it(tmp_path: Path, into: Pa
     append(store, 2)
     assert stored_ids(store) == [1, 2]
     store.close()
+
+
+def test_a_daemon_that_starts_while_its_file_is_copied_is_told_to_come_again(
+    tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "spool")
+    copyfile, told = shutil.copyfile, []
+
+    def copy(source: str, copy: Path) -> Path:
+        with pytest.raises(SpoolError) as error:
+            open_store(tmp_path / "spool")
+        told.append(error.value.kind)
+        return copyfile(source, copy)
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    assert salvage(tmp_path / "spool/spool.db", into).exit_code == 0
+    assert set(told) == {"busy"}
+    assert saved_ids(into) == list(range(1, FRAMES + 1))
+    open_store(tmp_path / "spool").close()
 
 
 def test_a_directory_that_is_there_is_left_alone(file: Path, into: Path) -> None:
