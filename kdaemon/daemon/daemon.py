@@ -171,6 +171,10 @@ class Daemon:
         self._stack.push_async_callback(upstreams.aclose)
         reached = upstreams.open(config, config.upstream_names)
         upstreams.adopt(reached)
+        if self._part is None and config.spool.directory:
+            from kdaemon.spool.apart import keep_apart  # noqa: PLC0415 - SQLite, only for a spool
+
+            keep_apart(config.spool.directory, is_sandboxed=with_sandbox)
         spool = await self._spool_opening.open(memory, clock, self._turns)
         if spool is not None:
             self._stack.push_async_callback(spool.aclose)

@@ -123,7 +123,7 @@ class Supervisor:
         self._stack.callback(self._takeover.released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
-        self._prepare_spool()
+        self._prepare_spool(is_sandboxed=with_sandbox)
         sources = self._loaded.sources
         assert sources is not None, "who runs has kept them"
         places = None if sandboxed is None else places_of(sandboxed)
@@ -151,14 +151,15 @@ class Supervisor:
         log.info("ready", extra={"fields": {"version": __version__}})
         self._allow_reload(crew, hubs)
 
-    def _prepare_spool(self) -> None:
-        """Makes the directory of the spools, and checks that no other process has it. Raises
-        SpoolError.
+    def _prepare_spool(self, *, is_sandboxed: bool) -> None:
+        """Makes the directory of the spools, and checks that no other process has it, nor records
+        of the other kind. Raises SpoolError.
         """
         root = self._config.spool.directory
         if not root:
             return
-        from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - as daemon.py
+        from kdaemon.spool.apart import keep_apart  # noqa: PLC0415 - as daemon.py
+        from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - the same
         from kdaemon.spool.shared import prepare_root, refuse_held  # noqa: PLC0415 - the same
 
         warning = prepare_root(root)
@@ -168,6 +169,7 @@ class Supervisor:
         is_left = taken is not None and (taken.has_spool(root) or taken.pid == holder_pid(root))
         if not is_left:
             refuse_held(root)
+        keep_apart(root, is_sandboxed=is_sandboxed)
 
     async def _come_after(self, crew: Crew, taken: "Taken") -> None:
         """Lets the daemon before go on until each worker can send, and waits for its end if order
