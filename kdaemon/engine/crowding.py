@@ -16,13 +16,13 @@ from kdaemon.pack.run import Run
 from kdaemon.settle.ledger import FrameLedger
 
 CROWDED_PARTS = 2
-"""A shard's queue may hold one of so many parts of the memory that is still free: one hot shard
+"""The queue of one shard may have the memory that is still free, divided by this: one hot shard
 fills at most a third of a stream's buffer, and ten of them five sixths (dynamic thresholds,
 Choudhury and Hahne 1998)."""
 
 QUEUE_NS_MAX = 30_000_000_000
-"""30 s of a shard's pace: a client may have so much queued for the shard; less if the client waits
-for less time. Ours, 2026-11-28."""
+"""30 s of a shard's pace: the most that a client may have queued for the shard; less if the client
+waits for less time. Ours, 2026-11-28."""
 
 LONG_RECORDS = 2_000
 LONG_BYTES = 2 * MIB

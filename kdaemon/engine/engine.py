@@ -539,8 +539,9 @@ class Engine:
         self, now_ns: int, shards_max: int | None = None, calm_max: int = 0
     ) -> Steps[EngineSnapshot]:
         """All that other rooms may know of the stream: the first step reads its counters, the next
-        steps read its shards. Looking changes nothing. `shards_max`: so many of the hottest shards
-        are reported; None: all. `calm_max`: in addition, so many of the shards that are not hot.
+        steps read its shards. Looking changes nothing. `shards_max`: the most shards that are
+        reported, the hottest first; None: all shards are. `calm_max`: the most shards that are
+        reported in addition though they are not hot.
         """
         counters, bill = self.counters.snapshot(), self._bill()
         footprint_bytes, health = self.ledger.footprint_bytes, self.health
@@ -652,7 +653,7 @@ class Engine:
         counters.in_flight_calls -= 1
         counters.in_flight -= batch.record_count
         counters.call_duration_ns.observe(now_ns - batch.sent_ns)
-        # Read before the call is settled: what its settlement makes ready (the next record of a
+        # Read before the call is settled: a record that its settlement makes ready (the next of a
         # key) goes with the next return, not in a call of its own.
         self._has_credit = self._packer.has_ready or not self._in_flight
 

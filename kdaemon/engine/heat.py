@@ -31,8 +31,9 @@ def look_at(
 ) -> Steps[ShardsSnapshot]:
     """Looks once at every lane that exists when the look begins, with `now_ns` as the time of all
     of it. `keyless`: the lane of records that any shard may take. `aggregate_bytes_max`: as the
-    packer's. `shards_max`: so many of the hottest shards are reported; None: all. `calm_max`: in
-    addition, so many of the shards that are not hot, those that took most.
+    packer's. `shards_max`: the most shards that are reported, the hottest first; None: all shards
+    are. `calm_max`: the most shards that are reported in addition though they are not hot: those
+    that took most.
     """
     looked_at = tuple(lanes)
     shards: list[ShardSnapshot] = []

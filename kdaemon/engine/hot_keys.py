@@ -21,8 +21,8 @@ from kdaemon.route.sketch import KeyPart, KeySketch, Split
 HEAVIEST_MAX = 10  # keys that are reported of a shard; ours: they fit a screen, 2026-11-28
 
 CALM_LOOKS_MAX = 6
-"""A watched shard may have been calm at so many looks: a minute. A shard at its limit is calm now
-and then. Ours, 2026-11-28."""
+"""A watched shard may have been calm at this many looks in a row: a minute. A shard at its limit is
+calm now and then. Ours, 2026-11-28."""
 
 WATCHED_MAX = 8
 """Watched shards of one stream: those that are reported as hottest, and some that were before.

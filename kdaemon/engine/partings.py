@@ -1,10 +1,10 @@
 """Frames that end before they are delivered: their clients wait no more, or the frames are too old.
 
-Decides which client is told what, and sees to it that no record of such a frame is sent any more.
-Hundreds of thousands of frames may end at once (at the end of an outage, a hold or a drain), so
-that all of it is done in slices: frames end some at a time (a round), then the queues are swept of
-their records. Knows the ledger, the settlement and the calls that are out; must not know how
-records are paced or packed.
+Decides which client is told what, and that no record of such a frame is sent any more. Hundreds of
+thousands of frames may end at once (at the end of an outage, a hold or a drain), so that all of it
+is done in slices: frames end some at a time (a round), then the queues are swept of their records.
+Knows the ledger, the settlement and the calls that are out; must not know how records are paced or
+packed.
 Invariants: counters conserve between any two slices; while `is_sweep_due` no batch may be drawn,
 for a queued record may belong to a frame whose client was told that it is not sent. A frame that
 does not end in this slice is merely late. Pure.
@@ -231,7 +231,7 @@ class Partings:
             self.is_sweep_due = True
 
     def _parting(self, reason: RejectReason, why: Why) -> Parting:
-        """What clients are told of records for which the service said nothing."""
+        """The answers for records about which the service said nothing."""
         error = why.unavailable or why.last_error or why.hold
         if error is not None:
             code, message = told(error, self._service)

@@ -164,7 +164,7 @@ class Settlement:
                 self._settle_failed(runs, failed, now_ns)
         self._take_turns(now_ns)
 
-    # What waits, in slices
+    # Waiting records, in slices
 
     def queued_frames(self) -> Iterator[Frame]:
         """The frames of all records that wait to be sent now, for a walk in slices. A frame may

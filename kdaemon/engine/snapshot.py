@@ -129,8 +129,8 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def hottest(shards: Iterable[ShardSnapshot], count: int) -> list[ShardSnapshot]:
-    """At most `count` of those that are hot, the hottest first; of two that are equally far behind,
-    first the one that throttled more.
+    """At most `count` of the hot shards, the hottest first. Of two shards that are equally far
+    behind, the shard that throttled more comes first.
     """
     hot = (shard for shard in shards if shard.is_hot)
     return nlargest(count, hot, key=lambda shard: (shard.backlog_ns, shard.throttled))

@@ -31,8 +31,8 @@ CLOSED_LOOK_NS = 200_000_000
 MEMORY_LOOK_NS = 50_000_000  # 50 ms: by then a shard that fills a small memory has less; ours
 
 PARTS_FOR_ONE = 4
-"""Where memory is small: a shard is also full if the disk gave it more than one of so many parts of
-the memory, and more than is free. Ours, 2026-11-28."""
+"""Where memory is small: a shard is also full if the disk gave it more than the memory divided by
+this, and more than is free. Ours, 2026-11-28."""
 
 Queued = Mapping[str, tuple[int, int]]
 """For each shard: the records and bytes that the disk gave it and that are not settled."""
@@ -53,9 +53,9 @@ class Way:
 
 
 class Ways:
-    """Where a stream's stored records go, for one look. `queued`: what the disk gave. `free_bytes`:
-    the memory that the disk may still fill; `footprint_bytes`: the memory that the stream holds
-    now. `key_map`: the map, where order per key is kept.
+    """Where a stream's stored records go, for one look. `queued`: as `Queued`. `free_bytes`: the
+    memory that the disk may still fill; `footprint_bytes`: the memory that the stream holds now.
+    `key_map`: the map, where order per key is kept.
     """
 
     def __init__(
@@ -126,7 +126,9 @@ class Ways:
         return lane_bytes > self._free_bytes and PARTS_FOR_ONE * lane_bytes > self._all_bytes
 
     def _wait_ns(self, lane: Lane, records: int, byte_count: int) -> int:
-        """About how long the shard needs for so much. An aggregate costs the shard one record."""
+        """About how long the shard needs for these records and bytes. An aggregate costs the shard
+        one record.
+        """
         if self._aggregate_bytes_max:
             records = min(records, 1 + byte_count // self._aggregate_bytes_max)
         budget = lane.budget

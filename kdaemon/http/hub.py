@@ -1,7 +1,7 @@
 """The state that all connections of one listener share: limits, counters, gate, the memory of
 arriving requests, the tick.
 
-Knows that connections can be asked to check their time or to close; does not know what they say.
+Knows that connections can be asked to check their time or to close; must not know their requests.
 Invariant: one timer for all connections of a listener, armed only while there are any.
 Where it sits: beside connection.py, http2.py and opening.py, whose connections attach to it.
 """

@@ -16,7 +16,7 @@ from kdaemon.pack.run import Run
 from kdaemon.pack.whole import Paid, WholeFrame, paid_of
 
 CARRIED_MAX = 2_000
-"""A call with aggregates carries about so many records of clients: at this number no further
+"""About the most records of clients that a call with aggregates carries: at this number no further
 aggregate is begun. Drawing them takes 2 ms and settling them 1 ms; 5 MiB of records of 10 bytes are
 200,000, and took 250 and 90 ms. Ours, 2026-11-28."""
 
@@ -45,8 +45,8 @@ class Draft:
         return self.records_left > 0 and self.carried < CARRIED_MAX
 
     def has_room(self, byte_count: int) -> bool:
-        """Whether so many bytes still fit. The bound is for records that share a batch: a single
-        record above the bound goes in a batch of its own.
+        """Whether `byte_count` bytes still fit. The bound is for records that share a batch: a
+        single record above the bound goes in a batch of its own.
         """
         return byte_count <= self.bytes_left or not self.runs
 

@@ -58,10 +58,10 @@ class ClientTurns:
     def __init__(self) -> None:
         self._clients: dict[int, _Waiting] = {}
         self._newcomers: deque[_Waiting] = deque()
-        self._heap: list[tuple[int, int, _Waiting]] = []  # by `turn_at`, then by who came first
+        self._heap: list[tuple[int, int, _Waiting]] = []  # by `turn_at`, then first come first
         self._count = 0  # breaks ties in the heap
         self._given = 0  # `turn_at` of the last client that had a turn and was no newcomer
-        self._ahead = 0  # cost of what newcomers had beyond their part
+        self._ahead = 0  # cost of the slices that newcomers had beyond their part
 
     @property
     def client_count(self) -> int:

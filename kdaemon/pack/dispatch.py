@@ -428,7 +428,9 @@ class Dispatcher:
 
 
 def _kinds(run: Run) -> list[Run]:
-    """The run as two: records with an explicit hash key, and records without one."""
+    """The run as two: records without an explicit hash key, and records with one. A run of one kind
+    stays as it is.
+    """
     records = run.frame.records
     explicit = [index for index in run.indices if records[index].explicit_hash_key is not None]
     if not explicit or run.is_keyless or len(explicit) == len(run.indices):

@@ -195,9 +195,7 @@ class Lane:
         self.queued_bytes += run.byte_count
 
     def wait(self, client: int, record_count: int, byte_count: int) -> None:
-        """Counts so many more records (fewer, if negative) as waiting behind others of their
-        keys.
-        """
+        """Counts more records (fewer, if negative) as waiting behind others of their keys."""
         self.waiting_records += record_count
         self.waiting_bytes += byte_count
         records, waiting_bytes = self.waiting_of.get(client, (0, 0))

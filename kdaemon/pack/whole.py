@@ -23,8 +23,8 @@ from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
 
 WHOLE_PART = 4
-"""A frame goes whole if it is at least one of so many parts of a call, in records or in bytes:
-smaller frames are better joined with others. Ours, 2026-11-28."""
+"""A frame goes whole if it is at least a call divided by this, in records or in bytes: smaller
+frames are better joined with others. Ours, 2026-11-28."""
 
 FULL_PARTS = 3  # of those parts: a call is then full enough, and no frame is taken apart for more
 

@@ -163,8 +163,8 @@ class FrameLedger:
         is_calm: bool = True,
     ) -> bool:
         """Takes the frame in; False, and nothing is taken, if there is no room. `is_calm`: False:
-        the frame is held to its client's part of the memory (`may_have`), and counts as some of
-        that part.
+        the frame must fit its client's part of the memory (`may_have`), and counts as some of that
+        part.
 
         `byte_count`: data + partition keys of the frame. `refused`: results of the records that are
         not taken, by index; never all of the frame's records. `frame.deadline_ns`, if set, is not
@@ -292,7 +292,9 @@ class FrameLedger:
         return aged
 
     def put_off(self, frame: Frame, until_ns: int) -> None:
-        """The frame expires at `until_ns` instead: some of its records are in flight."""
+        """The frame expires at `until_ns` instead: some of its records are in flight, or it was
+        never tried.
+        """
         self._ages.add(frame, until_ns)
 
     def abandon(
@@ -343,8 +345,8 @@ class FrameLedger:
         *,
         is_refused: bool,
     ) -> RecordResult:
-        """What an abandoned record's client hears, always with what failed last. `is_refused`: for
-        a reason that is the whole stream's, whatever was said of the record before.
+        """The answer for an abandoned record, always with the last error. `is_refused`: the reason
+        concerns the whole stream, and goes before an earlier answer for the record.
         """
         history = frame.history
         told, last_error = parting.withdrawn, parting.last_error

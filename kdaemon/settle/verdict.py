@@ -30,9 +30,9 @@ INTERNAL: Final = "InternalFailure"
 UNAVAILABLE: Final = "ServiceUnavailable"
 
 UNKNOWN_ATTEMPTS_MAX: Final = 32
-"""After so many failures with unknown codes a record is dead, with its code. The bound is a number,
-because an unknown code says nothing about time. If other records of its shard go through, the
-record itself is the likely cause, and it is dead after some 3 s. If the whole shard fails, the
+"""After this many failures with unknown codes a record is dead, with its code. The bound is a
+number, because an unknown code says nothing about time. If other records of its shard go through,
+the record itself is the likely cause, and it is dead after some 3 s. If the whole shard fails, the
 backoff stretches the same 32 attempts over two minutes, which an outage may need. Ours,
 2026-11-28."""
 
