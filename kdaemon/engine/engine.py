@@ -330,7 +330,9 @@ class Engine:
         self._begin_hold(hold, now_ns)
 
     def handle_failure(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
-        """A call failed whole."""
+        """A call failed whole: its records are queued again, or halved if the request was refused
+        as wrong.
+        """
         error.kept()  # for any error: its stack frames hold the error and the batch, in a cycle
         self._returned(batch, now_ns)
         verdict = judge_call(error, self._settings.service)

@@ -108,7 +108,9 @@ class Settlement:
         return not failed
 
     def send_again(self, batch: Batch, reason: Verdict, now_ns: int) -> None:
-        """A call failed whole: all its records go back, in order."""
+        """A call failed whole: all its records go back, in order. `reason`: AMBIGUOUS if the
+        service may have written them.
+        """
         for run in reversed(batch.runs):
             if reason is Verdict.AMBIGUOUS:
                 run.frame.remember().doubtful.update(run.indices)
@@ -187,7 +189,7 @@ class Settlement:
         return has_more
 
     def route_again(self, now_ns: int) -> bool:
-        """A slice of the runs whose lanes are gone get a place by the map that holds now. True:
+        """Gives a slice of the runs whose lanes are gone a place by the map that holds now. True:
         there is more.
         """
         self._forget(self._dispatcher.route_orphans(now_ns), now_ns)

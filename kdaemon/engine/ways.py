@@ -92,7 +92,9 @@ class Ways:
         )
 
     def low(self, lanes: Iterable[Lane]) -> tuple[set[str | None], int]:
-        """The shards that must be read for, and the nanoseconds until the next shard must."""
+        """The shards that must be read for, and the nanoseconds until the next shard must be read
+        for.
+        """
         low: set[str | None] = set()
         soonest_ns = FULL_NS
         for lane in lanes:

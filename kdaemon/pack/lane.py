@@ -333,8 +333,8 @@ class Lane:
             self._queue_next(turns)
 
     def _queue_next(self, turns: ClientTurns) -> None:
-        """The next client has its turn; others go before it if its record is large. From then on
-        the last client has the queue for itself.
+        """The next client has its turn; others go before it if its record is large. When one client
+        is left, it has the queue for itself from then on.
         """
         queue = self.queue
         if not queue:

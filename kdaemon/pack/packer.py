@@ -66,7 +66,7 @@ class Packer:
         self._order = order if is_shard_atomic else None
         self._may_stall = is_shard_atomic
         self.is_pressed = False  # records are ready, and no call can be made for them
-        self.stalled_after_ns = 0  # a call that is out for longer its shard stalls; 0: unknown
+        self.stalled_after_ns = 0  # a call that is out for longer counts as stalled; 0: unknown
         self.names = Names()
         self._aggregator = (
             Aggregator(aggregate_bytes_max, order, self.names) if aggregate_bytes_max else None
