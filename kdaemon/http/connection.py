@@ -42,8 +42,8 @@ from kdaemon.http.turns import BYTES_MAX, Turn
 # mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
 GATHERED_BYTES_MAX: Final = 64 * 1024
 
-# For so long after a request the connection keeps its head: 3 KiB for an SDK's. Ours, 2026-11-29:
-# thousands of connections of a pool are idle, and connections in use send more often than this.
+# For so many ticks after a request its head is kept for the next one: 3 KiB for an SDK's. Ours,
+# 2026-11-29: thousands of connections of a pool are idle; those in use send more often than this.
 KEPT_TICKS_MAX: Final = 10
 
 
@@ -161,8 +161,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads `data`, and hands over the requests that become whole. Input that cannot be read
-        yet (the pipeline is full, the client does not read, or the turn is over) is kept in
-        `_unread`, and reading stops. Input after the end of reading is discarded.
+        yet (the pipeline is full, a request blocks the next one, the client does not read, or the
+        turn is over) is kept in `_unread`, and reading stops. Input after the end of reading is
+        discarded.
         """
         reader = self._reader
         if reader.phase is _ENDED:

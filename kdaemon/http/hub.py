@@ -66,7 +66,7 @@ class ConnectionLimits:
     body_timeout_s: float = 30.0  # 16 MiB at 0.5 MiB/s
     idle_timeout_s: float = 120.0  # longer than the SDKs' pools keep a connection unused
     write_timeout_s: float = 30.0  # a client that does not read its answer
-    discard_timeout_s: float = 2.0  # input is discarded so long after a refusal, for it to be seen
+    discard_timeout_s: float = 2.0  # input is discarded after a refusal, so that the client sees it
     pipeline_max: int = 64  # requests of one connection that wait for an answer
     connections_max: int = 10_000  # 5 KiB each while idle, measured with 5,000; HTTP/2: 20
     bodies_bytes_max: int = 64 * MIB  # bodies still arriving, over all connections
