@@ -1,6 +1,6 @@
-"""Configuration: `settings.py` says what can be set, `given.py` reads what was set, `load.py` makes
-one Config of it, `rules.py` holds the rules between keys, `values.py` the kinds and bounds of
-single values. Pure: text and mappings come in.
+"""Configuration: `settings.py` has all settings, `given.py` reads the values that were given,
+`load.py` makes one Config of them, `rules.py` has the rules between keys, `values.py` the kinds and
+bounds of single values. Pure: text and mappings come in.
 """
 
 from kdaemon.config.listen import ListenConfig

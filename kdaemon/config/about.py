@@ -1,9 +1,9 @@
-"""What is said of a setting beside its kind: what it means, and when a change takes effect.
+"""The facts of a setting beside its kind: its meaning, and when a change takes effect.
 
 A field of a table in `reach.py`, `listen.py`, `stream.py`, `sections.py` or `settings.py` is one
-setting, and the one place that knows all of it: its kind with its bounds (`values.py`), its
-default and, by `setting`, its meaning and its mark. The example, the tables of the documents
-(`document.py`), the schema and a reload (`changes.py`) read them there. Pure.
+setting. The field is the one place that has all facts of the setting: its kind with its bounds
+(`values.py`), its default and, by `setting`, its meaning and its mark. The example, the tables of
+the documents (`document.py`), the schema and a reload (`changes.py`) read them there. Pure.
 """
 
 from collections.abc import Mapping

@@ -1,12 +1,12 @@
-"""What a new configuration changes, and which of it needs a restart.
+"""What a new configuration changes, and which of the changes need a restart.
 
-Pure: two loaded Configs come in, names come out. `Mark` says of each key when it takes effect; a
-test holds that each key has one. A reload that needs a restart for a single key changes nothing at
-all: half of a file that somebody wrote is a configuration that nobody wrote, nobody checked and no
-file shows, and the next restart would bring another one.
+Pure: two loaded Configs come in, names come out. `Mark` says of each key when a change takes
+effect; a test checks that each key has one. If a single key needs a restart, a reload changes
+nothing at all. Half of a changed file would be a configuration that nobody wrote or checked, and
+that no file shows; the next restart would bring another one.
 
-Tables of streams and of upstreams come and go live. A table whose stream is another one than before
-(another `arn`, `upstream` or `upstream_name`) counts as one that went and one that came.
+Tables of streams and of upstreams come and go live. A table whose stream has changed (another
+`arn`, `upstream` or `upstream_name`) counts as one table removed and one table added.
 """
 
 from collections.abc import Iterator, Mapping
@@ -95,7 +95,7 @@ def _of_upstreams(old: Config, new: Config) -> _Found:
             yield from _of_table(("upstreams", name), OF_UPSTREAMS, before, upstream)
         elif upstream.service in services:
             yield ("upstreams", name), False
-        else:  # the listeners hold requests to the limits of the services that were there
+        else:  # the listeners apply the limits of the services that were there at the start
             yield ("upstreams", name, "service"), True
 
 
@@ -117,7 +117,7 @@ def _of_streams(old: Config, new: Config) -> _Found:
         marks = OF_STREAMS
         if is_other:
             marks = MappingProxyType({**dict.fromkeys(OF_STREAMS, _LIVE), "socket": _RESTART})
-        if before.socket:  # its listener has the ARN in hand
+        if before.socket:  # its listener keeps the ARN
             marks = MappingProxyType({**marks, "arn": _RESTART})
         is_ordered = before.ordering != "none"
         for path, needs_restart in _of_table(

@@ -1,4 +1,4 @@
-"""What a rule between settings says, and how settings are named. Values only."""
+"""The clash that a rule between settings finds, and the names of settings. Values only."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,9 @@
 """The example and the documents' tables, written from the settings themselves.
 
 Pure: texts come out. `make docs` (`python -m tests.kit.documents`) writes them into
-config.example.toml, docs/configure.md and docs/reload.md, and a test holds these to it. Invariant:
-nothing is said here of a single setting; what is, stands at its field (`about.py`).
+config.example.toml, docs/configure.md and docs/reload.md, and a test compares these files with
+them. Invariant: this file says nothing of a single setting; the text of a setting stands at its
+field (`about.py`).
 """
 
 import re
@@ -18,7 +19,7 @@ from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Key
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
 
-COLUMNS = 100  # of a comment in the example
+COLUMNS = 100  # width of a comment in the example
 
 HEAD = """\
 # Every setting of kdaemon, each with its default: this file changes nothing until you edit it.

@@ -1,8 +1,8 @@
 """The configuration in force: each value, and who gave it; as TOML, or for programs.
 
 Pure. Knows the keys and their givers as `given.py` has them; must not know where a file or a
-variable was read. Invariant: the TOML is a whole configuration of its own, which means the same as
-what it tells of, but for the secrets in it, which are masked.
+variable was read. Invariant: the TOML is a whole configuration of its own. It means the same as the
+configuration that it shows, except that secrets are masked.
 Where it sits: `kdaemon config --effective`.
 """
 
@@ -23,7 +23,7 @@ DEFAULT = "default"
 FILE = "file"
 FLAG = "flag"
 _SIZES = frozenset({"batch_bytes_max", "request_bytes_max", "record_bytes_max"})
-_NOTE_COLUMN = 44  # where the notes begin, if the value leaves room; ours
+_NOTE_COLUMN = 44  # the notes begin here, if the value leaves room; ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""What somebody gave: values of a file, of variables and of flags, each held to its key's kind.
+"""The given values: of a file, of variables and of flags, each checked against its key's kind.
 
-Pure: texts and mappings come in. The flow never stops at a wrong value: each reader turns its
-source into `Setting`s and notes what it cannot place, `Given.take` holds each setting to its key's
-kind and notes what does not fit. Where it sits: `load.py` makes a Config of it.
+Pure: texts and mappings come in. A wrong value never stops the flow. Each reader turns its source
+into `Setting`s, and notes the keys that it does not know. `Given.take` checks each setting against
+its key's kind, and notes the values that do not fit. Where it sits: `load.py` makes a Config of the
+values.
 """
 
 import re
@@ -37,10 +38,10 @@ NOT_A_KEY = frozenset({"KDAEMON_CONFIG", "KDAEMON_BUILD", "KDAEMON_ROOMS", "KDAE
 """Variables that are no settings: the file's name is read by the command line, the others by a
 build (setup.py), and `uvx --from . kdaemon run` builds and runs in one environment.
 """
-SHOWN_CHARACTERS_MAX = 80  # of a wrong value, in a problem
+SHOWN_CHARACTERS_MAX = 80  # a problem shows so much of a wrong value
 
 # Kubernetes puts these into every pod beside a Service whose name starts with `kdaemon`
-# (enableServiceLinks, on by default); they are not ours and must not stop a start. 2026-11-21
+# (enableServiceLinks, on by default). They are not ours and must not stop a start. 2026-11-21
 _SERVICE_LINK = re.compile(r"KDAEMON_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)")
 _SERVICE_LINK_PORT = re.compile(r"KDAEMON_(\w+_)?PORT")
 
@@ -70,7 +71,7 @@ class Given:
         self.problems: list[ConfigProblem] = []
         self.values: dict[Path, object] = {}
         self.givers: dict[Path, Setting] = {}  # who gave the value, for the rules between keys
-        self.broken: set[Path] = set()  # a rule says nothing of a key that has a problem already
+        self.broken: set[Path] = set()  # keys that have a problem already: rules skip them
         self.listed: dict[str, Path] = {}  # stream name -> the path of its table
         self.upstreams: dict[str, Path] = {}  # upstream's name -> the path of its table
         if text is not None:
@@ -130,7 +131,7 @@ def _convert(setting: Setting, key: Key) -> object:
 
 def _read_file(text: str, source: str, given: Given) -> Iterator[Setting]:
     try:
-        document = tomllib.loads(text.removeprefix("\ufeff"))  # some editors begin so
+        document = tomllib.loads(text.removeprefix("\ufeff"))  # some editors write this mark
     except tomllib.TOMLDecodeError as error:
         found = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
         line = found[1] if found else str(max(1, len(text.splitlines())))
@@ -241,7 +242,7 @@ def _names(keys: Iterable[Path], length: int) -> list[str]:
 
 
 def _near(name: str, known: Iterable[str]) -> str | None:
-    import difflib  # noqa: PLC0415 - memory of those who spell all names right
+    import difflib  # noqa: PLC0415 - takes memory, and is needed only for a misspelt name
 
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
     return near[0] if near else None

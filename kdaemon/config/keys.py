@@ -1,7 +1,8 @@
-"""The keys that a configuration has, by their paths: what a value must be, and how one is written.
+"""The keys that a configuration has, by their paths: the kind of each value, and how a value is
+written.
 
-Pure: made from the settings themselves (`about.py`). Where it sits: whoever reads, shows or
-documents a configuration takes the keys from here.
+Pure: made from the settings themselves (`about.py`). Where it sits: the rooms that read, show or
+document a configuration take the keys from here.
 """
 
 import re
@@ -21,14 +22,14 @@ from kdaemon.config.stream import StreamConfig
 from kdaemon.config.values import Check
 
 PREFIX = "KDAEMON_"
-SECRET_KEYS = frozenset({"role_external_id"})  # never shown: others could call themselves us by it
+SECRET_KEYS = frozenset({"role_external_id"})  # never shown: with it others could pass as kdaemon
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """What a value at this path must be, and what is said of it."""
 
-    kind: Any  # what msgspec.convert takes
+    kind: Any  # a type for msgspec.convert
     expected: str  # completes "expected ..."
     checks: tuple[Check, ...]
     is_list: bool

@@ -1,4 +1,6 @@
-"""Settings of the ways in: [listen] and [auth]. Pure. Where it sits: `settings.py` has them."""
+"""Settings of the listeners and of authentication: [listen] and [auth]. Pure. Where it sits:
+`settings.py` has them.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated

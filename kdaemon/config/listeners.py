@@ -1,8 +1,8 @@
 """Which listeners a configuration asks for: each with its name, its setting and its place.
 
-For sockets that somebody else has bound (systemd, or the daemon before this one), which must agree
-with the configuration. Pure. Where it sits: daemon/ and the commands ask, http/passed.py
-compares.
+For sockets that were bound outside this process (by systemd, or by the daemon before this one),
+which must agree with the configuration. Pure. Where it sits: daemon/ and the commands ask,
+http/passed.py compares.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kdaemon.config.settings import Config, IsDirectory, resolve_unix_path
 from kdaemon.config.values import Address
 
-TAKEOVER = "takeover"  # the name of the private socket by which a daemon takes over from another
+TAKEOVER = "takeover"  # name of the private socket on which one daemon takes over from another
 
 
 @dataclass(frozen=True, slots=True)

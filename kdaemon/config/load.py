@@ -1,8 +1,8 @@
 """Defaults < TOML < KDAEMON_* environment < flags -> one Config, or every problem at once.
 
-Pure: texts and mappings come in, nothing is read here. `given.py` collects values and problems, the
-rules of `rules.py` run over what is left, and only `load_config` raises, once, with all that was
-noted.
+Pure: texts and mappings come in; this file reads nothing. `given.py` collects values and problems.
+The rules of `rules.py` check the values that have no problem. Only `load_config` raises, once, with
+all problems.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-"""Keys that were settings once, and what takes their place. Pure.
+"""Keys that were settings once, and the keys that replace them. Pure.
 
-A file that was written for an older version is told what to write instead, key by key, wherever it
-is read: by `kdaemon check`, at a start and at a reload. Where it sits: `given.py` asks here before
-it says that a key is unknown.
+If a file was written for an older version, its reader is told what to write instead, key by key, by
+`kdaemon check`, at a start and at a reload. Where it sits: `given.py` asks here before it says that
+a key is unknown.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,11 @@
-"""What each of several workers has of a configuration: its part of what is bounded for all.
+"""The configuration of each of several workers: its part of every bound that holds for all workers.
 
-About: memory, spool, connections and bounds on a shard, divided by the number of workers. Where
-nobody bounds a shard they are a small fleet, whose members find their parts by themselves.
+Memory, spool, connections and bounds on a shard are divided by the number of workers. Where no
+bound on a shard is set, the workers are a small fleet, and each finds its share of the shard by
+itself.
 Pure. Must not know processes.
-Invariants: the parts together are no more than the whole, but for what one process needs at least;
-a part of one worker is the whole.
+Invariants: the parts together are no more than the whole, except where one process needs a least
+amount; with one worker, the part is the whole.
 Where it sits: settings -> here -> daemon/, and the rules of load.py.
 """
 

@@ -1,7 +1,8 @@
-"""The file of principals: who may write, how each shows who he is, and to which streams.
+"""The file of principals: who may write, how each principal proves its identity, and to which
+streams it may write.
 
 Pure: a text comes in, and `Listed` or every problem at once comes out. `door/principals.py` reads
-the file, and reads it again when it changes.
+the file, and reads it again when the file changes.
 Invariant: no problem repeats a secret, nor a part of one.
 """
 
@@ -15,8 +16,8 @@ from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import ARN_CHARACTERS_MAX
 from kdaemon.base.principal import Principal, Rights
 
-SECRET_CHARACTERS_MIN = 16  # ours, 2026-11-28: AWS's have 40; shorter ones could be tried out
-ID_MAX = 2**32 - 2  # of a user or group of Linux; the next one means nobody
+SECRET_CHARACTERS_MIN = 16  # ours, 2026-11-28: AWS's have 40; shorter ones could be guessed
+ID_MAX = 2**32 - 2  # the highest id of a Linux user or group; the next number means "no id"
 
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{3,128}")  # AWS's have 16 to 128 of \w, 2026-11-28

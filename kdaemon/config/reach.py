@@ -1,7 +1,8 @@
-"""Settings of upstreams: where a service is, as whom it is called, and how. Pure.
+"""Settings of upstreams: the address of a service, the identity for its calls, and how it is
+called. Pure.
 
-The default upstream has them at the top level and in [send], each other one in [upstreams.NAME].
-Where it sits: `settings.py` is made of these.
+The default upstream has them at the top level and in [send], each other upstream in
+[upstreams.NAME]. Where it sits: `settings.py` is made of these.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ CONNECT_TIMEOUT_MS = 3_000
 """Of the name, TCP and TLS, which are five round trips at most. Ours, 2026-11-21."""
 
 _LIVE = Mark.LIVE
-_RESTART = Mark.RESTART  # what is queued by name would go to another account's stream
+_RESTART = Mark.RESTART  # records queued by name would go to another account's stream
 _TIMES_FOLLOW = f"{AWS.call_timeout_ms}; of Yandex {YANDEX.call_timeout_ms}"
 
 

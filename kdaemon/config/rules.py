@@ -1,6 +1,6 @@
-"""Rules between settings: each returns every clash it sees.
+"""Rules between settings: each returns every clash that it sees.
 
-Pure. A bound of one key alone stands with the key (`settings.py`); what stands here needs two. The
+Pure. A bound of one key alone stands with the key (`settings.py`); a rule here needs two keys. The
 loader runs all the rules over one Config and decides which file or variable to name.
 """
 

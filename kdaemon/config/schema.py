@@ -1,8 +1,8 @@
 """The JSON schema of a configuration file, made from the kinds of its keys.
 
-For editors and for whoever makes configurations by program: names, kinds, bounds and defaults of
-single values. Rules between keys, and what a pattern cannot say of a path or an address, are for
-`kdaemon check`. Pure. Where it sits: `kdaemon config --schema`.
+For editors and for programs that write configurations: names, kinds, bounds and defaults of single
+values. `kdaemon check` checks the rest: rules between keys, and paths and addresses as far as a
+pattern cannot describe them. Pure. Where it sits: `kdaemon config --schema`.
 """
 
 from collections.abc import Mapping

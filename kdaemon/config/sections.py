@@ -52,7 +52,7 @@ class SpoolConfig:
 
     directory: Directory = setting(
         "",
-        _RESTART,  # what is in the old one would not be delivered
+        _RESTART,  # the records in the old directory would not be delivered
         "A directory on a local disk, which this daemon has for itself; it is made if its parent is"
         ' there. "": no spool, and no "stored".',
     )
@@ -75,7 +75,7 @@ class LogConfig:
     level: LogLevel = setting("info", _LIVE, "The least level that is written.")
     format: LogFormat = setting(
         "auto",
-        _RESTART,  # whoever reads it has to change, too
+        _RESTART,  # the programs that read the log have to change, too
         '"auto": text on a terminal, JSON lines elsewhere.',
     )
 
@@ -92,7 +92,7 @@ class MetricsConfig:
     )
     emf_namespace: Namespace = setting(
         "",
-        _RESTART,  # opened by a start
+        _RESTART,  # a start opens the log for it
         "Where there is no Prometheus: a namespace of CloudWatch, under which the same numbers go"
         ' to the log. "": none.',
         "One line a minute and stream, in CloudWatch's Embedded Metric Format, whatever log.format"
@@ -147,7 +147,7 @@ class SandboxConfig:
     the service that `service` names.
     """
 
-    # All of it needs a restart: its records are in memory.
+    # The whole table needs a restart: the sandbox keeps its records in memory.
     listen: ListenAddressGiven = setting("127.0.0.1:4567", _RESTART, "Where it listens.")
     tls_certificate: FilePath = setting(
         "",

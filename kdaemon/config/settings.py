@@ -1,10 +1,10 @@
-"""What can be set: one frozen Config; every key with its unit, default, bounds and meaning.
+"""All settings: one frozen Config; every key with its unit, default, bounds and meaning.
 
 The whole program is handed this object and nothing else: no room reads a file, a variable or a
-flag. Pure: it knows the settings, not where they come from (`load.py` reads them,
-`rules.py` holds the rules between keys). Invariant: a Config that was loaded obeys every
-bound of its settings and every rule; nobody checks a setting twice. Names are the TOML keys; sizes
-are bytes, times milliseconds, and the name says so.
+flag. Pure: it knows the settings, not where they come from (`load.py` reads them, `rules.py` has
+the rules between keys). Invariant: a Config that was loaded obeys every bound of its settings and
+every rule; no room checks a setting again. Names are the TOML keys; sizes are bytes, times
+milliseconds, and the name says so.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -32,14 +32,14 @@ from kdaemon.config.values import Flag, MemoryBytes, Workers, whole
 
 SOCKET_NAME = "kdaemon.sock"
 MEMORY_BYTES_DEFAULT = 256 * limits.MIB
-MEMORY_BYTES_LEAST = 16 * limits.MIB  # where a container's limit leaves less: one large request
+MEMORY_BYTES_LEAST = 16 * limits.MIB  # if a container's limit leaves less: one large request
 MEMORY_BESIDE_BYTES = 96 * limits.MIB
 """What the process takes beside the records of clients: 90 MiB at most, measured 2026-11-28, and
 some for the files of the system that it reads."""
 WORKER_BYTES_DEFAULT = 128 * limits.MIB
 """`memory_bytes_max` of each worker where nobody set it and there are several: twice the buffer of
 a stream. Ours, 2026-11-28."""
-SUPERVISOR_BYTES = 64 * limits.MIB  # what the supervisor of workers takes; measured 2026-11-28
+SUPERVISOR_BYTES = 64 * limits.MIB  # memory of the supervisor of workers; measured 2026-11-28
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Config(ReachConfig):
 
     workers: Workers = setting(
         1,
-        Mark.RESTART,  # each has its spool, and its part of all that is bounded
+        Mark.RESTART,  # each worker has its spool, and its part of every bound
         "Processes that take and deliver records: more than one use more than one core, each with"
         ' its part of memory_bytes_max and of spool.bytes_max. "auto": as many as there are cores,'
         " as far as memory_bytes_max has room for them.",
@@ -68,7 +68,7 @@ class Config(ReachConfig):
     )
     memory_bytes_max: MemoryBytes = setting(
         MEMORY_BYTES_DEFAULT,
-        Mark.GROWS,  # what is held was promised room
+        Mark.GROWS,  # the frames that are held were promised room
         "Memory that clients' data may hold: records of all streams, what arrives, what waits for"
         " the disk or for a client that does not read.",
         "The process takes 60 MiB when idle, 62 with a spool, and 90 beside this at most. Not set:"
@@ -87,11 +87,11 @@ class Config(ReachConfig):
     billing: BillingConfig = field(default_factory=BillingConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     default: StreamConfig = field(default_factory=StreamConfig)
-    # By the name of the upstream: `default` as it is for streams of another upstream's service.
+    # By the upstream's name: `default` in the form for streams of that upstream's service.
     defaults: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     streams: Mapping[str, StreamConfig] = field(default_factory=lambda: MappingProxyType({}))
     upstreams: Mapping[str, UpstreamConfig] = field(default_factory=lambda: MappingProxyType({}))
-    # What `workers` comes to on this machine.
+    # The number of workers that `workers` means on this machine.
     worker_count: int = 1
 
     @property

@@ -46,7 +46,7 @@ _RECORD_MOST = f"at most {AWS.record_bytes_max}, Yandex {YANDEX.record_bytes_max
 class StreamConfig:
     """[default]: every stream, unless its own table [streams.NAME] says otherwise."""
 
-    # What follows `streams.`, or the end of the ARN that stands there; "" in [default].
+    # The name behind `streams.`, or the end of the ARN that stands there; "" in [default].
     name: str = ""
     arn: Arn = setting(
         "",
@@ -58,7 +58,7 @@ class StreamConfig:
         _LIVE,
         'The upstream that streams belong to: "default", which the keys at the top describe, or'
         " one of [upstreams.NAME]. Not set: of an ARN the one that has its account and region.",
-        of_default=_RESTART,  # whose streams all that is not listed is
+        of_default=_RESTART,  # all streams that are not listed belong to it
     )
     upstream_name: Text = setting(
         "",
@@ -68,13 +68,13 @@ class StreamConfig:
     )
     socket: SocketPath = setting(
         "",
-        _RESTART,  # as the addresses of [listen]
+        _RESTART,  # as for the addresses of [listen]
         "A Unix socket of this stream's own: all that is written to it is raw lines, and nothing is"
         ' answered. "": none.',
     )
     acknowledge: Acknowledgement = setting(
         "delivered",
-        Mark.UNORDERED,  # what waits by the one way would be overtaken by what comes by the other
+        Mark.UNORDERED,  # records that wait would be overtaken by those that come the new way
         "What an answer promises where the client does not choose: the service has the record"
         ' ("delivered"), it is on disk here, fsynced ("stored", needs [spool]), or it is in memory'
         ' here ("accepted").',
@@ -82,7 +82,7 @@ class StreamConfig:
     )
     lines: LinesKind = setting(
         "envelope",
-        _LIVE,  # of connections that begin after it
+        _LIVE,  # for connections that begin after the reload
         "What lines for the stream are, where the client does not say: each an object with its"
         ' `data` ("envelope"), or the data itself ("raw").',
         "The client says so by X-Kdaemon-Lines, or in the first line of the connection. An"
@@ -122,7 +122,7 @@ class StreamConfig:
         " a dead letter. 0: never.",
         "A stored one is tried once before.",
     )
-    # The queues of a stream are laid out for these two.
+    # The layout of a stream's queues depends on these two.
     ordering: Ordering = setting(
         "none",
         _RESTART,
@@ -186,7 +186,7 @@ class StreamConfig:
     )
     only_writer: Flag = setting(
         False,
-        _LIVE,  # of shards that are seen for the first time
+        _LIVE,  # for shards that are seen for the first time
         "Nobody else writes to the stream: each shard is begun with at its whole quota.",
         "Else it is begun with at a small part, which doubles twice a second until the shard"
         " throttles; from then on the daemon follows what the shard takes.",

@@ -1,4 +1,4 @@
-"""Rules of streams: what a table of one may say beside its own keys, and beside other tables.
+"""Rules of streams: which keys of a stream's table clash with each other, or with other tables.
 
 Pure. [default] and [streams.NAME] have the same keys, and the same rules. Where it sits: `rules.py`
 runs these.
@@ -169,7 +169,7 @@ def _limits_of(config: Config, at: Path, stream: StreamConfig) -> Iterator[Clash
         if value > bound:
             yield Clash(((*at, key), whose), f"is {value}; {service.title} takes at most {bound}")
     if stream.aggregation != "none" and not service.can_aggregate:
-        # What [default] says is wrong for this stream alone, if another service takes it.
+        # A value of [default] may be wrong only for this stream, if it has another service.
         is_default_wrong = not config.upstream(config.default.upstream).traits.can_aggregate
         table = () if is_default_wrong else (at,)
         yield Clash(

@@ -1,7 +1,7 @@
-"""What is wrong in the AWS and proxy variables, as far as it shows without the network.
+"""Mistakes in the AWS and proxy variables, as far as they show without the network.
 
-About the variables that are not kdaemon's own: `kdaemon check` reads them through here, and `run`
-finds the same where it needs them, as a hold (the sandbox needs none of them). Pure: a mapping
+These variables are not kdaemon's own. `kdaemon check` reads them through here; `run` finds the same
+mistakes when it needs the variables, as a hold (the sandbox needs none of them). Pure: a mapping
 comes in. Invariant: no key and no password is in a problem.
 """
 
@@ -26,7 +26,7 @@ SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ENDPOINTS = ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL")  # the first that is set counts
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
-STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # where the account is asked for
+STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # the account is asked for there
 
 
 def find_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProblem]:
@@ -40,12 +40,12 @@ def find_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProb
         found |= dict.fromkeys(_keys(environ, upstream))
         found |= dict.fromkeys(_endpoint(environ, upstream, arns))
         found |= dict.fromkeys(_proxies(environ, upstream))
-    # Not the name alone: what follows the name of a key and a colon is taken for the key.
+    # Not the name alone: the word after a key's name and a colon is taken for the key.
     return [ConfigProblem(SOURCE, f"{name} (variable)", problem) for name, problem in found]
 
 
 def _keys(environ: Mapping[str, str], upstream: UpstreamConfig) -> Iterator[tuple[str, str]]:
-    if upstream.profile or upstream.has_token:  # which are used in their place
+    if upstream.profile or upstream.has_token:  # these are used in place of the variables
         return
     for name in KEYS:
         value = environ.get(name)

@@ -1,9 +1,9 @@
 """Upstreams that one spelling of a stream could mean: two of one account and region, or of one
 database. Pure.
 
-That is no mistake: two roles of one account are two upstreams. But an ARN or a path means one of
-them, the first, and nobody should find out by where his records went. Where it sits: `kdaemon
-check` and a daemon at its start say what is found.
+Twins are no mistake: two roles of one account are two upstreams. But an ARN or a path means only
+the first of them, and no operator should learn that from where the records went. Where it sits:
+`kdaemon check` and a daemon at its start report the twins that are found.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Rules of upstreams: whether one can be reached as it is configured, and found by an ARN.
+"""Rules of upstreams: whether an upstream can be reached as it is configured, and found by an ARN.
 
-Pure. The default upstream stands at the top level and in [send], the others in [upstreams.NAME]:
-the same keys, the same rules. Only the others must tell account and region, because an ARN finds
-them by these, and nobody is asked before the first call. Where it sits: `rules.py` runs these.
+Pure. The default upstream stands at the top level and in [send], the others in [upstreams.NAME],
+with the same keys and the same rules. Only the others must give account and region: an ARN finds
+them by these, and no service is asked before the first call. Where it sits: `rules.py` runs these.
 """
 
 from collections.abc import Callable, Iterator, Mapping

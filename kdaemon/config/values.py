@@ -1,7 +1,8 @@
-"""Kinds of values a setting can have: bounds, and the words that an error uses for them.
+"""Kinds of values that a setting can have: bounds, and the words that an error uses for them.
 
-Pure. `Meta` bounds a value and its description completes "expected ..."; a `Check` says what bounds
-cannot. The settings have these kinds (`settings.py`), `given.py` holds values to them.
+Pure. `Meta` bounds a value, and its description completes "expected ..."; a `Check` tests what
+bounds cannot express. The settings have these kinds (`settings.py`); `given.py` checks values
+against them.
 """
 
 import ipaddress
@@ -18,7 +19,7 @@ from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.names import is_upstream_name, parse_arn, partition_problem
 from kdaemon.base.service import SERVICES
 
-PORT_MAX = 65_535  # of TCP
+PORT_MAX = 65_535  # the highest TCP port
 # A role's ARN, with its path. Names as IAM's API has them (botocore 1.43.117, 2026-11-28).
 _role = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):role/[!-~]{1,512}").fullmatch
 UNIX_PATH_BYTES_MAX = 107  # sun_path is 108 bytes with its NUL on Linux: unix(7), 2026-11-21

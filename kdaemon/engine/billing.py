@@ -1,9 +1,10 @@
-"""Counts what a call was billed, when it is answered, and reckons what aggregates would save.
+"""Counts what a call was billed, when the call is answered, and estimates what aggregates would
+save.
 
-About: the records that the service took, as they were sent: an aggregate is one record, a key that
-was invented counts. What it took counts though its client was told already, and though it landed
-on the wrong shard. Must not change a batch; the counts are `base/billing.py`'s.
-Invariant: a record of an answered call is counted if its result says delivered, once. Cost: of
+Counts the records that the service took, as they were sent: an aggregate is one record, and an
+invented key counts. A record counts though its client was told already, and though it landed on the
+wrong shard. Must not change a batch; the counts are those of `base/billing.py`.
+Invariant: a record of an answered call is counted once, if its result says delivered. Cost: of
 frames whose records are all of 1 KiB or less, C's `max` once; else 60 ns a record.
 Flow: settlement.py -> here -> counters -> here -> observe/status.py.
 """
@@ -24,12 +25,14 @@ from kdaemon.pack.batch import Batch
 from kdaemon.pack.kpl import AGGREGATE_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_MAX
 
 AGGREGATE_BYTES_USUAL = 51_200
-"""50 KiB: the KPL's default AggregationMaxSize and ours, 2026-11-21; what a saving is reckoned with
-of a stream that has no aggregates."""
+"""50 KiB: the KPL's default AggregationMaxSize and ours, 2026-11-21. The saving of a stream that
+has no aggregates is estimated with this size."""
 
 
 def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[BilledUnit]:
-    """`is_on_demand`: the stream's mode; None: not told."""
+    """The units in which a stream is billed. `is_on_demand`: the stream's mode; None: the service
+    did not tell it.
+    """
     if service.bills_by_call:
         return (BilledUnit.YANDEX_PUT,)
     if is_on_demand is None:
@@ -38,7 +41,9 @@ def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[Bil
 
 
 def bill_of(sent: SentSizes, billed: Sequence[BilledUnit], *, can_save: bool) -> Bill:
-    """`can_save`: the stream has no aggregates, and may have them."""
+    """The bill of the records counted so far. `can_save`: the stream has no aggregates, and may
+    have them.
+    """
     units, count = sent.snapshot(), sent.classes.total()
     saves: dict[BilledUnit, float] = {}
     for unit in billed if can_save else ():
@@ -53,8 +58,9 @@ def bill_of(sent: SentSizes, billed: Sequence[BilledUnit], *, can_save: bool) ->
 def bill_records(
     sent: SentSizes, batch: Batch, results: list[RecordResult], *, is_whole: bool, is_named: bool
 ) -> None:
-    """An answered call of a service that rounds up each record. `results`: one for each record that
-    was sent. `is_whole`: all were delivered. `is_named`: some may have gone out with other keys.
+    """Counts an answered call of a service that rounds up each record. `results`: one for each
+    record that was sent. `is_whole`: all were delivered. `is_named`: some may have gone out with
+    other keys.
     """
     if not is_whole or batch.widths is not None:
         sizes = [
@@ -77,7 +83,7 @@ def bill_records(
         count = len(run.indices)
         if run.byte_count <= KIB or _largest(run.frame) <= KIB:
             small_count += count
-        elif is_named:  # what is set aside for a missing key is above what it took
+        elif is_named:  # the size set aside for a missing key is above that of the invented key
             sent.see([_size(record) for record in batch.records[offset : offset + count]])
         else:
             sizes = run.frame.sizes
@@ -88,7 +94,9 @@ def bill_records(
 
 
 def bill_call(sent: SentSizes, batch: Batch, results: list[RecordResult]) -> None:
-    """The same of a service that rounds up what a call brings to a shard."""
+    """Counts an answered call of a service that rounds up the bytes that a call brings to a
+    shard.
+    """
     bytes_of: dict[str | None, int] = {}
     for record, result in zip(batch.records, results, strict=True):
         if result.is_delivered:
@@ -98,9 +106,9 @@ def bill_call(sent: SentSizes, batch: Batch, results: list[RecordResult]) -> Non
 
 
 def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: int) -> float | None:
-    """The part of what was billed that full aggregates of this size would have saved, 0..1; None:
-    nothing was sent, or the unit knows no aggregates. Records that are too large for company stay
-    as they are. An upper bound: an aggregate that had to leave early is not full.
+    """The part of the bill that full aggregates of this size would have saved, 0..1. None: nothing
+    was sent, or the unit knows no aggregates. Records that are too large for an aggregate stay as
+    they are. An upper bound: an aggregate that had to leave early is not full.
     """
     if unit is BilledUnit.YANDEX_PUT or not sent.classes:
         return None
@@ -125,7 +133,9 @@ def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: in
 
 
 def _largest(frame: Frame) -> int:
-    """Its largest record. A frame is asked by each of its runs, and looks once."""
+    """The size of the frame's largest record, worked out once and kept for the frame's other
+    runs.
+    """
     if not frame.size_max:
         frame.size_max = max(frame.sizes)
     return frame.size_max

@@ -1,9 +1,10 @@
-"""Whose records are refused because too much of theirs waits: a shard that is slower than what
-comes for it would take the memory of the others, and a client that sends more than its shard takes
-the room of the other clients. Part of the engine; pure.
+"""Whose records are refused because too many of their records wait.
 
-Invariant: who has little waiting is not refused for what others have. Where it sits: the engine
-asks for each new frame, after it is routed and before it is taken.
+A shard that is slower than its input would take the memory of the other shards; a client that sends
+more than its shard takes would take the room of the other clients. Knows runs, lanes, their pace
+and the ledger's free memory; nothing of calls. Part of the engine; pure.
+Invariant: a client with little waiting is not refused because of the records of others. Where it
+sits: the engine asks for each new frame, after the frame is routed and before it is taken.
 """
 
 from kdaemon.base.admission import RECORD_FOOTPRINT_BYTES, footprint_bytes
@@ -15,26 +16,26 @@ from kdaemon.pack.run import Run
 from kdaemon.settle.ledger import FrameLedger
 
 CROWDED_PARTS = 2
-"""A shard's queue may hold one of so many parts of the memory that is still free: one hot shard
-fills a third of a stream's buffer at most, and ten of them five sixths (dynamic thresholds,
+"""The queue of one shard may have the memory that is still free, divided by this: one hot shard
+fills at most a third of a stream's buffer, and ten of them five sixths (dynamic thresholds,
 Choudhury and Hahne 1998)."""
 
 QUEUE_NS_MAX = 30_000_000_000
-"""30 s of what a shard may take: so much a client may have queued for it, unless it waits for less
-long. Ours, 2026-11-28."""
+"""30 s of a shard's pace: the most that a client may have queued for the shard; less if the client
+waits for less time. Ours, 2026-11-28."""
 
 LONG_RECORDS = 2_000
 LONG_BYTES = 2 * MIB
-"""A queue that is shorter is nobody's too long: two seconds of a shard's quota, so that a shard
-whose share is still growing takes a burst. Ours, 2026-11-28."""
+"""A shorter queue is never too long: two seconds of a shard's quota, so that a shard whose share is
+still growing takes a burst. Ours, 2026-11-28."""
 
 
 LONG_HELD_BYTES = min(LONG_BYTES, LONG_RECORDS * RECORD_FOOTPRINT_BYTES)
-"""Bytes of memory: who holds less than that has no long queue."""
+"""Bytes of memory: a stream that holds less than this has no long queue."""
 
 
 def has_long_queue(runs: list[Run]) -> bool:
-    """Whether more than a burst waits for one of the shards: most often not."""
+    """Whether more than a burst waits for one of the runs' shards: mostly not."""
     for run in runs:
         lane = run.lane
         if (
@@ -46,15 +47,15 @@ def has_long_queue(runs: list[Run]) -> bool:
 
 
 def crowded(runs: list[Run], ledger: FrameLedger) -> set[Run]:
-    """Those of a new frame's runs for whose shard there is no room: none while the ledger is calm
-    in CROWDED_PARTS, and none of a client that has less than the others there.
+    """The runs of a new frame for whose shard there is no room: none while the ledger is calm in
+    CROWDED_PARTS, and none of a client that has less there than the other clients.
     """
     room = ledger.free_bytes() // CROWDED_PARTS
     return {run for run in runs if _backlog(run) > room and not _has_less(run)}
 
 
 def _backlog(run: Run) -> int:
-    """Memory of what waits for the run's shard, with the run."""
+    """The memory of all records that wait for the run's shard, with the run."""
     lane = run.lane
     return footprint_bytes(
         lane.backlog_records + len(run.indices), lane.backlog_bytes + run.byte_count
@@ -62,7 +63,9 @@ def _backlog(run: Run) -> int:
 
 
 def _has_less(run: Run) -> bool:
-    """Whether the run's client, with this run, has less than others have of its shard's queue."""
+    """Whether the run's client, with this run, has less of its shard's queue than the other
+    clients.
+    """
     lane = run.lane
     records, byte_count = lane.part_of(run.frame.client)
     part = footprint_bytes(records + len(run.indices), byte_count + run.byte_count)
@@ -70,9 +73,9 @@ def _has_less(run: Run) -> bool:
 
 
 def overdue(runs: list[Run], packer: Packer, now_ns: int, *, is_joined: bool) -> set[Run]:
-    """Those of a new frame's runs whose client has more queued for their shard than it takes in
-    QUEUE_NS_MAX, or before the client's deadline. `is_joined`: into aggregates, where a shard does
-    not count records.
+    """The runs of a new frame whose client has more queued for their shard than the shard takes in
+    QUEUE_NS_MAX, or before the client's deadline. `is_joined`: records go into aggregates, where a
+    shard does not count records.
     """
     deadline_ns = runs[0].frame.deadline_ns
     patience_ns = QUEUE_NS_MAX
@@ -82,7 +85,7 @@ def overdue(runs: list[Run], packer: Packer, now_ns: int, *, is_joined: bool) ->
     for run in runs:
         client = run.frame.client
         if not client:
-            continue  # nobody who could be asked to wait
+            continue  # there is no client that could be asked to wait
         records, byte_count = run.lane.part_of(client)
         records += len(run.indices)
         byte_count += run.byte_count
@@ -95,7 +98,7 @@ def overdue(runs: list[Run], packer: Packer, now_ns: int, *, is_joined: bool) ->
 
 
 def shard_full(run: Run) -> RecordResult:
-    """What the client is told of each record of such a run."""
+    """The result that the client is told for each record of such a run."""
     where = f"shard {run.lane.shard_id}" if run.lane.shard_id else "this stream"
     return RecordResult(
         error_code="ProvisionedThroughputExceededException",

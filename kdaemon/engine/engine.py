@@ -1,9 +1,9 @@
 """The engine of one stream: composes route, pace, pack and settle. Sans-I/O.
 
-What happens goes in by `handle_*(..., now_ns)`; what is owed comes out by `poll_*()` and
-`take_settled()`; `next_wakeup_ns()` says when to call `handle_timeout` if nothing happens before.
-The order for a shell: handle, then poll batches until None, then take what settled, then arm one
-timer. `send/driver.py` is that shell.
+Events go in by `handle_*(..., now_ns)`. Batches and settled frames come out by `poll_*()` and
+`take_settled()`. `next_wakeup_ns()` says when to call `handle_timeout` if nothing happens before.
+The order for a shell: handle, then poll batches until None, then take the settled frames, then arm
+one timer. `send/driver.py` is that shell.
 
 Invariants: a record is in exactly one place (a lane, a bisected half, a call in flight, or
 settled); `counters` conserve between any two calls; time never goes back.
@@ -65,7 +65,7 @@ from kdaemon.settle.verdict import (
 # An attribute of an Enum costs four times a global, and this is read for every request.
 _OPEN: Final[FlowState] = FlowState.OPEN
 
-UNAVAILABLE_RECHECK_NS = 30_000_000_000  # 30 s: is a stream that we may not write to as it was?
+UNAVAILABLE_RECHECK_NS = 30_000_000_000  # 30 s: then an unavailable stream is looked at again
 
 
 class Engine:
@@ -79,18 +79,18 @@ class Engine:
         now_ns: int,
         units: UnitSizes = UNIT_SIZES,
     ) -> None:
-        """`units`: in which the service bills."""
+        """`units`: the units in which the service bills."""
         self._settings = settings
         self._dice = dice
         self.counters = StreamCounters(units)
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
-        self.unavailable: ServiceError | None = None  # why nothing is even taken
-        self.has_record_readers = False  # as far as the service told, as is the next
+        self.unavailable: ServiceError | None = None  # why no record is even admitted
+        self.has_record_readers = False  # as far as the service told; so is `capacity`
         self.capacity: Capacity | None = None
         self._was_told = False  # the service told of the stream's shards
-        self._last_error: ServiceError | None = None  # of a whole call; None: since then one passed
+        self._last_error: ServiceError | None = None  # of a whole call; None: a later call passed
         self.record_bytes_max = settings.record_bytes_max
-        self._is_limit_told = False  # the service told the above
+        self._is_limit_told = False  # the service told `record_bytes_max`
         self.freshness = MapFreshness(dice, now_ns)
         self.ledger = FrameLedger(
             settings.buffer_bytes_max,
@@ -139,8 +139,9 @@ class Engine:
     # In
 
     def handle_settings(self, settings: EngineSettings, now_ns: int) -> Steps[None]:
-        """Other limits and promises from now on; nothing that is queued or in flight is touched. In
-        steps: each shard has its rates. Only where `is_like` the settings before.
+        """Sets other limits and promises from now on. Queued records and calls in flight are not
+        touched. In steps: each shard has its rates. Only if the settings are `is_like` the ones
+        before.
         """
         assert self._settings.is_like(settings), "queues of another kind are another engine's"
         is_paced_alike = _rates_of(settings) == _rates_of(self._settings)
@@ -160,8 +161,9 @@ class Engine:
             yield from self._dispatcher.set_rates(_rates_of(settings), now_ns)
 
     def refusal_at(self, now_ns: int) -> ServiceError | None:
-        """Why a client that waits for delivery should hear no at once: the stream is on hold, and
-        it is not yet time to probe. What the client hears is its code and message as they are.
+        """Why a client that waits for delivery should be refused at once: the stream is on hold,
+        and it is not yet time to probe. None: it should not. The client hears this code and message
+        as they are.
         """
         hold = self.hold
         if hold is None or self._flow.may_send(now_ns):
@@ -172,7 +174,7 @@ class Engine:
         return ServiceError(code, message, status=hold.status)
 
     def has_room(self, footprint_bytes: int, client: int) -> bool:
-        """Whether records of this client would have so much memory now."""
+        """Whether records of this client could take so much memory now."""
         ledger = self.ledger
         if not ledger.has_room(footprint_bytes):
             return False
@@ -183,9 +185,9 @@ class Engine:
     def handle_frame(self, frame: Frame, now_ns: int, *, is_patient: bool = False) -> bool:
         """Takes a checked frame in; False, and nothing is taken, if there is no room.
 
-        Where the queue of a shard is full, its records alone are refused: their results are set
-        when this returns. `is_patient`: the client rather waits: all is taken, or nothing is, and
-        nothing is counted.
+        If the queue of a shard is full, only the records for that shard are refused: their results
+        are set when this returns. `is_patient`: the client prefers to wait: all records are taken,
+        or none is, and nothing is counted.
         """
         if is_patient and not self.ledger.has_room(frame.footprint_bytes):
             return False
@@ -223,19 +225,21 @@ class Engine:
         return True
 
     def handle_clients_gone(self, frames: list[Frame], now_ns: int) -> None:
-        """The clients of these frames have gone: what is queued of them is withdrawn, and what is
-        in flight may be in the stream. Frames that have settled are passed over.
+        """The clients of these frames have gone: queued records are withdrawn, and records in
+        flight may be in the stream. Frames that have settled are passed over.
         """
         self._partings.clients_gone(frames)
         self._partings.work(now_ns, self._why())
 
     def give_up_missing(self, error: ServiceError, now_ns: int) -> None:
-        """The stream does not exist, and nobody listed it: no record is kept for it."""
+        """The stream does not exist, and no configuration lists it: no record is kept for it."""
         self._partings.give_up_missing(error)
         self._partings.work(now_ns, self._why())
 
     def handle_spooled(self, frame: Frame, now_ns: int) -> bool:
-        """Takes in a frame that stands in the spool, counted there; False if there is no room."""
+        """Takes in a frame that stands in the spool and was counted there; False if there is no
+        room.
+        """
         if not self.ledger.admit_spooled(frame):
             return False
         whole = self._whole(frame)
@@ -249,7 +253,7 @@ class Engine:
         return True
 
     def _whole(self, frame: Frame) -> WholeFrame | None:
-        """The frame as one that goes whole, unless the keys of a shard are watched."""
+        """The frame as one that goes whole; None while the keys of a shard are watched."""
         if len(frame.records) == 1 or self._hot_keys.is_on:
             return None
         return self._dispatcher.route_whole(frame)
@@ -265,17 +269,17 @@ class Engine:
 
     @property
     def _has_probe(self) -> bool:
-        """Nothing goes out but a probe, and there is something to probe with."""
+        """Whether only a probe may go out now, and the engine has records for a probe."""
         return self._flow.state is not _OPEN and not self.is_idle
 
     @property
     def map_count(self) -> int:
-        """Which map it is that `ways` goes by: another number, other ways."""
+        """The number of the map that `ways` uses: with another number the ways are others."""
         return self._dispatcher.map_count
 
     def is_crowded(self, free_bytes: int) -> bool:
-        """Whether `ways` is to be asked for each stored frame: a shard may be full, or nothing goes
-        now. Looks at all shards.
+        """Whether the caller must ask `ways` for each stored frame: a shard may be full, or nothing
+        goes out now. Looks at all shards.
         """
         lanes = self._packer.lanes
         if len(lanes) == 1:
@@ -284,8 +288,8 @@ class Engine:
 
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """Where the records of a stored frame would go, and which of these ways are full. Nothing
-        is queued. None: nothing goes now but a probe, which the engine has, and the frame stands
-        well on disk. See `Ways`.
+        is queued. None: only a probe goes out now, the engine has records for one, and the frame is
+        safe on disk. See `Ways`.
         """
         has_shards = len(self._packer.lanes) > 1
         if has_shards and self._has_probe:
@@ -294,8 +298,8 @@ class Engine:
         return self._ways(queued, free_bytes).of(runs, may_be_full=has_shards)
 
     def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
-        """The shards for which more is to be read from disk, and in how many nanoseconds to ask
-        again if there is none. None: all take what comes.
+        """The shards for which more must be read from disk; if there is none, the nanoseconds after
+        which to ask again. None: all shards take whatever comes.
         """
         lanes = self._packer.lanes
         if len(lanes) == 1:
@@ -320,20 +324,22 @@ class Engine:
         if hold is None:
             self._heard(batch, now_ns)
             return
-        # Answered, and every record refused for what somebody must mend.
+        # The call was answered, and every record was refused for a cause that somebody must mend.
         self._settlement.hold = None
         self._flow.failed(HOLD_BACKOFF, now_ns, self._dice, is_probe=batch.is_probe)
         self._begin_hold(hold, now_ns)
 
     def handle_failure(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
-        """A call that failed whole."""
-        error.kept()  # also where it is not: its frames hold the error and the batch, in a cycle
+        """A call failed whole: its records are queued again, or halved if the request was refused
+        as wrong.
+        """
+        error.kept()  # for any error: its stack frames hold the error and the batch, in a cycle
         self._returned(batch, now_ns)
         verdict = judge_call(error, self._settings.service)
         self.counters.calls[verdict] += 1
         self._settlement.failures.call(error.code, error.message, batch.record_count, now_ns)
         if verdict is Verdict.POISON:
-            self._heard(batch, now_ns)  # the service is there, and it said no
+            self._heard(batch, now_ns)  # the service is there, and it refused the request
             self.freshness.stale(now_ns, Doubt.LIMITS)
             self._settlement.bisect(batch, error, now_ns)
             return
@@ -354,8 +360,8 @@ class Engine:
             self._begin_hold(error, now_ns)
 
     def _begin_hold(self, error: ServiceError, now_ns: int) -> None:
-        """Somebody must act. Who waits hears why: at once, or at his deadline if the hold may be
-        over before.
+        """Somebody must act. Clients that wait are told why: at once, or at their deadline if the
+        hold may be over before.
         """
         self.hold = self._last_error = error.kept()
         reason = reject_reason(error)
@@ -368,9 +374,9 @@ class Engine:
         self._partings.work(now_ns, self._why())
 
     def is_missing(self, error: ServiceError) -> bool:
-        """Whether this error says for certain that there is no such stream. A service that says the
-        same to who has no access is not believed once it took records or told of the stream, nor of
-        records that an earlier run took.
+        """Whether this error says for certain that the stream does not exist. Some services say the
+        same to a client without access. Such a service is not believed once it took records or told
+        of the stream, nor while there are records that an earlier run took.
         """
         if error.code != MISSING_STREAM:
             return False
@@ -379,14 +385,14 @@ class Engine:
         return not (self.counters.delivered or self._was_told or self.counters.recovered)
 
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
-        """What the control plane says of the stream. Parts that are unknown (None) leave what was
-        known before.
+        """The control plane describes the stream. Unknown parts (None) leave what was known
+        before.
         """
         at_once(self.take_description(description, now_ns))
 
     def take_description(self, description: StreamDescription, now_ns: int) -> Steps[None]:
-        """As `handle_description`, in steps: of a stream with thousands of shards it takes long.
-        Between them the engine goes on with the map that it has.
+        """As `handle_description`, in steps: a stream with thousands of shards takes long. Between
+        the steps the engine goes on with the map that it has.
         """
         self._was_told |= description.shards is not None
         is_changed = yield from self._dispatcher.remap(description, now_ns)
@@ -397,7 +403,7 @@ class Engine:
         self.counters.map_refreshes += 1
         self.freshness.answered(now_ns, is_changed=is_changed)
         self._settlement.judge_strays(now_ns)
-        is_auto = description.is_auto or self._dispatcher.is_auto  # what is unknown stays
+        is_auto = description.is_auto or self._dispatcher.is_auto  # an unknown part stays as it was
         if description.has_record_readers is not None:
             self.has_record_readers = description.has_record_readers
         if description.capacity is not None:
@@ -415,7 +421,7 @@ class Engine:
         self._partings.work(now_ns, self._why())
 
     def handle_timeout(self, now_ns: int) -> None:
-        """Time has passed: deadlines are kept, and what takes long goes on, by a slice."""
+        """Time has passed: deadlines are kept, and long work goes on by a slice."""
         due_ns = self._partings.due_at_ns
         if (due_ns is not None and due_ns <= now_ns) or self.ledger.is_due(now_ns):
             self._partings.work(now_ns, self._why())
@@ -424,18 +430,20 @@ class Engine:
             self._settlement.judge_strays(now_ns)
 
     def begin_drain(self) -> None:
-        """End of input: nothing lingers any more."""
+        """The input has ended: no batch lingers any more."""
         self._is_draining = True
 
     def give_up(self, now_ns: int) -> None:
-        """The drain's deadline: clients that wait hear that their records were not delivered."""
+        """The drain's deadline has come: waiting clients are told that their records were not
+        delivered.
+        """
         self._partings.refuse_waiting(RejectReason.DRAINING, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
 
     def handle_hot(self, shard_ids: Iterable[str | None], watched_max: int, now_ns: int) -> int:
-        """These shards were found hot at a look, the hottest first: their keys are watched from now
-        on, of `watched_max` shards at most; those of others no more, after a while. Returns of how
-        many shards they are. Nothing else is changed by it.
+        """A look found these shards hot; the hottest comes first. Their keys are watched from now
+        on, of at most `watched_max` shards; the keys of other shards no more, after a while.
+        Returns how many shards are watched. Nothing else changes.
         """
         shard_map = self._dispatcher.shard_map
         if shard_map is None:
@@ -450,7 +458,7 @@ class Engine:
     # Out
 
     def poll_batch(self, now_ns: int) -> Batch | None:
-        """The next call to make, its tokens taken; None if there is none to make now."""
+        """The next call to make, its tokens taken; None if no call can be made now."""
         packer = self._packer
         packer.wake(now_ns)
         if not packer.has_ready:
@@ -465,7 +473,7 @@ class Engine:
         batch = self._settlement.next_bisected()
         if batch is None and packer.has_ready and self._is_due(now_ns):
             batch = packer.draw(now_ns)
-            self._gathering_since_ns = now_ns  # for what is left in the ring, if anything
+            self._gathering_since_ns = now_ns  # for the records left in the ring, if any
         if batch is None:
             packer.part_frames(now_ns)
             return None
@@ -485,7 +493,7 @@ class Engine:
         return batch
 
     def take_settled(self) -> list[Frame]:
-        """Frames settled since the last call; their clients are to be told now."""
+        """Frames settled since the last call; the caller tells their clients now."""
         return self.ledger.take_settled()
 
     def next_wakeup_ns(self) -> int | None:
@@ -505,7 +513,7 @@ class Engine:
 
     @property
     def is_refusing(self) -> bool:
-        """Not all clients that were to be told no (a hold, a drain's end) are told yet."""
+        """Some clients that must be refused (for a hold, or at a drain's end) are not told yet."""
         return self._partings.is_refusing
 
     @property
@@ -514,7 +522,7 @@ class Engine:
 
     @property
     def is_auto(self) -> bool:
-        """The service itself spreads records and ignores their keys, as far as is known."""
+        """Whether the service itself spreads records and ignores their keys, as far as is known."""
         return self._dispatcher.is_auto
 
     @property
@@ -532,9 +540,10 @@ class Engine:
     def snapshot(
         self, now_ns: int, shards_max: int | None = None, calm_max: int = 0
     ) -> Steps[EngineSnapshot]:
-        """All that others may know of the stream: what it has counted in the first step, and then
-        its shards, in steps. Looking changes nothing. `shards_max`: so many of the hottest shards
-        are told of; None: all. `calm_max`: beside them, so many of those that are not hot.
+        """All that other rooms may know of the stream: the first step reads its counters, the next
+        steps read its shards. Looking changes nothing. `shards_max`: the most shards that are
+        reported, the hottest first; None: all shards are. `calm_max`: the most shards that are
+        reported in addition though they are not hot.
         """
         counters, bill = self.counters.snapshot(), self._bill()
         footprint_bytes, health = self.ledger.footprint_bytes, self.health
@@ -593,8 +602,8 @@ class Engine:
     # Pack
 
     def _is_due(self, now_ns: int) -> bool:
-        """Whether a batch may go: the stream clocks itself by its own answers. Aggregates wait for
-        more company than that: who wants them pays by the record.
+        """Whether a batch may go: the returns of the stream's own calls set its pace. Aggregates
+        wait longer, for more records to share them: a stream with aggregates pays by the record.
         """
         if not self._in_flight or self._is_draining:
             return True
@@ -619,8 +628,9 @@ class Engine:
     # Refuse
 
     def _full(self, runs: list[Run], now_ns: int, *, is_calm: bool) -> set[Run]:
-        """Those of a new frame's runs that are refused for their shard. In an outage all wait
-        alike, and where there is one lane, it may have everything.
+        """The runs of a new frame that are refused because of their shard. In an outage the records
+        of all shards wait, and none is refused here. A stream with one lane may use all of the
+        memory.
         """
         if self._flow.state is not _OPEN:
             return set()
@@ -645,12 +655,14 @@ class Engine:
         counters.in_flight_calls -= 1
         counters.in_flight -= batch.record_count
         counters.call_duration_ns.observe(now_ns - batch.sent_ns)
-        # Reckoned before the call is settled: what its settlement makes ready (the next record of a
-        # key) goes with the next return, not in a call for itself.
+        # Read before the call is settled: a record that its settlement makes ready (the next of a
+        # key) goes with the next return, not in a call of its own.
         self._has_credit = self._packer.has_ready or not self._in_flight
 
     def _heard(self, batch: Batch, now_ns: int) -> None:
-        """The service took the call as ours. An older call says nothing of a stream on hold."""
+        """The service took the call as ours. While the stream is on hold, an older call says
+        nothing of it.
+        """
         self._flow.succeeded(is_probe=batch.is_probe)
         if self._flow.state is not _OPEN:
             return

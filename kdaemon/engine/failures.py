@@ -1,11 +1,12 @@
-"""What failed of late, by the code that the service, or the way to it, gave: counts, last words.
+"""The latest failures, by the code that the service, or the way to the service, gave: counts,
+messages.
 
-About: for those who look, so that an error that came and went can still be read. Decides nothing;
-nobody in the engine reads it. Messages are kept as they are, so they may hold what is not to be
-shown: whoever shows one cleans it.
-Bound: CODES_MAX codes of a stream, those that came last; what is kept of a message is
-MESSAGE_CHARACTERS_MAX. A code that makes room takes its counts along: `counters.failures` has all.
-Cost: nothing while calls succeed; of a record that failed alone, a look in a dictionary.
+They are for observers, so that an error that came and went can still be read. Decides nothing; no
+other part of the engine reads them. Messages are kept as they are, so they may hold text that must
+not be shown: a room that shows a message cleans it first.
+Bound: CODES_MAX codes of a stream, those that came last; MESSAGE_CHARACTERS_MAX characters of a
+message. A code that makes room takes its counts along: `counters.failures` has all.
+Cost: nothing while calls succeed; one dictionary lookup for a record that failed alone.
 Flow: engine.py, settlement.py -> here -> snapshot.py.
 """
 
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 import msgspec
 
 CODES_MAX = 8  # of one stream; ours, 2026-11-28: a service answers with two or three
-MESSAGE_CHARACTERS_MAX = 1000  # three times what is shown, so that no secret is cut in two; ours
-CODE_CHARACTERS_MAX = 100  # ours: the longest known has 38
+MESSAGE_CHARACTERS_MAX = 1000  # three times the shown part, so that no secret is cut in two; ours
+CODE_CHARACTERS_MAX = 100  # ours: the longest known code has 38
 
 
 class FailureSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """One code. `calls`: that failed whole with it; `records`: those of such calls, and those that
-    failed alone. `last_ns`: when, and `message`: the last words.
+    """The failures with one code. `calls`: calls that failed whole; `records`: records of such
+    calls, and records that failed alone. `last_ns`: time of the last failure, and `message`: its
+    message.
     """
 
     code: str
@@ -39,12 +41,12 @@ class _Failure:
 
 
 class Failures:
-    """Of one stream."""
+    """The latest failures of one stream."""
 
     __slots__ = ("_of_code",)
 
     def __init__(self) -> None:
-        self._of_code: dict[str, _Failure] = {}  # the one that came last is the last
+        self._of_code: dict[str, _Failure] = {}  # in the order in which each code last came
 
     def call(self, code: str, message: str, record_count: int, now_ns: int) -> None:
         """A call failed whole."""
@@ -55,7 +57,7 @@ class Failures:
     def record(self, code: str, message: str, now_ns: int) -> None:
         """A record of an answered call failed."""
         failure = self._of_code.get(code)
-        if failure is None or failure.last_ns != now_ns:  # else one of many of the same answer
+        if failure is None or failure.last_ns != now_ns:  # else: another record of the same answer
             failure = self._see(code, message, now_ns)
         failure.records += 1
 
@@ -72,7 +74,7 @@ class Failures:
         return failure
 
     def snapshot(self) -> tuple[FailureSnapshot, ...]:
-        """The one that came last first."""
+        """One entry for each code; the code that came last is first."""
         return tuple(
             FailureSnapshot(code, each.message, each.calls, each.records, each.last_ns)
             for code, each in reversed(self._of_code.items())

@@ -1,9 +1,9 @@
 """Parts of calls that were refused as wrong: each is halved until the bad record is found.
 
-A half goes out as a call of its own, before what is queued. Knows runs; no packer, no tokens and no
-answer. Invariants: a record of a refused call is in one half, once, in its order; what its client
-was told of is dropped before it goes out. Bound: what was in flight.
-Where it sits: `settlement.py` adds the halves of a refused call, and takes the next one.
+A half goes out as a call of its own, before the queued records. Knows runs; no packer, no tokens
+and no answer. Invariants: a record of a refused call is in one half, once, in its order; records of
+an abandoned frame are dropped before a half goes out. Bound: the records that were in flight.
+Where it sits: `settlement.py` adds the halves of a refused call, and takes the next half.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from kdaemon.pack.run import Run
 
 
 class Halves:
-    """`parts`: the next one first."""
+    """`parts`: the parts of refused calls; the first one goes next."""
 
     __slots__ = ("parts",)
 
@@ -21,11 +21,11 @@ class Halves:
         self.parts: deque[list[Run]] = deque()
 
     def add(self, runs: list[Run], records_max: int) -> None:
-        """A call of these runs is halved. `records_max`: of a call."""
+        """Halves a call of these runs. `records_max`: the most records of a call."""
         self.parts.extend(_pieces(runs, records_max))
 
     def take(self) -> list[Run]:
-        """The next part, without what was given up; empty: there is none."""
+        """The next part, without runs of abandoned frames; empty: there is none."""
         while self.parts:
             runs = [run for run in self.parts.popleft() if not run.frame.is_abandoned]
             if runs:
@@ -33,11 +33,11 @@ class Halves:
         return []
 
     def frames(self) -> list[Frame]:
-        """Of all parts; one may come more than once."""
+        """The frames of all parts; a frame may come more than once."""
         return [run.frame for part in self.parts for run in part]
 
     def drop_abandoned(self) -> list[Run]:
-        """Takes out what was given up."""
+        """Takes out the runs of abandoned frames, and returns them."""
         dropped: list[Run] = []
         for part in self.parts:
             dropped += [run for run in part if run.frame.is_abandoned]
@@ -46,7 +46,9 @@ class Halves:
 
 
 def _pieces(runs: list[Run], records_max: int) -> list[list[Run]]:
-    """Two halves, or more parts where a half is more than a call takes (records of aggregates)."""
+    """Two halves, or more parts if a half has more records than a call takes (records of
+    aggregates).
+    """
     count = sum(len(run.indices) for run in runs)
     piece_records = min(records_max, (count + 1) // 2)
     pieces: list[list[Run]] = []

@@ -1,13 +1,14 @@
-"""What an engine knows of its stream: whether its calls succeed. Values only; pure.
+"""What an engine knows of its stream: whether calls succeed. Values only; pure.
 
-Where it sits: the engine says, and the spool shares out the memory by it (`spool/room.py`).
+Where it sits: the engine tells its health, and the spool divides the memory by it
+(`spool/room.py`).
 """
 
 from enum import Enum
 
 
 class Health(Enum):
-    """Of one stream, as of its last call."""
+    """The health of one stream, as of its last call."""
 
     WELL = "well"  # the service took a call, and none has failed since
     TOLD = "told"  # the service told of the stream; no call has returned

@@ -1,9 +1,9 @@
-"""How far each shard of a stream is behind: what is hot, for those who look.
+"""How far each shard of a stream is behind, and which shards are hot; for observers.
 
-About: a shard is hot if more comes for it than it takes, and that shows as time: how long its queue
-needs at the rate that it has now. Knows lanes and buckets; nothing is kept between two looks,
-nothing is counted while records move, and looking changes nothing (a bucket is not even refilled).
-Cost: 0.3 us for each idle shard, 4 us for each that records wait for or that is told of, and 60 ns
+A shard is hot if more comes for it than it takes. That shows as time: how long its queue needs at
+its present rate. Knows lanes and buckets. Nothing is kept between two looks, nothing is counted
+while records move, and looking changes nothing (a bucket is not even refilled).
+Cost: 0.3 us for each idle shard, 4 us for each that has records waiting or is reported, and 60 ns
 for each client that waits there (one core, 2026-11-28); so a look is made in steps.
 Flow: lanes -> here -> snapshot.py.
 """
@@ -16,8 +16,8 @@ from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardSnapshot, ShardsSnapshot
 from kdaemon.pace.bucket import BURST_NS, NS_PER_SECOND, TokenBucket
 from kdaemon.pack.lane import Lane
 
-LANES_A_STEP = 250  # that are looked at in one step: a millisecond; ours, 2026-11-28
-CLIENTS_A_LANE = 64  # so many that wait in one are as another lane to look at; ours, 2026-11-28
+LANES_A_STEP = 250  # lanes that one step looks at: a millisecond; ours, 2026-11-28
+CLIENTS_A_LANE = 64  # waiting clients that count as one lane more to look at; ours, 2026-11-28
 
 
 def look_at(
@@ -29,10 +29,11 @@ def look_at(
     shards_max: int | None,
     calm_max: int = 0,
 ) -> Steps[ShardsSnapshot]:
-    """Looks once at every lane that is there when the look begins, as if all of it were at one
-    time. `keyless`: where records wait that any shard may take. `aggregate_bytes_max`: as the
-    packer's. `shards_max`: so many of the hottest shards are told of; None: all. `calm_max`: beside
-    them, so many of those that are not hot, those that took most.
+    """Looks once at every lane that exists when the look begins, with `now_ns` as the time of all
+    of it. `keyless`: the lane of records that any shard may take. `aggregate_bytes_max`: as the
+    packer's. `shards_max`: the most shards that are reported, the hottest first; None: all shards
+    are. `calm_max`: the most shards that are reported in addition though they are not hot: those
+    that took most.
     """
     looked_at = tuple(lanes)
     shards: list[ShardSnapshot] = []
@@ -81,7 +82,7 @@ def _has_backlog(lane: Lane) -> bool:
 
 
 def _took_most(lanes: list[Lane], count: int) -> list[Lane]:
-    """At most `count` of them, the one that took most first."""
+    """At most `count` of them, in descending order of the records they took."""
     return nlargest(count, lanes, key=lambda lane: lane.taken)
 
 
@@ -109,7 +110,9 @@ def _shard(lane: Lane, backlog_ns: int, now_ns: int, *, is_hot: bool) -> ShardSn
 
 
 def _backlog_ns(lane: Lane, aggregate_bytes_max: int, now_ns: int) -> int:
-    """Only while something waits. An aggregate costs the shard one record."""
+    """How long the shard needs for its backlog. Only while records wait. An aggregate costs the
+    shard one record.
+    """
     records, byte_count = lane.backlog_records, lane.backlog_bytes
     if aggregate_bytes_max and lane.shard_id is not None:
         records = min(records, 1 + byte_count // aggregate_bytes_max)
@@ -121,8 +124,8 @@ def _backlog_ns(lane: Lane, aggregate_bytes_max: int, now_ns: int) -> int:
 
 
 def _payable_in_ns(bucket: TokenBucket, cost: int, now_ns: int) -> int:
-    """How long until a cost of any size has been paid, in as many parts as it takes: what is saved
-    up pays first.
+    """How long until a cost of any size has been paid, in as many parts as needed: saved tokens pay
+    first.
     """
     rate = bucket.rate
     beyond_capacity = max(0, cost * NS_PER_SECOND - rate * BURST_NS)

@@ -1,11 +1,12 @@
-"""Which keys fill the hot shards of a stream: who is watched, and what is known of them.
+"""Which keys fill the hot shards of a stream: which shards are watched, and what is known of them.
 
-About: a sketch (`route/sketch.py`) for each lane that was hot at a look, and for as long as it is,
-and a little longer. While no shard is hot, this costs one comparison a frame. What counts is what
-comes: what is queued, and what is refused because its shard is full; a client that repeats what was
-refused counts again. Records without a key go where there is room and are not looked at.
-Bound: WATCHED_MAX lanes, and the caller's number. Knows lanes, runs and quotas; says nothing.
-Flow: observe/hot.py says which lanes; engine.py shows what comes; status and log ask.
+Each lane that was hot at a look has a sketch (`route/sketch.py`) while it is hot, and a little
+longer. While no shard is hot, this costs one comparison a frame. The sketch counts the records that
+come: those that are queued, and those that are refused because their shard is full. A client that
+repeats refused records counts again. Records without a key go where there is room, and are not
+counted.
+Bound: WATCHED_MAX lanes, and the caller's number. Knows lanes, runs and quotas; writes no text.
+Flow: observe/hot.py says which lanes are hot; engine.py shows new runs; status and log ask.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,31 +18,32 @@ from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.run import Run
 from kdaemon.route.sketch import KeyPart, KeySketch, Split
 
-HEAVIEST_MAX = 10  # keys that are told of a shard; ours: what fits a screen, 2026-11-28
+HEAVIEST_MAX = 10  # keys that are reported of a shard; ours: they fit a screen, 2026-11-28
 
 CALM_LOOKS_MAX = 6
-"""Looks at which a watched shard may have been calm: a minute. A shard at its limit is calm now and
-then. Ours, 2026-11-28."""
+"""A watched shard may have been calm at this many looks in a row: a minute. A shard at its limit is
+calm now and then. Ours, 2026-11-28."""
 
 WATCHED_MAX = 8
-"""Shards of one stream: those that are told of as hottest, and some that were before. Ours,
-2026-11-28."""
+"""Watched shards of one stream: those that are reported as hottest, and some that were before.
+Ours, 2026-11-28."""
 
 NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
-SPLIT_NS = 5 * NS_PER_SECOND  # where to split is worked out anew after so long; ours, 2026-11-28
+SPLIT_NS = 5 * NS_PER_SECOND  # the split point is worked out anew after this; ours, 2026-11-28
 
 LOOKED_NS_MIN = (
-    NS_PER_SECOND  # of watching, before anything is told: less says nothing; ours, 2026-11-28
+    NS_PER_SECOND  # of watching before a report: less time says nothing; ours, 2026-11-28
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLoad:
-    """What comes for a hot shard of late, a second, and the keys that bring most of it.
+    """The latest input of a hot shard, a second, and the keys that bring most of it.
 
-    `quota_part`: of what kdaemon may use of one shard, of records or of bytes, whichever is more:
-    above 1, the shard cannot take it. `is_of_bytes`: which it is.
+    `quota_part`: the input as a part of what kdaemon may use of one shard, in records or in bytes,
+    whichever part is larger: above 1, the shard cannot take it. `is_of_bytes`: the part is of
+    bytes.
     """
 
     records_per_second: float
@@ -52,20 +54,22 @@ class ShardLoad:
     split: Split | None
 
     def part_of(self, key: KeyPart) -> float:
-        """A key's part of what comes, 0..1, of that which is short."""
+        """A key's part of the input, 0..1: of bytes or of records, whichever is short."""
         return key.bytes_part if self.is_of_bytes else key.records_part
 
 
 @dataclass(slots=True)
 class _Watched:
-    """`elapsed_ns`: how long the sketch has counted, with half of the past forgotten as there."""
+    """`elapsed_ns`: how long the sketch has counted; half of the past is forgotten at each look, as
+    in the sketch.
+    """
 
     sketch: KeySketch
     since_ns: int
     elapsed_ns: int = 0
     calm_looks: int = 0
     split: Split | None = None
-    split_ns: int | None = None  # when it was worked out
+    split_ns: int | None = None  # when `split` was worked out
 
     def look(self, now_ns: int, *, is_hot: bool) -> None:
         self.sketch.decay()
@@ -80,18 +84,22 @@ class _Watched:
 
 
 class HotKeys:
-    """Of one stream. `is_on`: a shard is watched, so that what comes is to be shown to `see`."""
+    """The watched shards of one stream. `is_on`: a shard is watched, so that the engine must call
+    `see`.
+    """
 
     __slots__ = ("_is_joined", "_watched", "is_on")
 
     def __init__(self, *, is_joined: bool = False) -> None:
-        """`is_joined`: records go out in aggregates, of which each is one record to the shard."""
+        """`is_joined`: records go out in aggregates, and each aggregate is one record to the
+        shard.
+        """
         self._is_joined = is_joined
         self._watched: dict[Lane, _Watched] = {}
         self.is_on = False
 
     def see(self, runs: Iterable[Run]) -> None:
-        """These came."""
+        """Counts new runs."""
         for run in runs:
             watched = self._watched.get(run.lane)
             if watched is not None and not run.is_keyless:
@@ -99,8 +107,8 @@ class HotKeys:
                 watched.sketch.see(frame.records, frame.sizes, run.indices)
 
     def watch(self, hot: Mapping[Lane, OpenShard], watched_max: int, now_ns: int) -> int:
-        """A look found these lanes hot, the hottest first. Returns how many are watched now: at
-        most `watched_max`, or as many as were before.
+        """A look found these lanes hot; the hottest comes first. Returns how many lanes are watched
+        now: at most `watched_max`, or as many as were before.
         """
         for lane, watched in [*self._watched.items()]:
             watched.look(now_ns, is_hot=lane in hot)
@@ -121,9 +129,9 @@ class HotKeys:
     def loads(
         self, records_per_second: int, bytes_per_second: int, aggregate_bytes_max: int, now_ns: int
     ) -> Steps[dict[str, ShardLoad]]:
-        """By shard, of those that are watched for long enough, a shard a step. Rates: what kdaemon
-        may use of one shard. `aggregate_bytes_max`: as the packer's: what comes is told as it came,
-        and its part of the quota as it goes out.
+        """The loads by shard, of shards that are watched for long enough; one shard a step. Rates:
+        what kdaemon may use of one shard. `aggregate_bytes_max`: as the packer's. The input is
+        reported as it came, and its part of the quota as it goes out.
         """
         loads: dict[str, ShardLoad] = {}
         for lane, watched in [*self._watched.items()]:

@@ -1,13 +1,15 @@
-"""Frames that end before they are delivered: their clients wait no more, or they are too old.
+"""Frames that end before they are delivered: their clients wait no more, or the frames are too old.
 
-About: who is told what, and that nothing of such a frame is sent any more. There may be hundreds of
-thousands at once (an outage's end, a hold, a drain's), so that all of it is done in slices: frames
-end some at a time (a round), then the queues are swept of what they had there. Knows the ledger,
-the settlement and the calls that are out; must not know how records are paced or packed.
-Invariants: counters conserve between any two slices; while `is_sweep_due` nothing may be drawn, for
-what is queued may belong to a frame whose client was told that it is not sent. A frame that is not
-ended in this slice is merely late. Pure.
-Where it sits: the engine says what has happened and calls `work`; `due_at_ns` says when again.
+Decides which client is told what, and that no record of such a frame is sent any more. Hundreds of
+thousands of frames may end at once (at the end of an outage, a hold or a drain), so that all of it
+is done in slices: frames end some at a time (a round), then the queues are swept of their records.
+Knows the ledger, the settlement and the calls that are out; must not know how records are paced or
+packed.
+Invariants: counters conserve between any two slices; while `is_sweep_due` no batch may be drawn,
+for a queued record may belong to a frame whose client was told that it is not sent. A frame that
+does not end in this slice is merely late. Pure.
+Where it sits: the engine tells what has happened and calls `work`; `due_at_ns` says when to call it
+again.
 """
 
 from collections import deque
@@ -33,19 +35,20 @@ from kdaemon.settle.verdict import (
     told,
 )
 
-EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: then a frame that was in flight is looked at again
+EXPIRY_PUT_OFF_NS = 1_000_000_000  # 1 s: a frame that was in flight is then looked at again
 
 PIECES_A_SLICE = 2_000
-"""What ends in one slice, in pieces (`pieces_of`): 400 frames of one record, or 4 of 500; about
-1.5 ms. Ours, 2026-11-28."""
+"""The frames that end in one slice, in pieces (`pieces_of`): 400 frames of one record, or 4 of 500;
+about 1.5 ms. Ours, 2026-11-28."""
 
 PIECES_A_ROUND = 60_000
-"""What ends before the queues are swept and may be drawn from again: 50 to 100 ms. Ours,
-2026-11-28: without a bound, an hour's backlog that expires would stop a stream that is well."""
+"""The pieces that end before the queues are swept and may be drawn from again: 50 to 100 ms. Ours,
+2026-11-28: without a bound, an hour's backlog that expires would stop a healthy stream."""
 
 GONE_INTERVAL_NS = 100_000_000
-"""0.1 s: how often clients that went are looked at where a sweep takes more than a slice. Ours,
-2026-11-28: who only connects and goes would have the whole queue swept for each time."""
+"""0.1 s: the least time between two looks at clients that went, where a sweep takes more than a
+slice. Ours, 2026-11-28: otherwise each client that only connects and goes would cause a sweep of
+the whole queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """All that waited at a time hear that nothing can be sent, and why."""
+    """All clients that waited at `until_ns` are told that nothing can be sent, and why."""
 
     reason: RejectReason
     parting: Parting
@@ -67,7 +70,9 @@ class _Refusal:
 
 
 class Partings:
-    """Of one stream. `is_sweep_due`: frames have ended, and what is queued of them is there yet."""
+    """The partings of one stream. `is_sweep_due`: frames have ended, and their records are still
+    queued.
+    """
 
     __slots__ = (
         "_gone",
@@ -91,7 +96,7 @@ class Partings:
         in_flight: AbstractSet[Batch],
         service: Service,
     ) -> None:
-        """`in_flight`: the calls that are out, as the engine keeps them."""
+        """`in_flight`: the calls that are out; the engine's own set."""
         self._ledger = ledger
         self._settlement = settlement
         self._in_flight = in_flight
@@ -106,32 +111,36 @@ class Partings:
         self.due_at_ns: int | None = None
 
     def clients_gone(self, frames: list[Frame]) -> None:
-        """Nobody waits for these any more."""
+        """No client waits for these frames any more."""
         self._gone.extend(frames)
 
     def refuse_waiting(self, reason: RejectReason, why: Why, now_ns: int) -> None:
-        """All clients that wait now hear of it. A drain's end is not taken back."""
+        """All clients that wait now are told why nothing is sent. The end of a drain is not taken
+        back.
+        """
         if self._refusal is None or self._refusal.reason is not RejectReason.DRAINING:
             self._refusal = _Refusal(reason, self._parting(reason, why), now_ns)
 
     def keep_waiting(self) -> None:
-        """The cause is over: who was not told yet goes on waiting."""
+        """The cause is over: clients that were not told yet go on waiting. (After the end of a
+        drain they are told all the same.)
+        """
         if self._refusal is not None and self._refusal.reason is not RejectReason.DRAINING:
             self._refusal = None
 
     def give_up_missing(self, error: ServiceError) -> None:
-        """All that is queued now is dead: there is no such stream."""
+        """All records that are queued now are dead: the stream does not exist."""
         result = RecordResult(error_code=error.code, error_message=error.message)
         self._missing = result, self._settlement.queued_frames()
 
     @property
     def is_refusing(self) -> bool:
-        """Of those that are to hear that nothing can be sent, some have not."""
+        """Some of the clients that must be told that nothing can be sent are not told yet."""
         return self._refusal is not None
 
     def work(self, now_ns: int, why: Why) -> None:
-        """One slice of all that is to be done now."""
-        self.due_at_ns = now_ns  # there is more, unless it shows that there is not
+        """One slice of the work that is due now."""
+        self.due_at_ns = now_ns  # more work is due, unless the end of this method says otherwise
         if self._settlement.route_again(now_ns):
             return
         if not self._is_sweeping:
@@ -153,7 +162,7 @@ class Partings:
         self._round_pieces = 0
 
     def _end_some(self, now_ns: int, why: Why) -> int:
-        """Ends frames of every kind that is due, as many as are a slice; how many pieces."""
+        """Ends frames of every kind that is due, up to a slice; returns the number of pieces."""
         pieces = 0
         if self._gone and now_ns >= self._gone_at_ns:
             pieces = self._end_gone(why)
@@ -181,7 +190,7 @@ class Partings:
 
     def _end_gone(self, why: Why) -> int:
         pieces = 0
-        frames: dict[Frame, None] = {}  # one may be said to be gone twice
+        frames: dict[Frame, None] = {}  # a frame may be reported as gone twice
         while self._gone and pieces < PIECES_A_SLICE:
             frame = self._gone.popleft()
             pieces += pieces_of(frame)
@@ -210,19 +219,19 @@ class Partings:
                 self._ledger.give_up(frame, result, DeadReason.MISSING_STREAM)
                 self.is_sweep_due = True
         if self._missing is None and len(frames) > len(in_flight):
-            # What was behind others of its key may have come forward: once more.
+            # Records behind others of their key may have come forward: walk the queues once more.
             self._missing = result, self._settlement.queued_frames()
         return pieces
 
     def _abandon(self, frames: list[Frame], reason: RejectReason, parting: Parting) -> None:
-        """Clients stop waiting: what is queued of these frames is withdrawn."""
+        """Clients stop waiting: the queued records of these frames are withdrawn."""
         if frames:
             in_flight = self._in_flight_of(frames)
             self._ledger.abandon(frames, in_flight, parting, reason, self._recall(frames))
             self.is_sweep_due = True
 
     def _parting(self, reason: RejectReason, why: Why) -> Parting:
-        """What is told of records that the service said nothing of for themselves."""
+        """The answers for records about which the service said nothing."""
         error = why.unavailable or why.last_error or why.hold
         if error is not None:
             code, message = told(error, self._service)
@@ -239,8 +248,9 @@ class Partings:
         return Parting(RecordResult(error_code=code, error_message=WITHDRAWN + text))
 
     def _expire(self, frames: list[Frame], now_ns: int) -> None:
-        """Records that nobody waits for are too old; those in flight may yet be delivered. What was
-        stored is tried once before: its age comes from a clock that somebody may have set.
+        """These records are too old, and no client waits for them. Those in flight may yet be
+        delivered. A stored frame is tried once before it expires: its age comes from a clock that
+        somebody may have set.
         """
         in_flight = self._in_flight_of(frames)
         for frame in frames:
@@ -262,8 +272,9 @@ class Partings:
         return in_flight
 
     def _recall(self, frames: list[Frame]) -> dict[Frame, set[int]]:
-        """Calls with records of these frames that have not left (no connection yet, no credentials)
-        do not leave any more; what else is in them is sent again. The records, by index.
+        """Recalls the calls with records of these frames that have not left (no connection yet, no
+        credentials): they do not leave any more, and their other records are sent again. Returns
+        the records of these frames in such calls, by index.
         """
         asked = set(frames)
         recalled: dict[Frame, set[int]] = {}

@@ -1,4 +1,8 @@
-"""One stream's limits and promises, as its engine is told them."""
+"""One stream's limits and promises, as its engine is told them.
+
+Knows the service and pace's first share; nothing of files or keys of the configuration. Where it
+sits: `streams/laid_out.py` makes them from the configuration, and the engine reads them.
+"""
 
 from dataclasses import dataclass
 
@@ -22,12 +26,12 @@ class EngineSettings:
     max_age_ns: int | None = None  # of records that no client waits for
     is_ordered: bool = False  # records of one partition key in the order they were accepted
     aggregate_bytes_max: int = 0  # 0: no aggregates
-    service: Service = AWS  # whose words its errors are read in
+    service: Service = AWS  # decides how errors are read
     is_shard_atomic: bool = False  # the service takes all records of a shard in a call, or none
 
     def is_like(self, other: "EngineSettings") -> bool:
-        """Whether an engine of the one can be told to go on as the other: its queues are laid out
-        for order, for aggregates and for the service.
+        """Whether an engine with these settings can go on with the other ones: its queues are laid
+        out for order, for aggregates and for the service.
         """
         return (self.is_ordered, bool(self.aggregate_bytes_max), self.service) == (
             other.is_ordered,

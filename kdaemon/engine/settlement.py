@@ -1,11 +1,13 @@
 """What the answer to a call means for each of its records: delivered, dead, or sent again.
 
 Part of the engine: writes results into frames, gives records back to their lanes, tells shards'
-budgets what they took, halves calls that were refused as wrong, and holds aggregates that landed
-nobody knows where. Knows nothing of when calls may go out.
+budgets what the shards took, halves calls that were refused as wrong, and keeps aggregates that
+landed on an unknown shard. Knows nothing of when calls may go out.
 
-Invariant: every record of an answered call is settled, queued again, or held as a stray, once;
-the counters say which.
+Invariant: every record of an answered call is settled, queued again, or kept as a stray, once; the
+counters say which.
+Where it sits: the engine calls it for each answer; it works on the ledger, the packer and the
+dispatcher.
 """
 
 from collections.abc import Iterator
@@ -36,20 +38,22 @@ from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX, judge_record
 
 Failed = tuple[Run, list[int], list[RecordResult]]
-"""What failed of one run in an answered call: the run, indices of its records, their results."""
+"""The failed records of one run in an answered call: the run, the records' indices, their
+results."""
 
 OUTSIDE_RANGE = RecordResult(
-    error_code="OutsideRange",  # our own finding: recognised as this object, never by its text
+    error_code="OutsideRange",  # kdaemon's own code: recognised as this object, never by its text
     error_message="In an aggregate on a shard whose range does not hold all its keys: readers drop"
     " it.",
 )
 
 
 class Settlement:
-    """Of one stream. `halves`: parts of refused calls that are to go out; `strays`: see there.
+    """The settlement of one stream. `halves`: parts of refused calls that must go out; `strays`:
+    see `strays.py`.
 
-    `hold`: why a call was answered, took nothing, and somebody must act; the engine takes it.
-    `failures`: what failed of late, for those who look.
+    `hold`: why a call was answered, delivered nothing, and somebody must act; the engine takes it.
+    `failures`: the latest failures, for observers.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class Settlement:
         latency: CallLatency | None,
         service: Service = AWS,
     ) -> None:
-        """`latency`: where the service holds what is too much, rather than refuse it."""
+        """`latency`: present where the service stalls a call that is too much, and does not refuse
+        it.
+        """
         self._service = service
         self._ledger = ledger
         self._packer = packer
@@ -83,7 +89,9 @@ class Settlement:
         self.failures = Failures()
 
     def settle(self, batch: Batch, results: list[RecordResult], now_ns: int) -> bool:
-        """An answered call: one result for each record sent, in order. False if records failed."""
+        """Settles an answered call: one result for each record sent, in order. False if records
+        failed.
+        """
         if batch.widths is not None:
             self._bill(batch, results, is_whole=False)
             runs, by_run = self._without_strays(batch, results, now_ns)
@@ -100,19 +108,21 @@ class Settlement:
         return not failed
 
     def send_again(self, batch: Batch, reason: Verdict, now_ns: int) -> None:
-        """A call that failed whole: all its records go back, in order."""
+        """A call failed whole: all its records go back, in order. `reason`: AMBIGUOUS if the
+        service may have written them.
+        """
         for run in reversed(batch.runs):
             if reason is Verdict.AMBIGUOUS:
                 run.frame.remember().doubtful.update(run.indices)
-            if run.frame.history is not None:  # what was said of them alone is no longer the last
+            if run.frame.history is not None:  # an answer to one record is no longer the last word
                 for index in run.indices:
                     run.frame.history.failures.pop(index, None)
             self._back(run, run.indices, {reason: len(run.indices)}, now_ns)
         self._take_turns(now_ns)
 
     def bisect(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
-        """A request was refused as wrong: halve it until the one bad record is found. The halves
-        go out on the tokens of the whole: a refused request used nothing of the shards.
+        """A request was refused as wrong: it is halved until the one bad record is found. The
+        halves go out on the tokens of the whole: a refused request used nothing of the shards.
         """
         runs = [run for run in batch.runs if not run.frame.is_abandoned]
         count = sum(len(run.indices) for run in runs)
@@ -129,7 +139,7 @@ class Settlement:
         self._take_turns(now_ns)
 
     def next_bisected(self) -> Batch | None:
-        """A part of a refused call, to go out as a call of its own."""
+        """A part of a refused call, as a call of its own; None if there is none."""
         if self.halves.parts:
             runs = self.halves.take()
             if runs:
@@ -137,7 +147,9 @@ class Settlement:
         return None
 
     def judge_strays(self, now_ns: int) -> None:
-        """The map is as new as it gets, or time has passed: decides on what can be decided."""
+        """The map has just been updated, or time has passed: decides on the strays that can be
+        decided.
+        """
         strays, self.strays = self.strays, []
         for stray in strays:
             sent = self._packer.names.as_sent(stray.batch.runs)
@@ -154,30 +166,30 @@ class Settlement:
                 self._settle_failed(runs, failed, now_ns)
         self._take_turns(now_ns)
 
-    # What waits, in slices
+    # Waiting records, in slices
 
     def queued_frames(self) -> Iterator[Frame]:
-        """The frames of all records that wait to be sent now, for a walk in slices; one may come
-        more than once, and may have ended since.
+        """The frames of all records that wait to be sent now, for a walk in slices. A frame may
+        come more than once, and may have ended since.
         """
         return chain(self.halves.frames(), queued_frames(self._packer, self._order))
 
     def begin_sweep(self, now_ns: int) -> None:
-        """What is queued of abandoned frames is to be forgotten, by `sweep`."""
+        """Begins a sweep: `sweep` then drops the queued runs of abandoned frames."""
         self._packer.part_frames(now_ns)
         self._sweep = abandoned_runs(self._packer, self._order)
 
     def sweep(self, now_ns: int) -> bool:
-        """A slice of what `begin_sweep` began. True: there is more, and nothing may be drawn."""
+        """A slice of the sweep. True: there is more, and no batch may be drawn."""
         dropped, has_more = next(self._sweep)
         if not has_more:
-            self._sweep = iter(())  # the walk holds what it found last
+            self._sweep = iter(())  # the walk keeps the runs that it found last alive
             dropped += self.halves.drop_abandoned()
         self._forget(dropped, now_ns)
         return has_more
 
     def route_again(self, now_ns: int) -> bool:
-        """A slice of the runs whose lanes are gone get their place by the map as it is now. True:
+        """Gives a slice of the runs whose lanes are gone a place by the map that holds now. True:
         there is more.
         """
         self._forget(self._dispatcher.route_orphans(now_ns), now_ns)
@@ -195,8 +207,8 @@ class Settlement:
     def _without_strays(
         self, batch: Batch, results: list[RecordResult], now_ns: int
     ) -> tuple[list[Run], list[RecordResult]]:
-        """The runs of a batch with aggregates, and a result for each of their records: without
-        aggregates whose landing nobody can judge yet, which are held.
+        """The runs of a batch with aggregates, and a result for each of their records. Aggregates
+        whose landing cannot be judged yet are left out, and kept as strays.
         """
         assert batch.widths is not None
         kept_runs: list[Run] = []
@@ -240,9 +252,9 @@ class Settlement:
     def _settle_wholes(
         self, batch: Batch, results: list[RecordResult], now_ns: int
     ) -> tuple[list[Run], list[RecordResult]]:
-        """Settles a call of which all was taken as predicted. Of any other, all its runs and their
-        results: what a shard made of the call is judged by all that the call brought it, also of
-        frames that were taken.
+        """Settles a call of which every record was delivered as predicted. For any other call it
+        returns all its runs and their results: the outcome of a shard is judged by all records that
+        the call brought to it, also those of frames that were delivered.
         """
         offset = 0
         for whole in batch.wholes:
@@ -258,7 +270,9 @@ class Settlement:
     def _settle_delivered(
         self, runs: list[Run], results: list[RecordResult], sent_ns: int, now_ns: int
     ) -> list[Failed]:
-        """Writes what was delivered into the frames; returns what was not, by run."""
+        """Writes the results of delivered records into the frames; returns the failed records, by
+        run.
+        """
         failed: list[Failed] = []
         delivered: dict[Frame, int] = {}
         byte_count = offset = 0
@@ -266,7 +280,7 @@ class Settlement:
         for run in runs:
             indices = run.indices
             frame = run.frame
-            # An abandoned frame's client was told already; its answer may still be on its way out.
+            # An abandoned frame's client was told already; that answer may still be on its way out.
             slots = frame.results if not frame.is_abandoned else list(frame.results)
             lane = run.lane
             shard_id = lane.shard_id
@@ -307,8 +321,8 @@ class Settlement:
     def _settle_failed(
         self, runs: list[Run], failed: list[Failed], now_ns: int
     ) -> dict[Lane, float]:
-        """Single records that failed inside an answered call: only they go back, in order; their
-        shard's budget hears of throttles, and a shard that took nothing backs off.
+        """Single records failed inside an answered call: only they go back, in order. Their shard's
+        budget is told of throttles, and a shard that took nothing backs off.
         """
         throttled_of: dict[Lane, int] = {}
         failed_of: dict[Lane, int] = {}
@@ -330,7 +344,7 @@ class Settlement:
             run.lane.throttled += throttled
             throttled_of[run.lane] = throttled_of.get(run.lane, 0) + throttled
             if throttled and self._dispatcher.is_auto:
-                # Perhaps it is AUTO no longer: then its keys make shards hot.
+                # Perhaps the stream is AUTO no longer: then its keys make shards hot.
                 self._freshness.stale(now_ns, Doubt.LIMITS)
             if again:
                 failed_of[run.lane] = failed_of.get(run.lane, 0) + len(again)
@@ -347,7 +361,7 @@ class Settlement:
 
     def _judge(self, run: Run, index: int, result: RecordResult, now_ns: int) -> Verdict:
         """The class of a record that failed alone: POISON, or why it is sent again. The frame
-        remembers what a client that waits will be told at its deadline.
+        remembers what a waiting client will be told at its deadline.
         """
         if result is OUTSIDE_RANGE:
             return Verdict.OUTSIDE
@@ -372,10 +386,11 @@ class Settlement:
         return verdict
 
     def _tell_budgets(self, batch: Batch, throttled: dict[Lane, float], now_ns: int) -> None:
-        """What each shard took of the call. `throttled`: the part that it refused, 0..1.
+        """Tells each shard's budget what the shard took of the call. `throttled`: the part that the
+        shard refused, 0..1.
 
-        Where the service holds what is too much instead, the call took long, and the shard that was
-        asked for most of its quota is taken to be the cause.
+        Where the service stalls a call that is too much, the call took long. The shard that the
+        call asked for most of its quota is taken to be the cause.
         """
         busiest: Lane | None = None
         stalled_ns = 0
@@ -398,7 +413,9 @@ class Settlement:
             lane.budget.hear(records, byte_count, refused, sent_ns, now_ns, lane_held_ns)
 
     def _back_off(self, lane: Lane, failed: int, throttled: int, sent: int, now_ns: int) -> None:
-        """A shard that took some records and throttled the rest is paced by its budget alone."""
+        """Begins the shard's backoff. A shard that took some records and throttled the rest is
+        paced by its budget alone.
+        """
         is_partial = failed < sent
         lane.failure_count = 1 if is_partial else lane.failure_count + 1
         if lane.state is LaneState.RETIRED or (is_partial and throttled == failed):
@@ -407,8 +424,9 @@ class Settlement:
         self._packer.postpone(lane, now_ns + wait_ns, now_ns)
 
     def _back(self, run: Run, indices: list[int], reasons: dict[Verdict, int], now_ns: int) -> None:
-        """Puts records of a run back, before what has not been tried; those whose client was told
-        that they failed are not sent again. `reasons`: how many of them for what.
+        """Puts records of a run back, before records that have not been tried. Records whose client
+        was told that they failed are not sent again. `reasons`: how many of them came back for
+        which reason.
         """
         counters = self._counters
         frame = run.frame
@@ -438,7 +456,7 @@ class Settlement:
             self._packer.push_front(again, now_ns)
 
     def _reject(self, run: Run, indices: list[int]) -> None:
-        """They came back, and their client was told no while they were out."""
+        """Records came back, and their client was refused while they were out."""
         reason = run.frame.remember().reject_reason
         self._counters.rejected[reason] += len(indices)
         self._leave(run, indices)
@@ -448,7 +466,7 @@ class Settlement:
         self._leave(run, [index])
 
     def _alone(self, runs: list[Run]) -> list[Run]:
-        """Of each key the first record only: halves of a call may not pass one another."""
+        """Of each key only the first record: the halves of a call may not pass one another."""
         if self._order is None:
             return runs
         kept = [run for run in reversed(runs) if run.is_keyless or self._order.back(run)]
@@ -458,8 +476,8 @@ class Settlement:
     # Turns of keys
 
     def _leave(self, run: Run, indices: list[int]) -> None:
-        """These records of a run are out no more; whose turn has come is queued when the call is
-        settled.
+        """These records of a run are out no more. The records whose turn has come are queued when
+        the call is settled.
         """
         if self._order is not None and not run.is_keyless:
             self._order.settled(run.frame, indices)
@@ -479,8 +497,8 @@ class Settlement:
     # The map
 
     def _learn(self, lane: Lane, answers: list[RecordResult], sent_ns: int, now_ns: int) -> None:
-        """Records landed where nothing was predicted (learn the shards), or elsewhere than
-        predicted by the map as it is now (it is stale).
+        """Records landed where no shard was predicted (the dispatcher learns the shards), or
+        elsewhere than the map predicts (the map is stale).
         """
         if lane.shard_id is not None:
             self._landed_elsewhere(lane, sent_ns, now_ns)

@@ -1,11 +1,12 @@
-"""An engine at one time, for those who look: values that nothing changes any more.
+"""An engine at one time: values that never change, for observers.
 
-About: what metrics, pages and logs may know of a stream and its shards. They read this and nothing
-else of an engine, so that the rooms below may change as they like. Holds no record and no data,
-and keys of hot shards alone.
-Invariant: what is counted of a stream was read in one synchronous pass, and each shard in one pass
-of its own. Structs of msgspec, because a scrape makes thousands: each costs a tenth of a frozen
-dataclass, in time and in memory of its class, and the collector leaves values without cycles alone.
+They are all that metrics, pages and logs may know of a stream and its shards. Observers read
+nothing else of an engine, so that the rooms below may change as they like. Holds no record and no
+data, and only the keys of hot shards.
+Invariant: the counters of a stream were read in one synchronous pass, and each shard in one pass of
+its own. They are msgspec Structs, because a scrape makes thousands: each costs a tenth of a frozen
+dataclass, in time and in memory of its class, and the garbage collector does not track values
+without cycles.
 Flow: engine.py, heat.py -> here -> `observe/snapshot.py`.
 """
 
@@ -25,12 +26,12 @@ from kdaemon.pack.lane import LaneState
 
 BACKLOGGED_NS = 1_000_000_000
 """1 s: a shard that is so far behind counts as backlogged. Ours, 2026-11-21: ten lingers, and more
-than what a bucket saves up, so that no burst that the shard can take looks like it."""
+than a bucket saves up, so that a burst that the shard can take does not count."""
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False):
-    """Why nothing is sent, or taken: a code, and the words of the service or our own, as they are:
-    they may be long, and hold what is not to be shown.
+    """Why nothing is sent, or taken: a code, and a message of the service or our own, as it is. The
+    message may be long, and may hold text that must not be shown.
     """
 
     code: str
@@ -40,11 +41,11 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
 class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One shard. `shard_id`: None where shards are not predicted: all of the stream waits there.
 
-    `backlog_ns`: how long the shard takes for all that waits for it, records or bytes, whichever is
-    longer; 0: at once. `is_hot`: it is behind by more than a linger, or what waits was refused by
-    it just now. `*_rate`: a second, at most, now; `*_share`: what part of the quota that is, 0..1;
-    `*_tokens`: what could be sent at once; below 0: the debt of a large record. `taken`,
-    `throttled`: records of ours, since the shard is known. `backoff_ns`: 0: none.
+    `backlog_ns`: how long the shard needs for its backlog, in records or bytes, whichever is
+    longer; 0: no time. `is_hot`: it is behind by more than a linger, or it has just refused records
+    that wait. `*_rate`: the most a second that it may get now; `*_share`: that rate as a part of
+    the quota, 0..1; `*_tokens`: what could be sent at once; below 0: the debt of a large record.
+    `taken`, `throttled`: records of ours, since the shard is known. `backoff_ns`: 0: none.
     """
 
     shard_id: str | None
@@ -66,18 +67,17 @@ class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def share(self) -> float:
-        """Of the quota of records or of bytes, whichever is smaller."""
+        """The share of the quota of records or of bytes, whichever is smaller."""
         return min(self.records_share, self.bytes_share)
 
 
 class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """All shards of a stream. `shards`: in the order of the map; or, where so many were not asked
-    for, the hottest, and behind them those that are calm and took most, if asked for. `count`: of
-    all. `backlogged_count`: of all, those that are more than BACKLOGGED_NS behind.
-    `share_min`: the smallest share of a shard that said something of it: of those that never
-    throttled and that nothing waits for, nothing is known, and they count as whole.
-    `keyless_records`: wait for any shard; they are in no shard's backlog. `oldest_ns`: since when
-    the oldest queued record is accepted; None: nothing is queued.
+    """All shards of a stream. `shards`: in the order of the map. If fewer were asked for: the
+    hottest, and behind them, if asked for, the calm shards that took most. `count`: of all shards.
+    `backlogged_count`: the shards, of all, that are more than BACKLOGGED_NS behind. `share_min`:
+    the smallest share of the shards that have throttled or have a backlog; 1.0 if there are none.
+    `keyless_records`: records that wait for any shard; they are in no shard's backlog. `oldest_ns`:
+    when the oldest queued record was accepted; None: nothing is queued.
     """
 
     shards: tuple[ShardSnapshot, ...]
@@ -89,12 +89,13 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One stream. `read_ns`: when. `hold`: why nothing can be sent until somebody acts;
-    `unavailable`: why nothing is even taken. `shard_count`: 0: nothing is known. `is_asking`: the
-    service is asked for the shards; `asks_in_ns`: otherwise, when it will be; below 0 is due. What
-    the service tells of the stream is as far as it told: see `Engine`. `splits_shards`: one can be
-    split where one likes. `is_joined`: records go out in aggregates. `loads`: what comes for hot
-    shards, and by which keys, by shard. `failures`: of late, the last first.
+    """One stream. `read_ns`: the time of the look. `hold`: why nothing can be sent until somebody
+    acts; `unavailable`: why no record is even admitted. `shard_count`: 0: unknown. `is_asking`: the
+    service is being asked for the shards; `asks_in_ns`: otherwise, the time until it is asked;
+    below 0: it is due. Facts of the stream are as far as the service told them: see `Engine`.
+    `splits_shards`: an operator can split a shard at any hash key. `is_joined`: records go out in
+    aggregates. `loads`: the input of hot shards and its keys, by shard. `failures`: the latest
+    failures, the last first.
     """
 
     read_ns: int
@@ -123,13 +124,13 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.capacity is not None and self.capacity.is_on_demand
 
     def hottest(self, count: int) -> list[ShardSnapshot]:
-        """At most `count` of those that are hot."""
+        """At most `count` of the hot shards."""
         return hottest(self.shards.shards, count)
 
 
 def hottest(shards: Iterable[ShardSnapshot], count: int) -> list[ShardSnapshot]:
-    """At most `count` of those that are hot, the hottest first; of two that are equally far behind,
-    first the one that throttled more.
+    """At most `count` of the hot shards, the hottest first. Of two shards that are equally far
+    behind, the shard that throttled more comes first.
     """
     hot = (shard for shard in shards if shard.is_hot)
     return nlargest(count, hot, key=lambda shard: (shard.backlog_ns, shard.throttled))

@@ -2,9 +2,11 @@
 
 A reader drops a whole aggregate if one of its keys lies outside the range of its shard. So an
 aggregate on another shard than the predicted one is delivered only if all its keys lie in that
-shard's range; and while the range is unknown (the map is being asked for) nobody can tell. Such
-aggregates wait here, in flight for all others, until the map knows the shard or it has been long
-enough. Bound: what was in flight; a reshard is what fills it. Pure.
+shard's range. While the range is unknown (the map is being asked for), this cannot be decided. Such
+aggregates wait here, in flight for all other rooms, until the map knows the shard or STRAY_WAIT_NS
+is over. Knows runs and maps, no lanes. Bound: the records that were in flight; a reshard causes
+strays. Pure.
+Where it sits: settlement makes strays, and judges them when the map changes or time passes.
 """
 
 from enum import Enum
@@ -15,8 +17,8 @@ from kdaemon.pack.kpl import hash_keys
 from kdaemon.route.shard_map import ShardMap
 
 STRAY_WAIT_NS = 5_000_000_000
-"""5 s: a stale map is asked for again within 1.5 s. If it does not know the shard then, the records
-are sent again: a duplicate for some readers is better than a loss for others."""
+"""5 s: a stale map is asked for again within 1.5 s. If the map does not know the shard by then, the
+records are sent again: a duplicate for some readers is better than a loss for others."""
 
 
 class Landing(Enum):
@@ -24,7 +26,7 @@ class Landing(Enum):
 
     INSIDE = "inside"  # all its keys lie in the shard's range
     OUTSIDE = "outside"
-    UNKNOWN = "unknown"  # nobody knows the shard's range
+    UNKNOWN = "unknown"  # the map does not have the shard
 
 
 def landing(records: list[Record], shard_id: str | None, shard_map: ShardMap | None) -> Landing:
@@ -51,5 +53,5 @@ class Stray:
         self.since_ns = since_ns
 
     def due_at_ns(self) -> int:
-        """When it is sent again, whatever the map says."""
+        """When the records are sent again if the map still does not know the shard."""
         return self.since_ns + STRAY_WAIT_NS

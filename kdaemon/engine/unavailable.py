@@ -1,8 +1,8 @@
-"""What a stream's kind forbids: settings that its service, or its readers, cannot live with.
+"""What a stream's kind forbids: settings that its service, or its readers, cannot work with.
 
-Knows what the control plane said of the stream and how it is set; no call and no record. Invariant:
-the text names the setting and both remedies.
-Where it sits: `engine.py` asks at each description, and takes nothing in while there is a reason.
+Knows the control plane's description of the stream, and the stream's settings; no call and no
+record. Invariant: the text names the setting and both remedies.
+Where it sits: `engine.py` asks at each description, and admits nothing while there is a reason.
 """
 
 from kdaemon.base.errors import ServiceError
@@ -12,8 +12,8 @@ from kdaemon.engine.settings import EngineSettings
 def why_unavailable(
     settings: EngineSettings, *, is_auto: bool, has_record_readers: bool
 ) -> ServiceError | None:
-    """A service-managed stream can keep neither order nor aggregates; who reads its records
-    one by one, as they are, cannot take an aggregate apart.
+    """The reason, or None. A service-managed stream can keep neither order nor aggregates. A reader
+    that hands on each record as it is cannot take an aggregate apart.
     """
     aggregation = ['aggregation = "kpl"'] if settings.aggregate_bytes_max > 0 else []
     ordering = ['ordering = "partition_key"'] if settings.is_ordered else []

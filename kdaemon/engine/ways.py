@@ -1,8 +1,9 @@
-"""Where the records of a stored frame go, and which shards' queues take no more from the disk: what
-is for those is left there (`spool/left.py`), and for those alone. Part of the engine; pure.
+"""Where the records of a stored frame go, and which shards' queues take no more from the disk.
 
-Knows lanes and what the disk gave them; nothing of frames on disk. Where it sits: the spool's
-delivery asks the engine before it hands a frame over, and before it reads on.
+Records for a full queue are left on disk (`spool/left.py`), and only those. Part of the engine;
+pure. Knows lanes, and how much the disk gave them; nothing of frames on disk.
+Where it sits: the spool's delivery asks the engine before it hands a frame over, and before it
+reads on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,28 +20,29 @@ FULL_NS = 2_200_000_000
 LOW_NS, each reading for a hot shard brings it a second of its pace."""
 
 LOW_NS = 1_200_000_000
-"""1.2 s of the shard's pace: with less than that waiting for it, a shard is read for. Ours,
-2026-11-28: a read and its hand-over take some 20 ms, behind a commit on a slow disk 100 ms more;
-and a shard for which records are left on disk is more than `heat.BACKLOGGED_NS` behind."""
+"""1.2 s of the shard's pace: a shard for which less is waiting is read for. Ours, 2026-11-28: a
+read and its hand-over take some 20 ms, behind a commit on a slow disk 100 ms more. A shard for
+which records are left on disk is more than `heat.BACKLOGGED_NS` behind."""
 
 CLOSED_LOOK_NS = 200_000_000
-"""0.2 s: in an outage nothing is read; how soon its end is seen. Ours, 2026-11-28."""
+"""0.2 s: in an outage nothing is read; the end of the outage is seen this soon. Ours,
+2026-11-28."""
 
-MEMORY_LOOK_NS = 50_000_000  # 50 ms: how soon one that has much of a small memory has less; ours
+MEMORY_LOOK_NS = 50_000_000  # 50 ms: by then a shard that fills a small memory has less; ours
 
 PARTS_FOR_ONE = 4
-"""Where memory is small: a shard of which the disk gave more than one of so many parts of it, and
-more than is free, is full as well. Ours, 2026-11-28."""
+"""Where memory is small: a shard is also full if the disk gave it more than the memory divided by
+this, and more than is free. Ours, 2026-11-28."""
 
 Queued = Mapping[str, tuple[int, int]]
-"""Of each shard: records and bytes that the disk gave for it, and that are not settled."""
+"""For each shard: the records and bytes that the disk gave it and that are not settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """Records of a stored frame that go one way. `lane`: their shard; None: any. `order`: records
-    of the same must be handed over in the order in which they came. `is_full`: the shard's queue
-    takes no more from the disk.
+    with the same `order` must be handed over in the order in which they came. `is_full`: the
+    shard's queue takes no more from the disk.
     """
 
     order: str | None
@@ -51,9 +53,9 @@ class Way:
 
 
 class Ways:
-    """Where a stream's stored records go, for one look. `queued`: what the disk gave. `free_bytes`:
-    of memory that it may still give; `footprint_bytes`: of what the stream holds now. `key_map`:
-    where order per key is kept, the map.
+    """Where a stream's stored records go, for one look. `queued`: as `Queued`. `free_bytes`: the
+    memory that the disk may still fill; `footprint_bytes`: the memory that the stream holds now.
+    `key_map`: the map, where order per key is kept.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Ways:
         self._key_map = key_map
 
     def of(self, runs: Iterable[Run], *, may_be_full: bool) -> list[Way]:
-        """`may_be_full`: False: all lanes take what comes."""
+        """The ways of these runs. `may_be_full`: False: all lanes take whatever comes."""
         ways: list[Way] = []
         for run in runs:
             lane = run.lane
@@ -82,7 +84,7 @@ class Ways:
         return ways
 
     def has_full(self, lanes: Iterable[Lane]) -> bool:
-        """Whether a shard may be full, whoever gave it what waits for it."""
+        """Whether a shard may be full, whatever brought its backlog."""
         return any(
             self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
             or self._is_much(footprint_bytes(lane.backlog_records, lane.backlog_bytes))
@@ -90,13 +92,15 @@ class Ways:
         )
 
     def low(self, lanes: Iterable[Lane]) -> tuple[set[str | None], int]:
-        """The shards that are to be read for, and in how many nanoseconds the next one is."""
+        """The shards that must be read for, and the nanoseconds until the next shard must be read
+        for.
+        """
         low: set[str | None] = set()
         soonest_ns = FULL_NS
         for lane in lanes:
             wait_ns = self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes)
             if wait_ns >= LOW_NS and lane.shard_id is not None:
-                # Clients that wait for delivery may fill a queue for ever: the disk has its part.
+                # Clients that wait for delivery may fill a queue for ever: the disk has a part too.
                 wait_ns = min(wait_ns, self._wait_ns(lane, *self._queued.get(lane.shard_id, _NONE)))
             if wait_ns >= LOW_NS:
                 soonest_ns = min(soonest_ns, wait_ns - LOW_NS)
@@ -113,7 +117,9 @@ class Ways:
         return self._has_much(shard_id)
 
     def _has_much(self, shard_id: str) -> bool:
-        """Never one that has nothing: its first records may go beyond what is free (`room.py`)."""
+        """Whether the shard has much of a small memory. Never for a shard that has nothing from the
+        disk: its first records may go beyond the free memory (`room.py`).
+        """
         if shard_id not in self._queued:
             return False
         return self._is_much(footprint_bytes(*self._queued[shard_id]))
@@ -122,7 +128,9 @@ class Ways:
         return lane_bytes > self._free_bytes and PARTS_FOR_ONE * lane_bytes > self._all_bytes
 
     def _wait_ns(self, lane: Lane, records: int, byte_count: int) -> int:
-        """How long the shard takes for so much, about. An aggregate costs it one record."""
+        """About how long the shard needs for these records and bytes. An aggregate costs the shard
+        one record.
+        """
         if self._aggregate_bytes_max:
             records = min(records, 1 + byte_count // self._aggregate_bytes_max)
         budget = lane.budget
@@ -132,8 +140,8 @@ class Ways:
         )
 
     def _orders(self, run: Run) -> Iterable[tuple[str | None, list[int]]]:
-        """A key's records may go to several shards, by explicit hash keys; its order is one, and
-        goes by the shard of the key.
+        """A key's records may go to several shards, by explicit hash keys. The order of the key is
+        one, and belongs to the shard of the partition key.
         """
         records, key_map = run.frame.records, self._key_map
         if key_map is None or all(

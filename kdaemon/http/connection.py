@@ -1,13 +1,13 @@
 """One HTTP/1.1 connection: bytes in, whole requests to a handler, answers in order, and its end.
 
-Knows HTTP and nothing of what is asked: no stream, record or metric belongs here. The Kinesis API,
-the NDJSON route, the sandbox and the admin pages are handlers behind the same connections, and
-behind those of HTTP/2 (http2.py).
+Knows HTTP and nothing of the requests' subjects: no stream, record or metric belongs here. The
+Kinesis API, the NDJSON route, the sandbox and the admin pages are handlers behind the same
+connections, and behind those of HTTP/2 (http2.py).
 
 Invariants: whatever a client sends, one connection holds at most one read (256 KiB) of raw input,
 one body of `body_bytes_max` and `pipeline_max` requests without an answer; it does its part of a
 turn of the loop (turns.py) and then others have theirs. No task and no timer per connection or
-request: one coarse sweep cuts off who is slow.
+request: one coarse sweep cuts off slow clients.
 
 Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler -> respond.
 """
@@ -42,20 +42,20 @@ from kdaemon.http.turns import BYTES_MAX, Turn
 # mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
 GATHERED_BYTES_MAX: Final = 64 * 1024
 
-# For so long after a request it is kept what its head was like: 3 KiB for an SDK's. Ours,
-# 2026-11-29: thousands of connections of a pool are idle, and those that send do so more often.
+# For so many ticks after a request its head is kept for the next one: 3 KiB for an SDK's. Ours,
+# 2026-11-29: thousands of connections of a pool are idle; those in use send more often than this.
 KEPT_TICKS_MAX: Final = 10
 
 
-ANSWER_START = b"HTTP/1.1 "  # of every answer that rendering.py makes
+ANSWER_START = b"HTTP/1.1 "  # every answer that rendering.py makes begins with this
 
 
 class State(Enum):
-    """The writing side of a connection; what is being read is the reader's `Phase`."""
+    """The writing side of a connection; the reader's `Phase` is the reading side."""
 
     OPEN = "open"
     DISCARDING = (
-        "discarding"  # the last answer is written; input is thrown away until the client closes
+        "discarding"  # the last answer is written; input is discarded until the client closes
     )
     CLOSED = "closed"
 
@@ -66,7 +66,7 @@ _ENDED: Final[Phase] = Phase.ENDED
 _MOVES = {
     State.OPEN: {State.DISCARDING, State.CLOSED},
     State.DISCARDING: {State.CLOSED},
-    State.CLOSED: {State.CLOSED},  # lost after it was closed or reset
+    State.CLOSED: {State.CLOSED},  # the transport is lost after it was closed or reset
 }
 
 
@@ -76,8 +76,8 @@ class HttpProtocol(asyncio.Protocol):
     Queues, drained by `_pump` when answers leave, the client reads them or the next turn comes:
     `_pending`: requests handed over, in order, at most `pipeline_max`; when full, reading stops.
     `_unread`: raw input from `_read_to` on; one read.
-    `_outflow`: the first of `_pending`, which is answered in pieces: one piece at a time is asked
-    for, when the transport takes more.
+    `_outflow`: the answer in pieces to the first of `_pending`: one piece at a time is asked for,
+    when the transport takes more.
     """
 
     __slots__ = (
@@ -122,12 +122,12 @@ class HttpProtocol(asyncio.Protocol):
         self._pending: deque[HttpRequest] = deque()
         self._unread: bytes | None = None
         self._read_to = 0
-        self._kept = Kept(self.hub.arrivals)  # `_unread`, of all memory
+        self._kept = Kept(self.hub.arrivals)  # the memory of `_unread`
         self._gathered: list[bytes] = []  # answers of this read, written together
         self._gathered_bytes = 0
         self._outflow: Outflow | None = None
-        self._behind_bytes = 0  # answers that are there, and wait for those before them
-        self._unwritten = Kept(self.hub.arrivals)  # these, and what the client does not read
+        self._behind_bytes = 0  # of answers that are ready, and wait for those before them
+        self._unwritten = Kept(self.hub.arrivals)  # memory of these, and of answers not read
         self._is_feeding = False
         self._probe = Probe(ANSWER_START)
         self._is_reading = True
@@ -137,16 +137,22 @@ class HttpProtocol(asyncio.Protocol):
     # --- the transport's calls
 
     def take_over(self, transport: asyncio.BaseTransport) -> None:
-        """A connection that the hub knows already, its first bytes read by somebody else."""
+        """Goes on with a connection that the hub knows already, and whose first bytes were read
+        elsewhere.
+        """
         self._transport = transport
         self.principal = self.hub.who(transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected on `transport`; reset at once if the hub has no place for it."""
         self.take_over(transport)
         if not self.hub.attach(self):
             self.reset()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The connection is gone: handlers of open requests are told, and all memory is given
+        back.
+        """
         self._move(State.CLOSED)
         self.hub.detach(self)
         self._drop_requests()
@@ -154,6 +160,11 @@ class HttpProtocol(asyncio.Protocol):
         self._turn.close()
 
     def data_received(self, data: bytes) -> None:
+        """Reads `data`, and hands over the requests that become whole. Input that cannot be read
+        yet (the pipeline is full, a request blocks the next one, the client does not read, or the
+        turn is over) is kept in `_unread`, and reading stops. Input after the end of reading is
+        discarded.
+        """
         reader = self._reader
         if reader.phase is _ENDED:
             return  # nothing more is taken from this client
@@ -193,12 +204,14 @@ class HttpProtocol(asyncio.Protocol):
         return bool(self._pending or self._unread) and self._state is _OPEN
 
     def pause_writing(self) -> None:
+        """The client does not read its answers: no further request is read until it does."""
         self._is_writing_paused = True
         self._reader.since_tick = self.hub.tick
         self._weigh_unwritten()
         self._regulate_reading()
 
     def resume_writing(self) -> None:
+        """The client reads again: an answer in pieces and the unread input go on."""
         self._is_writing_paused = False
         self._reader.since_tick = self.hub.tick
         self._weigh_unwritten()
@@ -209,7 +222,7 @@ class HttpProtocol(asyncio.Protocol):
     # --- the reader's calls
 
     def take(self, request: HttpRequest) -> None:
-        """A whole request: it is handed over."""
+        """Hands a whole request to the handler. A handler's exception is counted and answered."""
         self._pending.append(request)
         try:
             self._handler(request)
@@ -219,7 +232,9 @@ class HttpProtocol(asyncio.Protocol):
             self._send_probe()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Answers an error after what is still owed, and closes. Counted by its reason."""
+        """Answers an error after the answers that are still owed, and closes. Counted by its
+        reason.
+        """
         self.hub.counters.refused[refusal.reason] += 1
         self._end_with(refusal.answer())
 
@@ -234,11 +249,11 @@ class HttpProtocol(asyncio.Protocol):
         )
 
     def go_on(self) -> None:
-        """The last request handed over holds the next one back no more."""
+        """The last request handed over no longer blocks the next one."""
         self._go_on_in_turn()
 
     def _go_on_in_turn(self, spent_bytes: int = 0) -> None:
-        """Feeds what is unread, now or behind the others that wait for their turn."""
+        """Feeds the unread input, now or after the others that wait for their turn."""
         if self._unread is not None and not self._is_feeding:
             self._turn.go_on_or_pass(spent_bytes)
             if not self._turn.is_over:
@@ -250,7 +265,7 @@ class HttpProtocol(asyncio.Protocol):
             self._pump()
 
     def _pump(self) -> None:
-        """Feeds what is unread, as far as pipeline, client and this turn of the loop allow."""
+        """Feeds the unread input, as far as pipeline, client and this turn of the loop allow."""
         if self._is_feeding or self._turn.is_over:
             return
         self._is_feeding = True
@@ -279,19 +294,21 @@ class HttpProtocol(asyncio.Protocol):
         self._regulate_reading()
 
     def _weigh_unread(self) -> None:
-        """What a client sent ahead is kept until its turn comes, and counts as what arrives."""
+        """Input that a client sent ahead is kept until its turn comes, and counts as arriving
+        bytes.
+        """
         byte_count = 0 if self._unread is None else len(self._unread)
-        waits = bool(self._pending)  # else it only waits for its turn
+        waits = bool(self._pending)  # else the input only waits for its turn
         if not self._kept.weigh(byte_count, self._refuse_unread, waits=waits):
             self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        """There is no memory for it, or others who are faster need it."""
+        """There is no memory for the unread input, or other clients that are faster need it."""
         if self._unread is not None and self._reader.phase is not Phase.ENDED:
             self.refuse(self._reader.in_form(BODIES_FULL, self._unread[self._read_to :]))
 
     def _regulate_reading(self) -> None:
-        """Reads exactly while more could be handed over, or to see the client go."""
+        """Reads exactly while another request could be handed over, or to see the client go."""
         wants = self._reader.phase is _ENDED or not (
             self._is_writing_paused
             or self._unread is not None
@@ -302,13 +319,13 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._is_reading = wants
         if wants:
-            self._reader.since_tick = self.hub.tick  # the time we did not read is not the client's
+            self._reader.since_tick = self.hub.tick  # the client is not charged for our pause
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
 
     def _end_with(self, answer: Answer) -> None:
-        """The last answer of this connection, after those that are owed."""
+        """Sends the last answer of this connection, after the answers that are owed."""
         self._reader.end()
         self._unread = None
         self._kept.release()
@@ -320,9 +337,9 @@ class HttpProtocol(asyncio.Protocol):
     # --- answering
 
     def flush_answers(self, request: HttpRequest) -> None:
-        """Writes what may leave now that `request` has its answer, in request order."""
+        """Writes the answers that may leave now that `request` has its answer, in request order."""
         pending = self._pending
-        if not pending or pending[0] is not request:  # its turn comes behind those before it
+        if not pending or pending[0] is not request:  # earlier requests are answered first
             if request.answer is not None and self._state is _OPEN:
                 self._behind_bytes += len(request.answer.body)
                 self._weigh_unwritten()
@@ -348,7 +365,7 @@ class HttpProtocol(asyncio.Protocol):
             text = render(answer, closes, first.is_http_1_0, has_body and not is_large)
             self._gathered.append(text)
             self._gathered_bytes += len(text)
-            if is_large and has_body:  # not copied: many may be given the same page
+            if is_large and has_body:  # not copied: many clients may be given the same page
                 self._gather(answer.body)
             if closes:
                 self._write_gathered()
@@ -368,8 +385,8 @@ class HttpProtocol(asyncio.Protocol):
     # --- an answer in pieces
 
     def _pass_pieces(self, first: HttpRequest, answer: Answer, pieces: Pieces) -> bool:
-        """Begins such an answer when its turn has come, and ends it when it is whole: True; those
-        behind it have their turn, if the connection goes on.
+        """Begins an answer in pieces when its turn has come. Returns True when the answer is whole:
+        the answers behind it have their turn then, if the connection goes on.
         """
         outflow = self._outflow
         if outflow is None:
@@ -389,11 +406,11 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def takes_more(self) -> bool:
-        """The client reads what is sent."""
+        """Whether the client reads the answers."""
         return not self._is_writing_paused and self._state is _OPEN
 
     def write_parts(self, *parts: bytes) -> None:
-        """Of an answer in pieces."""
+        """Writes parts of an answer in pieces."""
         for part in parts:
             self._gather(part)
         self._write_gathered()
@@ -430,8 +447,8 @@ class HttpProtocol(asyncio.Protocol):
             self._weigh_unwritten()
 
     def _weigh_unwritten(self) -> None:
-        """Answers that cannot leave count as what waits: where memory for that is full, a client
-        that does not read loses its connection.
+        """Answers that cannot leave count as waiting bytes. When the memory for these is full, a
+        client that does not read loses its connection.
         """
         if self._state is not _OPEN:
             return
@@ -439,9 +456,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._is_writing_paused:
             byte_count += self._transport.get_write_buffer_size()
         if byte_count <= GATHERED_BYTES_MAX:
-            byte_count = 0  # as every connection may have
+            byte_count = 0  # every connection may have so much
         if not self._unwritten.weigh(byte_count, self.reset, waits=True):
-            asyncio.get_running_loop().call_soon(self.reset)  # we may be in the transport's write
+            asyncio.get_running_loop().call_soon(self.reset)  # not here: we may be inside `write`
 
     # --- a client that sends no more
 
@@ -457,7 +474,9 @@ class HttpProtocol(asyncio.Protocol):
             self._probe.send(self._transport, self._look_for_client)
 
     def _look_for_client(self) -> None:
-        """Ends a connection whose client has gone. A loop does not look while nothing is read."""
+        """Ends a connection whose client has gone. While reading is paused, the loop does not
+        notice that.
+        """
         if self._state is not _OPEN or not self._pending:
             return
         client = presence(self._transport)
@@ -494,10 +513,10 @@ class HttpProtocol(asyncio.Protocol):
                 lose_pieces(self.hub.counters, answer.pieces)
 
     def _close(self) -> None:
-        """Nothing more is owed.
+        """No answer is owed any more: ends the connection.
 
-        If the client may still be sending, its input is thrown away for a while: closing with
-        unread input resets the connection, and the client would not get to see its answer.
+        If the client may still be sending, its input is discarded for a while: closing with unread
+        input resets the connection, and the client would not see its answer.
         """
         self._reader.end()
         self._drop_requests()
@@ -522,8 +541,9 @@ class HttpProtocol(asyncio.Protocol):
         return self._reader.phase is Phase.IDLE and not self._pending and self._unread is None
 
     def idle_ticks(self, tick: int) -> int:
-        """How long it is between requests, sends a part of one, or does not go: an ordinary client
-        sends a head at once. Below 1: something is owed, or arrives.
+        """For how many ticks the connection has been between requests, stuck in a part of one, or
+        not going away after its end: an ordinary client sends a head at once. Below 1: an answer is
+        owed, or a body is arriving.
         """
         ticks = tick - self._reader.since_tick
         if self._is_idle:
@@ -535,15 +555,15 @@ class HttpProtocol(asyncio.Protocol):
         return ticks + (phase is Phase.HEAD) if is_stuck else 0
 
     def leave(self) -> None:
-        """Makes place for others."""
+        """Makes place for others: closes the connection, with a reset if it is not idle."""
         if self._is_idle:
             self.close_if_idle()
         else:
             self.reset()
 
     def close_if_idle(self) -> None:
-        """Closes a connection that is between requests and owed nothing. What makes an answer in
-        pieces is told when the listener closes.
+        """Closes a connection that is between requests and owed nothing. The source of an answer in
+        pieces is told that the listener closes.
         """
         if self._is_idle:
             self._reader.end()
@@ -574,7 +594,7 @@ class HttpProtocol(asyncio.Protocol):
             elif ticks > KEPT_TICKS_MAX:
                 self._reader.forget()
         elif not self._is_reading:
-            return  # it is we who make the client wait
+            return  # the client waits for us
         elif phase is Phase.HEAD and ticks > hub.head_ticks_max:
             limit = f"within {hub.limits.head_timeout_s:g} seconds"
             self._time_out("head", "The request line and headers", limit)

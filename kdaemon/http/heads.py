@@ -1,10 +1,11 @@
-"""What the heads of one connection mean: worked out once, because a client sends the same line,
-names and host each time.
+"""The meaning of the heads of one connection: worked out once, because a client sends the same
+line, names and host each time.
 
-Pure, beside head.py, which says what one head means. Knows no parser, body or socket.
-Invariants: nothing is taken for granted that could differ from the head before (the reader compares
-line, names and host, and asks here whenever one differs); nothing large is kept between requests;
-a stencil is kept only of heads that were let in, and says nothing that a head may not say anew.
+Pure, beside head.py, which works out the meaning of one head. Knows no parser, body or socket.
+Invariants: a part that could differ from the head before is never assumed (the reader compares
+line, names and host, and asks here whenever one of them differs); nothing large is kept between
+requests; a stencil is kept only of admitted heads, and only of heads whose names need no new
+judgement.
 Where it sits: reader.py owns one for each connection.
 """
 
@@ -28,7 +29,8 @@ from kdaemon.http.stencil import Stencil, cut
 # Ours, 2026-11-29: of 10,000 connections 80 MB at most.
 KEPT_HEADERS_MAX = 32
 
-# Names with which no head is read by a stencil. One may have Connection, as it was before.
+# A head with one of these names is never read by a stencil. A head may have Connection, with the
+# value that it had before.
 _ANEW = RARE - {b"connection"}
 
 _UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
@@ -36,6 +38,8 @@ _UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
 
 @dataclass(frozen=True, slots=True)
 class HeadBounds:
+    """Bounds of one head, in bytes or in number; those of `ConnectionLimits`."""
+
     head_bytes_max: int
     headers_max: int
     body_bytes_max: int
@@ -45,10 +49,10 @@ class HeadBounds:
 class Heads:
     """`line_bytes`, `names`, `good_host`: of the head before. `line`, `lower_names`: their meaning.
 
-    `stencil`: for the next head; None: there is none. `misses`: heads since one was read by it.
-    `is_odd`: its names lead the parser astray. `is_rare`: its values must be looked at each time.
-    `is_special`: more is to be done when this request is handed over: the connection `closes`, the
-    client `expects_continue`, or what was learnt is to be forgotten.
+    `stencil`: for the next head; None: there is none. `misses`: heads since one was read by a
+    stencil. `is_odd`: the parser misreads a head with these names. `is_rare`: the values must be
+    looked at each time. `is_special`: handing over this request takes more steps: the connection
+    `closes`, the client `expects_continue`, or the head is too large to be kept.
     """
 
     __slots__ = (
@@ -77,7 +81,9 @@ class Heads:
         self.forget()
 
     def forget(self) -> None:
-        """A large head would be held as long as its connection."""
+        """Forgets the heads before: otherwise a large head would stay in memory as long as its
+        connection.
+        """
         self.is_special = False
         self.names: tuple[bytes, ...] = ()
         self.lower_names: tuple[bytes, ...] = ()
@@ -89,7 +95,7 @@ class Heads:
         self.good_host: bytes | None = None
 
     def learn_names(self, names: tuple[bytes, ...]) -> None:
-        """Names that the head before did not have."""
+        """Keeps the names of this head, which differ from those of the head before."""
         self.names = names
         self.lower_names = lower_names = tuple(map(bytes.lower, names))
         self.is_odd = not ODD.isdisjoint(lower_names)
@@ -98,9 +104,10 @@ class Heads:
         self._is_anew = self.is_odd or not _ANEW.isdisjoint(lower_names)
 
     def learn(self, data: bytes, head_bytes: int, headers: dict[bytes, bytes]) -> None:
-        """A head that the parser has read, which begins `data`, and whose request is let in: the
-        next one may be like it. To cut a stencil costs a third of what it saves: where heads have
-        little in common, it is tried after 1, 2, 4, 8 of them.
+        """Keeps a stencil of a head that the parser has read, and whose request is admitted: the
+        next head may be like it. The head begins `data`. Cutting a stencil costs a third of what it
+        saves: while heads have little in common, a stencil is cut only after 1, 2, 4, 8 of them,
+        and so on.
         """
         self.misses += 1
         if (
@@ -116,7 +123,7 @@ class Heads:
     def judge(
         self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
     ) -> Refusal | None:
-        """Why the request is not let in whose head begins `data`; None: it is."""
+        """Why the request whose head begins `data` is refused; None: it is admitted."""
         bounds = self._bounds
         if not data.startswith(self.line_bytes):
             refusal = self._learn_line(data)
@@ -146,7 +153,7 @@ class Heads:
         return None
 
     def _examine(self, headers: dict[bytes, bytes]) -> Refusal | None:
-        """Everything that a head may say and an ordinary one does not say anew."""
+        """Judges the headers that an ordinary head does not change from one request to the next."""
         line, host = self.line, headers.get(b"host")
         if host is None or host != self.good_host or not BROWSER.isdisjoint(headers):
             refusal = self._gate.refusal(line, headers)
@@ -156,7 +163,7 @@ class Heads:
         if line.is_http_1_0:
             self.closes = is_last(connection, is_http_1_0=True)
         else:
-            self.good_host = host or None  # None: looked at each time
+            self.good_host = host or None  # None: the next head is judged again
             if connection is not None and connection != b"keep-alive":
                 self.closes = is_last(connection, is_http_1_0=False)
         if b"content-encoding" in headers:

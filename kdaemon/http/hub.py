@@ -1,8 +1,8 @@
-"""What the connections of one listener share: limits, counters, gate, the budget of what arrives,
-the tick.
+"""The state that all connections of one listener share: limits, counters, gate, the memory of
+arriving requests, the tick.
 
-Knows that there are connections which can be asked to check their time or to close, not what they
-say. Invariant: one timer for all connections of a listener, armed only while there are any.
+Knows that connections can be asked to check their time or to close; must not know their requests.
+Invariant: one timer for all connections of a listener, armed only while there are any.
 Where it sits: beside connection.py, http2.py and opening.py, whose connections attach to it.
 """
 
@@ -26,46 +26,47 @@ from kdaemon.http.refusals import Refusal
 from kdaemon.http.turns import Turns
 
 VISITED_A_TURN = 250
-"""Connections that are looked at, and perhaps closed for 20 us each, in a turn of the loop: 10,000
-that a client had opened together timed out together. Ours, 2026-11-28."""
+"""Connections that are looked at in one turn of the loop, and perhaps closed for 20 us each: 10,000
+connections that a client had opened together timed out together. Ours, 2026-11-28."""
 
-LOOKED_AT_MAX = 64  # connections that are compared to find one that is used least
+LOOKED_AT_MAX = 64  # connections that are compared to find the least used one
 
 Who = Callable[[Any], Principal]
-"""Who is at the other end of a new connection, by its transport."""
+"""The principal at the other end of a new connection, by its transport."""
 
 Early = Callable[[Principal, str, dict[bytes, bytes]], Refusal | None]
-"""Why a request is refused before its body has come, by who sends it, its query and its headers."""
+"""Why a request is refused before its body has come, by its principal, its query and its headers;
+None: it is not."""
 
 
 def anybody(_: Any) -> Principal:
-    """Where nobody is asked."""
+    """The principal of every connection where no identity is asked for."""
     return ANYBODY
 
 
-TOLD_EVERY_NS = 60_000_000_000  # the same line of the log, which clients bring about: a minute
+TOLD_EVERY_NS = 60_000_000_000  # 1 min between equal log lines that clients cause
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """Bounds of one listener; all values are ours, 2026-11-21, for the reasons beside them.
 
-    Times are judged by a sweep: a client is cut off between its limit and one interval later.
+    A sweep checks the times: a client is cut off between its limit and one interval later.
     """
 
     body_bytes_max: int = (
         16 * MIB
     )  # base64 of a 10 MiB call and its keys, with room to refuse it by name; 0: no bodies
     head_bytes_max: int = 32 * 1024  # SigV4 with a session token takes 3 KiB
-    # What a head says is kept for the next one, unless the head is larger. SDKs send less than 2
+    # A head is kept to read the next one by, unless it is larger than this. SDKs send less than 2
     # KiB, or 4 with a session token. 0: each head is read as if it were the first; 2026-11-29
     kept_head_bytes_max: int = 4 * 1024
     headers_max: int = 100  # SDKs send a dozen; browsers and proxies add as many; 2026-11-28
-    head_timeout_s: float = 10.0  # a head is one packet; slower is stuck or an attack
+    head_timeout_s: float = 10.0  # a head is one packet; a slower client is stuck or attacks
     body_timeout_s: float = 30.0  # 16 MiB at 0.5 MiB/s
     idle_timeout_s: float = 120.0  # longer than the SDKs' pools keep a connection unused
     write_timeout_s: float = 30.0  # a client that does not read its answer
-    discard_timeout_s: float = 2.0  # reading on after a refusal, so that the client sees the answer
+    discard_timeout_s: float = 2.0  # input is discarded after a refusal, so that the client sees it
     pipeline_max: int = 64  # requests of one connection that wait for an answer
     connections_max: int = 10_000  # 5 KiB each while idle, measured with 5,000; HTTP/2: 20
     bodies_bytes_max: int = 64 * MIB  # bodies still arriving, over all connections
@@ -77,13 +78,13 @@ class Connection(Protocol):
 
     def check_time(self, tick: int) -> None: ...
     def idle_ticks(self, tick: int) -> int:
-        """For how long nothing whole has come, and nothing is owed: below 1, it may not be closed
-        for others.
+        """For how many ticks the connection has had nothing whole arrive and no answer owed. Below
+        1: it may not be closed to make place for others.
         """
         ...
 
     def leave(self) -> None:
-        """Makes place for others, at once: it is not known to the hub any more."""
+        """Makes place for others, at once: the hub has already forgotten the connection."""
         ...
 
     def close_if_idle(self) -> None: ...
@@ -93,9 +94,9 @@ class Connection(Protocol):
 class ConnectionPlaces:
     """How many connections may be open, over all listeners that share this.
 
-    Where all places are taken, a newcomer gets that of a connection which has sent nothing yet, the
-    oldest of them (`silent`), or else of one that has nothing to do for longest, whichever listener
-    it came by: who only holds connections keeps nobody out.
+    When all places are taken, a newcomer gets the place of the oldest connection that has sent
+    nothing yet (`silent`). If there is none, it gets the place of the connection that has been idle
+    for longest, of any listener. So a client that only holds connections open keeps nobody out.
     """
 
     __slots__ = ("client_count", "connections_max", "hubs", "is_starved", "silent", "taken")
@@ -103,13 +104,13 @@ class ConnectionPlaces:
     def __init__(self, connections_max: int) -> None:
         self.connections_max = connections_max
         self.taken = 0
-        self.client_count = 0  # connections that ever spoke, and so had a number
-        self.is_starved = False  # it was told that no file descriptor is left
+        self.client_count = 0  # connections that ever spoke, and so got a number
+        self.is_starved = False  # the log was told that no file descriptor is left
         self.silent: dict[Connection, Hub] = {}
         self.hubs: list[Hub] = []
 
     def take(self) -> bool:
-        """False: there is no place, and nobody to make one."""
+        """Takes a place. False: there is no place, and no connection that could make one."""
         if self.taken >= self.connections_max and not self._drop_one():
             return False
         self.taken += 1
@@ -144,9 +145,9 @@ class Hub:
         early: Early | None = None,
         tls: Handshakes | None = None,
     ) -> None:
-        """`arrivals`, `places`, `turns`: shared by several listeners; else the listener has its
-        own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns. `tls`: the
-        listener speaks TLS and nothing else.
+        """`arrivals`, `places`, `turns`: shared by several listeners; if not given, the listener
+        has its own. `now_ns`: a clock that goes on within a turn of the loop, for its own turns.
+        `tls`: the listener speaks TLS and nothing else.
         """
         self.take_limits(limits)
         if arrivals is None:
@@ -170,7 +171,9 @@ class Hub:
         self._all_gone: asyncio.Event | None = None
 
     def take_limits(self, limits: ConnectionLimits) -> None:
-        """Other limits: their times hold from now on, the rest of connections that begin."""
+        """Sets other limits. Their times hold from now on; the other limits hold for new
+        connections.
+        """
         self.limits = limits
         self.head_ticks_max = self._ticks(limits.head_timeout_s)
         self.body_ticks_max = self._ticks(limits.body_timeout_s)
@@ -182,9 +185,10 @@ class Hub:
         return math.ceil(seconds / self.limits.sweep_interval_s)
 
     def attach(self, connection: Connection, *, is_silent: bool = False) -> bool:
-        """A connection is made. False: it is one too many, counted, and must be dropped.
+        """A connection is made. False: it is one too many, is counted as refused, and the caller
+        must drop it.
 
-        `is_silent`: it may lose its place to another one until it is handed over.
+        `is_silent`: it may lose its place to another connection until it is handed over.
         """
         if not self.places.take():
             self.counters.refused["connections"] += 1
@@ -199,13 +203,15 @@ class Hub:
         return True
 
     def number_client(self) -> int:
-        """A number for a connection that begins to speak: no other of any listener has it."""
+        """A number for a connection that begins to speak; no other connection of any listener has
+        it.
+        """
         self.places.client_count += 1
         return self.places.client_count
 
     def may_tell(self, what: str) -> bool:
-        """Whether this was not said for a while: clients decide how often it would be. `what`:
-        one of few.
+        """Whether `what` was not logged in the last TOLD_EVERY_NS; then it counts as logged now.
+        Without this, clients would decide how often it is logged. `what`: one of a few texts.
         """
         now_ns, told_ns = self.turns.now_ns(), self._told_ns.get(what)
         if told_ns is not None and now_ns - told_ns < TOLD_EVERY_NS:
@@ -214,8 +220,8 @@ class Hub:
         return True
 
     def idlest(self) -> "tuple[int, Connection, Hub] | None":
-        """Of some connections, others each time, the one that may be closed first; for how long it
-        has had nothing to do, and its hub.
+        """Looks at some connections, each time at others: how long the longest idle one has been
+        idle, the connection, and its hub. None: none of them may be closed.
         """
         best: Connection | None = None
         best_ticks = 0
@@ -228,13 +234,13 @@ class Hub:
         return None if best is None else (best_ticks, best, self)
 
     def drop(self, connection: Connection) -> None:
-        """Others need its place."""
+        """Closes a connection whose place is needed by others, and counts it as refused."""
         self.counters.refused["connections"] += 1
         self.detach(connection)
         connection.leave()
 
     def detach(self, connection: Connection) -> None:
-        """A connection is lost. One that was never attached changes nothing."""
+        """A connection is lost. A connection that was never attached changes nothing."""
         if connection not in self._connections:
             return
         del self._connections[connection]
@@ -245,14 +251,14 @@ class Hub:
             self._all_gone.set()
 
     def hand_over(self, old: Connection, new: Connection) -> None:
-        """The same connection goes on under another protocol."""
+        """The same client connection goes on under another protocol."""
         self.places.silent.pop(old, None)
         self._connections.pop(old, None)
         self._connections[new] = None
 
     def sweep(self) -> None:
-        """One tick of time for every connection: for some in this turn of the loop, and for the
-        others in the next ones.
+        """One tick of time for every connection: for some in this turn of the loop, for the others
+        in the next turns.
         """
         self.tick += 1
         self._visit(deque(self._connections), self._check_time)
@@ -263,7 +269,9 @@ class Hub:
         connection.check_time(self.tick)
 
     def _visit(self, left: deque[Connection], visit: Callable[[Connection], object]) -> None:
-        """Visits those that have not gone until then: some now, the others in the next turns."""
+        """Visits the connections that are still attached: some now, the others in the next
+        turns.
+        """
         for _ in range(min(len(left), VISITED_A_TURN)):
             connection = left.popleft()
             if connection in self._connections:
@@ -272,12 +280,14 @@ class Hub:
             self.turns.later(partial(self._visit, left, visit))
 
     def close_idle(self) -> None:
-        """Closes connections between requests; answers close theirs from now on."""
+        """Closes connections between requests. From now on, each answer closes its connection."""
         self.is_draining = True
         self._visit(deque(self._connections), _close_if_idle)
 
     async def aclose(self, grace_s: float) -> None:
-        """Open requests have `grace_s` seconds to be answered; what is left then is reset."""
+        """Open requests have `grace_s` seconds to be answered; connections that are left then are
+        reset.
+        """
         self.close_idle()
         if self._connections:
             self._all_gone = asyncio.Event()

@@ -1,13 +1,15 @@
 """The reading half of one HTTP/1.1 connection: bytes in, one whole request at a time or a refusal.
 
-A head that is like those before on this connection is read by a stencil (stencil.py). All others
-llhttp (in C) parses. An ordinary request, whole in one read, goes through it in one call; for any
-other the end of the head is found first and the body is taken by body.py, so that the reader always
-knows where a request ends, whatever the client offers (an upgrade), pipelines or cuts off.
+A head that is like those before on this connection is read by a stencil (stencil.py). All other
+heads are parsed by llhttp (in C). An ordinary request, whole in one read, goes through llhttp in
+one call. For any other request the reader first finds the end of the head, and body.py takes the
+body. So the reader always knows where a request ends, whatever the client offers (an upgrade),
+pipelines or cuts off.
 Knows nothing of sockets, answers or pipelines.
-Invariants: nothing a client sends makes `feed` raise; a request is handed over when its last byte
-is there, and never without; after a refusal nothing more is read; of a head nothing is kept after
-its use but what heads.py keeps for the next; with a stencil or without, the same requests come out.
+Invariants: no input of a client makes `feed` raise; a request is handed over when its last byte is
+there, and never without that byte; after a refusal nothing more is read; after its use nothing of a
+head is kept, except by heads.py for the next head; with a stencil or without, the same requests
+come out.
 Where it sits: connection.py feeds it; head.py and origin.py decide, body.py frames.
 """
 
@@ -26,21 +28,21 @@ from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 
-# What is taken of a body in one call, so that chunks of a few bytes cannot fill a turn of the loop.
+# Bytes of a body taken in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
 CHUNKED_BYTES_AT_ONCE = 16 * 1024
 
-TLS_HANDSHAKE = b"\x16\x03"  # how every TLS connection begins (RFC 8446, 5.1)
-HTTP_2 = b"PRI * HTTP/2.0\r\n"  # how a connection of HTTP/2 begins (RFC 9113, 3.4)
+TLS_HANDSHAKE = b"\x16\x03"  # every TLS connection begins with this (RFC 8446, 5.1)
+HTTP_2 = b"PRI * HTTP/2.0\r\n"  # every HTTP/2 connection begins with this (RFC 9113, 3.4)
 HTTP_2_TOO_LATE = "HTTP/2 is spoken from the first byte of a connection on, with its whole preface"
 HEAD_END: Final = b"\r\n\r\n"
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # before a request they are skipped (RFC 9112, 2.2)
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # skipped before a request (RFC 9112, 2.2)
 _strip: Final = bytes.strip
 
 
 class Phase(Enum):
-    """What is being read: round IDLE -> HEAD -> BODY -> IDLE; `end` (and a request that says it is
-    the last) leads from anywhere to ENDED, and nothing leads out of there.
+    """The part that is being read. The phases go round: IDLE -> HEAD -> BODY -> IDLE. `end` (and a
+    request that says it is the last) leads from any phase to ENDED, and no move leads out of ENDED.
     """
 
     IDLE = "idle"  # between requests
@@ -54,15 +56,15 @@ _IDLE: Final[Phase] = Phase.IDLE
 _HEAD: Final[Phase] = Phase.HEAD
 _BODY: Final[Phase] = Phase.BODY
 _ENDED: Final[Phase] = Phase.ENDED
-_NO_HEADERS: Final[dict[bytes, bytes]] = {}  # nobody writes to it
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}  # never written to
 
 
 class _NotOrdinaryError(Exception):
-    """Out of the parser's callback: this read is not one whole ordinary request."""
+    """Raised in the parser's callback: this read is not one whole ordinary request."""
 
 
 class Sink(RequestOwner, Protocol):
-    """Who takes what was read."""
+    """Takes the requests and refusals of a reader."""
 
     def take(self, request: HttpRequest) -> None: ...
 
@@ -74,9 +76,9 @@ class Sink(RequestOwner, Protocol):
 class RequestReader:
     """Reads requests of one connection until `phase` is ENDED.
 
-    `since_tick`: when `phase` began, for whoever judges time. `owes_continue`: the client waits for
-    `100 Continue` before it sends the body; cleared when it does not wait any longer.
-    `arrival`: what holds memory of a request that takes more than one read.
+    `since_tick`: when `phase` began; the connection judges time by it. `owes_continue`: the client
+    waits for `100 Continue` before it sends the body; cleared when the client does not wait any
+    longer. `arrival`: holds the memory of a request that takes more than one read.
     """
 
     __slots__ = (
@@ -112,11 +114,11 @@ class RequestReader:
         self._hub = hub
         self._head_bytes_max = hub.limits.head_bytes_max
         self._kept_head_bytes_max = min(hub.limits.kept_head_bytes_max, self._head_bytes_max)
-        # What could never arrive is refused for good, and not told to come again later.
+        # A body that could never arrive is refused for good: no client is told to try again later.
         self._body_bytes_max = min(hub.limits.body_bytes_max, hub.bodies.bytes_max)
         self._raw_headers: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []  # of the body of an ordinary request
-        # The parser calls these two straight in C: no Python frame for a header or a piece of a
+        # The parser calls these two directly from C: no Python frame for a header or a piece of a
         # body.
         self.on_header = self._raw_headers.__setitem__
         self.on_body = self._pieces.append
@@ -124,9 +126,9 @@ class RequestReader:
         # while `feed` goes on.
         self._ordinary: Any = None
         self._head = bytearray()  # of a head that is not whole
-        self._head_count = 0  # ends that the parser saw in it
+        self._head_count = 0  # ends of heads that the parser saw in `_head`
         self._headers = _NO_HEADERS
-        self._body: LengthBody | ChunkedBody | None = None  # None: nothing of it is here yet
+        self._body: LengthBody | ChunkedBody | None = None  # None: no byte of the body is here yet
         self._body_bytes = 0  # of a body by length
         bounds = HeadBounds(
             self._head_bytes_max,
@@ -138,9 +140,11 @@ class RequestReader:
         self._parser: Any = httptools.HttpRequestParser(self)
 
     def feed(self, data: bytes, at: int = 0) -> int:
-        """Reads on from `at`, at most to the end of one request; up to where it read.
+        """Reads on from `at`, at most to the end of one request; returns the position up to which
+        it read.
 
-        Calls the sink once for a request that is whole, or once for a refusal.
+        Calls the sink once for a whole request, or once for a refusal. After a refusal `phase` is
+        ENDED.
         """
         if self.phase is not _IDLE:
             if self.phase is _BODY:
@@ -161,7 +165,7 @@ class RequestReader:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, _NotOrdinaryError):
-                raise  # a defect of ours: what was handed over must not be read again
+                raise  # a defect of ours: a request that was handed over must not be read again
             self._ordinary = None  # not one whole request: begin again, with care
             self._renew()
             return self._feed_with_care(data, at)
@@ -185,7 +189,7 @@ class RequestReader:
     def _take_alike(
         self, data: bytes, headers: dict[bytes, bytes], at: int, byte_count: int
     ) -> int:
-        """A head that is like the one before: its body begins at `at`."""
+        """Takes a head that is like the one before; its body begins at `at`."""
         heads = self._heads
         heads.misses = 0
         self.since_tick = self._hub.tick
@@ -210,18 +214,18 @@ class RequestReader:
         return end
 
     def forget(self) -> None:
-        """Keeps nothing of the heads before: the next one is not expected soon."""
+        """Forgets the heads before: no request is expected soon."""
         if self._heads.stencil is not None:
             self._heads.forget()
 
     def finish(self) -> None:
-        """The client sends no more."""
+        """The client sends no more: a request that is not whole is refused. `phase` is ENDED."""
         if self.phase is _HEAD or self.phase is _BODY:
             self._refuse(refusals.TRUNCATED)
         self.phase = _ENDED
 
     def end(self) -> None:
-        """Takes no further request, and lets go of what was read of one."""
+        """Takes no further request, and drops the bytes that were read of one. `phase` is ENDED."""
         self.phase = _ENDED
         self.owes_continue = False
         self._body = None
@@ -235,13 +239,20 @@ class RequestReader:
             self.arrival = None
 
     def close(self) -> None:
-        """Ends, and breaks the cycles with sink and parser, so that no collector is needed."""
+        """Ends, and breaks the reference cycles with sink and parser, so that the garbage collector
+        is not needed.
+        """
         self.end()
         self._parser = self._sink = None
 
     # --- the parser's calls (on_header and on_body are bound in __init__)
 
     def on_headers_complete(self) -> None:
+        """The parser has read a head. An ordinary one is judged here, and `phase` becomes BODY, or
+        ENDED if the request is refused. Raises `_NotOrdinaryError` if the read is not one ordinary
+        request: `feed` then begins again, with care. While a head is read with care, this only
+        counts heads.
+        """
         data: bytes | None = self._ordinary
         if data is None:
             self._head_count += 1
@@ -283,12 +294,16 @@ class RequestReader:
             if heads.is_odd:
                 raise _NotOrdinaryError
             self._begin(data, end, headers, byte_count)
-        else:  # as the one before
+        else:  # the same names, line and host as the head before
             self._headers = headers
             self.phase = _BODY
             heads.learn(data, end, headers)
 
     def on_message_complete(self) -> None:
+        """The parser has read the last byte of a request. An ordinary request is handed to the
+        sink, and `phase` is IDLE again (ENDED if the request is the last). While a head is read
+        with care, this does nothing.
+        """
         if self._ordinary is None or self.phase is not _BODY:
             return
         self._ordinary = None
@@ -312,7 +327,7 @@ class RequestReader:
     def _begin(
         self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
     ) -> None:
-        """A head is read, which begins `data`: its request is let in, or refused."""
+        """A head is read; it begins `data`. Its request is admitted, or refused."""
         self._headers = headers
         refusal = self._heads.judge(data, head_bytes, headers, byte_count)
         if refusal is not None:
@@ -355,7 +370,7 @@ class RequestReader:
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
-            # Declined: the head is used as any other, and the body is read by its framing.
+            # The upgrade is declined: the head is used as any other, and its framing ends the body.
             if offer.args[0] != len(piece):
                 self._head_count = 0
         except httptools.HttpParserError as error:
@@ -390,7 +405,7 @@ class RequestReader:
         if count > self._hub.limits.headers_max:
             self._refuse(refusals.too_many_headers(self._hub.limits.headers_max))
             return
-        if count != len(headers):  # some name came more than once
+        if count != len(headers):  # a name came more than once
             joined = join_headers(head)
             if isinstance(joined, Refusal):
                 self._refuse(joined)
@@ -422,7 +437,7 @@ class RequestReader:
             self._hand_over(b"", None)
 
     def _renew(self) -> None:
-        """A parser that has seen nothing."""
+        """Makes a new parser, which has seen nothing."""
         self._raw_headers.clear()
         self._pieces.clear()
         self._head_count = 0
@@ -431,7 +446,7 @@ class RequestReader:
     # --- a body that is not whole in one read
 
     def _go_on_with_body(self) -> None:
-        """An ordinary head, and less than all of its body."""
+        """The head was ordinary, and its body is not whole: reads on without the parser."""
         self._body_bytes = int(self._headers[b"content-length"])
         self.since_tick = self._hub.tick
         arrived = b"".join(self._pieces)
@@ -469,8 +484,8 @@ class RequestReader:
         return read
 
     def _is_refused_early(self) -> bool:
-        """Whether nothing of the body is kept, which has not come yet: of somebody whom nobody
-        knows.
+        """Whether the request is refused before any byte of its body is kept: its client is not
+        known.
         """
         early = self._hub.early
         if early is None:
@@ -489,7 +504,7 @@ class RequestReader:
         return self.arrival.grow(byte_count)
 
     def _evicted(self) -> None:
-        """Others need the room that this request holds."""
+        """Other requests need the memory that this request holds."""
         if self.phase is not _ENDED:
             self._refuse(refusals.BODIES_FULL)
 
@@ -521,21 +536,21 @@ class RequestReader:
     # --- refusing
 
     def in_form(self, refusal: Refusal, ahead: bytes = b"") -> Refusal:
-        """The same, in what the request is written in that is being read. `ahead`: what comes next,
-        and is not read.
+        """The same refusal, in the format of the request that is being read. `ahead`: the bytes
+        that follow, which are not read.
         """
         if self._headers:
             return refusals.in_form_of(refusal, self._headers)
         return refusals.in_form_of_head(refusal, bytes(self._head) + ahead[: self._head_bytes_max])
 
     def _refuse(self, refusal: Refusal, head: bytes = b"") -> None:
-        """`head`: begins with the request's, if that is kept nowhere."""
+        """`head`: begins with the request's head, if the head is kept nowhere."""
         refusal = self.in_form(refusal, head)
         self.end()
         self._sink.refuse(refusal)
 
     def _refuse_malformed(self, error: Exception | str, data: bytes) -> None:
-        """`data`: the request, from whose start a client of another protocol is known."""
+        """`data`: the request; its start shows a client of another protocol."""
         if data.startswith(HTTP_2):
             self._refuse(refusals.malformed(HTTP_2_TOO_LATE))
         elif data.startswith(TLS_HANDSHAKE):
@@ -545,6 +560,6 @@ class RequestReader:
 
 
 def _end_of_head(data: bytes, at: int, stop: int) -> int:
-    """Where a head that begins at `at` ends; `stop` if its end does not come before."""
+    """Where a head that begins at `at` ends; `stop` if its end does not come before `stop`."""
     end = data.find(HEAD_END, at, stop)
     return stop if end < 0 else end + 4

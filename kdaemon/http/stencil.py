@@ -1,13 +1,14 @@
-"""A head with holes: the next head of a connection is held against the ones before.
+"""A head with holes: the next head of a connection is compared with the heads before it.
 
 A client sends the same lines with each request, and in a few of them another value: a date, a
-signature, a number. What stays the same is compared byte by byte; what stands in a hole is looked
-at character by character. Pure. Knows no parser, no body and no connection.
-Invariant: what fits is exactly a head that the parser would take, with the same names in the same
-order, the same request line, Host and Connection; a value that differs has only characters that
-every parser takes for a part of it. What does not fit is not judged here: the parser reads it.
-Where it sits: heads.py cuts a stencil out of heads that the parser has read and that were let in;
-reader.py holds the next ones against it.
+signature, a number. The parts that stay the same are compared byte by byte. A value in a hole is
+checked character by character. Pure. Knows no parser, no body and no connection.
+Invariant: a head that fits is a head that the parser would take, with the same names in the same
+order, the same request line, Host and Connection. A value in a hole has only characters that every
+parser takes for a part of the value. A head that does not fit is not judged here: the parser reads
+it.
+Where it sits: heads.py cuts a stencil out of heads that the parser has read and that were admitted;
+reader.py compares the next heads with it.
 """
 
 import re
@@ -15,21 +16,22 @@ from typing import Final
 
 from kdaemon.http.head import LENGTH_DIGITS_MAX
 
-# What decides who is let in, or how long the connection stays: never in a hole.
+# These decide whether a request is admitted, and how long the connection stays: never in a hole.
 _FIXED = frozenset({b"host", b"connection"})
 
 _LENGTH: Final = b"content-length"
 
-# A value, or the rest of one: printable, no blank at either end. The parser takes more.
+# A value, or the rest of a value: printable, no blank at either end. The parser takes more.
 _PLAIN: Final = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
 
-# No further is looked where a value ends: a head that is kept is not longer (heads.py).
+# The end of a value is not searched further than this: a kept head is not longer (heads.py).
 _VALUE_BYTES_MAX: Final = 4 * 1024
 
 
 class Hole:
-    """Where the value of `name` differs, behind its `start`, which does not. `after`: what follows,
-    up to the next hole. `byte_count`: of what stood in it last.
+    """The place where the value of `name` differs, behind its `start`, which is always the same.
+    `after`: the bytes that follow, up to the next hole. `byte_count`: the length of the last value
+    in the hole.
     """
 
     __slots__ = ("after", "byte_count", "name", "start")
@@ -42,14 +44,14 @@ class Hole:
 
 
 class Stencil:
-    """`end`, `body_bytes`: of the head that was read last, where it ends in its data, and how long
-    its body is. `headers`: of the heads that it was cut from; what stands in holes is left out.
+    """`end`, `body_bytes`: of the head that was read last: where it ends in its data, and how long
+    its body is. `headers`: of the heads that it was cut from, without the parts of values in holes.
     """
 
     __slots__ = ("body_bytes", "end", "first", "headers", "holes", "is_length_fixed")
 
     def __init__(self, first: bytes, headers: dict[bytes, bytes], holes: list[Hole]) -> None:
-        """`first`: what comes before the first hole."""
+        """`first`: the bytes before the first hole."""
         self.first = first
         self.headers = headers
         self.holes = holes
@@ -59,7 +61,9 @@ class Stencil:
         self.body_bytes = int(length or b"0")
 
     def read(self, data: bytes, at: int) -> dict[bytes, bytes] | None:
-        """The headers of the head that begins at `at`, if it fits."""
+        """The headers of the head that begins at `at`, if it fits; None if it does not. If it fits,
+        `end` and `body_bytes` are those of this head.
+        """
         first = self.first
         end = at + len(first)
         if data[at:end] != first:
@@ -69,7 +73,7 @@ class Stencil:
             after = hole.after
             at, end = end, end + hole.byte_count
             stop = end + len(after)
-            if data[end:stop] != after:  # another length, or no such head
+            if data[end:stop] != after:  # a value of another length, or a head that does not fit
                 end = data.find(after, at, at + _VALUE_BYTES_MAX)
                 if end < 0:
                     return None
@@ -90,20 +94,21 @@ class Stencil:
 
 
 def _is_plain(value: bytes) -> bool:
-    """Whether no parser takes a value for anything else. Ids of letters, digits and dashes are the
-    commonest, and known in a quarter of the time.
+    """Whether every parser takes these bytes for a value and nothing else. Ids of letters, digits
+    and dashes are the most common values, and are recognised in a quarter of the time.
     """
     return value.replace(b"-", b"").isalnum() or _PLAIN.fullmatch(value) is not None
 
 
 def cut(head: bytes, headers: dict[bytes, bytes], before: Stencil | None) -> Stencil | None:
-    """What this head has in common with those that `before` was cut from, if they have the same
-    names in the same order. None: a name stands there more than once.
+    """The common parts of this head and the heads that `before` was cut from, if all have the same
+    names in the same order; else a stencil of this head alone. None: a name stands in the head more
+    than once.
     """
     starts = _starts(headers, before)
     if not starts:
         return Stencil(head, headers.copy(), [])
-    places: list[tuple[bytes, int, int]] = []  # of holes: name, from, to
+    places: list[tuple[bytes, int, int]] = []  # of holes: name, start, end
     at = head.find(b"\r\n") + 2
     for name, value in headers.items():
         end = head.find(b"\r\n", at)
@@ -126,7 +131,7 @@ def cut(head: bytes, headers: dict[bytes, bytes], before: Stencil | None) -> Ste
 
 
 def _starts(headers: dict[bytes, bytes], before: Stencil | None) -> dict[bytes, bytes]:
-    """The names whose values differ, each with what its values begin with."""
+    """The names whose values differ, each with the common start of its values."""
     if before is None or list(headers) != list(before.headers):
         return {}
     known = {hole.name: hole.start for hole in before.holes}
@@ -139,7 +144,9 @@ def _starts(headers: dict[bytes, bytes], before: Stencil | None) -> dict[bytes, 
 
 
 def _common_start(one: bytes, other: bytes) -> bytes:
-    """Up to where a word begins: what two signatures have in common is chance."""
+    """The common start of both values, cut back to the start of a word: equal bytes inside two
+    signatures are chance.
+    """
     count = 0
     for a, b in zip(one, other):  # noqa: B905 - one may be shorter
         if a != b:

@@ -1,9 +1,10 @@
 """Aggregates out of a lane: many records as the data of one, in KPL's format (`kpl.py`).
 
-Only what is predicted for one shard goes together, and only records of one kind: all with an
-explicit hash key or all without (readers of the format mix them up otherwise). What would be alone
-is sent as it is. The shard pays for what is sent: one record, and the bytes of the aggregate.
-Knows lanes and drafts; sits beside `Lane.draw`, which does the same without aggregates.
+Only records that are predicted for one shard go together, and only records of one kind: all with an
+explicit hash key or all without (readers of the format mix the kinds up otherwise). A record that
+would be alone is sent as it is. The shard pays for what is sent: one record, and the bytes of the
+aggregate. Pure. Invariant: records leave the lane in its order, within one kind.
+Knows lanes and drafts. Where it sits: beside `Lane.draw`, which draws without aggregates.
 """
 
 from kdaemon.base.limits import SPREAD_KEY_BYTES
@@ -32,8 +33,8 @@ class Aggregator:
         self._names = names
 
     def draw(self, lane: Lane, draft: Draft, now_ns: int) -> None:
-        """Moves to the draft what the shard can pay for and the batch has room for, and pays. Of a
-        doubtful lane, records as they are.
+        """Moves records to the draft, as far as the shard can pay and the batch has room, and pays
+        for them. From a doubted lane it draws records as they are.
         """
         aggregate_bytes_max = self.bytes_max if lane.doubted_ns is None else 0
         budget = lane.budget
@@ -47,7 +48,7 @@ class Aggregator:
             if records_left <= 0:
                 break
             if record_count and bytes_left < min(aggregate_bytes_max, lane.queued_bytes):
-                break  # a full aggregate later rather than a part of one now
+                break  # a full aggregate later is better than a part of one now
             runs = self._take(lane, min(aggregate_bytes_max, bytes_left))
             if not runs:
                 first = lane.queue[0]
@@ -70,8 +71,8 @@ class Aggregator:
             draft.pay(lane, record_count, byte_count)
 
     def _take(self, lane: Lane, bytes_max: int) -> list[Run]:
-        """Runs of one kind from the front of the queue that fit one aggregate; none if not even the
-        first record does.
+        """Takes runs of one kind from the front of the queue that fit one aggregate; none if not
+        even the first record fits.
         """
         other_kind: list[Run] = []
         taken: list[Run] = []
@@ -79,7 +80,7 @@ class Aggregator:
         is_explicit = _is_explicit(first)
         room = bytes_max - AGGREGATE_OVERHEAD_BYTES - _key_bytes(first)
         if first.is_keyless:
-            room -= EXPLICIT_KEY_BYTES_MAX  # they share their explicit hash key
+            room -= EXPLICIT_KEY_BYTES_MAX  # keyless records share their explicit hash key
         while lane.queue:
             run = lane.queue[0]
             if _is_explicit(run) is not is_explicit or run.is_keyless is not first.is_keyless:
@@ -101,7 +102,7 @@ class Aggregator:
         return taken
 
     def _take_behind(self, run: Run, room: int, overhead: int, taken: list[Run]) -> int:
-        """Records behind those of the run go along, as far as there is room; returns what is
+        """Adds the records behind those of the run, as far as there is room; returns the room
         left.
         """
         order = self._order
@@ -114,7 +115,7 @@ class Aggregator:
 
 
 def _key_bytes(run: Run) -> int:
-    """Of the first record's partition key, which will be the aggregate's."""
+    """The size of the first record's partition key, which becomes the aggregate's key."""
     key = run.frame.records[run.indices[0]].partition_key
     return len(key.encode()) or SPREAD_KEY_BYTES
 
@@ -134,8 +135,8 @@ def _overhead_bytes(run: Run, *, is_explicit: bool) -> int:
 
 
 def _joined(records: list[Record]) -> Record:
-    """An aggregate has a key of its own records: consumers that work in parallel by key (AWS
-    Lambda) would handle all aggregates of a shard one after another, had they all the same.
+    """The aggregate has the key of its first record. If all aggregates of a shard had the same key,
+    consumers that work in parallel by key (AWS Lambda) would handle them one after another.
     """
     if len(records) == 1:
         return records[0]

@@ -1,10 +1,13 @@
 """Where a frame's records queue: on the lane of their shard, or on one lane for the whole stream.
 
-Three regimes. With a map: one lane a shard, and one for records without a key, which go where there
-is room. AUTO (the service itself spreads records): one lane, paced for all shards. Unknown (nobody
-may ask, or nobody has answered yet): one lane, paced for as many shards as answers have named, at
-least one; the limiter is never off. A new map replaces the old in one call, and what was queued for
-shards that are gone (`orphans`) is routed again, in slices.
+There are three regimes. With a map: one lane a shard, and one for records without a key, which go
+where there is room. AUTO (the service itself spreads records): one lane, paced for all shards.
+Unknown (kdaemon may not ask for the shards, or has no answer yet): one lane, paced for as many
+shards as answers have named, at least one; the limiter is never off. A new map replaces the old one
+in one call. The records that were queued for shards that are gone (`orphans`) are routed again, in
+slices. Pure.
+Invariant: a queued run is on one lane or among the orphans, once.
+Where it sits: the engine routes frames and takes descriptions here; the packer has the lanes.
 """
 
 from collections import deque
@@ -24,24 +27,27 @@ from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.seen import SeenShards
 from kdaemon.route.shard_map import ANY_SHARD, ShardMap
 
-LANES_A_STEP = 250  # that a new map makes in one step: 1 to 1.5 ms; ours, 2026-11-28
+LANES_A_STEP = 250  # lanes that a new map makes in one step: 1 to 1.5 ms; ours, 2026-11-28
 
 ROUTED_A_SLICE = 2_000
-"""Of records whose shards are gone, how many get their place in one slice, a run counted as
-RUN_PIECES of them: 1.5 ms. Ours, 2026-11-28."""
+"""Records whose shards are gone that get their place in one slice: 1.5 ms. Each run counts as
+RUN_PIECES records more. Ours, 2026-11-28."""
 
 RUN_PIECES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRates:
-    """What this daemon may use of one shard, a second, and the part of it that it begins with."""
+    """What this daemon may send to one shard, a second, and the part of it that a lane begins
+    with.
+    """
 
     records_per_second: int
     bytes_per_second: int
     first_share: float
 
     def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
+        """A new budget for `shard_count` shards together."""
         return ShardBudget(
             self.records_per_second * shard_count,
             self.bytes_per_second * shard_count,
@@ -50,18 +56,21 @@ class ShardRates:
         )
 
     def first_share_of(self, warm_bytes_per_second: int, shard_count: int) -> float:
-        """Of a stream that is warm. The warm throughput is everybody's, so it is compared with what
-        all its shards take.
+        """The first share of a warm stream. All producers share the warm throughput, so it is
+        compared with the quotas of all the stream's shards.
         """
         bytes_per_second = self.bytes_per_second * shard_count
         return warm_first_share(self.first_share, warm_bytes_per_second / bytes_per_second)
 
     def within(self, quota_bytes_per_second: int) -> "ShardRates":
-        """Where the service says what a whole shard takes, and that is less."""
+        """These rates, or less: `quota_bytes_per_second` is what the service says that a whole
+        shard takes.
+        """
         told = max(1, quota_bytes_per_second)
         return replace(self, bytes_per_second=min(self.bytes_per_second, told))
 
     def apply(self, budget: ShardBudget, shard_count: int, now_ns: int) -> None:
+        """Sets the ceilings of a budget for `shard_count` shards together."""
         budget.set_ceilings(
             self.records_per_second * shard_count, self.bytes_per_second * shard_count, now_ns
         )
@@ -79,8 +88,8 @@ class Dispatcher:
         order: KeyOrder | None = None,
         is_kind_split: bool = False,
     ) -> None:
-        """`order`: keeps records behind others of their key. `is_kind_split`: no run has records
-        with and without an explicit hash key (aggregates ask for it).
+        """`order`: keeps records behind others of their key. `is_kind_split`: no run mixes records
+        with and without an explicit hash key (aggregates need that).
         """
         self._packer = packer
         self._rates_max = rates  # as configured; the service may say that a shard takes less
@@ -92,38 +101,38 @@ class Dispatcher:
         self._seen = SeenShards()
         self.shard_map: ShardMap | None = None
         self.map_since_ns = now_ns
-        self.map_count = 0  # of the maps so far: which one it is that holds now
-        self._told_ns = now_ns  # when the shards were told last, changed or not
+        self.map_count = 0  # maps so far: the number of the map that holds now
+        self._told_ns = now_ns  # when the service last told the shards, changed or not
         self._quota_bytes_per_second: int | None = None  # of a shard, as the service tells it
         self._warm_bytes_per_second = 0  # of the whole stream; 0: none, or unknown
-        self._first_share = rates.first_share  # of the lanes that there are
+        self._first_share = rates.first_share  # of the lanes that exist now
         packer.replace_lanes([Lane(None, rates.budget(1, now_ns))])
 
     @property
     def shard_count(self) -> int:
-        """Open shards as far as known; 0 if nothing is known."""
+        """Open shards as far as is known; 0 if nothing is known."""
         if self.shard_map is not None:
             return len(self.shard_map.shards)
         return len(self._auto_shards) or self._seen.count
 
     @property
     def shard_records_per_second(self) -> int:
-        """What this daemon sends to one shard at most."""
+        """The most records a second that this daemon sends to one shard."""
         return self._rates.records_per_second
 
     @property
     def shard_bytes_per_second(self) -> int:
-        """What this daemon sends to one shard at most: data + partition keys."""
+        """The most bytes a second that this daemon sends to one shard: data + partition keys."""
         return self._rates.bytes_per_second
 
     @property
     def is_auto(self) -> bool:
-        """Whether the stream is known to spread its records itself."""
+        """Whether the service is known to spread the stream's records itself."""
         return bool(self._auto_shards)
 
     def route(self, frame: Frame, byte_count: int) -> list[Run]:
-        """Where all records of a frame are to queue; nothing is queued yet. `byte_count`: data +
-        partition keys of all of them.
+        """The runs of a frame, each with the lane where it must queue; nothing is queued yet.
+        `byte_count`: data + partition keys of all records.
         """
         records = frame.records
         shard_map = self.shard_map
@@ -143,7 +152,7 @@ class Dispatcher:
         else:
             lanes, sizes = self._packer.lanes, frame.sizes
             keyless = groups.pop(ANY_SHARD, None)
-            # A run of one record, as almost all are on many shards, is to cost what a record costs.
+            # On many shards almost every run has one record: making such a run must be cheap.
             runs = [
                 Run(frame, group, sizes[group[0]], lanes[shard])
                 if len(group) == 1
@@ -156,7 +165,7 @@ class Dispatcher:
         return [part for run in runs for part in _kinds(run)] if self._is_kind_split else runs
 
     def route_whole(self, frame: Frame) -> WholeFrame | None:
-        """The frame as one that goes whole; None: it is to be queued by shard. Nothing is queued
+        """The frame as one that goes whole; None: the caller queues it by shard. Nothing is queued
         yet.
         """
         shard_map, packer = self.shard_map, self._packer
@@ -169,7 +178,7 @@ class Dispatcher:
         return WholeFrame(frame, [lanes[shard] for shard in groups], list(groups.values()))
 
     def _route_without_map(self, frame: Frame, byte_count: int) -> list[Run]:
-        """All to the one lane; records without any key as a run of their own."""
+        """All records to the one lane; those without any key as a run of their own."""
         lane = self._packer.lanes[0]
         records = frame.records
         unnamed = [index for index, record in enumerate(records) if not record.partition_key]
@@ -188,7 +197,7 @@ class Dispatcher:
         return runs
 
     def queue(self, runs: list[Run], now_ns: int) -> None:
-        """Queues runs where they are to go, but for records whose turn it is not."""
+        """Queues runs on their lanes, except records whose turn has not come."""
         if self._order is not None:
             keyed = [run for run in runs if not run.is_keyless]
             keyless = [run for run in runs if run.is_keyless]
@@ -201,12 +210,12 @@ class Dispatcher:
 
     @property
     def has_orphans(self) -> bool:
-        """Runs whose lanes are gone wait for their place by the map as it is now."""
+        """Runs whose lanes are gone wait for a place by the map that holds now."""
         return bool(self._orphans)
 
     def route_orphans(self, now_ns: int) -> list[Run]:
-        """Gives a slice of them their place, in order; those of frames that were abandoned are
-        forgotten, and returned.
+        """Gives a slice of the orphans their place, in order. Runs of abandoned frames are dropped,
+        and returned.
         """
         pieces = 0
         abandoned: list[Run] = []
@@ -224,7 +233,7 @@ class Dispatcher:
         return abandoned
 
     def queue_again(self, run: Run, now_ns: int) -> None:
-        """Queues a run whose lane may be retired, by the map as it is now."""
+        """Queues a run whose lane may be retired, by the map that holds now."""
         self._packer.push_all(self._route_again(run), now_ns)
 
     def _route_again(self, run: Run) -> list[Run]:
@@ -257,8 +266,9 @@ class Dispatcher:
         return Run(frame, indices, byte_count, self._packer.lanes[shard], attempt_count)
 
     def remap(self, description: StreamDescription, now_ns: int) -> Steps[bool]:
-        """Takes what is told of the shards; true if it changed the lanes. Unknown shards (None)
-        leave the map as it is. In steps, for there may be thousands; one of them changes all.
+        """Takes the description of the shards; True if it changed the lanes. If the shards are
+        unknown (None), the map stays. In steps, for there may be thousands of shards; the lanes are
+        replaced in one of the steps.
         """
         if description.capacity is not None:
             self._warm_bytes_per_second = description.capacity.warm_bytes_per_second or 0
@@ -275,8 +285,8 @@ class Dispatcher:
         return is_changed
 
     def set_rates(self, rates: ShardRates, now_ns: int) -> Steps[None]:
-        """Other rates are configured: they hold for new lanes at once, and for those that there are
-        in steps.
+        """Takes other configured rates: new lanes have them at once, and existing lanes get them in
+        steps.
         """
         quota = self._quota_bytes_per_second
         self._rates_max = rates
@@ -301,7 +311,7 @@ class Dispatcher:
                 yield
 
     def _begin_lanes_at(self, share: float, now_ns: int) -> Steps[None]:
-        """Those that know nothing of their shards yet."""
+        """Raises the share of the lanes that know nothing of their shards yet."""
         for number, lane in enumerate(tuple(self._packer.lanes), 1):
             lane.budget.begin_at(share, now_ns)
             if not number % LANES_A_STEP:
@@ -326,7 +336,7 @@ class Dispatcher:
             yield
             shard_map, lanes = yield from self._mapped_lanes(shards, now_ns)
             yield
-            if self._packer.lanes is not before:  # forgotten meanwhile
+            if self._packer.lanes is not before:  # `forget` replaced the lanes meanwhile
                 return (yield from self._take_shards(description, now_ns))
             self.shard_map = shard_map
             self._auto_shards = frozenset()
@@ -334,8 +344,9 @@ class Dispatcher:
         return True
 
     def _trust(self, now_ns: int) -> None:
-        """The shards are told: a lane of which no record landed elsewhere since they were told last
-        is trusted again. (One that lands elsewhere for ever, on AUTO that nobody tells, is not.)
+        """The service told the shards: a lane of which no record landed elsewhere since they were
+        told before is trusted again. (A lane whose records always land elsewhere, on an AUTO stream
+        whose description does not say so, is not.)
         """
         for lane in self._packer.lanes:
             if lane.doubted_ns is not None and lane.doubted_ns < self._told_ns:
@@ -343,8 +354,8 @@ class Dispatcher:
         self._told_ns = now_ns
 
     def forget(self, now_ns: int) -> None:
-        """The stream is missing. If it is made anew, its shards may have the names of the old ones
-        and other ranges; what lands there would look as predicted.
+        """The stream is missing. If somebody makes it anew, its shards may have the names of the
+        old ones and other ranges, and records that land there would look as predicted.
         """
         self.shard_map = None
         self._auto_shards = frozenset()
@@ -373,9 +384,9 @@ class Dispatcher:
     def _mapped_lanes(
         self, shards: tuple[OpenShard, ...], now_ns: int
     ) -> Steps[tuple[ShardMap, list[Lane]]]:
-        """The map, and a lane for each shard, old ones where nothing changed.
+        """The map, and a lane for each shard; old lanes where nothing changed.
 
-        A shard that was not there before begins with the share of the one whose place it has.
+        A new shard begins with the share of the shard that had its place in the old map.
         """
         before, old_lanes = self.shard_map, self._packer.lanes
         known = {} if before is None else {shard.shard_id: shard for shard in before.shards}
@@ -391,11 +402,11 @@ class Dispatcher:
                 if before is not None:
                     parent = old_lanes[before.index_of_hash_key(shard.first_hash_key)]
                     lane.budget.inherit(parent.budget, now_ns)
-            elif known[shard.shard_id] != shard:  # another range: its queue is routed anew
+            elif known[shard.shard_id] != shard:  # another range: the lane's queue is routed anew
                 lane = Lane(shard.shard_id, lane.budget, hash_key)
             lanes.append(lane)
         if None in lane_of:
-            # What nobody predicted may all have gone to one shard, whichever it was.
+            # Records sent without a prediction may all have gone to one shard, whichever it was.
             spent = lane_of[None].budget
             spent.refill(now_ns)
             for lane in lanes:
@@ -403,8 +414,8 @@ class Dispatcher:
         return after, lanes
 
     def learn(self, lane: Lane, answers: list[RecordResult], now_ns: int) -> bool:
-        """Where nothing is predicted, answers tell how many shards there are. True if they name one
-        that an AUTO stream did not have when it was asked for.
+        """Where no shard is predicted, answers tell how many shards there are. True if they name a
+        shard that an AUTO stream did not have at its last description.
         """
         if self._auto_shards:
             return any(
@@ -417,7 +428,9 @@ class Dispatcher:
 
 
 def _kinds(run: Run) -> list[Run]:
-    """The run as one of records with an explicit hash key and one of records without."""
+    """The run as two: records without an explicit hash key, and records with one. A run of one kind
+    stays as it is.
+    """
     records = run.frame.records
     explicit = [index for index in run.indices if records[index].explicit_hash_key is not None]
     if not explicit or run.is_keyless or len(explicit) == len(run.indices):

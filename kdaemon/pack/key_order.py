@@ -1,15 +1,17 @@
 """Order per key: of the records of one partition key, only those of one call at a time are out.
 
-The first record of a key goes on to its lane; those that come after it wait here, behind it, until
-it is settled, whatever shard it is on, however often it is sent. So order survives partial
-failures, retries and new shard maps, and no other key waits. Where the service takes or refuses
-all records of a shard in a call together, and in an aggregate, those behind may go along with
-theirs in the same call (`next_behind`).
+The first record of a key goes on to its lane. The records that come after it wait here, behind it,
+until it is settled, whatever shard it is on and however often it is sent. So order survives partial
+failures, retries and new shard maps, and no other key waits. In two cases records behind another
+may go along with it in the same call (`next_behind`): in an aggregate, and where the service takes
+or refuses all records of a shard in a call together.
 
-Invariant: a key has a turn if and only if a record of it is in a lane or in a call; `out` counts
-these, and all of them were queued or sent together. Bound: the records of the stream's frames.
-Drained by settlement. Records without a partition key have no turn: those with an explicit hash key
-alone pass through, those without either never come here.
+Invariant: a key has a turn if and only if a record of the key is in a lane or in a call. `out`
+counts these records, and all of them were queued or sent together. Bound: the records of the
+stream's frames. Drained by settlement. Records without a partition key have no turn: those with
+only an explicit hash key pass through, and those with neither never come here.
+Where it sits: the dispatcher brings new runs; settlement says which records are settled or come
+back, and queues those whose turn has come.
 """
 
 from collections.abc import Iterable
@@ -21,7 +23,7 @@ from kdaemon.pack.run import Run
 
 class Kept:
     """Records of one run that wait behind others of their keys; counted as waiting on `lane`.
-    `free`: those whose turn has come, and which are not queued yet.
+    `free`: indices of records whose turn has come, and which are not queued yet.
     """
 
     __slots__ = ("attempt_count", "frame", "free", "lane")
@@ -34,8 +36,8 @@ class Kept:
 
 
 class Waiting:
-    """A record behind another one of its key. `next`: the one behind it. `has_left`: it waits no
-    more.
+    """A record that waits behind another record of its key. `next`: the record behind it.
+    `has_left`: it waits no more.
     """
 
     __slots__ = ("has_left", "index", "kept", "next")
@@ -47,15 +49,15 @@ class Waiting:
         self.has_left = False
 
     def leave(self) -> None:
-        """It waits no more, and is not counted on its lane any more."""
+        """The record waits no more, and its lane counts it no more."""
         self.has_left = True
         frame = self.kept.frame
         self.kept.lane.wait(frame.client, -1, -frame.sizes[self.index])
 
 
 class _Turn:
-    """Of a key: how many of its records are out, and those behind them, each linked to the next: a
-    queue of each key would take more memory than all it holds.
+    """The turn of a key: how many of its records are out, and the records behind them, each linked
+    to the next. (A queue object for each key would take more memory than all its records.)
     """
 
     __slots__ = ("first", "last", "out")
@@ -66,7 +68,7 @@ class _Turn:
         self.last: Waiting | None = None
 
     def next(self) -> Waiting | None:
-        """The first that waits; those of abandoned frames before it are let go."""
+        """The first record that waits; before that, records of abandoned frames are dropped."""
         first = self.first
         while first is not None and first.kept.frame.is_abandoned:
             first.leave()
@@ -76,7 +78,7 @@ class _Turn:
         return first
 
     def take(self) -> Waiting | None:
-        """The same, and it waits no more; its lane is to be told."""
+        """As `next`, and the record waits no more; the caller tells its lane."""
         first = self.next()
         if first is not None:
             first.has_left = True
@@ -87,20 +89,20 @@ class _Turn:
 
 
 class KeyOrder:
-    """The turns of all keys of a stream. Most have one record out and never had one behind it:
-    None.
+    """The turns of all keys of a stream. Most keys have one record out and never had one behind it:
+    their turn is None.
     """
 
     __slots__ = ("_freed", "_turns")
 
     def __init__(self) -> None:
         self._turns: dict[str, _Turn | None] = {}
-        self._freed: list[Kept] = []  # those with a record whose turn has come
+        self._freed: list[Kept] = []  # each has a record whose turn has come
 
     def enter(self, runs: list[Run], *, has_explicit: bool = True) -> list[Run]:
-        """Keeps back what must wait: new runs of one frame are left with the first records of their
-        keys. Returns those that have any left. `has_explicit`: False: no record has an explicit
-        hash key, so that all of a key are in one run.
+        """Keeps back the records that must wait: the new runs of one frame keep only the first
+        records of their keys. Returns the runs that have any left. `has_explicit`: False: no record
+        has an explicit hash key, so that all records of a key are in one run.
         """
         frame = runs[0].frame
         keys = frame.keys = [each.partition_key for each in frame.records]
@@ -128,8 +130,8 @@ class KeyOrder:
             run.indices = first
 
     def _enter_in_parts(self, runs: list[Run], keys: list[str]) -> None:
-        """A key's records may be in several of the runs; they come in the frame's order all the
-        same.
+        """As `_enter`, where a key's records may be in several of the runs: they enter in the
+        frame's order all the same.
         """
         turns = self._turns
         run_of = {index: run for run in runs for index in run.indices}
@@ -147,7 +149,7 @@ class KeyOrder:
                 turns[key] = None
 
     def _keep_back(self, run: Run, kept: Kept, late: list[int]) -> None:
-        """These records of a new run are not the first of their keys."""
+        """These records of a new run wait: they are not the first of their keys."""
         turns, frame = self._turns, run.frame
         keys, sizes = frame.keys, frame.sizes
         for index in late:
@@ -166,11 +168,11 @@ class KeyOrder:
         run.byte_count -= byte_count
 
     def keys(self) -> list[str]:
-        """Those that have a turn."""
+        """The keys that have a turn."""
         return list(self._turns)
 
     def behind(self, key: str) -> list[Waiting]:
-        """What waits behind the first record of this key, as of now."""
+        """The records that wait now behind the first record of this key."""
         turn = self._turns.get(key)
         found: list[Waiting] = []
         each = None if turn is None else turn.first
@@ -180,8 +182,9 @@ class KeyOrder:
         return found
 
     def next_behind(self, run: Run, index: int, bytes_max: int) -> Run | None:
-        """The record that may follow this one of a run that is being drawn into the same call: the
-        next of its key, if it goes to the same shard and takes at most `bytes_max`.
+        """The record that may follow record `index` of a run that is being drawn, in the same call:
+        the next of its key, if it goes to the same shard and takes at most `bytes_max`. It leaves
+        the queue as a run. None: there is no such record.
         """
         record = run.frame.records[index]
         turn = self._turns.get(record.partition_key)
@@ -197,12 +200,12 @@ class KeyOrder:
         turn.take()
         first.leave()
         turn.out += 1
-        # For the run's lane: the map may be another one than when the follower came.
+        # On the run's lane: the map may have changed since the follower came.
         return Run(frame, [at], size, run.lane, first.kept.attempt_count)
 
     def settled(self, frame: Frame, indices: Iterable[int]) -> None:
-        """These are out no more: delivered, dead or withdrawn. Whose turn it is then, `freed` has;
-        the caller asks it before anything else is looked at.
+        """These records are out no more: they are delivered, dead or withdrawn. `freed` has the
+        records whose turn comes now; the caller calls it before it looks at anything else.
         """
         turns, keys = self._turns, frame.keys
         for index in indices:
@@ -226,7 +229,7 @@ class KeyOrder:
             kept.free.append(first.index)
 
     def freed(self) -> list[Run]:
-        """The records whose turn has come since the last time, as runs; they are out now, and the
+        """The records whose turn has come since the last call, as runs. They are out now, and the
         caller queues them.
         """
         runs: list[Run] = []
@@ -243,9 +246,9 @@ class KeyOrder:
         return runs
 
     def back(self, run: Run) -> bool:
-        """Records that were sent go back, the last of a call first: the run is left with those
-        that are alone out of their keys, the others wait again, in their order. False if none is
-        left.
+        """Records that were sent come back; the caller brings the last run of a call first. The run
+        keeps the records that are the only ones of their keys still out; the others wait again, in
+        their order. False if the run keeps none.
         """
         turns = self._turns
         frame = run.frame
@@ -273,14 +276,15 @@ class KeyOrder:
     def forget_abandoned(
         self, key: str, after: Waiting | None, count: int
     ) -> tuple[Waiting | None, int]:
-        """Lets go of the records behind the first of this key whose clients were told that they
-        failed; looks at `count` of them, from the one `after` this (None: the first) on. Returns
-        after which one to go on, and how many were looked at: fewer, if there are no more.
+        """Drops the records behind the first record of this key whose frames are abandoned: their
+        clients were told that they failed. Looks at `count` records, starting behind `after` (None:
+        at the first). Returns the record after which to go on, and how many were looked at: fewer
+        than `count` if there are no more.
         """
         turn = self._turns.get(key)
         if turn is None:
             return None, 0
-        # What has left was first: so was all that had been looked at.
+        # A record that has left was the first, and so was every record looked at before it.
         before = None if after is None or after.has_left else after
         each = turn.first if before is None else before.next
         looked_at = 0

@@ -1,12 +1,14 @@
-"""Records without a key: they go where there is room, and are told where as late as can be.
+"""Records without a key: they go where there is room, and their shard is chosen as late as
+possible.
 
-They queue by themselves, on no shard's lane. When a batch is drawn, each goes to one of the shards
-that can pay most just then and have nothing of their own waiting, under an explicit hash key inside
-that shard's range. What a shard throttled comes back here and goes to another. While every shard
-has records of its own waiting, some take their turn there, behind nobody who has more.
+They have a queue of their own, on no shard's lane. When a batch is drawn, each record goes to one
+of the shards that can pay most just then and have no records of their own waiting. It goes under an
+explicit hash key inside that shard's range. Records that a shard throttled come back here and go to
+another shard. While every shard has records of its own waiting, some keyless records queue on the
+shards' lanes and take turns with the clients there.
 Bound, and who drains it: as a lane.
-Invariant: what a client sent stays as it was sent; the keys that we invent are on the copies that
-go out (`Names`), so that a dead letter and its replay show what the client meant.
+Invariant: a client's record stays as the client sent it. The keys that we invent are on the copies
+that go out (`Names`), so that a dead letter and its replay show what the client meant.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,8 +26,8 @@ LOOKED_AT_MAX = 32
 one record would cost more than the record."""
 
 RECHECK_NS_MIN = 10_000_000
-"""10 ms: where all shards have records of their own, how soon to look again at least (with no
-linger, that would be at once, and again)."""
+"""10 ms: the least time before the next look, where all shards have records of their own. Without
+this bound and with no linger, the next look would come at once, again and again."""
 
 DrawLane = Callable[[Lane, Draft, int, int], object]
 
@@ -40,7 +42,9 @@ class Names:
         self._count = 0
 
     def as_sent(self, runs: Iterable[Run]) -> list[Record]:
-        """The records of runs as they go out: those without a partition key as copies with one."""
+        """The records of runs as they go out: a record without a partition key as a copy with
+        one.
+        """
         sent: list[Record] = []
         for run in runs:
             records = run.frame.records
@@ -66,16 +70,16 @@ class Keyless:
     """The queue of records without a key. `lane`: in the packer's ring like any other."""
 
     def __init__(self, names: Names, *, is_joined: bool, now_ns: int) -> None:
-        """`is_joined`: into aggregates, which take one token whatever they carry."""
+        """`is_joined`: records go into aggregates, which take one token whatever they carry."""
         self._names = names
         self._is_joined = is_joined
         self.lane = Lane(None, ShardBudget(1, 1, now_ns))  # the budget is never used: shards pay
         self._start = 0
-        self.is_crowded_out = False  # no shard was found that has nothing of its own waiting
+        self.is_crowded_out = False  # every shard looked at has records of its own waiting
 
     def draw(self, lanes: list[Lane], draft: Draft, now_ns: int, draw_lane: DrawLane) -> None:
-        """Moves to the draft what any shard can pay for. `draw_lane`: draws from a shard's lane and
-        pays.
+        """Moves to the draft the records that any shard can pay for. `draw_lane`: draws from a
+        shard's lane and pays.
         """
         own = self.lane
         self._names.is_used = True
@@ -98,7 +102,9 @@ class Keyless:
                 self._lend(lane, draft, now_ns, draw_lane)
 
     def join(self, lane: Lane, records_max: int) -> None:
-        """Some wait for their turn at a shard that has others': at most so many at a time."""
+        """Moves records to the lane of a shard that has others waiting, to take their turn there:
+        at most `records_max` at a time.
+        """
         own = self.lane
         while own.queue and lane.joined_records < records_max:
             count = min(records_max - lane.joined_records, len(own.queue[0].indices))
@@ -108,11 +114,11 @@ class Keyless:
             lane.joined_records += count
 
     def ready_at_ns(self, lanes: list[Lane], linger_ns: int, now_ns: int) -> int:
-        """When the first shard can pay for a linger's worth of what is queued."""
+        """When the first shard can pay for a linger's worth of the queue."""
         own = self.lane
         first = own.queue[0]
         size = first.frame.sizes[first.indices[0]]
-        # Lanes with records of their own may run dry; those that are held may be let go.
+        # Lanes with records of their own may run dry; lanes that are stalled may go on.
         earliest_ns = now_ns + max(linger_ns, RECHECK_NS_MIN)
         for lane in lanes:
             if lane.queue or lane.is_stalled:
@@ -126,7 +132,7 @@ class Keyless:
         return max(earliest_ns, now_ns + 1)
 
     def _roomiest(self, lanes: list[Lane], now_ns: int) -> list[Lane]:
-        """Those that can take something now, the one with the most budget first."""
+        """The lanes that can take records now, the one with the most budget first."""
         able: list[tuple[int, int, Lane]] = []
         for position, lane in enumerate(lanes):
             if lane.queue or lane.is_stalled or lane.blocked_until_ns > now_ns:
@@ -139,12 +145,12 @@ class Keyless:
         return [lane for _, _, lane in able]
 
     def _lend(self, lane: Lane, draft: Draft, now_ns: int, draw_lane: DrawLane) -> None:
-        """Puts on the lane what it can pay for, draws it, and takes back what was too much."""
+        """Puts on the lane the records that it can pay for, draws them, and takes back the rest."""
         own = self.lane
         records_left = min(draft.records_left, lane.budget.records.available)
         bytes_left = min(draft.bytes_left, lane.budget.bytes.available)
         if self._is_joined:
-            records_left = own.queued_records  # the bytes will tell
+            records_left = own.queued_records  # only the bytes limit an aggregate
         while own.queue and records_left > 0 and bytes_left > 0:
             run = own.take(min(records_left, len(own.queue[0].indices)))
             run.lane = lane

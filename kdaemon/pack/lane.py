@@ -1,10 +1,10 @@
-"""The queue of one shard, and how much of it the shard can pay for now.
+"""The queue of one shard, and how much of the queue the shard can pay for now.
 
 A lane holds runs (records of one frame for this shard, in order). A client that is alone has the
-queue for itself; where a second one has to wait, they take turns (`client_turns.py`), and `queue`
-holds what goes next. Bound: the engine admits no frame beyond the stream's memory, and no client's
-beyond what `engine/crowding.py` says. When full, the client is refused or held back at the door.
-Drained by the packer. Knows nothing of other lanes.
+queue for itself. When a second client has to wait, the clients take turns (`client_turns.py`), and
+`queue` holds the runs that go next. Bound: the engine admits no frame beyond the stream's memory,
+and no records of a client beyond the bounds of `engine/crowding.py`. When the lane is full, the
+client is refused, or made to wait at the door. Drained by the packer. Knows nothing of other lanes.
 Invariants: a client's runs keep their order; while anything is queued, `queue` is not empty.
 """
 
@@ -18,13 +18,13 @@ from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.client_turns import SLICE_BYTES, SLICE_RECORDS, ClientTurns, is_large
 from kdaemon.pack.run import Run, affordable
 
-SEVERAL: Final = -1  # in place of a client: what is queued is of several, and is short
+SEVERAL: Final = -1  # in place of a client: the queue is short, and has runs of several clients
 
 SHORT_RECORDS = 256
 SHORT_BYTES = 256 * 1024
-"""A queue in which nobody has to take turns while the shard can pay and calls are to be had: what
-8 clients with 500 records each have for one of 16 shards, which comes and goes in one turn of the
-loop. Otherwise that is a slice. Ours, 2026-11-28."""
+"""While the shard can pay and a call can be made, clients take no turns in a queue up to this size.
+It is what 8 clients with 500 records each have for one of 16 shards; such a queue comes and goes in
+one turn of the loop. Otherwise the bound is a slice. Ours, 2026-11-28."""
 
 
 class LaneState(Enum):
@@ -39,7 +39,7 @@ class LaneState(Enum):
 class LaneMove(Enum):
     FILLED = "filled"  # a run was queued, and the shard is not backing off
     EMPTIED = "emptied"  # the last run left
-    POSTPONED = "postponed"  # tokens or backoff: not before `ready_at_ns`
+    POSTPONED = "postponed"  # tokens or backoff: nothing leaves before `ready_at_ns`
     DUE = "due"  # `ready_at_ns` has come
     RETIRED = "retired"
 
@@ -66,12 +66,12 @@ class Lane:
     """One shard's queue, budget and backoff. `shard_id` is None where shards are not predicted.
 
     `hash_key`: a decimal well inside the shard's range, for records that may go anywhere; "" where
-    no shard is predicted. `owner`: whose the queue is, but for what failed and came back.
-    `joined_records`: of those queued, came without a key and take their turn here.
-    `turns`: of clients that wait for each other (None: nobody has to). `waiting_*`: records behind
-    others of their key (`key_order.py`); `waiting_of`: how many, and bytes, of each client.
-    `taken`, `throttled`: records of ours, since the shard is known. `doubted_ns`: when one of its
-    records landed elsewhere last; then it makes no aggregates (None: it is trusted).
+    no shard is predicted. `owner`: the client whose runs are queued, except runs that failed and
+    came back. `joined_records`: queued records that came without a key and take their turn here.
+    `turns`: the clients that wait for each other (None: no client has to). `waiting_*`: records
+    behind others of their key (`key_order.py`); `waiting_of`: their number and bytes, by client.
+    `taken`, `throttled`: records of ours, since the shard is known. `doubted_ns`: when a record of
+    the lane last landed on another shard; the lane then makes no aggregates (None: it is trusted).
     """
 
     __slots__ = (
@@ -113,8 +113,8 @@ class Lane:
         self.ready_at_ns = 0  # meaningful while WAITING
         self.blocked_until_ns = 0  # the end of the shard's backoff
         self.failure_count = 0  # calls in a row in which this shard failed records and took none
-        self.calls_sent_ns: list[int] = []  # where the service holds calls: those that are out
-        self.is_stalled = False  # nothing is drawn until a call that its shard stalls returns
+        self.calls_sent_ns: list[int] = []  # where the service may stall calls: those that are out
+        self.is_stalled = False  # nothing is drawn until the call that the shard stalls returns
         self.waiting_records = 0
         self.waiting_bytes = 0
         self.waiting_of: dict[int, tuple[int, int]] = {}
@@ -128,7 +128,7 @@ class Lane:
         self.state = _NEXT[self.state, move]
 
     def push(self, run: Run, *, is_pressed: bool = False) -> None:
-        """Queues a run behind what its client has here. `is_pressed`: no call is to be had."""
+        """Queues a run behind its client's runs. `is_pressed`: no call can be made now."""
         self.queued_records += len(run.indices)
         self.queued_bytes += run.byte_count
         if self.turns is not None:
@@ -145,19 +145,21 @@ class Lane:
         self.queue.append(run)
 
     def _is_long(self, *, is_pressed: bool) -> bool:
-        """Whether clients are to take turns in what is queued."""
+        """Whether clients must take turns in the queue."""
         if is_pressed or self.state is _WAITING:
             return self.queued_records > SLICE_RECORDS or self.queued_bytes > SLICE_BYTES
         return self.queued_records > SHORT_RECORDS or self.queued_bytes > SHORT_BYTES
 
     def _push_in_turn(self, run: Run, turns: ClientTurns) -> None:
-        """Behind what goes next, unless that is a large record, which the shard saves up for."""
+        """Queues the run behind the runs that go next. If only a large record goes next, the shard
+        saves up for it, and others may go before it.
+        """
         turns.add(run)
         if len(self.queue) == 1 and is_large(self.queue[0]):
             self._queue_next(turns)
 
     def _begin_turns(self) -> ClientTurns:
-        """A second client has to wait: what goes next is a slice of the first one."""
+        """A second client has to wait: the first client keeps one slice in `queue`."""
         turns = self.turns = ClientTurns()
         if self.owner != SEVERAL:
             queue = self.queue
@@ -172,8 +174,8 @@ class Lane:
         return turns
 
     def push_front(self, run: Run) -> None:
-        """What failed goes before what has not been tried; but a large record lets others pass
-        while the shard saves up for it again.
+        """Puts records that failed before records that have not been tried. But a large record lets
+        others pass while the shard saves up for it again.
         """
         if not self.queue:
             self.owner = run.frame.client
@@ -185,13 +187,15 @@ class Lane:
         self.queued_bytes += run.byte_count
 
     def lend(self, run: Run) -> None:
-        """Queues a run, whosever it is: what is not drawn of it is taken back at once."""
+        """Queues a run of any client; the caller takes back at once the records that are not
+        drawn.
+        """
         self.queue.append(run)
         self.queued_records += len(run.indices)
         self.queued_bytes += run.byte_count
 
     def wait(self, client: int, record_count: int, byte_count: int) -> None:
-        """So many more records (fewer, if negative) wait behind others of their keys."""
+        """Counts more records (fewer, if negative) as waiting behind others of their keys."""
         self.waiting_records += record_count
         self.waiting_bytes += byte_count
         records, waiting_bytes = self.waiting_of.get(client, (0, 0))
@@ -201,8 +205,8 @@ class Lane:
             del self.waiting_of[client]
 
     def part_of(self, client: int) -> tuple[int, int]:
-        """Records and bytes of this client that are to go to this shard and are not in a call, but
-        for what goes next.
+        """Records and bytes of this client that wait for this shard and are in no call; where
+        clients take turns, without those in `queue`.
         """
         records, byte_count = self.waiting_of.get(client, (0, 0))
         if self.turns is not None:
@@ -215,18 +219,18 @@ class Lane:
 
     @property
     def client_count(self) -> int:
-        """How many clients wait for each other here, about."""
+        """About how many clients wait for each other here."""
         queued = 1 if self.turns is None else self.turns.client_count
         return max(queued, len(self.waiting_of))
 
     def runs(self) -> Iterator[Run]:
-        """All that is queued; each client's in its order."""
+        """All queued runs; each client's in its order."""
         yield from self.queue
         if self.turns is not None:
             yield from self.turns.runs()
 
     def oldest_ns(self) -> int:
-        """Since when the oldest queued record is accepted: who has his turn next is seldom it. Only
+        """When the oldest queued record was accepted: it is seldom the record that goes next. Only
         while something is queued.
         """
         if self.turns is None:
@@ -236,13 +240,13 @@ class Lane:
 
     @property
     def first_size(self) -> int:
-        """Data + partition key of the record that is next. Only while something is queued."""
+        """Data + partition key of the record that goes next. Only while something is queued."""
         first = self.queue[0]
         return first.frame.sizes[first.indices[0]]
 
     @property
     def backlog_bytes(self) -> int:
-        """Data + partition keys of all that is to go to this shard and is not in a call."""
+        """Data + partition keys of all records that wait for this shard and are in no call."""
         return self.queued_bytes + self.waiting_bytes
 
     @property
@@ -252,11 +256,11 @@ class Lane:
     def draw(
         self, records_max: int, bytes_max: int, now_ns: int, out: list[Run]
     ) -> tuple[int, int]:
-        """Moves to `out` what the shard can pay for and the batch has room for; the caller pays.
+        """Moves runs to `out`, as far as the shard can pay and the batch has room; the caller pays.
 
         Returns (records, bytes) drawn. A single record above the byte bucket's capacity is drawn
-        alone, into debt, once the bucket is full; and one above `bytes_max`, if `out` (all of the
-        batch) is empty.
+        alone, into debt, once the bucket is full. A single record above `bytes_max` is drawn if
+        `out` (all of the batch) is empty.
         """
         budget = self.budget
         budget.refill(now_ns)
@@ -298,8 +302,8 @@ class Lane:
         return record_count, byte_count
 
     def prefer_large(self, bytes_max: int, *, is_first: bool) -> None:
-        """A large record that others passed while the shard saved up for it goes before them once
-        it can be paid for. After `budget.refill`; `bytes_max`, `is_first`: of the batch.
+        """Puts a large record back in front once the shard can pay for it: others passed it while
+        the shard saved up. After `budget.refill`; `bytes_max`, `is_first`: of the batch.
         """
         last = self.queue[-1]
         if len(self.queue) > 1 and is_large(last):
@@ -308,7 +312,9 @@ class Lane:
                 self.queue.rotate(1)
 
     def take(self, count: int) -> Run:
-        """The first `count` records of the first run leave the queue, as a run; at most all."""
+        """Takes the first `count` records of the first run out of the queue, as a run; at most all
+        of the run.
+        """
         run = self.queue[0]
         if count < len(run.indices):
             run = run.split(count)
@@ -321,14 +327,14 @@ class Lane:
         return run
 
     def _let_first_go(self, turns: ClientTurns) -> None:
-        """The first run leaves the queue."""
+        """Takes the first run out of the queue."""
         self.queue.popleft()
         if len(self.queue) <= 1:
             self._queue_next(turns)
 
     def _queue_next(self, turns: ClientTurns) -> None:
-        """The next client has its turn, and others before it if its record is large. The last
-        client has the queue for itself from then on.
+        """The next client has its turn; others go before it if its record is large. When one client
+        is left, it has the queue for itself from then on.
         """
         queue = self.queue
         if not queue:
@@ -351,16 +357,16 @@ class Lane:
         """When the shard can pay for a quantum of its queue (or all of it), and its backoff is
         over.
 
-        Waiting for a quantum rather than for one token is what keeps a saturated shard from
-        being sent a record at a time. Only while something is queued; after `budget.refill`.
+        A saturated shard would be sent a record at a time if the lane waited for one token and not
+        for a quantum. Only while something is queued; after `budget.refill`.
         """
         records = min(self.queued_records, quantum_records)
         byte_count = max(self.first_size, min(self.queued_bytes, quantum_bytes))
         return max(self.blocked_until_ns, self.budget.ready_at_ns(records, byte_count))
 
     def parts(self) -> Iterator[int | None]:
-        """Of a walk over all that is queued: the clients that wait, also those that begin to wait
-        meanwhile, and what goes next (None) after each look for such.
+        """The parts of the queue, for a walk over all of it: the clients that wait, also those that
+        begin to wait during the walk, and None (`queue`) after each look for such clients.
         """
         seen: set[int] = set()
         while True:
@@ -372,14 +378,14 @@ class Lane:
                 return
 
     def part(self, client: int | None) -> deque[Run]:
-        """What is queued of such a part, as of now."""
+        """The queued runs of such a part, as of now."""
         if client is None:
             return self.queue
         return deque() if self.turns is None else self.turns.runs_of(client)
 
     def drop_abandoned(self, client: int | None, start: int, count: int) -> list[Run]:
-        """Of `count` runs of a part from the `start`th on, forgets those whose frames were
-        abandoned, and returns them.
+        """Drops the runs of abandoned frames among `count` runs of a part, from the `start`th on;
+        returns them.
         """
         queue = self.part(client)
         queue.rotate(-start)
@@ -401,12 +407,12 @@ class Lane:
         return dropped
 
     def let_go(self, runs: Iterable[Run]) -> None:
-        """These have left the queue: those without a key count as joined no more."""
+        """These runs have left the queue: their keyless records count as joined no more."""
         if self.joined_records:
             self.joined_records -= sum([len(run.indices) for run in runs if run.is_keyless])
 
     def take_all(self) -> deque[Run]:
-        """Empties the queue; each client's runs in their order."""
+        """Empties the queue; returns the runs, each client's in its order."""
         runs = self.queue if self.turns is None else deque(self.runs())
         self.queue, self.turns = deque(), None
         self.queued_records = self.queued_bytes = self.joined_records = 0

@@ -1,11 +1,14 @@
 """Batches out of lanes: pace before pack.
 
-The packer draws from the lanes that can pay, from a rotating start so that a large one cannot
-starve the rest, and takes the tokens in the same call: a packed batch never waits on one hot
-shard. Lanes that cannot pay wait in a heap by the time at which they can.
+The packer draws from the lanes that can pay, from a rotating start so that a large lane cannot
+starve the rest. It takes the tokens in the same call: a packed batch never waits on one hot shard.
+Lanes that cannot pay wait in a heap, ordered by the time at which they can. Pure; knows no answers
+and no frames' deadlines.
+Where it sits: the dispatcher fills the lanes; the engine polls batches.
 
 Invariants: a lane is in the ring if and only if it is READY; `ready_records` and `ready_bytes` are
-the sums over the ring; a record is in exactly one lane or one batch.
+the sums over the ring and the whole frames; a record is in exactly one lane, one whole frame or one
+batch.
 """
 
 from collections import deque
@@ -27,11 +30,11 @@ from kdaemon.pack.whole import WholeFrame, WholeFrames, is_much
 _IDLE: Final[LaneState] = LaneState.IDLE
 _READY: Final[LaneState] = LaneState.READY
 
-STALL_RECHECK_NS = 1_000_000_000  # 1 s: its call's return wakes a lane that is held
+STALL_RECHECK_NS = 1_000_000_000  # 1 s; sooner, the return of its call wakes a stalled lane
 
 GROWTH_RECHECK_NS = 1_000_000_000
-"""1 s: a share grows only when it is looked at, at most by a second's growth (`adaptive.py`), and
-its debt is paid sooner than the rate of now says."""
+"""1 s: a share grows only when it is looked at, at most by a second's growth (`adaptive.py`). So a
+growing share pays a debt sooner than its rate of now says."""
 
 STALE_WAITS_MAX = (
     1_024  # stale heap entries tolerated above twice the lanes before the heap is rebuilt
@@ -39,7 +42,7 @@ STALE_WAITS_MAX = (
 
 
 class Packer:
-    """Lanes of one stream, those ready in a ring, those waiting in a heap."""
+    """The lanes of one stream: ready lanes in a ring, waiting lanes in a heap."""
 
     def __init__(
         self,
@@ -53,17 +56,17 @@ class Packer:
         is_shard_atomic: bool = False,
     ) -> None:
         """`records_max`, `bytes_max`: of one batch; a record above `bytes_max` goes in a batch of
-        its own. `linger_ns`: a saturated lane waits for this
-        much of its rate before it is drawn from again. `aggregate_bytes_max`: 0: none are made.
-        `is_shard_atomic`: the service takes all records of a shard in a call or none of them.
+        its own. `linger_ns`: a saturated lane waits for this much of its rate before it is drawn
+        from again. `aggregate_bytes_max`: 0: no aggregates are made. `is_shard_atomic`: the service
+        takes all records of a shard in a call or none of them.
         """
         self._records_max = records_max
         self._bytes_max = bytes_max
         self._linger_ns = linger_ns
         self._order = order if is_shard_atomic else None
         self._may_stall = is_shard_atomic
-        self.is_pressed = False  # something is ready, and no call is to be had for it
-        self.stalled_after_ns = 0  # a call that is out for longer is held by its shard; 0: unknown
+        self.is_pressed = False  # records are ready, and no call can be made for them
+        self.stalled_after_ns = 0  # a call that is out for longer counts as stalled; 0: unknown
         self.names = Names()
         self._aggregator = (
             Aggregator(aggregate_bytes_max, order, self.names) if aggregate_bytes_max else None
@@ -80,13 +83,15 @@ class Packer:
     def set_limits(
         self, records_max: int, bytes_max: int, linger_ns: int, aggregate_bytes_max: int
     ) -> None:
-        """Other ones from now on; aggregates are made, or not, as before."""
+        """Sets other limits from now on. Whether aggregates are made stays as it was."""
         self._records_max, self._bytes_max, self._linger_ns = records_max, bytes_max, linger_ns
         if self._aggregator is not None:
             self._aggregator.bytes_max = aggregate_bytes_max
 
     def wait_anew(self, lane: Lane, now_ns: int) -> None:
-        """The lane's rate or the linger is another one: so is how long it waits."""
+        """The lane's rate or the linger has changed: the lane's waiting time is worked out
+        again.
+        """
         if lane.state is LaneState.WAITING:
             self._wait(lane, now_ns)
 
@@ -95,7 +100,9 @@ class Packer:
         return bool(self._ring) or bool(self._wholes)
 
     def may_go_whole(self, frame: Frame) -> bool:
-        """Whether the frame need not be queued by shard: nothing is, and it is much of a call."""
+        """Whether the frame need not be queued by shard: no lane has anything queued, and the frame
+        fills much of a call.
+        """
         if not is_much(frame, self._records_max, self._bytes_max):
             return False
         if self._ring or self._may_stall or self._aggregator is not None or self.names.is_used:
@@ -103,13 +110,13 @@ class Packer:
         return self._wholes.has_room(frame) and self.next_due_ns() is None
 
     def push_whole(self, whole: WholeFrame) -> None:
-        """Behind those that wait. Only if it `may_go_whole`."""
+        """Queues a frame behind the whole frames that wait. Only if it `may_go_whole`."""
         self._wholes.add(whole)
         self.ready_records += len(whole.frame.records)
         self.ready_bytes += whole.frame.byte_count
 
     def part_frames(self, now_ns: int) -> None:
-        """What waits as whole frames is queued by shard."""
+        """Queues by shard the frames that wait whole."""
         if self._wholes:
             self.ready_records -= self._wholes.record_count
             self.ready_bytes -= self._wholes.byte_count
@@ -118,17 +125,17 @@ class Packer:
 
     @property
     def whole_frames(self) -> list[Frame]:
-        """Those that wait and are not queued by shard."""
+        """The frames that wait whole, not queued by shard."""
         return self._wholes.frames()
 
     @property
     def keyless_lane(self) -> Lane:
-        """Where records without a key queue, for any shard."""
+        """The lane where records without a key queue, for any shard."""
         return self._keyless.lane
 
     def pace_of(self, lane: Lane) -> tuple[int, int]:
-        """Records and bytes a second that may leave this lane: of the keyless one, what all shards
-        may take.
+        """The ceiling of records and of bytes a second that may leave this lane; for the keyless
+        lane, of all shards together.
         """
         budget = lane.budget if lane is not self._keyless.lane else self.lanes[0].budget
         records, byte_count = budget.quotas
@@ -148,10 +155,10 @@ class Packer:
         self.push_all((run,), now_ns)
 
     def push_all(self, runs: Iterable[Run], now_ns: int) -> None:
-        """The same of many, in their order."""
+        """Queues runs on their lanes, in their order."""
         self.part_frames(now_ns)
         is_pressed = self.is_pressed
-        records = byte_count = 0  # on lanes that are ready
+        records = byte_count = 0  # of runs on lanes that are ready
         for run in runs:
             lane = run.lane
             if lane.state is _READY:
@@ -165,7 +172,7 @@ class Packer:
         self.ready_bytes += byte_count
 
     def push_front(self, run: Run, now_ns: int) -> None:
-        """Queues what failed before everything else on its lane."""
+        """Queues a run that failed before all other runs of its lane."""
         self.part_frames(now_ns)
         lane = run.lane
         lane.push_front(run)
@@ -204,7 +211,7 @@ class Packer:
         return None
 
     def draw(self, now_ns: int) -> Batch | None:
-        """One batch of what can be paid for now; None if nothing can."""
+        """One batch of the records that shards can pay for now; None if there are none."""
         if self._wholes:
             batch = self._draw_whole(now_ns)
             if batch is not None:
@@ -217,13 +224,13 @@ class Packer:
             and len(ring) > 1
             and keyless.first_size <= self._bytes_max  # above it, only an empty batch will do
         ):
-            ring.remove(keyless)  # last: it has what the others leave
+            ring.remove(keyless)  # last: keyless records get what the others leave
             ring.append(keyless)
         if len(ring) > 1 and self.ready_records > self._records_max:
             self._draw_parts(draft, now_ns)
         for _ in range(len(ring)):
             if not ring:
-                break  # what came without a key has joined others
+                break  # the keyless records have joined other lanes
             lane = ring[0]
             records_left = draft.records_left
             self._draw_ready(lane, draft, draft.records_left, now_ns)
@@ -251,8 +258,8 @@ class Packer:
         )
 
     def _draw_whole(self, now_ns: int) -> Batch | None:
-        """One of whole frames; None: they are queued by shard now, for a shard cannot pay, or they
-        would not fill a call.
+        """A batch of whole frames. None: the frames are queued by shard now, because a shard cannot
+        pay or because they would not fill a call.
         """
         wholes = self._wholes.next_call(self._records_max, self._bytes_max)
         payable = [whole for whole in wholes if whole.pay(now_ns)]
@@ -269,8 +276,9 @@ class Packer:
         return batch
 
     def _draw_parts(self, draft: Draft, now_ns: int) -> None:
-        """Where more is ready than a batch takes, and clients wait for each other: each lane has
-        a part of the batch by what it has queued. Who asks for little is in each batch then.
+        """If more is ready than a batch takes, and clients wait for each other, each lane has a
+        part of the batch, in proportion to its queue. Then a client that asks for little is in each
+        batch.
         """
         ring = self._ring
         if self._aggregator is not None or all(lane.turns is None for lane in ring):
@@ -289,7 +297,7 @@ class Packer:
                 lane.move(LaneMove.EMPTIED)
 
     def _draw_ready(self, lane: Lane, draft: Draft, records_max: int, now_ns: int) -> None:
-        """Moves to the draft what can be paid for of a lane that is ready, and counts it."""
+        """Moves to the draft the records of a ready lane that can be paid for, and counts them."""
         records, byte_count = lane.queued_records, lane.queued_bytes
         keyless = self._keyless
         if lane is keyless.lane:
@@ -303,8 +311,8 @@ class Packer:
         self.ready_bytes -= byte_count - lane.queued_bytes
 
     def _join(self, lane: Lane) -> None:
-        """No shard is without records of its own: those without a key take turns with them. Of a
-        lane that is ready.
+        """Every shard looked at has records of its own: keyless records join this lane, which must
+        be ready, and take turns there.
         """
         own = self._keyless.lane
         records, byte_count = own.queued_records, own.queued_bytes
@@ -318,12 +326,12 @@ class Packer:
             own.move(LaneMove.EMPTIED)
 
     def batch_of(self, runs: list[Run]) -> Batch:
-        """A call of runs that were drawn before, and paid for."""
+        """A call of runs that were drawn and paid for before."""
         byte_count = sum(run.byte_count for run in runs)
         return Batch(runs, byte_count, paid={}, records=self.names.as_sent(runs))
 
     def _draw_lane(self, lane: Lane, draft: Draft, now_ns: int, records_max: int) -> None:
-        """Moves to the draft what this shard can pay for, and takes the tokens."""
+        """Moves to the draft the records that this shard can pay for, and takes the tokens."""
         start = len(draft.runs)
         if self._aggregator is not None and lane.shard_id is not None:
             self._aggregator.draw(lane, draft, now_ns)
@@ -340,7 +348,9 @@ class Packer:
             self._draw_behind(lane, draft, start)
 
     def _is_stalled(self, lane: Lane, now_ns: int) -> bool:
-        """Whether the shard holds a call of ours: more would only wait behind it."""
+        """Whether the shard stalls a call of ours: more records would only wait behind that
+        call.
+        """
         calls = lane.calls_sent_ns
         lane.is_stalled = bool(
             calls and self.stalled_after_ns and now_ns - calls[0] > self.stalled_after_ns
@@ -348,28 +358,28 @@ class Packer:
         return lane.is_stalled
 
     def sent(self, batch: Batch, now_ns: int) -> None:
-        """The batch goes out now."""
+        """The batch goes out now: notes when, for each lane that paid."""
         if self._may_stall:
             for lane in batch.paid:
                 lane.calls_sent_ns.append(now_ns)
 
     def returned(self, batch: Batch, now_ns: int) -> None:
-        """The batch's call is answered, or failed."""
+        """The batch's call was answered, or failed: lanes that it stalled may go on."""
         if not self._may_stall:
             return
         for lane in batch.paid:
             lane.calls_sent_ns.remove(batch.sent_ns)
             if lane.is_stalled:
                 lane.is_stalled = False
-                # What was saved up meanwhile would only wait behind it in its turn.
+                # Tokens saved up meanwhile would only make a call that is stalled again.
                 lane.budget.refill(now_ns)
                 lane.budget.keep_at_most(*self._quantum(lane))
                 if lane.state is LaneState.WAITING:
                     self._wait(lane, now_ns)
 
     def _draw_behind(self, lane: Lane, draft: Draft, start: int) -> None:
-        """Records behind those just drawn (`draft.runs` from `start`) go along: they are taken with
-        them or not at all.
+        """Records behind those just drawn (`draft.runs` from `start`) go along in the same call:
+        the service takes them together or not at all.
         """
         order = self._order
         assert order is not None
@@ -388,11 +398,13 @@ class Packer:
 
     @property
     def all_lanes(self) -> tuple[Lane, ...]:
-        """With the one of the records without a key."""
+        """All lanes, with the keyless one."""
         return (*self.lanes, self._keyless.lane)
 
     def drop_abandoned(self, lane: Lane, client: int | None, start: int, count: int) -> list[Run]:
-        """Forgets the runs of abandoned frames, as `Lane.drop_abandoned`; something is queued."""
+        """Drops the runs of abandoned frames, as `Lane.drop_abandoned`. Only while the lane has
+        runs queued.
+        """
         records, byte_count = lane.queued_records, lane.queued_bytes
         dropped = lane.drop_abandoned(client, start, count)
         if lane.state is _READY:
@@ -406,7 +418,7 @@ class Packer:
         return dropped
 
     def take_keyless(self) -> deque[Run]:
-        """Empties the queue of records without a key, for another way to send them."""
+        """Empties the queue of records without a key; the caller sends them in another way."""
         lane = self._keyless.lane
         if not lane.queue:
             return deque()
@@ -416,8 +428,9 @@ class Packer:
         return lane.take_all()
 
     def replace_lanes(self, lanes: list[Lane]) -> list[deque[Run]]:
-        """Other lanes from now on; those not among them are retired. Returns the queues of the
-        retired ones, in order, as far as there is something in them, for the caller to route again.
+        """Puts `lanes` in place of the lanes before; lanes that are not among them are retired.
+        Returns the queues of retired lanes that are not empty, in order; the caller routes them
+        again.
         """
         kept = set(lanes)
         orphans: list[deque[Run]] = []
@@ -437,16 +450,16 @@ class Packer:
     def _pushed(self, lane: Lane, frame: Frame, now_ns: int) -> None:
         """Records of the frame were queued on a lane that is not ready."""
         if lane.state is _IDLE:
-            if lane.blocked_until_ns <= now_ns:  # whether it can pay shows when it is drawn from
+            if lane.blocked_until_ns <= now_ns:  # the next draw shows whether it can pay
                 lane.move(LaneMove.FILLED)
                 self._enter_ring(lane)
             else:
                 self._wait(lane, now_ns)
         elif lane.queue[0].frame is frame and lane.state is LaneState.WAITING:
-            self._wait(lane, now_ns)  # it may cost less than what would have been next
+            self._wait(lane, now_ns)  # the new first record may cost less than the old one
 
     def _is_held_up_by_batch(self, lane: Lane, draft: Draft) -> bool:
-        """Whether the lane stopped because the batch is full, not because the shard cannot pay."""
+        """Whether the batch is full, and the lane has not stopped because the shard cannot pay."""
         if not draft.has_places:
             return True
         size = lane.first_size
@@ -491,9 +504,9 @@ class Packer:
         heappush(self._waits, (lane.ready_at_ns, self._wait_count, lane))
 
     def _quantum(self, lane: Lane) -> tuple[int, int]:
-        """How many records and bytes a lane that cannot pay for all waits for."""
+        """How many records and bytes a lane waits for when it cannot pay for its whole queue."""
         budget = lane.budget
-        # Where others write to the shard, a call that comes too late in a second is lost whole.
+        # Where others write to the shard, a call too late in a second is throttled whole.
         linger_ns = self._linger_ns // 2 if budget.is_contended else self._linger_ns
         quantum_bytes = budget.bytes.rate * linger_ns // 1_000_000_000
         quantum_records = max(1, budget.records.rate * linger_ns // 1_000_000_000)

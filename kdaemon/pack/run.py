@@ -1,6 +1,7 @@
-"""Records of one frame that go the same way: what moves between queues and calls.
+"""Records of one frame that go the same way: they move between queues and calls as one run.
 
-Knows the frame and the lane that it is for; nothing of other runs, budgets or batches. Pure.
+Knows the frame and the run's lane; nothing of other runs, budgets or batches. Pure. Invariant: a
+record that is queued or in a call is in one run.
 Where it sits: route makes runs, lanes queue them, batches send them, settlement takes them apart.
 """
 
@@ -16,8 +17,8 @@ class Run:
     """Records of one frame that go the same way: `indices` into `frame.records`, ascending.
 
     `byte_count`: data + partition keys of these records. `attempt_count`: how often they were sent.
-    `is_keyless`: they came without a key, so that any shard may take them; then `lane` is the one
-    that they were drawn for last.
+    `is_keyless`: they came without a key, so that any shard may take them; then `lane` is the lane
+    for which they were last drawn.
     """
 
     __slots__ = ("attempt_count", "byte_count", "frame", "indices", "is_keyless", "lane")
@@ -40,7 +41,7 @@ class Run:
         self.is_keyless = is_keyless
 
     def split(self, count: int) -> "Run":
-        """Takes the first `count` records (fewer than there are) off into a run of their own."""
+        """Takes off the first `count` records (fewer than there are), and returns them as a run."""
         taken = self.indices[:count]
         sizes = self.frame.sizes
         byte_count = sum([sizes[index] for index in taken])
@@ -57,7 +58,9 @@ class Run:
 
 
 def affordable(run: Run, records_left: int, bytes_left: int, overhead_bytes: int = 0) -> int:
-    """How many leading records of the run fit both limits; `overhead_bytes`: of each record."""
+    """How many leading records of the run fit both limits; `overhead_bytes`: added to each
+    record.
+    """
     indices, sizes = run.indices, run.frame.sizes
     if run.byte_count + overhead_bytes * len(indices) <= bytes_left:
         return min(records_left, len(indices))

@@ -1,9 +1,9 @@
-"""A walk over all that is queued of a stream, in slices: what takes long is done a part at a time.
+"""A walk over everything that is queued of a stream, in slices, so that a long walk blocks nothing.
 
-About: the two things for which all queues are looked at: to forget what was abandoned, and to find
+All queues are walked for two reasons: to drop the runs of abandoned frames, and to find the frames
 whose records wait. Knows the packer's lanes and the turns of keys; must not know why frames end.
-Invariant: between two slices each queue is whole. Nothing may be drawn before a walk that forgets
-is over; what is queued or put back meanwhile is not missed.
+Invariant: between two slices each queue is whole. No batch may be drawn before a walk that drops
+runs is over. The walk does not miss runs that are queued or put back meanwhile.
 Where it sits: lanes and `key_order.py` -> here -> the engine's settlement and partings.
 """
 
@@ -16,17 +16,17 @@ from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 
 LOOKS_A_SLICE = 4_000
-"""Queued runs, lanes and keys that are looked at in one slice: 1 ms. Ours, 2026-11-28."""
+"""Queued runs, lanes and keys that one slice looks at: 1 ms. Ours, 2026-11-28."""
 
-# Where order is kept, to forget a run gives the next of its key its turn: 5 to 12 us. Ours,
+# Where order is kept, dropping a run gives the next record of its key its turn: 5 to 12 us. Ours,
 # 2026-11-28.
 LOOKS_A_STEP_IN_ORDER = 500
-LOOKS_OF_A_TURN = 40  # what each such run counts
+LOOKS_OF_A_TURN = 40  # looks that each such run counts as
 
 
 def abandoned_runs(packer: Packer, order: KeyOrder | None) -> Iterator[tuple[list[Run], bool]]:
-    """Forgets the queued runs of abandoned frames: for each slice these runs, and whether there is
-    another slice.
+    """Drops the queued runs of abandoned frames. Yields for each slice the dropped runs, and
+    whether another slice follows.
     """
     left = LOOKS_A_SLICE
     dropped: list[Run] = []
@@ -61,13 +61,13 @@ def abandoned_runs(packer: Packer, order: KeyOrder | None) -> Iterator[tuple[lis
 
 
 def queued_frames(packer: Packer, order: KeyOrder | None) -> Iterator[Frame]:
-    """The frames of all records that are queued now; one may come more than once, and may have
+    """The frames of all records that are queued now. A frame may come more than once, and may have
     ended since.
     """
     yield from packer.whole_frames
     for lane in packer.all_lanes:
         runs = deque(lane.runs())
-        while runs:  # let go of one by one: what ended meanwhile is freed
+        while runs:  # released one by one, so that frames that ended meanwhile are freed
             yield runs.popleft().frame
     if order is not None:
         for key in order.keys():  # noqa: SIM118 - no mapping: a list of them, as of now

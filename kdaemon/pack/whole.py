@@ -1,17 +1,17 @@
-"""Frames that go whole: a frame that is about a call by itself goes out as it came.
+"""Frames that go whole: a frame that fills about a call by itself goes out as it came.
 
-A frame of 500 falls on hundreds of shards; queued by shard, each of its records would be a run that
-enters a queue and leaves it in the same turn of the loop. While nothing is queued on any shard,
-such a frame waits here instead, and goes if a call is to be had at once and all its shards can pay
-for it. Otherwise it is taken apart, and each shard's records queue on their lane: what really waits
-is seen, and takes turns, by shard.
+The records of a frame of 500 fall on hundreds of shards. Queued by shard, each record would be a
+run that enters a queue and leaves it in the same turn of the loop. While nothing is queued on any
+shard, such a frame waits here instead. It goes out if a call can be made at once and all its shards
+can pay for it. Otherwise it is taken apart, and each shard's records queue on their lane: records
+that really wait are counted by shard, and take turns there.
 
 Knows frames, lanes and their budgets; nothing of records without a key, of order or of aggregates:
 streams and frames with those are queued by shard. Pure. Invariant: while a frame waits here, no
-lane has anything queued, so that nothing can overtake it and it overtakes nothing.
-Bound: WAITING_RECORDS_MAX; what comes beyond that is queued by shard, where clients take turns.
-Where it sits: the dispatcher makes them, the packer has their queue, batches carry them, and
-settlement takes them apart where not all was delivered as predicted.
+lane has anything queued, so that nothing can overtake the frame and it overtakes nothing.
+Bound: WAITING_RECORDS_MAX; frames beyond that are queued by shard, where clients take turns.
+Where it sits: the dispatcher makes whole frames, the packer queues them, batches carry them.
+Settlement takes them apart if a record was not delivered as predicted.
 """
 
 from collections import deque
@@ -23,22 +23,23 @@ from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
 
 WHOLE_PART = 4
-"""A frame goes whole if it is one of so many parts of a call at least, of records or of bytes: less
-is better joined with others. Ours, 2026-11-28."""
+"""A frame goes whole if it is at least a call divided by this, in records or in bytes: smaller
+frames are better joined with others. Ours, 2026-11-28."""
 
-FULL_PARTS = 3  # of those parts; with that a call is full enough not to take a frame apart for more
+FULL_PARTS = 3  # of those parts: a call is then full enough, and no frame is taken apart for more
 
 WAITING_RECORDS_MAX = 4_000
-"""What 8 clients with a call's worth each have, as `lane.SHORT_RECORDS`. Ours, 2026-11-28."""
+"""As many records as 8 clients with a call's worth each have, as `lane.SHORT_RECORDS`. Ours,
+2026-11-28."""
 
 Paid = dict[Lane, tuple[int, int]]
 """(records, bytes) that each lane paid for, as they were sent."""
 
 
 class WholeFrame:
-    """`lanes`: of the shards that have records of it; `groups`: of each, their indices, ascending;
-    `byte_counts`: what each paid for, once it is paid for. On many shards almost every record is a
-    group: three lists cost less than an object for each.
+    """`lanes`: the lanes of the frame's shards; `groups`: for each lane, the indices of its
+    records, ascending; `byte_counts`: for each lane, the bytes it paid for, once it has paid. On
+    many shards almost every record is a group: three lists cost less than an object for each group.
     """
 
     __slots__ = ("byte_counts", "frame", "groups", "lanes")
@@ -50,7 +51,7 @@ class WholeFrame:
         self.byte_counts: list[int] = []
 
     def pay(self, now_ns: int) -> bool:
-        """Pays for all records; False: a shard cannot pay, and none has."""
+        """Pays for all records. False: a shard cannot pay, and no shard has paid."""
         sizes, groups = self.frame.sizes, self.groups
         byte_counts = self.byte_counts
         for position, lane in enumerate(self.lanes):
@@ -64,26 +65,26 @@ class WholeFrame:
         return True
 
     def take_back(self) -> None:
-        """What was just paid is not used."""
+        """Gives back the tokens that were just paid."""
         for position, byte_count in enumerate(self.byte_counts):
             self.lanes[position].budget.give_back(len(self.groups[position]), byte_count)
         self.byte_counts.clear()
 
     def tell_budgets(self, sent_ns: int, now_ns: int) -> None:
-        """Of a call that carried this frame alone, and of which all was taken."""
+        """Tells the shards' budgets of a call that carried this frame alone and was taken whole."""
         groups, byte_counts = self.groups, self.byte_counts
         for position, lane in enumerate(self.lanes):
             records, byte_count = len(groups[position]), byte_counts[position]
             lane.budget.hear(records, byte_count, 0.0, sent_ns, now_ns)
 
     def records(self) -> list[Record]:
-        """In the order of `runs`."""
+        """The frame's records, in the order of `runs`."""
         records = self.frame.records
         return [records[index] for indices in self.groups for index in indices]
 
     def settle(self, results: Sequence[RecordResult]) -> bool:
-        """Writes results, in the order of `records`; False, and some are written, where not all was
-        delivered as predicted.
+        """Writes the results, in the order of `records`. False if a record was not delivered as
+        predicted; some results are written then.
         """
         frame, groups = self.frame, self.groups
         # An abandoned frame's client was told already; its answer may still be on its way out.
@@ -100,14 +101,14 @@ class WholeFrame:
         return True
 
     def took(self) -> None:
-        """Its shards have taken all of it."""
+        """Counts for each lane that its shard took all its records."""
         groups = self.groups
         for position, lane in enumerate(self.lanes):
             lane.taken += len(groups[position])
             lane.failure_count = 0
 
     def runs(self) -> list[Run]:
-        """The same by shard."""
+        """The frame's records as runs, by shard."""
         frame, sizes = self.frame, self.frame.sizes
         return [
             Run(frame, indices, sum([sizes[index] for index in indices]), lane)
@@ -116,7 +117,7 @@ class WholeFrame:
 
 
 def paid_of(wholes: Sequence[WholeFrame]) -> Paid:
-    """What each lane paid for in a call of these."""
+    """The records and bytes that each lane paid for, in a call of these frames."""
     paid: Paid = {}
     for whole in wholes:
         for position, lane in enumerate(whole.lanes):
@@ -127,7 +128,7 @@ def paid_of(wholes: Sequence[WholeFrame]) -> Paid:
 
 
 class WholeFrames:
-    """Those that wait, first come first."""
+    """The whole frames that wait, first come first."""
 
     __slots__ = ("_queue", "byte_count", "record_count")
 
@@ -147,7 +148,9 @@ class WholeFrames:
         self._count(whole, 1)
 
     def next_call(self, records_max: int, bytes_max: int) -> list[WholeFrame]:
-        """Those that go in one call; none, if it would be far from full though there is more."""
+        """The frames that go in one call; empty if the call would be far from full though more
+        frames wait.
+        """
         chosen: list[WholeFrame] = []
         records = byte_count = 0
         for whole in self._queue:
@@ -165,7 +168,7 @@ class WholeFrames:
         return chosen if is_full or len(chosen) == len(self._queue) else []
 
     def take(self, count: int) -> list[WholeFrame]:
-        """The first ones leave."""
+        """Takes out the first `count` frames."""
         taken = [self._queue.popleft() for _ in range(count)]
         for whole in taken:
             self._count(whole, -1)
@@ -191,5 +194,5 @@ def is_much(frame: Frame, records_max: int, bytes_max: int) -> bool:
 
 
 def _is_part(parts: int, amount: int, of: int) -> bool:
-    """Whether it is so many WHOLE_PARTs of a call at least."""
+    """Whether `amount` is at least `parts` WHOLE_PARTs of a call."""
     return WHOLE_PART * amount >= parts * of

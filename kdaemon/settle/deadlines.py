@@ -1,8 +1,10 @@
 """Frames whose clients wait, in the order of their deadlines.
 
-Bound: one entry per unsettled frame, which the memory budget bounds. Looked at in coarse steps, so
-that many deadlines cost one sweep; and taken in slices, so that many at once hold nobody up: what a
-slice leaves is due at once.
+Knows frames and times; nothing of shards or calls. Bound: one entry per unsettled frame, which the
+memory budget bounds. Deadlines are looked at in coarse steps, so that many deadlines cost one
+sweep. Expired frames are taken in slices, so that many at once do not block the loop; the frames
+that a slice leaves are due at once.
+Where it sits: `ledger.py` has one for deadlines, and others for the ages of records.
 """
 
 from collections import OrderedDict
@@ -11,9 +13,10 @@ from collections.abc import Iterable
 from kdaemon.base.frame import Frame
 
 SWEEP_INTERVAL_NS = 100_000_000
-"""0.1 s: how late a deadline may be kept. Clients' own read timeouts are seconds above it."""
+"""0.1 s: a deadline is kept at most this late. Clients' own read timeouts are seconds above
+this."""
 
-FRAME_PIECES = 4  # what a frame counts beside its records; measured, 2026-11-28
+FRAME_PIECES = 4  # a frame counts as this many pieces more than its records; measured, 2026-11-28
 
 
 class Deadlines:
@@ -35,7 +38,7 @@ class Deadlines:
         self._frames.pop(frame, None)
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether a deadline is to be kept now."""
+        """Whether a deadline must be kept now."""
         if now_ns < self._swept_at_ns + SWEEP_INTERVAL_NS:
             return False
         for deadline_ns in self._frames.values():
@@ -43,13 +46,14 @@ class Deadlines:
         return False
 
     def next_sweep_ns(self) -> int | None:
+        """When the next deadline must be kept; None if no frame waits."""
         for deadline_ns in self._frames.values():
             return max(deadline_ns, self._swept_at_ns + SWEEP_INTERVAL_NS)
         return None
 
     def take_expired(self, now_ns: int, pieces_max: int) -> list[Frame]:
-        """Frames whose deadline has come, as many as have `pieces_max` pieces (`pieces_of`) and one
-        more at most; they are forgotten here.
+        """Removes and returns frames whose deadline has come: as many as have `pieces_max` pieces
+        (`pieces_of`), and at most one more frame.
         """
         if not self.is_due(now_ns):
             return []
@@ -60,7 +64,7 @@ class Deadlines:
                 break
             if pieces >= pieces_max:
                 self._forget(expired)
-                return expired  # the others are due still
+                return expired  # the other frames are still due
             expired.append(frame)
             pieces += pieces_of(frame)
         self._swept_at_ns = now_ns
@@ -68,7 +72,9 @@ class Deadlines:
         return expired
 
     def take_first(self, pieces_max: int, accepted_until_ns: int) -> list[Frame]:
-        """As `take_expired`, of the frames that were accepted by then, whatever their deadline."""
+        """As `take_expired`, but frames that were accepted by `accepted_until_ns`, whatever their
+        deadline.
+        """
         first = first_of(self._frames, pieces_max, accepted_until_ns)
         self._forget(first)
         return first
@@ -79,13 +85,13 @@ class Deadlines:
 
 
 def pieces_of(frame: Frame) -> int:
-    """How much work it is to end a frame before it is delivered, in records."""
+    """How much work it is to end a frame before it is delivered; the unit is one record."""
     return len(frame.results) + FRAME_PIECES
 
 
 def first_of(frames: Iterable[Frame], pieces_max: int, accepted_until_ns: int) -> list[Frame]:
-    """Of frames in the order of their acceptance those that were accepted by then, as many as have
-    `pieces_max` pieces and one more at most.
+    """The frames that were accepted by `accepted_until_ns`: as many as have `pieces_max` pieces,
+    and at most one more frame. `frames` must be in the order of their acceptance.
     """
     first: list[Frame] = []
     pieces = 0

@@ -1,7 +1,9 @@
 """The frames of one stream from admission to settlement: their memory, deadlines and countdowns.
 
-Knows nothing of shards, batches or sending. Invariant: a frame takes memory once and gives it
-back once, in the call that settles or abandons it; `take_settled` hands it out exactly once.
+Knows nothing of shards, batches or sending. Invariant: a frame takes memory once, and gives the
+memory back once, in the call that settles or abandons the frame; `take_settled` hands the frame out
+exactly once.
+Where it sits: the engine admits frames, settlement and partings end them.
 """
 
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ IN_FLIGHT_AT_DEADLINE = RecordResult(
     error_message="Still in flight when its time was over: the outcome is unknown, and sending"
     " the record again may duplicate it.",
 )
-LAST_ERROR = " The last error was: "  # follows, where there was one: why it took so long
+LAST_ERROR = " The last error was: "  # follows where there was an error: why delivery took so long
 
 DOUBTFUL = (
     "Not delivered in time, though a call that failed may have written the record, so that sending"
@@ -31,12 +33,13 @@ DOUBTFUL = (
 WITHDRAWN = "Not delivered in time, and withdrawn: "
 
 REFUSED = frozenset({RejectReason.HOLD, RejectReason.MISSING_STREAM, RejectReason.UNAVAILABLE})
-"""Reasons that are the stream's own, and are told of all its records alike."""
+"""Reasons that concern the whole stream: all its records are told the same."""
 
 PARTS = 3
-"""A stream may have so many times what is left of the memory of all; a client so many times what is
-left of its stream's, of what is taken while more than a third is held. One alone has five sixths,
-16 together leave 1.4 %: enough for who asks for little. Ours, 2026-11-28."""
+"""How much a stream may have while more than a third of its buffer is held: this many times the
+free memory of all streams. A client may have this many times the free memory of its stream,
+counting the frames that it brought in that time. One client alone has at most five sixths; 16
+clients together leave 1.4 %, enough for clients that ask for little. Ours, 2026-11-28."""
 
 NO_RESULTS: Mapping[int, RecordResult] = MappingProxyType({})
 
@@ -48,11 +51,11 @@ EXPIRED = RecordResult(
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """What clients hear whose frames are abandoned, where nothing else was said of a record.
+    """What the clients of abandoned frames are told, for records without an answer of their own.
 
-    `withdrawn`: of records that were queued. `last_error`: code and message of what last failed for
-    the whole stream; empty: nothing did. `doubtful_code`: of what an earlier call may have written
-    (InternalFailure, or as the service called it).
+    `withdrawn`: for records that were queued. `last_error`: code and message of the last error of
+    the whole stream; empty: there was none. `doubtful_code`: for records that an earlier call may
+    have written (InternalFailure, or the service's own code).
     """
 
     withdrawn: RecordResult
@@ -61,8 +64,9 @@ class Parting:
 
 
 class FrameLedger:
-    """Bound: frames whose `footprint_bytes` add up to `buffer_bytes_max`, and all streams' to the
-    shared memory budget. When full, `admit` says no. Drained by settlement and deadlines.
+    """Bound: the `footprint_bytes` of the frames add up to at most `buffer_bytes_max`, and those of
+    all streams to the shared memory budget. When full, `admit` returns False. Drained by settlement
+    and deadlines.
     """
 
     def __init__(
@@ -73,24 +77,27 @@ class FrameLedger:
         max_age_ns: int | None = None,
         service: Service = AWS,
     ) -> None:
-        """`max_age_ns`: of records that no client waits for; None: they never expire."""
+        """`max_age_ns`: limit of the age of records that no client waits for; None: they never
+        expire.
+        """
         self._service = service
         self._buffer_bytes_max = buffer_bytes_max
         self._memory = memory
         self._counters = counters
         self._max_age_ns = max_age_ns
         self._deadlines = Deadlines()  # of frames whose clients wait
-        self._ages = Deadlines()  # of frames that nobody waits for: when they expire
-        self._older_ages: list[Deadlines] = []  # of those that were taken under other limits
-        self._patient: dict[Frame, None] = {}  # their clients wait, for ever if need be; in order
+        self._ages = Deadlines()  # when frames expire that no client waits for
+        self._older_ages: list[Deadlines] = []  # the same, of frames taken under other limits
+        self._patient: dict[Frame, None] = {}  # their clients wait without a deadline; in order
         self._settled: list[Frame] = []
         self.footprint_bytes = 0
         self._parts: dict[int, int] = {}  # of clients: memory of their `_weighed` frames
-        self._weighed: set[Frame] = set()  # those that were taken while it was not calm
+        self._weighed: set[Frame] = set()  # frames that were taken while the stream was not calm
 
     def set_limits(self, buffer_bytes_max: int, max_age_ns: int | None) -> None:
-        """Other ones from now on. What is held above the new one stays. Frames that were taken
-        expire by the limit of their time, or never if there is none any more.
+        """Sets other limits. Frames that are held above the new `buffer_bytes_max` stay. Frames
+        that are already taken expire by the limit they were taken under, or never if the new limit
+        is None.
         """
         self._buffer_bytes_max = buffer_bytes_max
         if max_age_ns == self._max_age_ns:
@@ -102,7 +109,9 @@ class FrameLedger:
             self._older_ages = []
 
     def move(self, memory: ByteBudget) -> None:
-        """What is held, and what will be, is of another part of the same memory."""
+        """Moves the memory that is held to another part of the same memory, and takes from that
+        part from now on.
+        """
         self._memory.move(self.footprint_bytes, memory)
         self._memory = memory
 
@@ -114,17 +123,18 @@ class FrameLedger:
         )
 
     def is_calm(self, footprint_bytes: int, parts: int) -> bool:
-        """Whether all that is held with this frame would be one of so many parts of what is free,
-        or less.
+        """Whether the memory held, with this frame, would be at most one `parts`-th of the memory
+        that is still free.
         """
         asked_bytes = parts * (self.footprint_bytes + footprint_bytes)
         is_small = asked_bytes <= self._buffer_bytes_max - self.footprint_bytes
         return is_small and self._memory.has_room(asked_bytes)
 
     def may_have(self, footprint_bytes: int, client: int) -> bool:
-        """Whether the stream, and this client, may have so much more while it is not calm: then
-        what is left is for those who have less. A stream that holds nothing may have anything, and
-        so may a client that asks for more than half of the buffer and has nothing.
+        """Whether the stream, and this client, may take so much more memory while the stream is not
+        calm: the memory that is left is for streams and clients that have less. A stream that holds
+        nothing may have anything. So may a client that has nothing and asks for more than half of
+        the buffer.
         """
         if not self.footprint_bytes:
             return True
@@ -133,7 +143,7 @@ class FrameLedger:
         if self.footprint_bytes + footprint_bytes > PARTS * left_bytes and not is_large:
             return False
         if not client:
-            return True  # nobody who could be asked to wait
+            return True  # there is no client that could be asked to wait
         part_bytes = self._parts.get(client, 0)
         if is_large and not part_bytes:
             return True
@@ -152,11 +162,12 @@ class FrameLedger:
         *,
         is_calm: bool = True,
     ) -> bool:
-        """Takes the frame in; False, and nothing is taken, if there is no room. `is_calm`: else it
-        is held to what its client may have, and counted as a part of that.
+        """Takes the frame in; False, and nothing is taken, if there is no room. `is_calm`: False:
+        the frame must fit its client's part of the memory (`may_have`), and counts as some of that
+        part.
 
-        `byte_count`: data + partition keys of the frame. `refused`: what those of its records are
-        told that are not taken, by index; not all of them. `frame.deadline_ns`, if set, is not
+        `byte_count`: data + partition keys of the frame. `refused`: results of the records that are
+        not taken, by index; never all of the frame's records. `frame.deadline_ns`, if set, is not
         earlier than that of any frame before it.
         """
         counters = self._counters
@@ -200,7 +211,7 @@ class FrameLedger:
         return True
 
     def _take(self, frame: Frame) -> bool:
-        """The frame's memory; False, and nothing is taken, if there is not enough."""
+        """Takes the frame's memory; False, and nothing is taken, if there is not enough."""
         footprint_bytes = self.footprint_bytes + frame.footprint_bytes
         if footprint_bytes > self._buffer_bytes_max or not self._memory.take(frame.footprint_bytes):
             return False
@@ -217,8 +228,8 @@ class FrameLedger:
             self._ages.add(frame, frame.accepted_ns + self._max_age_ns)
 
     def deliver(self, counts: Mapping[Frame, int], byte_count: int, now_ns: int) -> None:
-        """So many records of each of these frames are delivered, their results written.
-        `byte_count`: data + partition keys of all of them.
+        """Counts down: `counts` records of each of these frames are delivered, and their results
+        are written. `byte_count`: data + partition keys of all of them.
         """
         counters = self._counters
         counters.delivered_bytes += byte_count
@@ -228,18 +239,18 @@ class FrameLedger:
             self._count_down(frame, count)
 
     def bury(self, frame: Frame, index: int, result: RecordResult, attempt_count: int) -> None:
-        """The service refuses this record for itself: it is dead."""
+        """The service refuses this one record: the record is dead."""
         self._counters.dead[DeadReason.POISON] += 1
         if not frame.is_abandoned:
             frame.results[index] = result
             frame.attempt_counts = {**(frame.attempt_counts or {}), index: attempt_count}
-            if len(frame.attempt_counts) == len(frame.results):  # as the service itself says it
+            if len(frame.attempt_counts) == len(frame.results):  # in the service's own words
                 frame.refusal = (result.error_code or INTERNAL, result.error_message or "")
             self._count_down(frame, 1)
 
     def give_up(self, frame: Frame, result: RecordResult, reason: DeadReason) -> None:
-        """What is left of the frame is dead, and none of it is in flight; a client that waits is
-        told so. The caller takes it out of the queues.
+        """All unsettled records of the frame are dead; none of them may be in flight. A client that
+        waits is told so. The caller takes the records out of the queues.
         """
         self._counters.dead[reason] += frame.unsettled
         self._counters.buffered -= frame.unsettled
@@ -253,7 +264,9 @@ class FrameLedger:
         self._release(frame)
 
     def stop_waiting(self, frame: Frame) -> bool:
-        """The frame's client waits no more; False if it was told already, or never waited."""
+        """The frame's client waits no more; False if the client was told already, or the frame is
+        settled.
+        """
         if frame.is_abandoned or not frame.unsettled:
             return False
         self._deadlines.discard(frame)
@@ -261,13 +274,15 @@ class FrameLedger:
         return True
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether a deadline or an age is to be kept now."""
+        """Whether a deadline or an age limit must be kept now."""
         if self._deadlines.is_due(now_ns) or self._ages.is_due(now_ns):
             return True
         return bool(self._older_ages) and any(each.is_due(now_ns) for each in self._older_ages)
 
     def take_aged(self, now_ns: int, pieces_max: int) -> list[Frame]:
-        """Frames that are older than the stream's limit, to be expired or put off; a slice."""
+        """A slice of the frames that are older than the stream's limit. The caller expires them or
+        puts them off.
+        """
         aged: list[Frame] = []
         for ages in (*self._older_ages, self._ages):
             left = pieces_max - sum(map(pieces_of, aged))
@@ -277,7 +292,9 @@ class FrameLedger:
         return aged
 
     def put_off(self, frame: Frame, until_ns: int) -> None:
-        """Not yet: some of it is in flight."""
+        """The frame expires at `until_ns` instead: some of its records are in flight, or it was
+        never tried.
+        """
         self._ages.add(frame, until_ns)
 
     def abandon(
@@ -288,12 +305,12 @@ class FrameLedger:
         reason: RejectReason,
         recalled: Mapping[Frame, AbstractSet[int]] = MappingProxyType({}),
     ) -> None:
-        """Their clients stop waiting. What is queued counts as withdrawn (the caller takes it out
-        of the queues before anybody is told, so that a client's retry is no duplicate); what is in
-        flight, by index in `in_flight`, is told as failed and may yet be a duplicate. Of these, the
-        `recalled` are in calls that have not left, and will not: told as withdrawn. A frame of
-        which no record got through is refused as a whole, so that a client that reads nothing but
-        the status knows.
+        """The clients of these frames stop waiting, and get their results. Queued records count as
+        withdrawn. The caller takes them out of the queues before any client is told, so that a
+        client's retry is no duplicate. Records in flight (`in_flight`, by index) are told as
+        failed, and may yet be duplicates. The `recalled` ones among them are in calls that have not
+        left, and will not leave: they are told as withdrawn. A frame of which no record got through
+        is refused as a whole, so that a client that reads only the status knows.
         """
         counters = self._counters
         is_refused = reason in REFUSED
@@ -314,7 +331,7 @@ class FrameLedger:
             withdrawn_count = frame.unsettled - len(flying)
             counters.buffered -= withdrawn_count
             counters.rejected[reason] += withdrawn_count
-            # Those of doubtful outcome were counted when they were queued again.
+            # Records of doubtful outcome were counted when they were queued again.
             counters.possible_duplicates += len(doubted - doubtful)
             frame.is_abandoned = True
             self._release(frame)
@@ -328,8 +345,8 @@ class FrameLedger:
         *,
         is_refused: bool,
     ) -> RecordResult:
-        """What an abandoned record's client hears, always with what failed last. `is_refused`: for
-        a reason that is the whole stream's, whatever was said of the record before.
+        """The answer for an abandoned record, always with the last error. `is_refused`: the reason
+        concerns the whole stream, and goes before an earlier answer for the record.
         """
         history = frame.history
         told, last_error = parting.withdrawn, parting.last_error
@@ -351,8 +368,8 @@ class FrameLedger:
         return self._deadlines.take_expired(now_ns, pieces_max)
 
     def take_waiting(self, pieces_max: int, accepted_until_ns: int) -> list[Frame]:
-        """Frames that were accepted by then and whose client waits to hear of them, to be
-        abandoned; a slice of them.
+        """A slice of the frames that were accepted by `accepted_until_ns` and whose clients wait
+        for the outcome. The caller abandons them.
         """
         waiting = self._deadlines.take_first(pieces_max, accepted_until_ns)
         pieces_max -= sum(map(pieces_of, waiting))
@@ -362,14 +379,14 @@ class FrameLedger:
         return waiting + patient
 
     def next_sweep_ns(self) -> int | None:
-        """When the next deadline or age is to be kept."""
+        """When the next deadline or age limit must be kept."""
         sweeps = [self._deadlines.next_sweep_ns(), self._ages.next_sweep_ns()]
         if self._older_ages:
             sweeps += [each.next_sweep_ns() for each in self._older_ages]
         return min((at_ns for at_ns in sweeps if at_ns is not None), default=None)
 
     def take_settled(self) -> list[Frame]:
-        """Frames settled or abandoned since the last call; their clients are to be told now."""
+        """Frames settled or abandoned since the last call; the caller tells their clients now."""
         settled = self._settled
         if settled:
             self._settled = []
@@ -415,8 +432,8 @@ def _in_flight(last_error: str) -> RecordResult:
 
 
 def _refusal(frame: Frame) -> tuple[str, str]:
-    """The one reason for which a whole frame failed: what is least certain of any of its records.
-    A result that says that a record may be written goes before one that says it is not.
+    """The one reason for which a whole frame failed: that of its least certain record. A result
+    that says that a record may be written goes before a result that says that a record is not.
     """
     results = [result for result in frame.results if result is not None]
     worst = next((each for each in results if each.error_code == INTERNAL), results[0])

@@ -1,15 +1,17 @@
-"""What an outcome means: one class for every code of a service, per record and per call; and what
-a client is told of it.
+"""What an outcome means: one class for every code of a service, per record and per call; and the
+code and message that a client is told.
 
 Tables, not branches. Codes decide before HTTP statuses: many transient errors of YDS are HTTP 400.
-What failed on our own side is a `Trouble`, never recognised by its text. What differs between the
-services is in `Service.wordings`. Pure.
-Invariant: no outcome means the same request again for ever, but for what is known to pass: the
-known transient codes, 5xx, and what never arrived. An unknown 4xx is bisected, an unknown code of a
-record is sent again a bounded number of times; a hold is probed slowly, and alarms.
+A failure on our own side is a `Trouble`, never recognised by its text. Differences between the
+services are in `Service.wordings`. Pure; knows no frame and no queue.
+Invariant: no outcome means the same request again for ever, except outcomes that are known to pass:
+the known transient codes, 5xx, and requests that never arrived. An unknown 4xx is bisected. A
+record with an unknown code is sent again a bounded number of times. A hold is probed slowly, and
+alarms.
+Where it sits: settlement asks for each failed record, the engine for each failed call.
 
-Sources: services.md A.1 and its addendum of 2026-11-28 (botocore 1.43.117 and 1.44.8 models; AWS's
-CommonErrors pages; ydb-platform/ydb `exceptions_mapping.cpp`, `put_records_actor.h`).
+Sources: [M], [YS] of base/limits.py, 2026-11-21 and 2026-11-28 (botocore 1.43.117 and 1.44.8
+models; AWS's CommonErrors pages; ydb-platform/ydb `exceptions_mapping.cpp`, `put_records_actor.h`).
 """
 
 import re
@@ -28,10 +30,11 @@ INTERNAL: Final = "InternalFailure"
 UNAVAILABLE: Final = "ServiceUnavailable"
 
 UNKNOWN_ATTEMPTS_MAX: Final = 32
-"""Failures with codes that nobody knows, of one record; then it is dead, with its code. Bounded by
-number, because a code says nothing about time: where other records of its shard go through, the
-record itself is the likely cause, and it is dead after some 3 s; where the whole shard fails, the
-backoff stretches the same 32 over two minutes, which an outage may need. Ours, 2026-11-28."""
+"""After this many failures with unknown codes a record is dead, with its code. The bound is a
+number, because an unknown code says nothing about time. If other records of its shard go through,
+the record itself is the likely cause, and it is dead after some 3 s. If the whole shard fails, the
+backoff stretches the same 32 attempts over two minutes, which an outage may need. Ours,
+2026-11-28."""
 
 _THROTTLES = (
     "ProvisionedThroughputExceededException",
@@ -49,7 +52,7 @@ _THROTTLES = (
     "PriorRequestNotComplete",
     "SlowDown",
 )
-_FAILURES = (  # the service's own: it may have written before it failed
+_FAILURES = (  # failures of the service itself: it may have written before it failed
     "InternalFailure",
     "InternalFailureException",
     "InternalError",
@@ -74,7 +77,8 @@ _FAILURES = (  # the service's own: it may have written before it failed
     "Timeout",
     "Undetermined",
 )
-_MENDING = (  # somebody must act, or has: the credentials' own refresh, the stream's own creation
+# Somebody must act, or the cause ends by itself: credentials are refreshed, a stream is created.
+_MENDING = (
     "ExpiredTokenException",
     "ExpiredToken",
     "TokenRefreshRequired",
@@ -85,7 +89,7 @@ _MENDING = (  # somebody must act, or has: the credentials' own refresh, the str
     "ResourceInUse",
     "KMSInvalidStateException",  # also while a key is being changed
 )
-_HOLDS = (  # somebody must act, and waiting is no use
+_HOLDS = (  # somebody must act: waiting does not help
     "UnrecognizedClientException",
     "InvalidSignatureException",
     "SignatureDoesNotMatch",
@@ -127,7 +131,7 @@ _HOLDS = (  # somebody must act, and waiting is no use
     "HttpMethodNotAllowed",
     "UnknownMethod",
 )
-_REFUSALS = (  # the request is wrong as it is
+_REFUSALS = (  # the request itself is wrong
     "InvalidArgumentException",
     "ValidationException",
     "ValidationError",
@@ -149,13 +153,13 @@ _REFUSALS = (  # the request is wrong as it is
     "RequestEntityTooLargeException",
     "RequestEntityTooLarge",
     "RequestTooLarge",
-    "DryRunOperationException",  # asks for no dry run: to the client it is no delivery
+    "DryRunOperationException",  # kdaemon asks for no dry run, and a dry run delivers nothing
 )
 
 _RECORD_CODES: dict[str, Verdict] = {
     **dict.fromkeys(_THROTTLES, _V.THROTTLED),
     **dict.fromkeys(_FAILURES, _V.AMBIGUOUS),  # YDS: everything else, lost tablets included
-    # kinesis-mock refuses a single record so, inside a 200; no service is known to.
+    # kinesis-mock refuses a single record with these, inside a 200; no service is known to do so.
     **dict.fromkeys(_REFUSALS, _V.POISON),
     "KMSAccessDeniedException": _V.HOLD,
     "KMSDisabledException": _V.HOLD,
@@ -197,19 +201,19 @@ _TROUBLES: dict[Trouble, Verdict] = {
     Trouble.DEFECT: _V.AMBIGUOUS,
 }
 
-# A code that is in no table, or none at all (`Http404`): the status says who refused.
+# For a code that is in no table, or no code at all (`Http404`): the status says who refused.
 _STATUSES: dict[int, Verdict] = {
     401: _V.HOLD,
     403: _V.HOLD,
-    404: _V.HOLD,  # no such place: the endpoint is another one's
+    404: _V.HOLD,  # no such path: the endpoint belongs to something else
     405: _V.HOLD,
-    407: _V.HOLD,  # a proxy's
+    407: _V.HOLD,  # a proxy wants credentials
     408: _V.AMBIGUOUS,
     429: _V.THROTTLED,
 }
 
-# A code that nobody knows and that speaks of access is no fault of any record: to bisect it would
-# bury all of them.
+# An unknown code that speaks of access is not the fault of any record: bisecting such a call would
+# bury all its records.
 _SPEAKS_OF_ACCESS = re.compile(
     r"auth|denied|forbidden|credential|signature|token|accesskey|optin|subscription|kms",
     re.IGNORECASE,
@@ -226,7 +230,7 @@ _MENDING_CODES = frozenset(_MENDING)
 
 
 def judge_record(code: str, message: str = "", service: Service = AWS) -> Verdict:
-    """The class of a failed record. A code that nobody knows is UNKNOWN: sent again, bounded."""
+    """The class of a failed record; UNKNOWN for an unknown code: sent again, bounded."""
     for wording in service.wordings:
         if wording.text in message and wording.code in {None, code}:
             return wording.verdict
@@ -244,7 +248,7 @@ def judge_call(error: ServiceError, service: Service = AWS) -> Verdict:
         if wording.text in error.message and wording.code in {None, error.code}:
             return wording.verdict
     status = error.status
-    if status == 413:  # whatever it is called: smaller requests may pass
+    if status == 413:  # whatever the code: smaller requests may pass
         return _V.POISON
     verdict = _CALL_CODES.get(error.code) or _STATUSES.get(status) or _V.AMBIGUOUS
     if verdict is _V.AMBIGUOUS and 400 <= status < 500 and error.code not in _CALL_CODES:
@@ -253,29 +257,29 @@ def judge_call(error: ServiceError, service: Service = AWS) -> Verdict:
 
 
 def _judge_unknown(error: ServiceError) -> Verdict:
-    """Of a 4xx with a code in no table."""
+    """The class of a 4xx whose code is in no table."""
     if error.status == 408:
         return _V.AMBIGUOUS
     if error.is_nameless and error.status != 400:
-        return _V.HOLD  # not in the service's form: somebody else refuses
+        return _V.HOLD  # not in the service's form: something before the service refuses
     return _V.HOLD if _SPEAKS_OF_ACCESS.search(error.code) else _V.POISON
 
 
 def may_be_written(error: ServiceError, verdict: Verdict) -> bool:
-    """Whether a call that failed so may have written its records all the same."""
+    """Whether a call that failed with this error may have written its records all the same."""
     return verdict is _V.AMBIGUOUS or (verdict is _V.HOLD and is_outage(error))
 
 
 def is_outage(error: ServiceError) -> bool:
-    """Of a hold: whether it is a gateway's 5xx page, an outage, which ends by itself and is probed
-    for as one.
+    """Of a hold: whether the error is a gateway's 5xx page. That is an outage: it ends by itself,
+    and is probed for as an outage.
     """
     return error.status >= 500
 
 
 def mends_itself(error: ServiceError) -> bool:
-    """Of a hold: whether it may be over before anybody acts, so that those who wait go on waiting
-    until their deadline. Others hear of it at once.
+    """Of a hold: whether it may be over before anybody acts. Then waiting clients go on waiting
+    until their deadline; with any other hold they are told at once.
     """
     if error.trouble is not None:
         return error.trouble in _MENDING_TROUBLES
@@ -283,10 +287,11 @@ def mends_itself(error: ServiceError) -> bool:
 
 
 def told(error: ServiceError, service: Service = AWS) -> tuple[str, str]:
-    """Code and message that a client hears when this is why its records were not delivered.
+    """The code and message that a client hears when this error is why its records were not
+    delivered.
 
-    The service's own, where it spoke; where it did not (no credentials, no connection, a web page),
-    ServiceUnavailable, so that the client's SDK tries again.
+    If the service answered, these are its own. If it did not (no credentials, no connection, a web
+    page), the code is mostly ServiceUnavailable, so that the client's SDK tries again.
     """
     verdict = judge_call(error, service)
     is_own = error.trouble is not None or error.is_nameless
@@ -310,7 +315,7 @@ def told(error: ServiceError, service: Service = AWS) -> tuple[str, str]:
 
 
 def told_of_record(code: str, message: str, service: Service = AWS) -> tuple[str, str]:
-    """The same for a record that failed alone."""
+    """The same for a record that failed alone, inside an answered call."""
     match judge_record(code, message, service):
         case _V.THROTTLED:
             return THROUGHPUT, message or code
@@ -321,6 +326,6 @@ def told_of_record(code: str, message: str, service: Service = AWS) -> tuple[str
 
 
 def reject_reason(error: ServiceError) -> RejectReason:
-    """What a client that was refused for a hold is counted as."""
+    """The reason that counts a client's records when they are refused for a hold."""
     is_missing = error.trouble is None and error.code == MISSING_STREAM
     return RejectReason.MISSING_STREAM if is_missing else RejectReason.HOLD
