@@ -186,8 +186,8 @@ class Census:
 @dataclass(frozen=True, slots=True)
 class Salvage:
     """A damaged database that was put aside, and how much was saved out of it. `path`: where it is
-    now. `problem`: in words, why not all was saved; None: every row was. `cut_off_by`: the failure
-    of the new database that ended the copying.
+    now. `problem`: in words, why not all was saved; None: every row that can be read was saved.
+    `cut_off_by`: the failure of the new database that ended the copying.
     """
 
     path: str
