@@ -19,9 +19,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.database import Database
 
 LETTER_OVERHEAD_BYTES = 64  # beside data and words: a row's numbers, and SQLite's head of the row
-LETTER_FOOTPRINT_BYTES = (
-    600  # beside data and key: its struct, heads of bytes and texts, its message
-)
+LETTER_FOOTPRINT_BYTES = 600  # beside data and key: struct, heads of bytes and texts, message
 _BLOCK_LETTERS = 256  # ids looked up, or letters deleted, a transaction: some milliseconds
 
 

@@ -1,10 +1,10 @@
-"""A new spool out of a database file, wherever that stands: one that a start has set aside, a copy
-of a disk that dies, a part of one.
+"""A new spool out of a database file, wherever the file stands: one that a start has set aside, a
+copy from a dying disk, a part of a database.
 
 The file and its log are copied into a new directory, and opened there as a start opens a spool:
-what is damaged is mended, or saved row by row. Knows no record and no command. Invariants: the file
-is only read; what fails leaves no directory behind. Where it sits: above `store.py`, which does the
-work; `kdaemon spool salvage` calls it.
+damage is mended, or whole rows are saved one by one. Knows no record and no command.
+Invariants: the file is only read; a failure leaves no directory behind.
+Where it sits: above `store.py`, which does the work; `kdaemon spool salvage` calls it.
 """
 
 import shutil
@@ -26,8 +26,8 @@ from kdaemon.spool.values import Salvage, Verification
 
 @dataclass(frozen=True, slots=True)
 class SavedCopy:
-    """`found`: all that the new spool has, read again. `salvage`: what was saved row by row; None:
-    the database could be worked with as it was.
+    """`found`: the rows of the new spool, read again. `salvage`: the rows that were saved one by
+    one; None: the database could be used as it was.
     """
 
     found: Verification
@@ -35,7 +35,7 @@ class SavedCopy:
 
     @property
     def problems(self) -> list[str]:
-        """Why not all that was in the file is in the new spool, or not whole; empty: all is."""
+        """Why not all of the file is in the new spool, or not whole; empty: all of it is."""
         told = [self.salvage.problem] if self.salvage and self.salvage.problem else []
         return told + self.found.problems
 
@@ -45,10 +45,12 @@ class SavedCopy:
 
 
 def save_copy(file: str, directory: str, wall_ms: Callable[[], int]) -> SavedCopy:
-    """`directory`: is not there yet; it is a spool when this returns. `wall_ms`: Unix milliseconds.
+    """Makes `directory`, which must not be there yet, a spool with the rows of `file`. `wall_ms`:
+    Unix milliseconds.
 
-    SpoolError: foreign, for a file of which nothing can be read or a directory that is there; busy,
-    for the database of a daemon that runs; and as for `Store.open`.
+    Raises SpoolError: foreign, for a file of which nothing can be read or a directory that is
+    there; busy, for the database of a running daemon; and as for `Store.open`. Then no directory is
+    left.
     """
     _refuse_unfit(Path(file))
     if Path(directory).exists():
@@ -86,7 +88,9 @@ def _refuse_unfit(file: Path) -> None:
 
 
 def _copy(file: str, directory: str) -> None:
-    """Where a start finds them, as those of a spool that stood there."""
+    """Copies the file and its log to the place where a start finds them, and signs the directory as
+    that of a spool.
+    """
     for suffix in ("", "-wal"):
         if suffix and not Path(file + suffix).is_file():
             continue
@@ -106,7 +110,7 @@ def _opened(file: str, directory: str, wall_ms: Callable[[], int]) -> SavedCopy:
             store.repair()
             found = store.verify()
         salvage, is_emptied = store.salvage, store.is_emptied
-    for aside in set_aside_files(directory):  # copies of the file, which stands where it stood
+    for aside in set_aside_files(directory):  # copies of `file`, which still stands
         for suffix in ("", "-wal", "-shm"):
             Path(aside + suffix).unlink(missing_ok=True)
     has_any = found.frame_count or found.letter_count

@@ -99,9 +99,8 @@ class SpooledStreams:
         nothing left is forgotten.
         """
         spooled.in_hand += frame_count
-        byte_count = max(
-            byte_count, -spooled.stored_bytes
-        )  # the bytes found at the start are an estimate
+        # The bytes found at the start are an estimate.
+        byte_count = max(byte_count, -spooled.stored_bytes)
         spooled.stored_bytes += byte_count
         self.upstream_bytes[spooled.upstream] += byte_count
         if not spooled.share.is_listed:
