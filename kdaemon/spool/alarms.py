@@ -3,8 +3,8 @@ dead letters that are dropped, a clock that was set.
 
 Each is a line of the log, and a counter where there is one. Knows the store and the clock; no
 frame, no stream, and nothing of when a commit is made.
-Invariant: nothing is told twice. What goes on for long is told at most once a minute, with the
-number since the last line.
+Invariant: nothing is told twice. A drop of letters that goes on is told at most once a minute, with
+the number since the last line.
 Where it sits: `spool.py` calls here after each commit and each look.
 """
 
@@ -17,7 +17,7 @@ from kdaemon.spool.store import Store
 log = logging.getLogger("kdaemon.spool")
 
 CLOCK_JUMP_MS = 60_000  # a clock set by less is no news: ages are kept in hours. Ours
-TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
+TELL_LETTERS_S = 60  # at least, between two lines on dropped dead letters. Ours
 LETTERS_DROPPED = (
     "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
 )

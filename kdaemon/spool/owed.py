@@ -3,12 +3,14 @@
 It is filled as frames settle, taken by commits, and put back if a commit fails. `Owed` is the one
 place for this; `Changes` carries a part of it to the store, and is not read afterwards. A commit
 takes only so much that clients wait little for it (PIECES_A_COMMIT). All that is owed of one frame
-stays together, so that its letters are in the transaction that deletes or notes the frame.
+stays together, so that its letters are in the transaction that deletes or notes the frame. Knows
+frames by id; no disk and no engine.
 Bound: the frames in memory. Dead letters outlive their frames while the disk takes nothing, so they
 take memory of their own until they are written. Where there is none, the letter of a record that is
 not on disk is dropped, and the drop is told.
-Invariant: what no commit has written yet is known by the id of its frame, for a read of the disk
-does not show it.
+Invariant: deletions and bitmaps that no commit has written yet are known by the ids of their
+frames, because a read of the disk does not show them.
+Where it sits: `held.py` and `spool.py` fill it; `spool.py` takes from it for each commit.
 """
 
 from collections import deque

@@ -60,8 +60,8 @@ GO_ON_NS_MAX = 1_000_000  # 1 ms
 nothing else is served meanwhile."""
 
 CALM_PARTS = 4
-"""A stream is calm while it holds at most one of so many parts of the memory that its stored
-records may have: its frames are then read as they stand on disk. Ours, 2026-11-28."""
+"""A stream is calm while it has at most one of so many parts of the memory that its stored records
+may have: its frames are then read as they stand on disk. Ours, 2026-11-28."""
 
 
 class Spool(Protocol):
@@ -182,7 +182,7 @@ class Stream:
         self._deadline_timer: asyncio.TimerHandle | None = None
 
     def take_config(self, config: StreamConfig, memory: ByteBudget, *, is_listed: bool) -> None:
-        """Takes other settings of the same stream, from now on. The footprint that it holds moves
+        """Takes other settings of the same stream, from now on. The footprint of its frames moves
         to `memory`. A lower `deadline_ms` is in force once no client is left that was promised
         more: an engine ends frames in the order in which they came.
         """
@@ -251,7 +251,7 @@ class Stream:
     def has_spool(self) -> bool:
         return self._spool is not None
 
-    # Whether it is there
+    # Whether the stream exists
 
     def existence(self) -> Existence:
         """Whether the stream exists, as of now. An old look-up that did not find it begins anew
@@ -411,7 +411,7 @@ class Stream:
 
     def submit_spooled(self, frame: Frame) -> bool:
         """Takes a frame that stands in the spool, and returns True, while half of the memory that
-        the stream may hold is free: the other half is for clients that wait.
+        the stream may have is free: the other half is for clients that wait.
         """
         if self.engine.ledger.footprint_bytes > self.config.buffer_bytes_max // 2:
             return False
@@ -428,7 +428,7 @@ class Stream:
         return self.engine.map_count
 
     def is_calm(self, free_bytes: int) -> bool:
-        """Whether the stream holds a small part of the memory that it may, so that no shard can
+        """Whether the stream has a small part of the memory that it may have, so that no shard can
         have taken much of it.
         """
         footprint_bytes = self.engine.ledger.footprint_bytes
@@ -477,7 +477,7 @@ class Stream:
 
     def when_room(self, callback: Callable[[], object]) -> None:
         """Calls back once (or twice: for memory and for disk) when there may be room again. A
-        stream that holds no record settles none: the memory that it lacks is held by others, so it
+        stream that has no record settles none: other streams have the memory that it lacks, so it
         waits for theirs.
         """
         if self.engine.is_idle:

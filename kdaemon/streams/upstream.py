@@ -38,7 +38,7 @@ class Reach(NamedTuple):
 
 
 class Budgets(NamedTuple):
-    """How much memory the streams of one upstream may hold. `all`: all of them; `unlisted`: the
+    """How much memory the streams of one upstream may have. `all`: all of them; `unlisted`: the
     unlisted ones.
     """
 
