@@ -2,9 +2,10 @@
 
 A payload is msgpack of a list of records, under the wire names of `base/record.py`. Version 1
 begins with the marker of a msgpack array (0x90-0x9f, 0xdc, 0xdd); a later version must begin with
-another byte.
+another byte. Knows records and bytes; no database.
 Invariant: `decode_*` returns what was encoded, or raises: damage is not passed on.
-Where it sits: between the spool's shell and `store.py`.
+Where it sits: `spool.py`, `writes.py` and `held.py` encode with it; `rows.py` and `delivery.py`
+decode.
 """
 
 import struct
@@ -63,8 +64,8 @@ def decode_records(payload: bytes) -> list[Record]:
 def checksum(
     stream: str, frame_id: int, record_count: int, accepted_ms: int, payload: bytes
 ) -> int:
-    """CRC-32 of all fields of a row, in 0..2**32-1. So a row is also found out whose payload is
-    whole but which stands under another stream or id.
+    """CRC-32 of all fields of a row, in 0..2**32-1. So a row whose payload is whole, but which
+    stands under another stream or id, is found out as well.
     """
     name = stream.encode()
     head = _SUMMED.pack(CHECKSUM_VERSION, frame_id, record_count, accepted_ms, len(name))

@@ -25,8 +25,8 @@ FRAME_COST = 4 * 1024  # bytes: a row takes the time of so much payload (measure
 
 CLIENT_PARTS = 2
 SMALL_PARTS = 16
-"""Of the free memory, a stream may have as much waiting here, and a client one of CLIENT_PARTS
-parts. A client that has at most one of SMALL_PARTS parts may add a frame whatever others have of
+"""A stream may have as much memory waiting here as is free, and a client one of CLIENT_PARTS parts
+of that. A client that has at most one of SMALL_PARTS parts may add a frame whatever others have of
 its stream. So a flood of a few connections takes two thirds of the memory at most, and a flood of a
 thousand leaves enough for clients that ask for little (dynamic thresholds, Choudhury and Hahne
 1998). Ours, 2026-11-28."""

@@ -106,6 +106,9 @@ class Database:
         self.connection = self._connect()
 
     def close(self) -> None:
+        """Closes the connection; each later call fails (`io`). Failing to copy the log is no
+        error.
+        """
         with suppress(sqlite3.Error):  # copying the log may fail; the next start reads it
             self.connection.close()
 

@@ -93,8 +93,8 @@ class Delivery:
 
     @property
     def oldest_ms(self) -> int:
-        """The earlier of two times: when the frame was accepted that an engine has had longest, and
-        when the one was that has been left behind longest; 0: there is neither.
+        """When the older of two frames was accepted: the one that an engine has had longest, and
+        the one that has been left behind longest; 0: there is neither.
         """
         times = [row.accepted_ms for row in islice(self._held.rows.values(), 1)]
         oldest_left_ms = self._streams.oldest_left_ms
@@ -274,7 +274,7 @@ class Delivery:
         spooled.is_reading = spooled.is_dropping = True  # no read meets dropped rows
         first_id = spooled.left.first_id
         after_id = spooled.position.read_until if first_id is None else first_id
-        # Rows of which an engine has records, or the disk does not know all deliveries, are kept.
+        # Rows of which an engine has records, or some deliveries are not on disk, are kept.
         kept = self._held.kept() if after_id < spooled.counted_until else ()
         drop = self._loop.run_in_executor(
             self._thread,
@@ -356,7 +356,7 @@ class Delivery:
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
     def _let_go(self, spooled: SpooledStream) -> None:
-        """Forgets all frames that were read ahead, and the scan: all of these stand on disk."""
+        """Forgets the scan and all frames that were read ahead; they stand on disk."""
         spooled.ahead.clear()
         self._room.give_ahead(spooled.share, spooled.share.ahead_bytes)
         scan, spooled.scan = spooled.scan, None
@@ -380,8 +380,8 @@ class Delivery:
         self.read_on(spooled)
 
     def _pause(self, spooled: SpooledStream, seconds: float) -> None:
-        """Waits until shards are low, or so that reading frames of which nothing is handed over
-        takes no core.
+        """Waits until shards are low; or only pauses, so that reads that hand nothing over take no
+        core.
         """
         spooled.is_pausing = True
         if spooled.timer is not None:

@@ -222,9 +222,9 @@ class SpoolDirectory:
             raise directory_error(self.database_path, error) from error
 
     def put_log(self, open_fd: int) -> None:
-        """Gives the open log a name again: that of a copy, which is on disk when this returns. So
-        pages that are copied out of it into the database can be copied again after a loss of power.
-        Where there is no room for the copy, none is made, and no more can be lost than before.
+        """Gives the open log a name again, by a copy that is on disk when this returns. So pages
+        that are copied out of it into the database can be copied again after a loss of power. Where
+        there is no room for the copy, none is made, and no more can be lost than before.
         """
         log, copy = Path(self.database_path + "-wal"), Path(self.database_path + "-wal.copy")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC

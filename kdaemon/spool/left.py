@@ -132,6 +132,7 @@ class Left:
         self._active = set()
 
     def handed_over(self, loads: Iterable[Load]) -> None:
+        """Counts these loads as queued until `settled` is called with them."""
         for load in loads:
             records, byte_count = self.queued.get(load.lane, (0, 0))
             self.queued[load.lane] = (records + load.record_count, byte_count + load.byte_count)

@@ -83,6 +83,7 @@ class Letters:
         self._database = database
 
     def count(self, which: LetterFilter) -> LetterTotal:
+        """How many letters there are, and their bytes. Raises SpoolError."""
         condition, values = _condition(which)
         with self._database.reading() as connection:
             letter_count, byte_count = connection.execute(

@@ -55,6 +55,7 @@ class LogState:
 
     @property
     def is_whole(self) -> bool:
+        """Whether SQLite reads all commits of the log."""
         return not (self.lost or self.is_none)
 
 
@@ -122,6 +123,8 @@ def apply_frames(path: str, frames: tuple[int, ...], database_path: str) -> None
 
 
 class _Log:
+    """An open log. Knows frames, sums and salts; no page's content."""
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
         size = os.fstat(fd).st_size

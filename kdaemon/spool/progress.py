@@ -47,6 +47,7 @@ class Progress:
             self._held.note(row)
 
     def stop(self) -> None:
+        """Begins no look any more; one that is under way ends with its present part."""
         self._is_stopped = True
         if self.timer is not None:
             self.timer.cancel()

@@ -6,10 +6,10 @@ Knows sizes, and which streams are well; no frame. The backlog of all streams ha
 clients that wait, and for commits. Within the half, a stream may have PARTS times what is left.
 
 Beyond the half there are places for streams that have nothing, and find the half taken. The less is
-known of a stream, the sooner its place ends (BEYOND). For the engine of a stream whose calls fail
-keeps what it has for as long as the outage lasts, even if that is one record (`passing_on.py`);
-such streams must not take the place of those that are well. A stream that is well may have as much
-of its place as keeps it going (WELL_PART), and one frame at a time may cross the end of the place.
+known of a stream, the sooner its place ends (BEYOND): the engine of a stream whose calls fail keeps
+its records for as long as the outage lasts, even if that is one record (`passing_on.py`), and such
+streams must not take the place of those that are well. A stream that is well may have as much of
+its place as keeps it going (WELL_PART), and one frame at a time may cross the end of the place.
 Invariant: memory for reading ahead is taken from the budget of all before the read, and given back
 when an engine takes the frame.
 Where it sits: `delivery.py` asks before it reads, and `passing_on.py` before it hands over.

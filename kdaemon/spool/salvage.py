@@ -50,6 +50,8 @@ def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
 
 
 class _Salvage:
+    """One salvage: its two databases, and the counts of rows that were copied or lost."""
+
     def __init__(self, old: Database, new: Database, letters_bytes_max: int) -> None:
         self._old = old.connection
         self._new = new

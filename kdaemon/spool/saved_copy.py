@@ -41,6 +41,7 @@ class SavedCopy:
 
     @property
     def is_all(self) -> bool:
+        """Whether all of the file is in the new spool, and whole."""
         return self.found.is_sound and not self.problems
 
 

@@ -51,6 +51,7 @@ class Space:
         return self.file_bytes - self.live_bytes
 
     def measured(self, sizes: Sizes) -> None:
+        """Notes the sizes that the store measured."""
         self.live_bytes, self.file_bytes = sizes.live_bytes, sizes.file_bytes
 
     def is_full(self, byte_count: int, had: Had) -> bool:

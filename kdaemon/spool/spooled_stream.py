@@ -1,8 +1,8 @@
 """One stream between disk and engine: where its frames are, and what they wait for. Values only.
 
-Knows no store and no engine's insides. Where it sits: `delivery.py` moves it; `streams.py` is its
-`Target`.
+Knows no store and no engine's insides.
 Queue: `ahead`, frames that were read and are not passed on yet. Bound: one read.
+Where it sits: `delivery.py` moves it; `streams/stream.py` is its `Target`.
 """
 
 import asyncio

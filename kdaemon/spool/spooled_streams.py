@@ -109,6 +109,9 @@ class SpooledStreams:
             self.forget_if_empty(spooled)
 
     def forget_if_empty(self, spooled: SpooledStream) -> None:
+        """Forgets the stream if none of its frames is in hand, read ahead, being read or only on
+        disk. Bytes that it still counts, of damaged rows, leave the sums.
+        """
         if spooled.in_hand or spooled.ahead or spooled.is_reading or not spooled.is_passed_on:
             return
         if self._streams.get(spooled.target.name) is spooled:

@@ -187,6 +187,7 @@ class Store:
 
     @property
     def sizes(self) -> Sizes:
+        """The sizes of the database as they are now. Raises SpoolError."""
         return Sizes(self.live_bytes, self.size_bytes)
 
     def commit(self, changes: Changes) -> Committed:

@@ -47,6 +47,7 @@ class StoreView:
         return size_bytes(self._path)
 
     def stored_totals(self) -> list[StoredTotals]:
+        """As `Store.stored_totals`, of this moment. Raises SpoolError."""
         with self._database.reading() as connection:
             return stored_totals(connection)
 

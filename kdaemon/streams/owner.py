@@ -147,6 +147,7 @@ class Owner:
         self._end()
 
     async def aclose(self) -> None:
+        """Ends the question and the wait for its answer; `ended` is not called."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:

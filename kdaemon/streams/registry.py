@@ -238,6 +238,7 @@ class Streams:
         return [(stream.name, stream.engine) for stream in self._drivers]
 
     def begin_drain(self) -> None:
+        """No record lingers from now on, also in engines that are opened later."""
         self._is_draining = True
         for driver in self._drivers.values():
             driver.begin_drain()
@@ -252,6 +253,7 @@ class Streams:
         await asyncio.gather(*(driver.finish_calls() for driver in self._drivers.values()))
 
     async def wait_idle(self) -> None:
+        """Returns when every driver is idle."""
         await asyncio.gather(*(driver.wait_idle() for driver in self._drivers.values()))
 
     async def give_up(self) -> None:
@@ -260,6 +262,9 @@ class Streams:
             await driver.give_up()
 
     async def aclose(self) -> None:
+        """Closes all streams and upstreams, also streams that began to close before. Call it after
+        the drain.
+        """
         await asyncio.gather(*(each.aclose() for each in self.upstreams))
         for stream in self._drivers:
             stream.close()

@@ -149,6 +149,7 @@ class Upstream:
         self.closed.add(stream.counters)
 
     async def aclose(self) -> None:
+        """Ends the question for the account."""
         await self._owner.aclose()
 
     # Whose the calls are
