@@ -15,7 +15,7 @@ is closed. The counts of a closed stream are kept by its upstream, so that total
 heartbeat adds its own measurements.
 
 Knows no request and no record.
-Invariant: a stream has one engine at a time, whatever its clients call it by.
+Invariant: an identity has one engine at a time, by whatever spelling it is called.
 Where it sits: the daemon owns it; the door and the spool find streams in it; `observe/` reads it.
 """
 

@@ -7,7 +7,7 @@ upstream that [default] names: also an ARN of an account that no upstream has, f
 have been given rights to it.
 
 Reads the configuration and nothing that is learnt while the daemon runs, so that a spelling belongs
-to one upstream for the whole run.
+to one upstream until a reload changes the configuration.
 Invariant: the name that the spool has of a stream (`Qualified.text`) leads back to its upstream,
 whatever else the configuration calls by that name now.
 Where it sits: `registry.py` asks it about each spelling.
