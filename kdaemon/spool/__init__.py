@@ -1,1 +1,1 @@
-"""The crash-safe store behind `stored`."""
+"""The crash-safe store behind `stored`: frames wait on disk until an engine has delivered them."""

@@ -1,10 +1,11 @@
-"""What an operator must hear of the spool, each thing once: damage, loss, files that were taken
-away, dead letters that are dropped, a clock that was set.
+"""Tells the operator about the spool, each thing once: damage, loss, files that were taken away,
+dead letters that are dropped, a clock that was set.
 
-Knows the store and the clock; no frame, no stream, and nothing of when a commit is made. Each is a
-line of the log, and a counter where there is one. Invariant: nothing is told twice, and of what
-goes on for long a line a minute at most, with the number since the last.
-Where it sits: `spool.py` asks after each commit and each look.
+Each is a line of the log, and a counter where there is one. Knows the store and the clock; no
+frame, no stream, and nothing of when a commit is made.
+Invariant: nothing is told twice. A drop of letters that goes on is told at most once a minute, with
+the number since the last line.
+Where it sits: `spool.py` calls here after each commit and each look.
 """
 
 import logging
@@ -15,15 +16,15 @@ from kdaemon.spool.store import Store
 
 log = logging.getLogger("kdaemon.spool")
 
-CLOCK_JUMP_MS = 60_000  # a clock that is set by less is no news: ages are kept in hours. Ours
-TELL_LETTERS_S = 60  # how often dropped dead letters are logged, at most. Ours
+CLOCK_JUMP_MS = 60_000  # a clock set by less is no news: ages are kept in hours. Ours
+TELL_LETTERS_S = 60  # at least, between two lines on dropped dead letters. Ours
 LETTERS_DROPPED = (
     "dead letters are dropped for newer ones: export them, or raise spool.letters_bytes_max"
 )
 
 
 class Alarms:
-    """Of one spool."""
+    """For one spool."""
 
     __slots__ = ("_clock", "_clock_ahead_ms", "_counters", "_letters_told", "_tell_letters_ns")
 
@@ -31,11 +32,11 @@ class Alarms:
         self._clock = clock
         self._counters = counters
         self._clock_ahead_ms = self._ahead_ms()
-        self._letters_told = 0  # of the dropped ones, those in the log
+        self._letters_told = 0  # dropped letters that the log has told
         self._tell_letters_ns = 0
 
     def opened(self, store: Store) -> None:
-        """What the store found when it was opened."""
+        """Tells what the store found when it was opened."""
         if store.warning is not None:
             log.warning("the spool's directory", extra={"fields": {"why": store.warning}})
         if store.mended_count:
@@ -45,7 +46,7 @@ class Alarms:
             log.error("the spool's database was found empty, or gone: what it held is lost")
 
     def mended(self, store: Store) -> None:
-        """What the store has put aside, or made again, since it was last asked."""
+        """Tells what the store has put aside, or made again, since the last call."""
         if store.set_aside is not None:
             fields: dict[str, object] = {
                 "kept_as": store.set_aside,
@@ -64,7 +65,9 @@ class Alarms:
             store.restored = None
 
     def letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:
-        """So many more, or none. Each is counted."""
+        """Counts `count` more dropped letters, which may be 0, and tells of all that no line has
+        told yet.
+        """
         self._counters.letters_dropped += count
         now_ns = self._clock.now_ns()
         if self._counters.letters_dropped > self._letters_told and now_ns >= self._tell_letters_ns:
@@ -74,7 +77,9 @@ class Alarms:
             self._tell_letters_ns = now_ns + TELL_LETTERS_S * 1_000_000_000
 
     def look_at_clock(self) -> None:
-        """A clock that was set makes what is stored older, or younger, than it is."""
+        """Tells whether the clock was set since the last look: then stored frames count as older,
+        or as younger, than they are.
+        """
         ahead_ms = self._ahead_ms()
         jump_ms = ahead_ms - self._clock_ahead_ms
         self._clock_ahead_ms = ahead_ms
@@ -84,5 +89,5 @@ class Alarms:
             log.warning(text, extra={"fields": fields})
 
     def _ahead_ms(self) -> int:
-        """The time of day less the time that only goes on."""
+        """The time of day less the monotonic time."""
         return int(self._clock.wall_seconds() * 1000) - self._clock.now_ns() // 1_000_000

@@ -5,11 +5,11 @@ stand there; no configuration. Invariant: a start changes the kind of a spool on
 stands in it. Where it sits: daemon/ calls it before it opens a spool.
 """
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool.lock import sync
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.shared import left_spools, prepare_root
 
@@ -29,7 +29,7 @@ def keep_apart(root: str, *, is_sandboxed: bool) -> None:
         if is_sandboxed:
             prepare_root(root)
             mark.touch(0o600)
-            _sync(root)
+            sync(Path(root))
         else:
             with suppress(FileNotFoundError):
                 mark.unlink()
@@ -47,11 +47,3 @@ def _told(*, is_sandboxed: bool) -> str:
         "it holds records of a sandbox (`kdaemon run --sandbox`), which would go to a real service:"
         " name another spool.directory, or delete this one if nobody needs them"
     )
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

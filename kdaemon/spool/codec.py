@@ -1,9 +1,11 @@
-"""How a frame is written: its payload, its checksum, and the bitmap of what is settled. Pure.
+"""How a frame is written: its payload, its checksum, and the bitmap of its settled records. Pure.
 
-A payload is msgpack of a list of records, under the wire names of `base/record.py`; version 1
-begins with the marker of a msgpack array (0x90-0x9f, 0xdc, 0xdd), a later form must begin
-otherwise. Sits between the spool's shell and `store.py`.
-Invariant: what `decode_*` gives back is what was encoded, or it raises: damage is not passed on.
+A payload is msgpack of a list of records, under the wire names of `base/record.py`. Version 1
+begins with the marker of a msgpack array (0x90-0x9f, 0xdc, 0xdd); a later version must begin with
+another byte. Knows records and bytes; no database.
+Invariant: `decode_*` returns what was encoded, or raises: damage is not passed on.
+Where it sits: `spool.py`, `writes.py` and `held.py` encode with it; `rows.py` and `delivery.py`
+decode.
 """
 
 import struct
@@ -14,13 +16,13 @@ import msgspec
 
 from kdaemon.base.record import Record
 
-CHECKSUM_VERSION = 1  # the layout of what is summed; goes into the sum itself
+CHECKSUM_VERSION = 1  # of the summed layout; it is a part of the sum
 _SUMMED = struct.Struct("<BQIqI")  # version, id, record count, accepted_ms, bytes of the name
 _CRC = struct.Struct("<I")
 
 
 class CorruptFrame(Exception):  # noqa: N818 - the word is the design's
-    """Stored bytes are not what was written."""
+    """The stored bytes are not those that were written."""
 
 
 class _StoredRecord(
@@ -32,8 +34,8 @@ class _StoredRecord(
         "explicit_hash_key": "ExplicitHashKey",
     },
 ):
-    """A record as stored: not held to the limits of the wire, for it was when it came in, and a
-    key that asks to be spread is an empty string inside.
+    """A record as stored. The limits of the wire are not checked: they were when the record came
+    in. A key that asks to be spread is an empty string.
     """
 
     data: bytes
@@ -46,7 +48,7 @@ _decoder = msgspec.msgpack.Decoder(list[_StoredRecord])
 
 
 def encode_records(records: list[Record]) -> bytes:
-    """The payload of a frame: about 24 bytes a record more than its data and key."""
+    """The payload of a frame: for each record about 24 bytes more than its data and key."""
     return _encoder.encode(records)
 
 
@@ -62,8 +64,8 @@ def decode_records(payload: bytes) -> list[Record]:
 def checksum(
     stream: str, frame_id: int, record_count: int, accepted_ms: int, payload: bytes
 ) -> int:
-    """CRC-32 of all that a row says, in 0..2**32-1: so that a row whose payload is whole but stands
-    under another stream or id is found out as well.
+    """CRC-32 of all fields of a row, in 0..2**32-1. So a row whose payload is whole, but which
+    stands under another stream or id, is found out as well.
     """
     name = stream.encode()
     head = _SUMMED.pack(CHECKSUM_VERSION, frame_id, record_count, accepted_ms, len(name))
@@ -71,7 +73,7 @@ def checksum(
 
 
 def encode_settled(indices: Iterable[int], record_count: int) -> bytes:
-    """Which records of a frame are known to be settled, by index. Raises ValueError for an index
+    """The bitmap of a frame's settled records, from their indices. Raises ValueError for an index
     out of range.
     """
     return encode_bits(bits_of(indices, record_count), record_count)
@@ -88,23 +90,23 @@ def bits_of(indices: Iterable[int], record_count: int) -> int:
 
 
 def indices_of(bits: int, record_count: int) -> list[int]:
-    """What `bits_of` was given, in order, each once."""
+    """The indices that `bits_of` was given, in order, each once."""
     bitmap = bits.to_bytes((record_count + 7) // 8, "little")
     return [index for index in range(record_count) if bitmap[index >> 3] >> (index & 7) & 1]
 
 
 def encode_bits(bits: int, record_count: int) -> bytes:
-    """Which records of a frame are known to be settled: bit i of a little-endian bitmap is record
-    i (ceil(record_count / 8) bytes), then the bitmap's CRC-32, for a bit that flips to 1 would lose
-    a record.
+    """The stored form of the bits of settled records: a little-endian bitmap of ceil(record_count /
+    8) bytes, in which bit i is record i; then the bitmap's CRC-32, for a bit that flips to 1 would
+    lose a record.
     """
     bitmap = bits.to_bytes((record_count + 7) // 8, "little")
     return bitmap + _CRC.pack(zlib.crc32(bitmap))
 
 
 def settled_bits(settled: bytes, record_count: int) -> int:
-    """The bits that `encode_bits` was given. Raises CorruptFrame: then nothing is known, and all
-    records are to be sent.
+    """The bits that `encode_bits` was given. Raises CorruptFrame: then no record is known to be
+    settled, and all must be sent.
     """
     bitmap = settled[: -_CRC.size]
     is_whole = settled[len(bitmap) :] == _CRC.pack(zlib.crc32(bitmap))
@@ -114,7 +116,9 @@ def settled_bits(settled: bytes, record_count: int) -> int:
 
 
 def count_settled(settled: bytes) -> int:
-    """How many records a bitmap says are settled, of a row that says nothing; 0 if damaged."""
+    """How many records a bitmap notes as settled, for a row whose record count is not known; 0 if
+    the bitmap is damaged.
+    """
     try:
         return settled_bits(settled, max(0, len(settled) - _CRC.size) * 8).bit_count()
     except CorruptFrame:

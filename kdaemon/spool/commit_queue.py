@@ -1,14 +1,15 @@
-"""Which frames go into the next commit, where more wait for the disk than one commit takes.
+"""Which frames go into the next commit, where more frames wait than one commit takes. Pure.
 
-Streams take turns, and within a stream its clients: who would have had least of the disk after its
-next frame goes next (weighted fair queueing with equal weights: Demers, Keshav, Shenker 1989). So a
-frame of a stream, or of a client, that stores little is in the next commit, whatever others have
-waiting. A client's own frames keep their order. Knows sizes, streams and clients; no disk and no
-answer. Pure.
+Streams take turns, and so do the clients of a stream: the next turn goes to the one that would have
+had least of the disk after its next frame (weighted fair queueing with equal weights: Demers,
+Keshav, Shenker 1989). So a frame of a stream or a client that stores little is in the next commit,
+however much of others waits. A client's own frames keep their order. Knows sizes, streams and
+clients; no disk and no answer.
 
-Bound: the memory budget (`spool.py`); drained by commits. Invariant: a frame that waits is in the
-line, or in its client's queue; a client with frames wants a turn of its stream's, a stream with
-clients one of all.
+Bound: the memory budget (`spool.py`); drained by commits.
+Invariant: a frame that waits is in the line, or in its client's queue; a client with frames waits
+for a turn in its stream, and a stream with clients waits for a turn among all.
+Where it sits: `spool.py` adds frames and takes them for each commit.
 """
 
 from collections import deque
@@ -17,19 +18,20 @@ from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
 COMMIT_BYTES_MAX = 4 * 1024 * 1024
-"""Of payload in one commit, and FRAME_COST for each frame: what the next one may have to wait for.
-Ours, 2026-11-28: 1,000 single records take the disk's thread 10 to 30 ms, as 4 MiB do."""
+"""Payload bytes in one commit, plus FRAME_COST for each frame: the next frame may have to wait for
+so much. Ours, 2026-11-28: 1,000 single records take the disk's thread 10 to 30 ms, as 4 MiB do."""
 
 FRAME_COST = 4 * 1024  # bytes: a row takes the time of so much payload (measured 2026-11-28)
 
 CLIENT_PARTS = 2
 SMALL_PARTS = 16
-"""Of the memory that is left, a stream may have as much waiting here, a client one of CLIENT_PARTS;
-who has one of SMALL_PARTS or less is not held to what others have of its stream. So a flood of a
-few connections takes two thirds of the memory at most, and one of a thousand leaves enough for who
-asks for little (dynamic thresholds, Choudhury and Hahne 1998). Ours, 2026-11-28."""
+"""A stream may have as much memory waiting here as is free, and a client one of CLIENT_PARTS parts
+of that. A client that has at most one of SMALL_PARTS parts may add a frame whatever others have of
+its stream. So a flood of a few connections takes two thirds of the memory at most, and a flood of a
+thousand leaves enough for clients that ask for little (dynamic thresholds, Choudhury and Hahne
+1998). Ours, 2026-11-28."""
 
-REMEMBERED_MIN = 64  # who has gone is forgotten once there are more of them than who waits
+REMEMBERED_MIN = 64  # those that have gone are forgotten once so many more have gone than wait
 
 K = TypeVar("K", bound=Hashable)
 
@@ -51,25 +53,25 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Turns(Generic[K]):
-    """Whose turn it is, of those who want one.
+    """Whose turn it is, of those that want one.
 
-    `_had`: what each has had, beginning with `_now` where that was more when it came: nobody saves
-    up turns. `_now`: what one would have had who wanted turns all the time.
+    `_had`: the cost that each has had; one that comes begins with `_now` if that is more: turns
+    cannot be saved up. `_now`: the cost that one would have had that wanted turns all the time.
     """
 
     __slots__ = ("_count", "_had", "_heap", "_now", "_wants")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, K]] = []  # what it will have had; the entry's number
-        self._wants: dict[
-            K, tuple[float, int, int]
-        ] = {}  # what it has had; cost; the entry's number
+        self._heap: list[tuple[float, int, K]] = []  # the cost with this turn; the entry's number
+        self._wants: dict[K, tuple[float, int, int]] = {}  # had; cost; the entry's number
         self._had: dict[K, float] = {}
         self._now = 0.0
-        self._count = 0  # of entries; breaks ties: who came first
+        self._count = 0  # of entries; breaks ties: the first to come wins
 
     def want(self, who: K, cost: int) -> None:
-        """Wants a turn of about this cost. Who wants one already keeps the cheaper one."""
+        """`who` wants a turn of about this cost. One that wants a turn already keeps the cheaper
+        one.
+        """
         wanted = self._wants.get(who)
         if wanted is None:
             self._enter(who, max(self._now, self._had.get(who, 0)), cost)
@@ -77,16 +79,18 @@ class Turns(Generic[K]):
             self._enter(who, wanted[0], cost)
 
     def next(self) -> K:
-        """Whose turn is next. Only while somebody wants one."""
+        """Whose turn is next. Call it only while at least one wants a turn."""
         heap = self._heap
         while True:
             _, number, who = heap[0]
             if who in self._wants and self._wants[who][2] == number:
                 return who
-            heappop(heap)  # it wants a cheaper one since
+            heappop(heap)  # an old entry: it wants a cheaper turn now
 
     def end(self, who: K, cost: int, next_cost: int | None) -> None:
-        """It has had a turn, of this cost; `next_cost`: of the one that it wants now, if any."""
+        """`who` has had a turn of this cost. `next_cost`: of the turn that it wants now; None: it
+        wants none.
+        """
         had = self._wants.pop(who)[0] + cost
         self._now += cost / (len(self._wants) + 1)
         self._had[who] = had
@@ -103,7 +107,7 @@ class Turns(Generic[K]):
 
 
 class _Client(Generic[W]):
-    """What one client has waiting, in its order. `footprint_bytes`: the memory of that."""
+    """The frames of one client that wait, in its order. `footprint_bytes`: their memory."""
 
     __slots__ = ("footprint_bytes", "queue")
 
@@ -113,8 +117,8 @@ class _Client(Generic[W]):
 
 
 class _Stream(Generic[W]):
-    """The clients of one stream that wait. `footprint_bytes`: the memory of all that they have
-    here.
+    """The clients of one stream that have frames waiting. `footprint_bytes`: the memory of these
+    frames.
     """
 
     __slots__ = ("clients", "footprint_bytes", "turns")
@@ -126,8 +130,8 @@ class _Stream(Generic[W]):
 
 
 class CommitQueue(Generic[W]):
-    """All that waits for a commit. `_line`: all of it, as it came, while one commit takes it;
-    otherwise it is in `_streams`, and nothing is in the line.
+    """All frames that wait for a commit. `_line`: all of them, as they came, while one commit takes
+    them all; otherwise they are in `_streams`, and the line is empty.
     """
 
     __slots__ = ("_count", "_held_bytes", "_line", "_line_cost", "_streams", "_turns")
@@ -144,8 +148,8 @@ class CommitQueue(Generic[W]):
         return self._count
 
     def may_have(self, name: str, number: int, footprint_bytes: int, free_bytes: int) -> bool:
-        """Whether a client may have so much more of a stream waiting while so much memory is free.
-        Where nothing waits, any frame may.
+        """Whether a client may have `footprint_bytes` more of a stream waiting, while `free_bytes`
+        of the memory are free. Where no frame waits, any frame may.
         """
         if not self._count or (self._held_bytes + footprint_bytes) * CLIENT_PARTS <= free_bytes:
             return True
@@ -162,7 +166,7 @@ class CommitQueue(Generic[W]):
         return of_stream <= free_bytes or of_client * SMALL_PARTS <= free_bytes
 
     def add(self, waiting: W) -> None:
-        """Behind what its client has waiting of this stream."""
+        """Adds a frame behind those of its client that wait for this stream."""
         self._count += 1
         self._held_bytes += waiting.footprint_bytes
         if not self._streams:
@@ -175,8 +179,8 @@ class CommitQueue(Generic[W]):
         self._add_to_turns(waiting)
 
     def take(self) -> list[W]:
-        """What one commit takes, in the order in which it is to stand on disk; nothing if nothing
-        waits.
+        """Takes the frames of one commit, in the order in which they must stand on disk; none if
+        none waits.
         """
         if not self._streams:
             taken, self._line = self._line, []
@@ -189,18 +193,20 @@ class CommitQueue(Generic[W]):
             taken.append(waiting)
             left -= cost
         if not self._count:
-            self._turns = Turns()  # nobody waited for anybody
+            self._turns = Turns()  # none waited for another
         return taken
 
     def take_all(self) -> list[W]:
-        """Nothing waits any more."""
+        """Takes all frames, in the order in which commits would; none waits any more."""
         taken: list[W] = []
         while self._count:
             taken += self.take()
         return taken
 
     def _form_turns(self) -> None:
-        """More waits than goes into a commit, or more than all may have: who has what counts."""
+        """More frames wait than one commit takes, or a client may get too much: from now on frames
+        are counted by stream and client.
+        """
         line, self._line = self._line, []
         self._line_cost = 0
         for waiting in line:

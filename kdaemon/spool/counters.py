@@ -1,6 +1,7 @@
-"""What is counted of the spool as a whole, for metrics; of each stream, its own counters count.
+"""Counters of the spool as a whole, for metrics; each stream has counters of its own.
 
-Knows no disk. Where it sits: `spool.py` and `alarms.py` count, `observe/` reads.
+Knows no disk. Invariant: a counter never falls. Where it sits: `spool.py` and `alarms.py` count,
+`observe/` reads.
 """
 
 from kdaemon.base.histogram import BATCH_RECORDS_BOUNDS, LATENCY_BOUNDS_NS, Histogram
@@ -11,7 +12,7 @@ class SpoolCounters:
 
     def __init__(self) -> None:
         self.commit_failures = 0
-        self.restorations = 0  # of files that were taken away
+        self.restorations = 0  # times that files were taken away and made again
         self.letters_dropped = 0
         self.commit_duration_ns = Histogram(LATENCY_BOUNDS_NS)
         self.commit_frames = Histogram(BATCH_RECORDS_BOUNDS)

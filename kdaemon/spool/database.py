@@ -1,7 +1,8 @@
-"""One connection to a spool's database, with SQLite's errors said in our words.
+"""One connection to a spool's database, with SQLite's errors in our words.
 
 Knows no table. Invariant: after an error the transaction is undone, and the connection can be used
 again as soon as the disk can.
+Where it sits: `upkeep.py` and `view.py` open it; `store.py` works on it.
 """
 
 import os
@@ -20,8 +21,8 @@ _PRIMARY = 0xFF
 
 
 class _Connection(sqlite3.Connection):
-    """One whose every failure is an sqlite3.Error. SQLite's words about a damaged schema quote it,
-    and Python fails to decode them before it can raise.
+    """A connection whose every failure is an sqlite3.Error. SQLite's message about a damaged schema
+    quotes it, and Python fails to decode the quote before it can raise SQLite's error.
     """
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
@@ -44,24 +45,27 @@ class _Connection(sqlite3.Connection):
 
 
 class Database:
-    """An open database. Calls come from one thread at a time, not always the same."""
+    """An open database. Its calls come from one thread at a time, not always from the same one."""
 
     def __init__(
         self, path: str, *, is_owner: bool, mode: str = "rw", is_damaged: bool = False
     ) -> None:
-        """Opens what is there, never makes a file. `mode`: `rw`, `ro`, or `ro&immutable=1`.
-        `is_damaged`: read what can be read, also of a file that is shorter than its head says.
+        """Opens a database that is there; never makes a file. `mode`: `rw`, `ro`, or
+        `ro&immutable=1`. `is_damaged`: all that can be read is read, even of a file that is shorter
+        than its header says. Raises SpoolError.
         """
         self.path = path
         self._is_owner = is_owner
         self._mode = mode
         self._is_damaged = is_damaged
-        self.files: Files | None = None  # looked after, if set: see `standing.py`
+        self.files: Files | None = None  # if set, they are checked: see `standing.py`
         self.connection = self._connect()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: durable when the block is left, undone when it raises."""
+        """A transaction: durable when the block is left, undone when the block raises. Raises
+        SpoolError.
+        """
         connection, files = self.connection, self.files
         if files is not None:
             files.check()
@@ -80,27 +84,32 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Statements on their own, with errors in our words."""
+        """Statements without a transaction of ours; SQLite's errors become SpoolError."""
         try:
             yield self.connection
         except sqlite3.Error as error:
             raise spool_error(self.path, error) from error
 
     def reopen(self) -> None:
-        """A new connection in the place of one that is in doubt, which is kept if there is none."""
+        """Puts a new connection in the place of one that is in doubt. The old one stays if no new
+        one can be opened, which raises SpoolError.
+        """
         old, self.connection = self.connection, self._connect()
         with suppress(sqlite3.Error):
             old.close()
 
     def reconnect(self) -> None:
-        """Closes, then opens: SQLite begins a new log and a new index. SpoolError: nothing is open
-        then, and each call fails (`io`) until `reopen` succeeds.
+        """Closes, then opens: SQLite begins a new log and a new index. If that raises SpoolError,
+        nothing is open, and each call fails (`io`) until `reopen` succeeds.
         """
         self.close()
         self.connection = self._connect()
 
     def close(self) -> None:
-        with suppress(sqlite3.Error):  # copying the log at close may fail; it is there next time
+        """Closes the connection; each later call fails (`io`). Failing to copy the log is no
+        error.
+        """
+        with suppress(sqlite3.Error):  # copying the log may fail; the next start reads it
             self.connection.close()
 
     def _undo(self) -> None:
@@ -117,7 +126,7 @@ class Database:
         except sqlite3.Error as error:
             raise spool_error(self.path, error) from error
         try:
-            # A damaged text must not stop the reading of what is whole: its checksum tells.
+            # A damaged text must not stop the reading of whole rows: the checksum finds the text.
             connection.text_factory = _text
             if self._is_damaged:
                 connection.execute("PRAGMA writable_schema = ON")
@@ -129,10 +138,10 @@ class Database:
 
 
 def spool_error(path: str, error: sqlite3.Error) -> SpoolError:
-    """What an error of SQLite means, and what to do about it."""
+    """The SpoolError for an error of SQLite: what it means, and what to do about it."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    if isinstance(error, sqlite3.ProgrammingError):  # a connection that is closed: see `reconnect`
+    if isinstance(error, sqlite3.ProgrammingError):  # a closed connection: see `reconnect`
         return SpoolError("io", path, f"{error}: it is opened again")
     match code & _PRIMARY:
         case sqlite3.SQLITE_FULL:
@@ -147,7 +156,7 @@ def spool_error(path: str, error: sqlite3.Error) -> SpoolError:
             return SpoolError(
                 "busy", path, f"another process keeps it locked ({name}): see who with fuser {path}"
             )
-        # SQLITE_ERROR: a statement of ours has no meaning there, so the tables are not ours.
+        # SQLITE_ERROR: our statement has no meaning in this database, so its tables are not ours.
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
             return SpoolError(
                 "corrupt", path, f"the database is damaged ({name}: {error}): look at the disk"
@@ -166,7 +175,9 @@ def _read_only(path: str, name: str) -> SpoolError:
 
 
 def _is_disk_full(path: str) -> bool:
-    """A full disk makes SQLite fail in places where it cannot say so (its shared memory)."""
+    """A full disk makes SQLite fail also in places where its code does not say so (its shared
+    memory).
+    """
     try:
         return os.statvfs(Path(path).parent).f_bavail == 0
     except OSError:
@@ -174,7 +185,9 @@ def _is_disk_full(path: str) -> bool:
 
 
 def _is_read_only(path: str) -> bool:
-    """Of files that were open before, SQLite says only that writing fails."""
+    """For files that were open before the disk became read-only, SQLite says only that a write
+    fails.
+    """
     try:
         return bool(os.statvfs(Path(path).parent).f_flag & os.ST_RDONLY)
     except OSError:

@@ -1,12 +1,16 @@
-"""From the disk to the engines: what is committed goes on in order, what did not fit is read back.
+"""From the disk to the engines: committed frames go on in order, and frames for which there was no
+room are read back.
 
-Sits between `spool.py` (commits) and the engines, to which `passing_on.py` hands frames over. Says
-what of a stream is next: a frame just committed, what was left behind for a shard that has room
-again (`left.py`), or the next of the backlog; and counts what of it turns out to be damaged,
-dropped, or settled before. Queues: none of its own; a record is in an engine, or on disk.
+Decides which frames of a stream are next: a frame just committed, the records that were left behind
+for a shard that has room again (`left.py`), or the next frames of the backlog. Counts the frames
+that turn out to be damaged, dropped, or settled before. Knows streams, rows and the memory; no
+client and no SQL.
+Queues: none of its own; a record is in an engine, or on disk.
 Invariants: the records of a stream for one shard reach its engine in the order of their frames'
-ids; a frame's row is deleted only when each of its records is delivered or is buried, in that
-transaction or with a note of it in an earlier one.
+ids; a frame's row is deleted only when each of its records is delivered or buried, in the
+transaction of the deletion or in an earlier one that noted it.
+Where it sits: between `spool.py` (commits) and the engines, to which `passing_on.py` hands frames
+over.
 """
 
 import asyncio
@@ -32,27 +36,32 @@ from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 
-READ_AGAIN_S = 1.0  # how long a stream waits for room, or for a disk that failed, at most
+READ_AGAIN_S = 1.0  # at most, that a stream waits for room, or for a disk that failed
 MS = 1_000_000  # nanoseconds in a millisecond
 
 TURN_RECORDS = 800
-"""Records that one stream hands over in a turn of the loop, a frame counted as FRAME_RECORDS of
-them: reviving and routing them takes 1 to 1.5 ms, and other streams wait for their turn. Ours,
+"""Records that one stream hands over in a turn of the loop; each frame counts as FRAME_RECORDS
+more. Reviving and routing so many takes 1 to 1.5 ms, and other streams wait for their turn. Ours,
 2026-11-28."""
 
 FRAME_RECORDS = 8
 
 AGAIN_PARTS = 4
-"""What was left is read in one of so many parts of a read: of what is read, a part only is for the
-shards that are low. Ours, 2026-11-28."""
+"""Records that were left are read in one of so many parts of a whole read, because only a part of
+the records read is for the shards that are low. Ours, 2026-11-28."""
 
-FRUIT_PARTS = 16  # a read of which fewer than one of so many parts of the records go is followed by
-PAUSE_S_MIN = 0.05  # a pause, which doubles each time,
-PAUSE_S_MAX = 0.2  # up to this: passing over 20 MiB/s takes a twentieth of a core. Ours, 2026-11-28
+# After a read of which fewer than one of so many parts of the records were handed over, the stream
+# pauses. The pause doubles each time, up to the maximum: then passing over 20 MiB/s takes a
+# twentieth of a core. Ours, 2026-11-28.
+FRUIT_PARTS = 16
+PAUSE_S_MIN = 0.05
+PAUSE_S_MAX = 0.2
 
 
 class Delivery:
-    """Of all streams. Every method is sync, in the loop; reads run in the store's thread."""
+    """For all streams. Every method is sync and runs in the loop; reads run in the store's
+    thread.
+    """
 
     def __init__(
         self,
@@ -63,7 +72,7 @@ class Delivery:
         streams: SpooledStreams,
         later: Later,
     ) -> None:
-        """`later`: has what takes more than a turn of the loop go on in another one."""
+        """`later`: makes work that takes more than a turn of the loop go on in another turn."""
         self._later = later
         self._store = store
         self._thread = thread
@@ -79,13 +88,13 @@ class Delivery:
 
     @property
     def held_records(self) -> int:
-        """Records that an engine has and the disk too: safe, whatever becomes of the process."""
+        """Records that are in an engine and on disk: safe, whatever becomes of the process."""
         return self._held.record_count
 
     @property
     def oldest_ms(self) -> int:
-        """When the frame was accepted that an engine has had longest, or that has been left behind
-        longest; 0: there is none.
+        """When the older of two frames was accepted: the one that an engine has had longest, and
+        the one that has been left behind longest; 0: there is neither.
         """
         times = [row.accepted_ms for row in islice(self._held.rows.values(), 1)]
         oldest_left_ms = self._streams.oldest_left_ms
@@ -94,8 +103,9 @@ class Delivery:
         return min(times, default=0)
 
     def offer(self, spooled: SpooledStream, frame_id: int, frame: Frame, row_bytes: int) -> None:
-        """A frame was committed: it goes to the engine, if nothing older waits on disk, and nothing
-        is being dropped: that may be this very frame. What is left of it stands on disk.
+        """A frame was committed. It goes to the engine, if no older frame waits on disk and no
+        frames of its stream are being dropped, for this frame may be one of those. Records that no
+        engine takes stay on disk.
         """
         self._streams.frame_count += 1
         own = make_frame(frame.records, frame.sizes, Acknowledge.STORED, None, None, frame.client)
@@ -119,12 +129,12 @@ class Delivery:
         if is_passed:
             spooled.counted_until = frame_id
         spooled.position.committed(frame_id, is_passed=is_passed)
-        self._streams.add(spooled, -1, 0)  # it waits for its commit no longer
+        self._streams.add(spooled, -1, 0)  # the frame waits for its commit no longer
         self.read_on(spooled)
 
     def read_on(self, spooled: SpooledStream) -> None:
-        """Passes on what was read ahead, then reads more of a stream's backlog, unless it is read
-        already or there is no room.
+        """Passes on the frames that were read ahead, then reads more of a stream's backlog, unless
+        a read is under way or there is no room.
         """
         if (
             spooled.is_reading
@@ -161,7 +171,9 @@ class Delivery:
         read.add_done_callback(partial(self._was_read, spooled, scan))
 
     def _pass_on_ahead(self, spooled: SpooledStream) -> bool:
-        """False: not all of it was, for now."""
+        """Passes on the frames that were read ahead. Returns False if some of them stay, for
+        now.
+        """
         scan = spooled.scan
         if scan is None:
             return True
@@ -175,7 +187,7 @@ class Delivery:
                 self._let_go(spooled)
                 break
             stored, taken = spooled.ahead[0]
-            # It is the engine's from here on, or ours still.
+            # From here on the engine has this memory, or it is taken back below.
             self._room.give_ahead(spooled.share, stored.footprint_bytes)
             row, part = revived(stored, taken, self._accepted_ns(stored))
             row = self._held.rows.get(stored.id, row)
@@ -183,7 +195,7 @@ class Delivery:
             if handed_count is None:
                 self._room.take_back(spooled.share, stored.footprint_bytes)
                 if spooled.share.health is not Health.WELL:
-                    self._let_go(spooled)  # others may need the memory, and it stands on disk
+                    self._let_go(spooled)  # others may need the memory; the frames stand on disk
                 self._wait_for_room(spooled)
                 return False
             spooled.ahead.popleft()
@@ -196,13 +208,13 @@ class Delivery:
         return not spooled.is_pausing
 
     def _end_scan(self, spooled: SpooledStream, scan: Scan) -> None:
-        if spooled.scan is not None:  # not let go
+        if spooled.scan is not None:  # it was not let go
             spooled.scan = None
             if scan.is_again:
                 spooled.left.end(scan.end_id, spooled.position.read_until)
             else:
                 spooled.position.read(scan.end_id)
-        # What was left is handed over little by little: the shard is low, and needs it now.
+        # Records that were left go little by little: their shard is low, and needs them now.
         parts = scan.record_count if scan.is_again else FRUIT_PARTS
         if scan.handed_count * parts >= scan.record_count:
             spooled.pause_s = 0.0
@@ -212,8 +224,8 @@ class Delivery:
             self._pause(spooled, spooled.pause_s)
 
     def _next_scan(self, spooled: SpooledStream) -> Scan | None:
-        """What is to be read next: what was left for shards that are low now, then what was not
-        passed on yet, if any shard is low. None: nothing, for now.
+        """Which frames to read next: those with records that were left for shards that are low now;
+        then those that were not passed on yet, if any shard is low. None: no frames, for now.
         """
         backlog, left = spooled.position, spooled.left
         if spooled.is_passed_on:
@@ -236,8 +248,8 @@ class Delivery:
         self._streams.forget_if_empty(spooled)
 
     def _follow_map(self, spooled: SpooledStream) -> None:
-        """When the shards change, what was left is read again before anything that stands behind
-        it: of some keys, records on both sides may go to one shard now.
+        """When the shards change, frames with records that were left are read again before any
+        frame behind them: records of one key in both may go to one shard now.
         """
         map_count = spooled.target.map_count
         if spooled.left.map_count != map_count:
@@ -248,20 +260,21 @@ class Delivery:
                 spooled.position.read_again(first_id)
 
     def note_progress(self) -> None:
-        """Notes what is delivered of unfinished frames."""
+        """Owes the disk the notes of delivered records of unfinished frames."""
         self._progress.note_all()
 
     def drop_oldest(self, spooled: SpooledStream, byte_count: int) -> bool:
-        """Makes room by what has waited on disk longest; counted, and logged by its reason. False
-        if the stream is being read just now: the oldest are then on their way.
+        """Drops the frames that have waited on disk longest, to make room; they are counted, and
+        logged with the reason. Returns False if the stream is being read just now: then its oldest
+        frames are on their way.
         """
         if spooled.is_reading:
             return False
-        self._let_go(spooled)  # the engine has no room for them, and they stand on disk
-        spooled.is_reading = spooled.is_dropping = True  # no read meets rows that are being dropped
+        self._let_go(spooled)  # the engine has no room for the frames, and they stand on disk
+        spooled.is_reading = spooled.is_dropping = True  # no read meets dropped rows
         first_id = spooled.left.first_id
         after_id = spooled.position.read_until if first_id is None else first_id
-        # What an engine has, or what is delivered and the disk does not know of, is not dropped.
+        # Rows of which an engine has records, or some deliveries are not on disk, are kept.
         kept = self._held.kept() if after_id < spooled.counted_until else ()
         drop = self._loop.run_in_executor(
             self._thread,
@@ -291,7 +304,7 @@ class Delivery:
             return
         back = read.result()
         self._count_corrupt(spooled, back)
-        if spooled.scan is not scan:  # the shards have changed since
+        if spooled.scan is not scan:  # the shards have changed meanwhile
             self._let_go(spooled)
             self.read_on(spooled)
             return
@@ -308,11 +321,11 @@ class Delivery:
             return
         scan.record_count = sum(len(stored.records) for stored in back.frames)
         spooled.ahead.extend(ahead)
-        spooled.is_turn_due = True  # reads of many streams may end in this turn
+        spooled.is_turn_due = True  # many reads may end in this turn
         self._later(partial(self._next_turn, spooled))
 
     def _taken_of(self, spooled: SpooledStream, stored: StoredFrame) -> int | None:
-        """The bits of what is not to be sent of a row; None: nothing of it is."""
+        """The bits of the records of a row that must not be sent; None: no record is to be sent."""
         count = len(stored.records)
         settled = 0 if stored.settled is None else settled_bits(stored.settled, count)
         if stored.id > spooled.counted_until:
@@ -323,13 +336,13 @@ class Delivery:
         taken = self._held.taken_of(stored.id, settled, count)
         if taken is None or taken.bit_count() < count:
             return taken
-        self._owed.settle(stored.id, ())  # the note of it was written, its deletion was not
+        self._owed.settle(stored.id, ())  # its note was written, its deletion was not
         self._streams.frame_count -= 1
         self._streams.add(spooled, 0, -frame_bytes(stored.byte_count))
         return None
 
     def _count_corrupt(self, spooled: SpooledStream, back: ReadBack) -> None:
-        """Damaged rows are in quarantine."""
+        """Counts the damaged rows of a read, which are in quarantine now."""
         if not back.corrupt_count:
             return
         spared_frames, spared_records = self._held.spare(back.corrupt, spooled.counted_until)
@@ -343,7 +356,7 @@ class Delivery:
         log.error("damaged frames are in quarantine, not delivered", extra={"fields": fields})
 
     def _let_go(self, spooled: SpooledStream) -> None:
-        """Keeps nothing of what was read, or was to be: all of it stands on disk."""
+        """Forgets the scan and all frames that were read ahead; they stand on disk."""
         spooled.ahead.clear()
         self._room.give_ahead(spooled.share, spooled.share.ahead_bytes)
         scan, spooled.scan = spooled.scan, None
@@ -351,8 +364,8 @@ class Delivery:
             spooled.left.end(scan.at_id, spooled.position.read_until)
 
     def _wait_for_room(self, spooled: SpooledStream) -> None:
-        """Until something of this stream settles, or for a while: other streams may hold the memory
-        that is missing, or the disk may be in trouble.
+        """Waits until a record of this stream settles, or for READ_AGAIN_S: other streams may have
+        the memory that is missing, or the disk may be in trouble.
         """
         spooled.is_waiting_for_room = True
         if not spooled.is_called_back:
@@ -367,7 +380,9 @@ class Delivery:
         self.read_on(spooled)
 
     def _pause(self, spooled: SpooledStream, seconds: float) -> None:
-        """Until shards are low, or so that a disk of which nothing goes takes no core."""
+        """Waits until shards are low; or only pauses, so that reads that hand nothing over take no
+        core.
+        """
         spooled.is_pausing = True
         if spooled.timer is not None:
             spooled.timer.cancel()
@@ -379,7 +394,7 @@ class Delivery:
         self.read_on(spooled)
 
     def stop(self) -> None:
-        """Reads nothing more back: what is on disk is safe there."""
+        """Reads no more frames back: those on disk are safe there."""
         self.is_stopped = True
         self._progress.stop()
         self._streams.stop()
@@ -392,7 +407,7 @@ class Delivery:
         spooled.is_reading = spooled.is_dropping = False
         if drop.cancelled():
             return
-        # If it failed, the commit that follows meets the same disk, and says so.
+        # If the drop failed, the next commit meets the same disk, and tells the failure.
         dropped = None if drop.exception() is not None else drop.result()
         if dropped is not None and dropped.record_count:
             counters, record_count = spooled.target.counters, dropped.record_count

@@ -1,17 +1,21 @@
-"""The directory of a spool: which files stand in it, and how one takes the place of another.
+"""The directory of a spool: which files stand in it, and how one database takes the place of
+another.
 
     spool.db, spool.db-wal, spool.db-shm   the database (SQLite's)
-    spool.db.new, spool.db.next            one that is being made; one that is, and is the one that
-                                           counts: what stands in its place is put aside
-    spool.db-wal.copy                      of a log that has no name any more, while it is made
-    spool.db.copy                          of a damaged one with its log, while it is salvaged
+    spool.db.new                           a database that is being made
+    spool.db.next                          one that was made and now counts: the one that still
+                                           stands in its place is put aside
+    spool.db-wal.copy                      of a log that has lost its name, while it is made
+    spool.db.copy                          of a damaged database with its log, while it is salvaged
     spool.lock                             held while a daemon has the spool (`lock.py`)
     spool.reserve                          space set aside for a full disk (`reserve.py`)
     spool.probe                            for an instant: whether a full disk has space again
-    spool.db.corrupt-<UTC time>            a damaged database, put aside; nobody deletes it but you
-    spool.db-wal.foreign-<UTC time>        what stood in the place of an open log; as above
+    spool.db.corrupt-<UTC time>            a damaged database, put aside; only you delete it
+    spool.db-wal.foreign-<UTC time>        a file in the place of an open log; as above
 
-Knows nothing of tables. Invariant: nothing here deletes or overwrites what may hold a record.
+Knows nothing of tables. Invariant: nothing here deletes or overwrites a file that may hold a
+record.
+Where it sits: `store.py` claims it; `upkeep.py` looks, makes and exchanges.
 """
 
 import contextlib
@@ -35,22 +39,22 @@ RESERVE = "spool.reserve"
 
 _MAGIC = b"SQLite format 3\x00"  # the first 16 bytes of every SQLite database
 _APPLICATION_ID_AT = 68  # offset in the header, 4 bytes big-endian [sqlite.org/fileformat2.html]
-_PAGE_COUNT_AT = 28  # then the first page of the free list, and how many are in it
+_PAGE_COUNT_AT = 28  # then the first page of the free list, and its page count
 _HEADER_BYTES = 100
 _SUFFIXES = ("-wal", "-shm", "")  # of the files of a database
-_WAL_VERSIONS = b"\x02\x02"  # at 18 and 19: to write and to read it, a log is needed
+_WAL_VERSIONS = b"\x02\x02"  # at offsets 18 and 19: both writing and reading need a log
 
 
 class Found(Enum):
-    """What stands where the database should be."""
+    """What stands in the place of the database."""
 
     NOTHING = "nothing"
     SPOOL = "spool"
-    DAMAGED = "damaged"  # was one of ours
+    DAMAGED = "damaged"  # a database of ours, damaged
 
 
 class SpoolDirectory:
-    """A directory that this process holds. Made by `claim`; `release` lets go."""
+    """A directory that this process holds. `claim` makes it; `release` gives it up."""
 
     def __init__(self, directory: str, lock: Lock) -> None:
         self.directory = directory
@@ -58,23 +62,23 @@ class SpoolDirectory:
         self._next_path = Path(self.database_path + ".next")
         self._lock = lock
         self._was_spool = lock.is_signed
-        self._log_copy: os.stat_result | None = None  # that stands in the place of the log
-        self.is_emptied = False  # the database of a spool was found empty, or not at all
+        self._log_copy: os.stat_result | None = None  # our copy in the place of the log
+        self.is_emptied = False  # a spool stood here, and its database was found empty or gone
 
     @classmethod
     def claim(cls, directory: str) -> "SpoolDirectory":
-        """Makes the directory, and takes its lock. SpoolError as for `Lock.claim`."""
+        """Makes the directory, and takes its lock. Raises SpoolError as `Lock.claim`."""
         directory = str(Path(directory).absolute())
         return cls(directory, Lock.claim(directory))
 
     @property
     def warning(self) -> str | None:
-        """What is to be said of the directory."""
+        """What an operator should hear of the directory."""
         return self._lock.warning
 
     def claim_again(self, device: int) -> None:
-        """Takes the directory that stands in the place of ours, or makes one, on the same disk:
-        `device`, or nothing is touched. SpoolError as for `claim`.
+        """Takes the directory that stands in the place of ours, or makes one, if that is on the
+        same disk (`device`); otherwise touches nothing. Raises SpoolError as `claim`.
         """
         try:
             try:
@@ -93,23 +97,24 @@ class SpoolDirectory:
         self.sign()
 
     def sign(self) -> None:
-        """A spool stands here now, and we hold it."""
+        """Writes into the lock that a spool stands here now, and that this process holds it."""
         self._lock.sign()
 
     def release(self) -> None:
         self._lock.release()
 
     def look(self) -> Found:
-        """As `look_at`."""
+        """As `look_at`; sets `is_emptied`."""
         found = look_at(self.directory, was_spool=self._was_spool)
         if found is Found.NOTHING:
-            self.is_emptied = self._was_spool  # nothing of ours is ever left empty
+            self.is_emptied = self._was_spool  # we never leave a database empty
         return found
 
     def make(self, fill: Callable[[str], object]) -> None:
-        """A new database beside the place, that only its owner can read; SQLite gives its other
-        files the same mode. `fill` makes it one, given its path, and closes it. When this returns,
-        the new one is the one that counts (`is_exchanging`), and `exchange` is next.
+        """Makes a new database beside the place, which only its owner can read; SQLite gives its
+        other files the same mode. `fill`, given its path, fills it and closes it. When this
+        returns, the new database counts (`is_exchanging`), and `exchange` must follow. Raises
+        SpoolError.
         """
         path = Path(self.database_path + ".new")
         try:
@@ -129,9 +134,9 @@ class SpoolDirectory:
 
     @contextlib.contextmanager
     def copied(self, frames: tuple[int, ...], model: str | None) -> Iterator[str]:
-        """A copy of the database with these frames of its log in it, for as long as the block
-        lasts; the log is left alone. `model`: a new database, whose first page (the head and the
-        schema) the copy gets in the place of a damaged one. Raises OSError.
+        """A copy of the database with these frames of its log in it, while the block lasts; the log
+        is left alone. `model`: a new database, whose first page (the header and the schema)
+        replaces a damaged one in the copy. Raises OSError.
         """
         path = Path(self.database_path + ".copy")
         try:
@@ -147,16 +152,16 @@ class SpoolDirectory:
 
     @property
     def is_exchanging(self) -> bool:
-        """Whether a new database was made and is not in its place, by this process or an earlier
-        one: then what stands there is not to be used any more.
+        """Whether a new database was made and is not in its place yet, by this process or an
+        earlier one: then the database in the place must not be used any more.
         """
-        # Not where the disk is in trouble: whoever asks for more of it hears of that.
+        # False where the disk is in trouble: the next call that uses it raises that.
         return os.path.isfile(self._next_path)  # noqa: PTH113 - at each commit; a Path costs more
 
     def exchange(self, now_ms: int) -> str:
-        """Gives what was made the place of what stands there, which is set aside; the path that it
-        has then ("": nothing ever stood there). Cut off anywhere, by a kill or a loss of power, or
-        failed: whoever finds it `is_exchanging` calls this again. SpoolError.
+        """Sets aside the database in the place, and puts the new one there. Returns the path that
+        the old one has then ("": there never was one). If it fails, or is cut off by a kill or a
+        loss of power, whoever finds `is_exchanging` calls it again. Raises SpoolError.
         """
         try:
             aside = self.set_aside(now_ms) if self._stands_something() else self._last_aside()
@@ -167,17 +172,17 @@ class SpoolDirectory:
         return aside
 
     def _stands_something(self) -> bool:
-        """But for an empty file without a log, which holds nothing that is worth keeping."""
+        """Whether anything worth keeping stands in the place: not an empty file without a log."""
         return size_bytes(self.database_path) > 0 or Path(self.database_path).is_dir()
 
     def _last_aside(self) -> str:
-        """Where an exchange that was cut off put what stood here."""
+        """The path where an exchange that was cut off put the database that stood here."""
         base = Path(self.database_path + ".corrupt-")
         asides = [str(each) for each in base.parent.glob(f"{base.name}*")]
         return max((each for each in asides if not each.endswith(_SUFFIXES[:2])), default="")
 
     def _sync(self) -> None:
-        """Fsync of the directory: names made or changed in it survive a power loss."""
+        """Fsyncs the directory: names made or changed in it survive a power loss."""
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(fd)
@@ -185,7 +190,7 @@ class SpoolDirectory:
             os.close(fd)
 
     def set_aside(self, now_ms: int) -> str:
-        """Renames the database and its log; the new path."""
+        """Renames the database and its log; returns the new path. Raises SpoolError."""
         stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         aside = base = f"{self.database_path}.corrupt-{stamp}"
         number = 1
@@ -202,24 +207,24 @@ class SpoolDirectory:
         return aside
 
     def set_log_aside(self, now_ms: int) -> None:
-        """Renames what stands in the place of the log, for it is not what SQLite has open. Closing
-        the database would delete it.
+        """Renames the file in the place of the log, for SQLite does not have this one open, and
+        closing the database would delete it. Raises SpoolError.
         """
         stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
         log = Path(self.database_path + "-wal")
         try:
             with contextlib.suppress(FileNotFoundError):
                 if self._log_copy is not None and os.path.samestat(log.lstat(), self._log_copy):
-                    return  # ours, of a try that failed: it is replaced
+                    return  # our copy, from a try that failed: it is replaced
                 log.rename(f"{log}.foreign-{stamp}")
             self._sync()
         except OSError as error:
             raise directory_error(self.database_path, error) from error
 
     def put_log(self, open_fd: int) -> None:
-        """Gives the log that is open a name again: a copy of it, on disk when this returns. So what
-        is copied out of it into the database can be copied again after a loss of power. Where there
-        is no room for it, there is none, and what may be lost is no more than before.
+        """Gives the open log a name again, by a copy that is on disk when this returns. So pages
+        that are copied out of it into the database can be copied again after a loss of power. Where
+        there is no room for the copy, none is made, and no more can be lost than before.
         """
         log, copy = Path(self.database_path + "-wal"), Path(self.database_path + "-wal.copy")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -240,11 +245,12 @@ class SpoolDirectory:
 
 
 def look_at(directory: str, *, was_spool: bool) -> Found:
-    """What stands where the database should be. `was_spool`: one stood there before. SpoolError
-    `foreign` for what is none of ours.
+    """What stands in the place of the database. `was_spool`: a spool stood there before. Raises
+    SpoolError: `foreign` for a file that is not ours; `directory`, `io` and others of
+    `directory_error`.
 
-    Must not be called while SQLite has the file open in this process: closing it here would drop
-    SQLite's locks (POSIX locks belong to the process).
+    Must not be called while SQLite has the file open in this process: closing the file here would
+    drop SQLite's locks (POSIX locks belong to the process).
     """
     path = database_path(directory)
     for beside in (path + "-wal", path + "-shm", str(Path(directory, RESERVE))):
@@ -263,7 +269,7 @@ def look_at(directory: str, *, was_spool: bool) -> Found:
         raise SpoolError(
             "foreign", path, "not a regular file: remove it, or set another spool.directory"
         )
-    if status.st_size == 0:  # begun and not written, or cut off: its log says which
+    if status.st_size == 0:  # begun and not written, or cut off: its log tells which
         return Found.DAMAGED if file_bytes(path + "-wal") else Found.NOTHING
     try:
         with Path(path).open("rb") as file:
@@ -273,7 +279,7 @@ def look_at(directory: str, *, was_spool: bool) -> Found:
     if header.startswith(_MAGIC) and len(header) == _HEADER_BYTES:
         (found,) = struct.unpack_from(">I", header, _APPLICATION_ID_AT)
         if found == APPLICATION_ID:
-            # SQLite never writes a database with a version it does not know.
+            # SQLite never writes a database whose versions it does not know.
             return Found.SPOOL if header[18:20] == _WAL_VERSIONS else Found.DAMAGED
     if was_spool:
         return Found.DAMAGED
@@ -286,8 +292,9 @@ def look_at(directory: str, *, was_spool: bool) -> Found:
 
 
 def _put_first_page(model: str, copy: Path) -> None:
-    """Tables are made in one order, and their roots stay where they are: the schema of one spool is
-    that of another. The list of free pages is left out; who only reads needs none.
+    """Puts the first page of `model` into the copy. Tables are made in one order, and their roots
+    stay where they are, so every spool has the same schema page. The list of free pages is left
+    out; a reader needs none.
     """
     with Path(model).open("rb") as file:
         first = bytearray(file.read(PAGE_BYTES))
@@ -298,7 +305,7 @@ def _put_first_page(model: str, copy: Path) -> None:
 
 
 def set_aside_files(directory: str) -> list[str]:
-    """Damaged databases that were put aside there and that nobody has removed."""
+    """Damaged databases that were put aside in the directory and that nobody has removed."""
     return sorted(
         str(path)
         for path in Path(directory).glob("spool.db.corrupt-*")
@@ -311,12 +318,12 @@ def database_path(directory: str) -> str:
 
 
 def size_bytes(path: str, *, with_log: bool = True) -> int:
-    """What a database and its log take on disk."""
+    """Bytes that a database and its log take on disk."""
     return file_bytes(path) + (file_bytes(path + "-wal") if with_log else 0)
 
 
 def file_bytes(path: str) -> int:
-    """0: it is not there."""
+    """The size of a file; 0: it is not there."""
     try:
         return os.stat(path).st_size  # noqa: PTH116 - at each commit; a Path costs more
     except OSError:

@@ -1,9 +1,9 @@
-"""Giving free pages back to the file system, a little at a time, while nobody waits for the disk.
+"""Gives free pages back to the file system, a few at a time, while nobody waits for the disk.
 
-Settled frames leave pages in the database that hold nothing; others could use the space. Knows the
-store, its thread and the sizes; no frame, and nothing of commits: whoever asks decides when.
-Invariants: one part is on its way at a time; none begins after `stop`; each part that made the
-files smaller is told (`on_given`), so that the next one can be asked for.
+Settled frames leave free pages in the database, whose space other programs could use. Knows the
+store, its thread and the sizes; no frame and no commit: the caller decides when a part begins.
+Invariants: one part is under way at a time; none begins after `stop`; `on_given` is called after
+each part that made the files smaller, so that the next one can be asked for.
 Where it sits: `spool.py` begins a part when a commit has ended and none follows.
 """
 
@@ -18,16 +18,16 @@ from kdaemon.spool.values import Sizes
 
 log = logging.getLogger("kdaemon.spool")
 
-GIVE_BACK_BYTES = 16 * 1024 * 1024  # free pages that are worth giving back to the file system
-GIVE_BACK_PAGES = 100  # at a time: a commit waits some 10 ms for it (measured 2026-11-21)
+GIVE_BACK_BYTES = 16 * 1024 * 1024  # no part begins with fewer free bytes
+GIVE_BACK_PAGES = 100  # a part: a commit waits some 10 ms for one (measured 2026-11-21)
 GIVE_BACK_PAUSE_S = 0.1
-"""Before each such part while a backlog is on its way to its engine: 16 MB/s are given back then.
-One part after another took a tenth of the core that reads, encodes and sends, and each read waited
-behind one. Ours, 2026-11-28."""
+"""Seconds before each part while a backlog is on its way to its engine: then 16 MB/s are given
+back. Without the pause the parts took a tenth of the core that reads, encodes and sends, and each
+read waited behind a part. Ours, 2026-11-28."""
 
 
 class GivingBack:
-    """Of one store."""
+    """For one store."""
 
     __slots__ = (
         "_is_out",
@@ -48,17 +48,19 @@ class GivingBack:
         self._space = space
         self._on_given = on_given
         self._loop = asyncio.get_running_loop()
-        self._is_out = False  # a part is on its way, or about to be
+        self._is_out = False  # a part is under way, or about to begin
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_due(self) -> bool:
-        """There is enough to give back, and no part is on its way."""
+        """Whether there is enough to give back, and no part is under way."""
         return not (self._is_out or self._is_stopped or self._space.free_bytes <= GIVE_BACK_BYTES)
 
     def begin(self, *, after_pause: bool) -> None:
-        """The next part; `after_pause`: others need the disk and the core."""
+        """Begins the next part. `after_pause`: wait first, because others need the disk and the
+        core.
+        """
         self._is_out = True
         if after_pause:
             self._timer = self._loop.call_later(GIVE_BACK_PAUSE_S, self._begin_part)
@@ -66,7 +68,7 @@ class GivingBack:
             self._begin_part()
 
     def stop(self) -> None:
-        """Begins no part any more; one that is in the thread ends there."""
+        """Begins no part any more; one that runs in the thread ends there."""
         self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()

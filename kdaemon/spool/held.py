@@ -1,10 +1,13 @@
 """Rows of the disk of which an engine has records: whole frames, or parts of them.
 
-A row is handed over in parts where shards are hot: what no engine has had is left on disk. As each
-part settles, the row's bitmap says so, and its dead records are buried in the same transaction; the
-last part deletes the row. Once no engine has anything of a row and the disk knows its bitmap, the
-row is forgotten here: the disk says what is left. Knows no disk and no engine.
+Where shards are hot, a row is handed over in parts: the records that no engine has had are left on
+disk. When a part settles, the row's bitmap notes that, and the part's dead records are buried in
+the same transaction. When the last part settles, the row is deleted. Once no engine has a record of
+a row, and the disk knows its bitmap, the row is forgotten here: the disk knows what is left.
+Knows no disk and no engine.
 Invariant: a record of a row is in one part, or settled, or left.
+Where it sits: `passing_on.py` adds and settles parts; `delivery.py` asks which records of a row
+that it read were taken before.
 """
 
 from collections.abc import Iterable
@@ -25,8 +28,9 @@ from kdaemon.spool.values import Settled, StoredFrame
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """What an engine has of a row. `positions[i]`: which record of the row its record i is.
-    `loads`: where they went by the map of `map_count`, if that was asked.
+    """The records of a row that an engine has as one frame. `positions[i]`: the index in the row of
+    the frame's record i. `loads`: the shards that they went to, by the map of `map_count`, if the
+    map was asked.
     """
 
     frame: Frame
@@ -37,9 +41,9 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """`settled`: bit i says that record i is delivered or buried, of records that are in no part.
-    `left_count`: of records that no engine has had. `noted_count`: settled records of the parts,
-    when the disk was told of them last.
+    """`settled`: bit i says that record i is delivered or buried, for records that are in no part.
+    `left_count`: records that no engine has had. `noted_count`: settled records of the parts, as
+    the disk was last told.
     """
 
     frame_id: int
@@ -53,20 +57,21 @@ class Row:
 
     @property
     def taken(self) -> int:
-        """As bits: what is not left."""
+        """The bits of the records that are not left."""
         bits = self.settled
         for part in self.parts:
             bits |= self._bits(part)
         return bits
 
     def _bits(self, part: Part) -> int:
-        if isinstance(part.positions, range):  # all of the row
+        if isinstance(part.positions, range):  # the whole row
             return (1 << self.record_count) - 1
         return bits_of(part.positions, self.record_count)
 
     def progress(self) -> bytes | None:
-        """What the disk is to be told of records that were delivered since it was last told; None:
-        there are none. Dead ones stay open: they are buried when their part settles, not before.
+        """The bitmap for the disk, if records were delivered since the disk was last told; None:
+        there are none. The bits of dead records stay open: they are buried when their part settles,
+        not before.
         """
         count = sum(len(part.positions) - part.frame.unsettled for part in self.parts)
         if count == self.noted_count:
@@ -74,7 +79,7 @@ class Row:
         return self.bitmap()
 
     def bitmap(self) -> bytes:
-        """What the disk is to be told; counts as told."""
+        """The bitmap for the disk, which counts as told from now on."""
         bits = self.settled
         self.noted_count = 0
         for part in self.parts:
@@ -88,7 +93,7 @@ class Row:
         return encode_bits(bits, self.record_count)
 
     def settle(self, part: Part) -> bool:
-        """A part is settled; whether the row is done with."""
+        """A part is settled; returns whether the row is done with."""
         self.parts.remove(part)
         if not self.parts and not self.left_count:
             return True
@@ -97,7 +102,7 @@ class Row:
 
 
 class Held:
-    """All rows of which an engine has something, by id, in the order in which they came."""
+    """All rows of which an engine has records, by id, in the order in which they came."""
 
     __slots__ = ("_owed", "rows")
 
@@ -107,18 +112,18 @@ class Held:
 
     @property
     def record_count(self) -> int:
-        """Records that an engine has and the disk too."""
+        """Records that are in an engine and on disk."""
         return sum(part.frame.unsettled for row in self.rows.values() for part in row.parts)
 
     def add(self, row: Row, part: Part) -> None:
-        """An engine has the part now."""
+        """An engine has the part from now on."""
         row.parts.append(part)
         row.left_count -= len(part.positions)
         self.rows[row.frame_id] = row
 
     def settle(self, row: Row, part: Part, letters: Iterable[DeadLetter]) -> bool:
-        """The part is settled, with these dead records: the disk is to be told. Whether the row is
-        done with.
+        """The part is settled, with these dead records: the disk is owed a note or the deletion of
+        the row. Returns whether the row is done with.
         """
         is_done = row.settle(part)
         if is_done:
@@ -130,8 +135,8 @@ class Held:
         return is_done
 
     def note(self, row: Row) -> bool:
-        """What is delivered of parts that are not settled, so that a crash sends only the rest.
-        False: there is nothing new of the row.
+        """Owes the disk a note of the records that are delivered, of parts that are not settled, so
+        that after a crash only the rest is sent again. Returns False if nothing is new.
         """
         bitmap = row.progress()
         if bitmap is None:
@@ -140,12 +145,14 @@ class Held:
         return True
 
     def kept(self) -> set[int]:
-        """Ids of rows that must stay on disk: it does not know all that became of them."""
+        """Ids of rows that must stay on disk, because the disk does not know all that became of
+        them.
+        """
         return {*self.rows, *self._owed.unwritten}
 
     def taken_of(self, frame_id: int, settled: int, record_count: int) -> int | None:
-        """Of a row that was read, with these bits noted: the bits of what is not to be sent. None:
-        nothing is, and nothing is left to do for it.
+        """For a row that was read with these bits noted: the bits of the records that must not be
+        sent. None: no record is to be sent, and the row needs nothing more.
         """
         unwritten = self._owed.unwritten.get(frame_id)
         if unwritten == DONE:
@@ -159,9 +166,9 @@ class Held:
         return settled if settled.bit_count() < record_count else None
 
     def spare(self, corrupt: Iterable[Settled], read_until: int) -> tuple[int, int]:
-        """Rows that are in quarantine now: how many frames of them are counted elsewhere, and how
-        many records are not lost with them, for an engine has or had them. `read_until`: up to
-        this id they were read before.
+        """For rows that were moved to quarantine: (frames of them that are counted elsewhere,
+        records that are not lost with them because an engine has or had them). `read_until`: up to
+        this id the rows were read before.
         """
         frame_count = record_count = 0
         for found in corrupt:
@@ -182,7 +189,9 @@ class Held:
 
 
 def revived(stored: StoredFrame, taken: int, accepted_ns: int) -> tuple[Row, Part]:
-    """A row as it was read, and all of it that is not `taken` as an engine takes it."""
+    """A row as it was read, and a part with all of its records that are not `taken`, for an
+    engine.
+    """
     records = stored.records
     count = len(records)
     positions: list[int] | range = range(count)
@@ -201,7 +210,7 @@ def revived(stored: StoredFrame, taken: int, accepted_ns: int) -> tuple[Row, Par
 
 
 def narrowed(part: Part, ways: list[Way], map_count: int) -> Part:
-    """The records of a part that go these ways."""
+    """A part with only the records that go these ways."""
     whole = part.frame
     loads = [
         Load(way.lane, len(way.indices), way.byte_count) for way in ways if way.lane is not None
@@ -217,13 +226,13 @@ def narrowed(part: Part, ways: list[Way], map_count: int) -> Part:
 
 
 def frames_bytes(frame_count: int, payload_bytes: int) -> int:
-    """What frames take of the disk, of which only the sum is known."""
+    """About how much of the disk frames take, of which only the sum of their payloads is known."""
     return frame_count * frame_bytes(payload_bytes // frame_count) if frame_count else 0
 
 
 def letters_of(stream: str, frame: Frame, first_ms: int, last_ms: int) -> list[DeadLetter]:
-    """The dead records of a settled frame, each with its reason. What was refused at the door, for
-    its shard's queue was full, is not dead: its client was told, and may send it again.
+    """The dead records of a settled frame, each with its reason. A record that was refused at the
+    door because its shard's queue was full is not dead: its client was told, and may send it again.
     """
     attempts = frame.attempt_counts or {}
     reasons = frame.history.dead_reasons if frame.history is not None else {}

@@ -1,18 +1,22 @@
-"""What is left behind on disk for shards that are slower than what comes for them. Pure.
+"""The records that are left on disk because their shards are slower than the records that come.
+Pure.
 
-A stored frame has records for many shards. Those of a shard whose queue is full are left on disk
-when the frame is read, and the rest of it is handed over; so one hot shard holds up no other. A
-mark says for such a shard up to which frame nothing of it is left: one id, however much stands
-behind it. What of a frame was handed over is noted on its row, and no part of this.
+A stored frame has records for many shards. When the frame is read, the records of a shard whose
+queue is full are left on disk, and the rest of the frame is handed over; so one hot shard holds up
+no other. For such a shard a mark gives the id of a frame: up to this frame nothing of the shard is
+left. A mark is one id, however much stands behind it. Which records of a frame were handed over is
+noted on its row, not here.
 
-A stream that is not known to be well has one record where memory is short, to be tried with: the
-rest of the frame is left, too.
+Where memory is short, one record of a stream that is not known to be well is handed over, to try
+the stream; the rest of the frame is left, too.
 
-Records go by their `order`: their shard, or that of their key where order per key is kept.
-Invariants: of one order, records are handed over in the order in which they stand on disk, for what
-is marked is left until it is read again from its mark on; an order without a mark has nothing left
-up to where the stream is read. When the shards change, all is read again from the first mark on.
-Bound: a mark a shard. Where it sits: `passing_on.py` asks it of each frame that it hands over.
+Each record belongs to an `order`: its shard, or the shard of its key where order per key is kept.
+Invariants: records of one order are handed over in the order in which they stand on disk, because
+all that is marked stays left until it is read again from its mark on; an order without a mark has
+nothing left up to the place where the stream is read. When the shards change, all is read again
+from the first mark on.
+Bound: a mark a shard.
+Where it sits: `passing_on.py` asks it about each frame that it hands over.
 """
 
 from collections.abc import Iterable
@@ -25,8 +29,8 @@ from kdaemon.engine.ways import Way
 
 @dataclass(slots=True)
 class Mark:
-    """Nothing of an order is left up to `after_id`. `accepted_ms`: the first that is left is about
-    as old. `lane`: the shard whose queue was full.
+    """Nothing of an order is left up to `after_id`. `accepted_ms`: about when the first record that
+    is left was accepted. `lane`: the shard whose queue was full.
     """
 
     after_id: int
@@ -43,15 +47,17 @@ class Load(NamedTuple):
 
 
 class Left:
-    """Of one stream. `queued`: records and bytes by shard, of the loads that are not settled."""
+    """What is left of one stream. `queued`: records and bytes by shard, of the loads that are not
+    settled.
+    """
 
     __slots__ = ("_active", "map_count", "marks", "queued")
 
     def __init__(self) -> None:
         self.marks: dict[str | None, Mark] = {}
         self.queued: dict[str, tuple[int, int]] = {}
-        self.map_count = 0  # of the map that marks and queues go by
-        self._active: set[str | None] = set()  # what is handed over as it is read again
+        self.map_count = 0  # of the map by which marks and queues are
+        self._active: set[str | None] = set()  # orders that are handed over in this reading
 
     @property
     def is_empty(self) -> bool:
@@ -64,28 +70,30 @@ class Left:
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the oldest that is left was accepted, about."""
+        """About when the oldest record that is left was accepted; None: none is left."""
         return min((mark.accepted_ms for mark in self.marks.values()), default=None)
 
     def first_id_of(self, lanes: AbstractSet[str | None]) -> int | None:
-        """The same, of what is left for these shards."""
+        """As `first_id`, for these shards only."""
         ids = (mark.after_id for mark in self.marks.values() if mark.lane in lanes)
         return min(ids, default=None)
 
     def begin(self, after_id: int) -> None:
-        """Frames are read again after this id, all of them: what is marked before it stays left."""
+        """All frames after this id are read again. An order whose mark is before this id stays
+        left.
+        """
         self._active = {order for order, mark in self.marks.items() if mark.after_id >= after_id}
 
     @property
     def is_all_left(self) -> bool:
-        """Reading on brings nothing more to hand over."""
+        """Whether reading on would bring nothing more to hand over."""
         return not self._active
 
     def take(
         self, frame_id: int, accepted_ms: int, ways: list[Way], *, is_again: bool
     ) -> list[Way]:
         """The ways of a frame that may be handed over; the rest is left. `is_again`: the frame is
-        read again; else it is the first one that was not passed on yet.
+        read again; otherwise it is the first one that was not passed on yet.
         """
         for way in ways:
             if way.is_full and self._may_go(way.order, is_again=is_again):
@@ -94,8 +102,8 @@ class Left:
         return [way for way in ways if self._may_go(way.order, is_again=is_again)]
 
     def probe(self, frame_id: int, accepted_ms: int, ways: list[Way], sizes: list[int]) -> Way:
-        """Of a frame's ways that `take` gave: one record, the smallest that is the first of its
-        order; the rest is left.
+        """One record, of the ways of a frame that `take` returned: the smallest of those that are
+        first in their order. The rest is left.
         """
         for way in ways:
             self._active.discard(way.order)
@@ -105,8 +113,8 @@ class Left:
         return replace(way, indices=[first], byte_count=sizes[first])
 
     def end(self, until_id: int, read_until: int) -> None:
-        """Frames were read again up to this id. `read_until`: the stream is passed on up to that:
-        what has reached it is not left any more.
+        """Frames were read again up to `until_id`. `read_until`: the stream is passed on up to this
+        id; an order whose mark has reached it has nothing left any more.
         """
         for order in self._active:
             mark = self.marks[order]
@@ -117,19 +125,20 @@ class Left:
             del self.marks[order]
 
     def forget(self, map_count: int) -> None:
-        """Other shards: no mark and no queue is one of theirs."""
+        """The shards have changed: no mark and no queue is of the new ones."""
         self.map_count = map_count
         self.marks.clear()
         self.queued.clear()
         self._active = set()
 
     def handed_over(self, loads: Iterable[Load]) -> None:
+        """Counts these loads as queued until `settled` is called with them."""
         for load in loads:
             records, byte_count = self.queued.get(load.lane, (0, 0))
             self.queued[load.lane] = (records + load.record_count, byte_count + load.byte_count)
 
     def settled(self, loads: Iterable[Load], map_count: int) -> None:
-        """What was handed over by the map of that count is settled."""
+        """These loads, handed over by the map of that count, are settled."""
         if map_count != self.map_count:
             return
         for load in loads:

@@ -1,7 +1,9 @@
 """Dead letters: records that will not be delivered, kept with the reason, in the spool's database.
 
-Bounded by bytes: the oldest make room for the newest, and are counted. Knows no frame and no
-stream's state. May be read and deleted from another process while a daemon runs.
+Knows no frame and no stream's state. Another process may read and delete letters while a daemon
+runs.
+Invariant: letters are bounded by bytes: the oldest make room for the newest, and are counted.
+Where it sits: `store.py` adds letters; the commands read and delete them.
 """
 
 import json
@@ -16,20 +18,19 @@ import msgspec
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.database import Database
 
-LETTER_OVERHEAD_BYTES = 64  # a row's numbers and SQLite's head of it, beside data and words
-LETTER_FOOTPRINT_BYTES = (
-    600  # beside data and key: its struct, heads of bytes and texts, its message
-)
-_BLOCK_LETTERS = 256  # ids looked up, or letters deleted, in one transaction: some milliseconds
+LETTER_OVERHEAD_BYTES = 64  # beside data and words: a row's numbers, and SQLite's head of the row
+LETTER_FOOTPRINT_BYTES = 600  # beside data and key: struct, heads of bytes and texts, message
+_BLOCK_LETTERS = 256  # ids looked up, or letters deleted, a transaction: some milliseconds
 
 
 class DeadLetter(msgspec.Struct, gc=False):
-    """One record, and why it is here.
+    """One record, and why it is dead.
 
     `reason`: one of `base/counters.DeadReason`. `code`, `message`: the service's last words, or
-    ours. `attempts`: how often it was sent. `first_ms`, `last_ms`: when it was accepted and when it
-    died, Unix milliseconds. `id`: given by the store, never given twice; 0 before.
-    `is_intact`: False if what is stored is not what was written; such a one is not to be replayed.
+    ours. `attempts`: how often the record was sent. `first_ms`, `last_ms`: when the record was
+    accepted and when it died, Unix milliseconds. `id`: given by the store, never given twice; 0
+    before. `is_intact`: False if the stored letter is not the one that was written; then it must
+    not be replayed.
     """
 
     stream: str
@@ -47,13 +48,13 @@ class DeadLetter(msgspec.Struct, gc=False):
 
     @property
     def footprint_bytes(self) -> int:
-        """The memory that it takes, about."""
+        """About how much memory the letter takes."""
         return len(self.data) + len(self.partition_key) + LETTER_FOOTPRINT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters are meant: those that hold every condition given; none given: all of them.
+    """Selects the letters that meet every condition given; with no condition, all letters.
 
     Times are of death (`last_ms`): `since_ms` inclusive, `until_ms` exclusive.
     """
@@ -67,7 +68,9 @@ class LetterFilter:
 
 @dataclass(frozen=True, slots=True)
 class LetterTotal:
-    """`byte_count`: as the bound counts them: data, key and words, and 64 bytes a letter."""
+    """`byte_count`: bytes as `letters_bytes_max` counts them: data, key and words, and 64 bytes a
+    letter.
+    """
 
     letter_count: int
     byte_count: int
@@ -80,6 +83,7 @@ class Letters:
         self._database = database
 
     def count(self, which: LetterFilter) -> LetterTotal:
+        """How many letters there are, and their bytes. Raises SpoolError."""
         condition, values = _condition(which)
         with self._database.reading() as connection:
             letter_count, byte_count = connection.execute(
@@ -91,8 +95,9 @@ class Letters:
     def select(
         self, which: LetterFilter, *, newest_first: bool = False, limit: int | None = None
     ) -> Iterator[DeadLetter]:
-        """One letter at a time, oldest first. No transaction is open between two of them, however
-        slowly they are taken; letters that come or go meanwhile may be among them or not.
+        """Yields one letter at a time, oldest first unless `newest_first`. No transaction is open
+        between two letters, however slowly the caller takes them; a letter that comes or goes
+        meanwhile may be yielded or not.
         """
         after: int | None = None
         left = limit
@@ -109,7 +114,7 @@ class Letters:
             left = None if left is None else left - len(ids)
 
     def delete(self, which: LetterFilter) -> LetterTotal:
-        """Deletes in short transactions; returns what it deleted. Durable when it returns."""
+        """Deletes in short transactions; returns how much was deleted, durably."""
         letter_count = byte_count = 0
         while ids := self._ids(which, None, _BLOCK_LETTERS, newest_first=False):
             with self._database.writing() as connection:
@@ -140,7 +145,7 @@ class Letters:
         except SpoolError as error:
             if error.kind != "corrupt":
                 raise
-            row = (*(None,) * 10, letter_id, None)  # on a bad page: shown, with nothing in it
+            row = (*(None,) * 10, letter_id, None)  # on a bad page: it is shown empty
         return None if row is None else letter_of(row)
 
 
@@ -151,7 +156,9 @@ SELECT_LETTER = (
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:
-    """A row of `SELECT_LETTER`. What damage left of a field is shown in the field's type."""
+    """The letter of a row of `SELECT_LETTER`. A field that damage gave another type is empty,
+    or 0.
+    """
     *fields, letter_id, checksum = row
     is_intact = checksum == _checksum(fields)
     if not is_intact:
@@ -167,8 +174,8 @@ def letter_of(row: Sequence[Any]) -> DeadLetter:
 
 
 def add_letters(connection: sqlite3.Connection, letters: list[DeadLetter], bytes_max: int) -> int:
-    """Writes letters in the transaction that is open, and drops the oldest down to `bytes_max`,
-    though never the newest one. Returns how many were dropped.
+    """Writes letters in the transaction that is open, and drops the oldest until all take at most
+    `bytes_max`, but never drops the newest one. Returns how many were dropped.
     """
     rows = [(letter, _fields(letter)) for letter in letters]
     connection.executemany(
@@ -189,14 +196,14 @@ def add_letters(connection: sqlite3.Connection, letters: list[DeadLetter], bytes
         if byte_count <= bytes_max or count <= 1:
             return dropped_count
         oldest = _oldest(connection, byte_count - bytes_max, count - 1)
-        if not oldest:  # damage made the total wrong; what is there is what counts
+        if not oldest:  # damage made the total wrong: count the rows
             recount_letters(connection)
             return dropped_count
         dropped_count += _delete(connection, oldest).letter_count
 
 
 def recount_letters(connection: sqlite3.Connection) -> None:
-    """Makes the total what the rows say."""
+    """Sets the totals to the sums of the rows."""
     connection.execute(
         "UPDATE total SET letter_count = (SELECT count(*) FROM letter),"
         " letter_bytes = (SELECT coalesce(sum(byte_count), 0) FROM letter)"
@@ -204,7 +211,7 @@ def recount_letters(connection: sqlite3.Connection) -> None:
 
 
 def _oldest(connection: sqlite3.Connection, byte_count: int, count_max: int) -> list[int]:
-    """Ids of the oldest letters that take `byte_count` together, one block at most."""
+    """Ids of the oldest letters that take `byte_count` bytes together; one block at most."""
     ids: list[int] = []
     for letter_id, letter_bytes in connection.execute(
         "SELECT id, ifnull(CAST(byte_count AS INTEGER), 0) FROM letter ORDER BY id LIMIT ?",
@@ -258,7 +265,7 @@ def _checksum(fields: Sequence[object]) -> int:
 
 
 def _condition(which: LetterFilter) -> tuple[str, list[str | int]]:
-    """SQL and its values. The words are ours, the values are bound."""
+    """Returns SQL and its values. The SQL is ours; the values are bound."""
     conditions = {
         "stream = ?": which.stream,
         "reason = ?": which.reason,

@@ -1,10 +1,11 @@
-"""The lock of a spool's directory: one process holds it while a daemon has the spool.
+"""The lock of a spool's directory: the process that has the spool holds it.
 
-Makes the directory, says who may not have it, and writes the holder's pid for those who ask. Knows
-the directory and `spool.lock`, and no other file. Invariants: two processes never hold one
-directory; a lock that was taken away is told from the one that is held; nothing here waits for
-long. Where it sits: `directory.py` takes it and gives it back; `view.py` and the commands ask who
-has it.
+This file makes the directory, says which other users may change it, and writes the holder's pid for
+other processes to read. It knows the directory and `spool.lock`, and no other file.
+Invariants: two processes never hold one directory; a lock file that was taken away is told from the
+one that is held; nothing here waits for long.
+Where it sits: `directory.py` takes the lock and gives it back; `view.py` and the commands ask who
+holds it.
 """
 
 import contextlib
@@ -19,13 +20,13 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.rights import directory_error, kind_of_none, strangers
 
 _FILE = "spool.lock"
-# Someone who only looks whether a spool is held takes the lock for an instant; wait for that.
+# A process that only looks whether a spool is held takes the lock for an instant: we try again.
 _LOCK_TRIES = 5
 _LOCK_WAIT_S = 0.02
 
 
 class Lock:
-    """Held from `claim` to `release`. `warning`: what is to be said of the directory."""
+    """Held from `claim` to `release`. `warning`: what an operator should hear of the directory."""
 
     __slots__ = ("_directory", "_fd", "warning")
 
@@ -36,7 +37,7 @@ class Lock:
 
     @classmethod
     def claim(cls, directory: str) -> "Lock":
-        """Makes the directory (0700) if its parent is there, and takes its lock. SpoolError:
+        """Makes the directory (0700) if its parent is there, and takes its lock. Raises SpoolError:
         `directory`, `foreign`, `busy`, `full`, `io`, `read_only`.
         """
         try:
@@ -60,12 +61,12 @@ class Lock:
 
     @property
     def is_signed(self) -> bool:
-        """A spool stood here: whoever held it wrote so."""
+        """Whether a spool stood here: each holder signs the lock."""
         return os.fstat(self._fd).st_size > 0
 
     @property
     def is_standing(self) -> bool:
-        """Whether this lock is the one that another process would meet. Raises OSError."""
+        """Whether another process that wants the lock would meet this one. Raises OSError."""
         try:
             status = Path(self._directory, _FILE).lstat()
         except FileNotFoundError:
@@ -73,8 +74,8 @@ class Lock:
         return os.path.samestat(status, os.fstat(self._fd))
 
     def sign(self) -> None:
-        """Writes our pid into it: a spool stands here now, and we hold it."""
-        with contextlib.suppress(OSError):  # a full disk; the lock holds without it
+        """Writes our pid into the lock: a spool stands here now, and this process holds it."""
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without the pid
             os.pwrite(self._fd, f"{os.getpid():<10}\n".encode(), 0)
 
     def release(self) -> None:
@@ -82,7 +83,9 @@ class Lock:
 
 
 def is_signed(directory: str) -> bool:
-    """Whether a spool stood in this directory, as `Lock.is_signed`; for who does not hold it."""
+    """Whether a spool stood in this directory, as `Lock.is_signed`; for a process that does not
+    hold the lock.
+    """
     try:
         status = Path(directory, _FILE).lstat()
     except OSError:
@@ -91,11 +94,11 @@ def is_signed(directory: str) -> bool:
 
 
 def holder_pid(directory: str) -> int | None:
-    """The pid of the process that holds a spool; 0 if it is held and the pid cannot be told (from
-    another container, say); None if nobody does.
+    """The pid of the process that holds a spool; 0: a process holds it whose pid cannot be told
+    (one in another container, say); None: no process holds it.
     """
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place holds nobody up
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place must not wait
         fd = os.open(Path(directory, _FILE), flags)
     except OSError:
         return None
@@ -130,7 +133,9 @@ def kept_still(directory: str) -> Iterator[bool]:
 
 
 def make_directory(directory: str) -> None:
-    """0700, and on disk when this returns; its parent must be there. Raises OSError."""
+    """Makes the directory with mode 0700; it is on disk when this returns. Its parent must be
+    there. One that is there stays as it is. Raises OSError.
+    """
     try:
         make_new_directory(directory)
     except FileExistsError:
@@ -141,7 +146,12 @@ def make_directory(directory: str) -> None:
 def make_new_directory(directory: str) -> None:
     """As `make_directory`. Raises FileExistsError for one that is there."""
     Path(directory).mkdir(0o700)
-    fd = os.open(Path(directory).parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync(Path(directory).parent)
+
+
+def sync(path: Path) -> None:
+    """A file's bytes, or a directory's names, are on disk when this returns. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

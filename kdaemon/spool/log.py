@@ -1,10 +1,13 @@
-"""SQLite's write-ahead log: whether all that was committed in it will be read again.
+"""SQLite's write-ahead log: whether SQLite will read again all that was committed in it.
 
-SQLite reads a log up to the first frame whose sums fail, and takes what comes after for a write
-that the power cut off. So one bit that flips would lose every commit behind it, without a word.
-Looked at here before SQLite opens it: a damaged byte is found by the sums and mended; where more is
-damaged, it is told which frames SQLite would not read. Knows no table; sits below `upkeep.py`.
-Format: sqlite.org/fileformat2.html, section 4. Invariant: what is mended has sums that hold.
+SQLite reads a log up to the first frame whose sums fail, and takes all frames behind that one for a
+write that a power loss cut off. So one flipped bit would silently lose every commit behind it. This
+file looks through the log before SQLite opens it. A single damaged byte is found by the sums and
+mended; where more is damaged, `LogState` tells which frames SQLite would not read.
+Knows no table. Here a frame is SQLite's: one page in the log, with a head.
+Format: sqlite.org/fileformat2.html, section 4.
+Invariant: all that is mended has sums that hold.
+Where it sits: below `upkeep.py`.
 """
 
 import errno
@@ -30,7 +33,7 @@ _HEAD = struct.Struct(">6I")  # page, pages after a commit or 0, two salts, two 
 _HEAD_SUMMED_BYTES = 8  # and then the page
 _FRAME_BYTES = _HEAD.size + PAGE_BYTES
 _MODULUS = 2**32
-_MENDED_MAX = 16  # bytes; a disk that damages more is not to be mended
+_MENDED_MAX = 16  # bytes in one log; where a disk damages more, no more is mended
 
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 
@@ -39,9 +42,10 @@ Sums = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """`mended_count`: bytes that were damaged and are right again. `read`: frames that SQLite reads
-    up to the last commit. `lost`: frames of commits that it would not read, and those before them;
-    none: it reads all that is there. `is_none`: this is no log at all, and what it held is gone.
+    """`mended_count`: bytes that were damaged and are right again. `read`: frames up to the last
+    commit that SQLite reads. `lost`: frames of commits that SQLite would not read, and all frames
+    before them; empty: SQLite reads all that is there. `is_none`: the file is no log at all, and
+    the log that stood there is gone.
     """
 
     mended_count: int
@@ -51,15 +55,18 @@ class LogState:
 
     @property
     def is_whole(self) -> bool:
+        """Whether SQLite reads all commits of the log."""
         return not (self.lost or self.is_none)
 
 
 def mend_log(path: str) -> LogState:
-    """Looks through the log at `path`, and mends single bytes in place; a log that is not there is
-    whole. Half a millisecond a frame, and a log has about 1,000 at most. Raises OSError.
+    """Looks through the log at `path`, and mends single bytes in place, fsynced when this returns.
+    A log that is not there is whole. Takes half a millisecond a frame; a log has about 1,000 at
+    most. Raises OSError.
 
-    The last commit may be torn: the power was lost before it was answered. Two commits that hang
-    together by their sums were synced, so a frame that fails before them is damaged, not torn.
+    The last commit may be torn: the power was lost before that commit was answered. Two commits
+    that hang together by their sums were synced, so a frame that fails before them is damaged, not
+    torn.
     """
     try:
         fd = _opened(path, os.O_RDWR)
@@ -72,7 +79,9 @@ def mend_log(path: str) -> LogState:
 
 
 def is_log_whole(path: str) -> bool:
-    """Whether `mend_log` would find nothing to do. Changes nothing. Raises OSError."""
+    """Whether `mend_log` would mend nothing and find nothing lost. Changes nothing. Raises
+    OSError.
+    """
     try:
         fd = _opened(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -86,7 +95,7 @@ def is_log_whole(path: str) -> bool:
 
 
 def _opened(path: str, mode: int) -> int:
-    """Never waits: whoever may write to the directory can put a pipe there."""
+    """Opens without waiting: any user who may write to the directory can put a pipe there."""
     fd = os.open(path, mode | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -95,12 +104,12 @@ def _opened(path: str, mode: int) -> int:
 
 
 class _WouldMendError(Exception):
-    """The log was opened to look at it."""
+    """A byte would be mended in a log that was opened only for reading."""
 
 
 def apply_frames(path: str, frames: tuple[int, ...], database_path: str) -> None:
-    """Writes pages out of the log into a database (a copy), as a checkpoint would, whatever their
-    sums say. Raises OSError.
+    """Writes the pages of these frames from the log at `path` into a database (a copy), as a
+    checkpoint would, whatever their sums are. Raises OSError.
     """
     with Path(path).open("rb") as log, Path(database_path).open("r+b") as database:
         page_count = 0
@@ -114,15 +123,20 @@ def apply_frames(path: str, frames: tuple[int, ...], database_path: str) -> None
 
 
 class _Log:
+    """An open log. Knows frames, sums and salts; no page's content."""
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
         size = os.fstat(fd).st_size
         self._frame_count = max(0, size - _HEADER.size) // _FRAME_BYTES
         self._order: Literal["little", "big"] = "little"
         self._mended_count = 0
-        self._is_certain = False  # one byte is damaged, and there are several that it may be
+        self._is_certain = False  # one byte is damaged, and several could be that byte
 
     def mend(self) -> LogState:
+        """Mends what can be mended, frame by frame, and fsyncs it. Raises OSError, and
+        _WouldMendError where the log is open only for reading.
+        """
         lost: list[int] = []
         committed = 0
         if self._frame_count and self._has_our_pages():
@@ -132,7 +146,7 @@ class _Log:
                 sums = self._mend_frame(at, sums)
                 at += sums is not None
                 committed = at if sums and self._frame(at - 1)[0][1] else committed
-            # Where one byte is damaged for certain, and its place is not, it was no power loss.
+            # A byte that is damaged for certain, though its place is not, was no power loss.
             commits_min = 1 if self._is_certain else 2
             lost = self._behind(at, commits_min) if at < self._frame_count else []
             lost = [*range(at), *lost] if lost else []
@@ -142,19 +156,21 @@ class _Log:
         return LogState(self._mended_count, tuple(range(committed)), tuple(lost), is_none)
 
     def _is_none(self) -> bool:
-        """Whether something stands here that SQLite never wrote. It leaves what it writes in one
-        piece or zeros, where the power is lost, and begins each log with the same bytes.
+        """Whether bytes stand here that SQLite never wrote. Where the power is lost, SQLite leaves
+        its writes whole or as zeros, and it begins each log with the same bytes.
         """
         begin = os.pread(self._fd, _HEADER.size, 0)
         magic = int.from_bytes(begin[:4])
         return self._frame_count > 0 and any(begin) and magic not in (_MAGIC, _MAGIC + 1)
 
     def _has_our_pages(self) -> bool:
-        """Of another size, there is nothing to be said of them; nor of a damaged size."""
+        """Whether the pages have our size. Of pages of another size nothing can be said here; a
+        damaged header does not tell the size, and counts as ours.
+        """
         return not self._is_whole_header() or self._header()[2] == PAGE_BYTES
 
     def _behind(self, broken: int, commits_min: int) -> list[int]:
-        """Frames from the broken one on that hang together over so many commits or more."""
+        """Frames from the broken one on that hang together over at least `commits_min` commits."""
         salts = self._salts()
         found: list[int] = []
         stretch: list[int] = []
@@ -180,7 +196,9 @@ class _Log:
     # The header
 
     def _mend_header(self) -> Sums | None:
-        """The sums that the first frame goes on with; None: it is damaged beyond mending."""
+        """Mends the header. Returns the sums that the first frame goes on from; None: the header is
+        damaged beyond mending.
+        """
         for order in _ORDERS:
             self._order = order
             if self._is_whole_header():
@@ -208,7 +226,7 @@ class _Log:
         return sum0, sum1
 
     def _is_of_frames(self, raw: bytes) -> bool:
-        """Whether a header says what it must, and what the first frame says."""
+        """Whether a header has the values that it must have, and the salts of the first frame."""
         magic, version, page_bytes, _, *salts, _, _ = _HEADER.unpack(raw)
         said = (magic, version, page_bytes, tuple(salts))
         expected = (_MAGIC + (self._order == "big"), _VERSION, PAGE_BYTES, self._frame(0)[0][2:4])
@@ -223,24 +241,28 @@ class _Log:
         return magic == _MAGIC + (self._order == "big") and _sums(words, (0, 0)) == (sum0, sum1)
 
     def _salts(self) -> tuple[int, ...]:
-        """Of this log's frames; by the first of them, where the header cannot be believed."""
+        """The salts of this log's frames; those of the first frame where the header cannot be
+        believed.
+        """
         return self._header()[4:6] if self._is_whole_header() else self._frame(0)[0][2:4]
 
     # Frames
 
     def _frame(self, at: int) -> "tuple[tuple[int, ...], array[int]]":
-        """Its head, and the words that are summed."""
+        """The head of a frame, and its words that are summed."""
         raw = os.pread(self._fd, _FRAME_BYTES, _offset(at))
         return _HEAD.unpack_from(raw), self._words(raw[:_HEAD_SUMMED_BYTES] + raw[_HEAD.size :])
 
     def _mend_frame(self, at: int, before: Sums) -> Sums | None:
-        """The sums that the next frame goes on with; None: it fails, or is of an older log."""
+        """Mends a frame. Returns the sums that the next frame goes on from; None: the frame fails,
+        or is of an older log.
+        """
         head, words = self._frame(at)
         salts, stored = self._header()[4:6], (head[4], head[5])
         offset = _offset(at)
         found = _sums(words, before)
         if found == stored:
-            if head[2:4] != salts:  # only a frame of this log goes on from the one before
+            if head[2:4] != salts:  # only frames of this log go on from the last
                 self._write(offset + _HEAD_SUMMED_BYTES, struct.pack(">2I", *salts))
             return stored
         if head[2:4] != salts or self._mended_count >= _MENDED_MAX:
@@ -261,7 +283,7 @@ class _Log:
         return stored
 
     def _goes_on(self, at: int, before: Sums) -> bool:
-        """Whether a frame is there that goes on from these sums."""
+        """Whether a frame stands at `at` that goes on from these sums."""
         if at >= self._frame_count:
             return False
         head, words = self._frame(at)
@@ -281,14 +303,14 @@ class _Log:
 
 
 def _candidates(words: "array[int]", found: Sums, stored: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(place, word) of every change of one byte that would turn the sums found into those stored.
-    A change high in a word has several: Fibonacci's numbers come again soon modulo small powers of
-    two.
+    """(place, word) of every change of one byte that would turn the sums found into those stored. A
+    change in the high bytes of a word has several candidates: Fibonacci's numbers repeat soon
+    modulo small powers of two.
     """
     error = ((stored[0] - found[0]) % _MODULUS, (stored[1] - found[1]) % _MODULUS)
     candidates = []
     for at, weights in enumerate(zip(*_weights(len(words)), strict=True)):
-        odd = 0 if weights[0] & 1 else 1  # of two neighbours one is odd, and can be divided by
+        odd = 0 if weights[0] & 1 else 1  # one of two neighbours is odd: it has an inverse
         delta = error[odd] * pow(weights[odd], -1, _MODULUS) % _MODULUS
         mended = (words[at] + delta) % _MODULUS
         is_right = delta * weights[1 - odd] % _MODULUS == error[1 - odd]
@@ -302,15 +324,15 @@ def _offset(at: int) -> int:
 
 
 def _is_one_byte(*differences: int) -> bool:
-    """Whether these words differ in one byte, all together."""
+    """Whether all these differences together lie in one byte."""
     changed = [each >> shift & 0xFF for each in differences for shift in (0, 8, 16, 24)]
     return sum(map(bool, changed)) == 1
 
 
 def _sums(words: "array[int]", before: tuple[int, ...]) -> Sums:
-    """SQLite's two sums over words, which go on from those before. They are
-    s0 += word + s1; s1 += next word + s0; and so on: Fibonacci's numbers are how often each word
-    counts in the end, and sums of products are much faster here than a loop.
+    """SQLite's two sums over words, which go on from the sums `before`. SQLite computes s0 += word
+    + s1; s1 += next word + s0; and so on. So Fibonacci's numbers are how often each word counts in
+    the end, and sums of products are much faster here than a loop.
     """
     count = len(words)
     first, second = _weights(count)

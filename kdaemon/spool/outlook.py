@@ -1,8 +1,8 @@
-"""Whether a directory could be had for a spool: for `kdaemon check`, before a daemon tries.
+"""Whether a daemon could have a directory for its spool: for `kdaemon check`, before a start tries.
 
-Reads names, modes and the first bytes of the database; takes no lock, and makes nothing. Must not
-be asked for the spool that this process has open: see `place.look_at`. What only a try can tell (a
-full disk, another daemon, a newer schema) is left to the start.
+Reads names, modes and the first bytes of the database. Takes no lock, and makes nothing. Must not
+be called for the spool that this process has open: see `directory.look_at`. A full disk, another
+daemon and a newer schema are found only by the start itself.
 Where it sits: the commands -> here -> directory.py, rights.py.
 """
 
@@ -17,7 +17,7 @@ from kdaemon.spool.rights import directory_error, strangers
 
 
 def look_over(directory: str) -> tuple[list[str], list[str]]:
-    """(What would keep a daemon of this user from having it, what is to be said of it)."""
+    """Returns (reasons why a daemon of this user could not have the directory, warnings)."""
     try:
         if not _stands(directory):
             return [], []
@@ -34,7 +34,7 @@ def look_over(directory: str) -> tuple[list[str], list[str]]:
 
 
 def _stands(directory: str) -> bool:
-    """False: it can be made. Raises OSError."""
+    """Whether the directory is there; False: it can be made. Raises OSError."""
     path = Path(directory)
     if path.is_dir():
         return True
@@ -47,7 +47,7 @@ def _stands(directory: str) -> bool:
 
 
 def _may_write(directory: str) -> None:
-    """Raises OSError."""
+    """Raises OSError if this user may not write there."""
     if os.statvfs(directory).f_flag & os.ST_RDONLY:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), directory)
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):

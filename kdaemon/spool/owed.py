@@ -1,13 +1,16 @@
 """What the next commits owe the disk beside new frames: deletions, bitmaps, dead letters.
 
-Filled as frames settle, taken by commits, put back if one fails. Bound: the frames in memory; dead
-letters, which outlive theirs where the disk takes nothing, have memory of their own until they are
-written. Where there is none, a letter of a record that no disk has is dropped, and told. A commit
-takes so much as holds up those who wait for it little (PIECES_A_COMMIT); what is owed of one frame
-stays together, so that its letters are in the transaction that says it is done with.
-The one value for what is owed: `Changes` says it to the store, and is not asked afterwards.
-Invariant: what a commit has not written yet is known by the id of its frame, for a read of the disk
-does not show it.
+It is filled as frames settle, taken by commits, and put back if a commit fails. `Owed` is the one
+place for this; `Changes` carries a part of it to the store, and is not read afterwards. A commit
+takes only so much that clients wait little for it (PIECES_A_COMMIT). All that is owed of one frame
+stays together, so that its letters are in the transaction that deletes or notes the frame. Knows
+frames by id; no disk and no engine.
+Bound: the frames in memory. Dead letters outlive their frames while the disk takes nothing, so they
+take memory of their own until they are written. Where there is none, the letter of a record that is
+not on disk is dropped, and the drop is told.
+Invariant: deletions and bitmaps that no commit has written yet are known by the ids of their
+frames, because a read of the disk does not show them.
+Where it sits: `held.py` and `spool.py` fill it; `spool.py` takes from it for each commit.
 """
 
 from collections import deque
@@ -18,17 +21,17 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import Changes
 
-DONE = b""  # in the place of a bitmap: the frame is done with
+DONE = b""  # in the place of a bitmap: the frame is done with, and goes
 
 PIECES_A_COMMIT = 1_000
 """Rows to delete or to note, and letters, that one commit takes: 20 ms of the spool's thread. Ours,
-2026-11-28: 3,000 took 64 ms, and who stores waited for them."""
+2026-11-28: 3,000 took 64 ms, and clients that store waited for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """Of one frame. `frame_id`: None: not in the spool. `bitmap`: DONE: it goes. `dead_bytes`:
-    taken of the memory for its letters.
+    """What is owed of one frame. `frame_id`: None: the frame is not in the spool. `bitmap`: DONE:
+    the frame is deleted. `dead_bytes`: the memory that was taken for its letters.
     """
 
     frame_id: int | None
@@ -38,7 +41,7 @@ class _Item:
 
 
 class Owed:
-    """`on_owed` is called when something is added; it sees to it that a commit comes."""
+    """`on_owed` is called when something is added; it must make a commit follow."""
 
     __slots__ = ("_items", "_memory", "_on_owed", "_taken", "has_more", "unwritten")
 
@@ -46,9 +49,9 @@ class Owed:
         self._on_owed = on_owed
         self._memory = memory
         self._items: deque[_Item] = deque()
-        self._taken: list[_Item] = []  # by the commit that is under way
-        self.has_more = False  # that commit found more than it may take
-        # The bitmap of each frame that the disk does not know yet; empty: the frame is to go.
+        self._taken: list[_Item] = []  # those in the commit that is under way
+        self.has_more = False  # that commit left some behind
+        # By frame id, each bitmap that the disk does not know yet; DONE: the frame is to go.
         self.unwritten: dict[int, bytes] = {}
 
     @property
@@ -56,18 +59,20 @@ class Owed:
         return not self._items
 
     def settle(self, frame_id: int, letters: Iterable[DeadLetter]) -> None:
-        """A frame is done with; its dead records, if any, are buried in the same transaction."""
+        """A frame is done with; its dead records, if any, are buried in the transaction that
+        deletes it.
+        """
         self._owe(frame_id, DONE, letters)
 
     def note(self, frame_id: int, settled: bytes, letters: Iterable[DeadLetter] = ()) -> None:
-        """A frame is partly done with; dead records of that part are buried in the same transaction
-        that says so.
+        """A frame is partly done with; the dead records of that part are buried in the transaction
+        that notes it.
         """
         self._owe(frame_id, settled, letters)
 
     def _owe(self, frame_id: int, bitmap: bytes, letters: Iterable[DeadLetter]) -> None:
-        """Letters of records that leave the disk are kept also where there is no memory: nobody
-        else will tell of them.
+        """Letters of records that leave the disk are kept also where there is no memory: nothing
+        else will tell of these records.
         """
         kept = list(letters)
         dead_bytes = sum(
@@ -78,8 +83,8 @@ class Owed:
         self._on_owed()
 
     def bury(self, letters: Iterable[DeadLetter]) -> int:
-        """Dead records of frames that are not in the spool. How many there is no memory for: these
-        are not kept.
+        """Buries dead records of frames that are not in the spool. Returns how many there is no
+        memory for: those are not kept.
         """
         dropped_count = 0
         for letter in letters:
@@ -91,7 +96,9 @@ class Owed:
         return dropped_count
 
     def take_into(self, changes: Changes) -> None:
-        """The oldest of it, as much as a commit may take; all of one frame at least."""
+        """Adds to `changes` the oldest of what is owed, as much as a commit may take, and all of at
+        least one frame.
+        """
         pieces = 0
         while self._items and pieces < PIECES_A_COMMIT:
             item = self._items.popleft()
@@ -117,7 +124,7 @@ class Owed:
         self._taken.clear()
 
     def put_back(self) -> None:
-        """The commit failed: all of it is owed still, in its order."""
+        """The commit failed: all that it took is owed again, in the old order."""
         self._items.extendleft(reversed(self._taken))
         self._taken.clear()
         self.has_more = False

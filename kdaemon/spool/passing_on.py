@@ -1,12 +1,14 @@
-"""Handing frames of the disk to the engines: whole, or without what no shard has room for.
+"""Hands frames of the disk over to the engines: whole, or without the records whose shards have no
+room.
 
-What a shard's queue is full for is left on disk (`left.py`); of a stream that is not known to be
-well, one record goes where memory is short. When all of a part has settled, its memory is given
-back, its dead records are buried, and what is delivered is owed to the disk. Knows rows, streams
-and the memory; nothing of reads and commits. Invariants: the records of a stream for one shard
-reach its engine in the order in which they are given here; what an engine did not take stands on
-disk still. Where it sits: `delivery.py` gives what was committed or read, and reads on when
-something settles.
+Records of a shard whose queue is full are left on disk (`left.py`). Where memory is short, a stream
+that is not known to be well gets one record. When all of a part has settled, its memory is given
+back, its dead records are buried, and the disk is owed the note of what was delivered.
+Knows rows, streams and the memory; nothing of reads and commits.
+Invariants: the records of a stream for one shard reach its engine in the order in which they are
+given here; a record that an engine did not take still stands on disk.
+Where it sits: `delivery.py` gives frames that were committed or read, and reads on when something
+settles.
 """
 
 from collections.abc import Callable
@@ -19,11 +21,11 @@ from kdaemon.spool.progress import Progress
 from kdaemon.spool.spooled_stream import SpooledStream, WallClock, unix_ms
 from kdaemon.spool.spooled_streams import SpooledStreams
 
-LOOK_RECORDS = 1_000  # that are passed on between two looks at a stream's shards. Ours, 2026-11-28
+LOOK_RECORDS = 1_000  # passed on between two looks at a stream's shards. Ours, 2026-11-28
 
 
 class PassingOn:
-    """Of all streams. `read_on` is told of each stream of which something has settled."""
+    """For all streams. `read_on` is called with each stream of which a part has settled."""
 
     __slots__ = ("_clock", "_held", "_progress", "_read_on", "_room", "_streams")
 
@@ -45,8 +47,8 @@ class PassingOn:
     def hand_over(
         self, spooled: SpooledStream, row: Row, part: Part, *, is_again: bool
     ) -> int | None:
-        """Hands over what no shard's queue is full for; the rest is left on disk. How many records
-        were handed over; None: there is no room.
+        """Hands over the records whose shards' queues are not full; the rest is left on disk.
+        Returns how many records were handed over; None: there is no room.
         """
         free_bytes = self._room.free_bytes(spooled.share)
         left, target = spooled.left, spooled.target
@@ -81,14 +83,15 @@ class PassingOn:
         return len(part.positions)
 
     def _is_probe(self, spooled: SpooledStream, part: Part, free_bytes: int) -> bool:
-        """Whether the stream may have no more than one record: it is not known to be well, its
-        part of the memory is taken, and what an engine has once may stay there for an outage.
+        """Whether the stream may have only one record: it is not known to be well, and its part of
+        the memory is taken. Whatever its engine has may stay there for as long as an outage lasts.
         """
         return part.frame.footprint_bytes > free_bytes and spooled.share.health is not Health.WELL
 
     def _is_crowded(self, spooled: SpooledStream, record_count: int, free_bytes: int) -> bool:
-        """Whether a shard may be full. Where the stream has much memory left, nobody looks; else
-        once for so many records, for a look and the ways of a frame take a part of its work.
+        """Whether a shard may be full. While the stream has much memory left, no shard is looked
+        at; otherwise they are looked at once in LOOK_RECORDS records, for a look and the ways of a
+        frame cost work.
         """
         if spooled.target.is_calm(free_bytes):
             spooled.next_look_count = 0
@@ -101,7 +104,7 @@ class PassingOn:
 
     def _settled(self, spooled: SpooledStream, row: Row, part: Part, frame: Frame) -> None:
         """Every record of a part is delivered or dead."""
-        frame.on_settled = None  # the cycle part -> frame -> part would wait for the collector
+        frame.on_settled = None  # else the cycle part -> frame -> part waits for the collector
         self._room.add(spooled.share, -frame.footprint_bytes)
         spooled.left.settled(part.loads, part.map_count)
         letters = letters_of(spooled.target.name, frame, row.accepted_ms, unix_ms(self._clock))

@@ -1,12 +1,12 @@
-"""Frames from the moment in which they were admitted until their clients are told what became of
-them.
+"""Frames from their admission until their clients are told what became of them.
 
-A `Pending` waits for its commit (`commit_queue.py` says which are next); when that has returned, or
-failed, its client is told, TOLD_A_TURN in a turn of the loop. Knows the spooled streams and the
-memory; no disk and no commit. Invariants: a client is told exactly once, in the order of the disk;
-the memory of a frame is given back then, and what was stored is offered to its engine.
+A `Pending` waits for its commit (`commit_queue.py` says which frames are next). When the commit has
+returned or failed, the client is told, TOLD_A_TURN records in a turn of the loop. Knows the spooled
+streams and the memory; no disk and no commit.
+Invariants: a client is told exactly once, in the order of the disk; when it is told, the memory of
+its frame is given back, and a stored frame is offered to its engine.
 Bound: the memory budget.
-Where it sits: `spool.py` says how each commit ended; `delivery.py` is offered what was stored.
+Where it sits: `spool.py` says how each commit ended; `delivery.py` is offered the stored frames.
 """
 
 from collections import deque
@@ -22,20 +22,21 @@ from kdaemon.spool.spooled_stream import SpooledStream
 from kdaemon.spool.spooled_streams import SpooledStreams
 
 TOLD_A_TURN = 4_000
-"""Records whose clients are told in a turn of the loop, a frame counted as FRAME_RECORDS of them:
-to tell one and hand its frame over takes 20 us, and 0.5 us for each record. Ours, 2026-11-28."""
+"""Records whose clients are told in a turn of the loop; each frame counts as FRAME_RECORDS more. To
+tell one client and hand its frame over takes 20 us, and 0.5 us for each record. Ours,
+2026-11-28."""
 
 FRAME_RECORDS = 40
 
 STORED = RecordResult(sequence_number="stored", shard_id="stored")
-"""What a client hears of a stored record: true, and impossible to take for a real answer."""
+"""The result that a client gets for a stored record: true, and not to be taken for the
+service's."""
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A frame that waits for its commit. Its callback answers the client. `footprint_bytes`: the
-    memory that it takes, for its records and for the same bytes as they are written. `row_bytes`:
-    of the disk.
+    """A frame that waits for its commit. The frame's callback answers the client.
+    `footprint_bytes`: the memory of its records and of its payload. `row_bytes`: its row on disk.
     """
 
     spooled: SpooledStream
@@ -43,7 +44,7 @@ class Pending:
     payload: bytes
     footprint_bytes: int
     row_bytes: int
-    frame_id: int = 0  # given with its place in a commit, so that ids grow in the order of the disk
+    frame_id: int = 0  # given when a commit takes it, so that ids grow in the order of the disk
 
     @property
     def stream(self) -> str:
@@ -67,7 +68,7 @@ class _Ended:
 
 
 class Ended:
-    """Those whose commit has ended, and whose clients are to be told."""
+    """The frames whose commit has ended, and whose clients are still to be told."""
 
     __slots__ = ("_is_turn_due", "_later", "_memory", "_offer", "_streams", "_waiting")
 
@@ -78,27 +79,29 @@ class Ended:
         memory: ByteBudget,
         later: Later,
     ) -> None:
-        """`offer`: where a stored frame goes on to; as that of `Delivery`. `later`: has the rest go
-        on in another turn of the loop.
+        """`offer`: takes a stored frame on, as `Delivery.offer`. `later`: makes the rest go on in
+        another turn of the loop.
         """
         self._offer = offer
         self._streams = streams
         self._memory = memory
         self._later = later
         self._waiting: deque[_Ended] = deque()
-        self._is_turn_due = False  # for the rest
+        self._is_turn_due = False  # to tell the rest
 
     def __bool__(self) -> bool:
-        """Some clients are not told yet."""
+        """Whether some clients are not told yet."""
         return bool(self._waiting)
 
     def add(self, batch: Iterable[Pending], refusal: RecordResult | None) -> None:
-        """These were stored, or are refused; their clients are told, now or in turn."""
+        """These frames were stored, or are refused; their clients are told, now or in a later
+        turn.
+        """
         self._waiting.extend(_Ended(pending, refusal) for pending in batch)
         self._tell()
 
     def _tell(self) -> None:
-        """Tells clients what became of their frames, in order, as many as may be in this turn."""
+        """Tells clients what became of their frames, in order, as many as one turn may."""
         if self._is_turn_due:
             return
         record_count = 0

@@ -1,10 +1,11 @@
-"""What stands on disk at a start is found: which streams, and how much of each.
+"""Finds, at a start, the streams that have frames on disk, and how much of each stands there.
 
-Each stream that is taken is a spooled stream again, which knows how much of it stands there; of one
-that is not taken the frames stay, count as taking space, and are taken up when a configuration
-takes the stream. Knows streams and totals; no frame, no commit and no read. Invariant: every stream
-is looked at once at a start, and is told. Where it sits: `spool.py` calls here after the store was
-opened, and after another configuration came into force, and has what was found read.
+Each stream that is taken becomes a spooled stream again, which knows how much of it is stored. The
+frames of a stream that is not taken stay, count as space that is used, and are taken up when a
+configuration takes the stream. Knows streams and totals; no frame, no commit and no read.
+Invariant: at a start every stream is looked at once, and told to the operator.
+Where it sits: `spool.py` calls here after the store was opened, and after another configuration
+came into force; it then has the found frames read.
 """
 
 import logging
@@ -18,7 +19,7 @@ from kdaemon.spool.values import StoredTotals
 
 log = logging.getLogger("kdaemon.spool")
 
-LANES_A_TURN = 100  # streams that are found, or begun to be read, in a turn of the loop: 3 ms. Ours
+LANES_A_TURN = 100  # streams found, or begun to be read, a turn of the loop: 3 ms. Ours
 
 
 def find_streams(
@@ -28,8 +29,8 @@ def find_streams(
     find: Callable[[str], Target],
     is_listed: Callable[[str], bool],
 ) -> Iterator[SpooledStream | None]:
-    """At a start, each spooled stream; None: it is not taken. `now_ms`: since 1970. `find`,
-    `is_listed`: as `Spool.recover` has them.
+    """At a start, yields each spooled stream, or None for a stream that is not taken. `now_ms`:
+    since 1970. `find`, `is_listed`: as for `Spool.recover`.
     """
     for stored in totals_of_streams:
         streams.found(stored)
@@ -54,12 +55,14 @@ def take_up(
     find: Callable[[str], Target],
     is_listed: Callable[[str], bool],
 ) -> Iterator[SpooledStream | None]:
-    """By another configuration, the streams that were not taken before; None: one still is not."""
+    """Under another configuration, yields each spooled stream of those that were not taken before,
+    or None for a stream that is still not taken.
+    """
     for stored in streams.not_taken:
         try:
             yield _take_up(streams, stored, now_ms - stored.oldest_ms, find, is_listed)
         except RefusedError:
-            yield None  # it was told at the start
+            yield None  # the start told it
 
 
 def _take_up(
@@ -69,7 +72,7 @@ def _take_up(
     find: Callable[[str], Target],
     is_listed: Callable[[str], bool],
 ) -> SpooledStream:
-    """Raises RefusedError: the stream is not taken."""
+    """Makes the spooled stream. Raises RefusedError if the stream is not taken."""
     spooled = streams.get(find(stored.stream), is_listed=is_listed(stored.stream))
     fields = {"stream": stored.stream, "records": stored.record_count}
     found = {**fields, "oldest_seconds": max(0, age_ms // 1000)}

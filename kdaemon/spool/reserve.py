@@ -1,10 +1,10 @@
-"""Space that is set aside on the disk, so that a full one can be emptied.
+"""Space that is set aside on the disk, so that a spool on a full disk can be emptied.
 
-A deletion writes, too. While the reserve is there, deletions go on when the disk is full: whoever
-meets that gives the reserve back to the disk, and takes it again when there is space. Knows the
-directory and sizes; no table and no frame. Invariant: `is_taken` says whether the space is set
-aside; while it is not, no frame may be stored. Where it sits: `store.py` asks before a commit and
-after one that failed.
+A deletion writes, too. When the disk is full, the reserve is given back to the disk so that
+deletions go on; it is taken again when there is space. Knows the directory and sizes; no table and
+no frame.
+Invariant: `is_taken` says whether the space is set aside; while it is not, no frame may be stored.
+Where it sits: `store.py` asks before a commit and after one that failed.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.limits import MIB
 from kdaemon.spool.directory import RESERVE, file_bytes
 
-# Enough for the log (16 MiB at most) to be copied into the database when the disk is full: only
-# then can deletions go on, and with them the disk empty again.
+# Enough for the log (16 MiB at most) to be copied into the database when the disk is full. Without
+# that copy deletions could not go on, and the disk would stay full.
 RESERVE_BYTES = 16 * MIB
-# What must be free before a full disk is called one with space again, unless a frame proves it: a
-# commit of the largest size. Less, and the disk would be full again at once. Ours, 2026-11-28.
+# So much must be free before a full disk counts as one with space again, unless a frame proves it:
+# a commit of the largest size. With less, the disk would be full again at once. Ours, 2026-11-28.
 PROBE_BYTES = 8 * MIB
 
 
 class Reserve:
-    """Of one directory."""
+    """The reserve of one directory."""
 
     __slots__ = ("_directory", "_path", "is_taken")
 
@@ -39,12 +39,14 @@ class Reserve:
         return None if self.is_taken else self._lack()
 
     def take(self) -> bool:
-        """Whether `RESERVE_BYTES` are set aside on disk now."""
+        """Sets the space aside, if it is not; returns whether `RESERVE_BYTES` are set aside on disk
+        now.
+        """
         self.is_taken = self._take()
         return self.is_taken
 
     def free(self) -> bool:
-        """Gives the space back to the disk; whether there was any."""
+        """Gives the space back to the disk; returns whether there was any."""
         had = file_bytes(str(self._path)) > 0
         with contextlib.suppress(OSError):
             self._path.unlink()
@@ -53,7 +55,9 @@ class Reserve:
         return had
 
     def has_room(self) -> bool:
-        """Whether the disk has space for a commit of the largest size, beside the reserve."""
+        """Whether the disk has space for a commit of the largest size, beside the reserve. Tries
+        that with `spool.probe`, which is gone when this returns.
+        """
         path = Path(self._directory, "spool.probe")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,7 +81,7 @@ class Reserve:
             finally:
                 os.close(fd)
         except OSError:
-            self.free()  # a part of it would only be in the way
+            self.free()  # a part of the reserve would only take space
             return False
         return True
 

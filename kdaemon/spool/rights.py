@@ -1,6 +1,7 @@
-"""What the operating system says of a spool's directory, in words: whose it is, what failed.
+"""What the operating system says about a spool's directory, in words: whose it is, and what failed.
 
-Reads only. Knows no file of a spool. Invariant: each error names the path and what to do.
+Reads only. Knows no file of a spool. Invariant: each error names the path and tells what to do.
+Where it sits: `lock.py`, `directory.py` and the others that open files call here.
 """
 
 import errno
@@ -61,17 +62,17 @@ def _denied(path: str, reason: str) -> str:
 
 
 def strangers(directory: str) -> tuple[str | None, str | None]:
-    """Who but us may change what stands in an existing directory: (why it is not used, what is to
-    be said of it), one of them None, or both. Whoever may write there can take away what was
-    acknowledged, or put something else in its place. Raises OSError.
+    """Which users but us may change the files of an existing directory. Returns (why the directory
+    is not used, a warning about it), at least one of them None. A user who may write there can take
+    away acknowledged records, or put others in their place. Raises OSError.
 
-    As PostgreSQL and sshd have it, but that a group may write: a volume of Kubernetes that has an
-    fsGroup belongs to root and to a group that shares it, and cannot be had otherwise.
+    The rule is that of PostgreSQL and sshd, except that a group may write: a Kubernetes volume with
+    an fsGroup belongs to root and to a group that shares it, and cannot be had otherwise.
     """
     status = Path(directory).stat()
     me, owner, mode = os.geteuid(), status.st_uid, stat.S_IMODE(status.st_mode)
     if me == 0 and owner != 0:
-        # To root every mode is open, and what root leaves there its owner could not read.
+        # Every mode lets root in, and the owner could not read the files that root leaves there.
         remedy = f"run as {_user(owner)}, or chown -R root it, or set another spool.directory"
         return f"belongs to {_user(owner)}, and this is root: {remedy}", None
     if owner not in (me, 0):
@@ -89,9 +90,10 @@ def strangers(directory: str) -> tuple[str | None, str | None]:
 
 
 def kind_of_none(path: str) -> str:
-    """What stands in the place of a file and is none, a link aside; "": a file, or nothing.
+    """What stands in the place of a file and is neither a file nor a link; "": a file, a link or
+    nothing.
 
-    A pipe would hold up whoever opens it.
+    A pipe would make whoever opens it wait.
     """
     try:
         mode = Path(path).lstat().st_mode

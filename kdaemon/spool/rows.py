@@ -1,7 +1,9 @@
-"""Reading a spool's database: streams, stored_totals, frames, and whether all of it is sound.
+"""Reads a spool's database: streams, their totals and frames, and whether all of it is sound.
 
-Changes nothing. Serves the daemon's own connection and that of one who only looks.
+Changes nothing. Knows tables; not whose connection it is: the daemon's own, or that of a process
+that only looks.
 Invariant: a frame is given out only if its checksum holds.
+Where it sits: `store.py`, `view.py`, `upkeep.py` and `salvage.py` call it.
 """
 
 import sqlite3
@@ -17,7 +19,7 @@ from kdaemon.spool.values import ReadBack, Settled, StoredFrame, StoredTotals, V
 ID_END = 2**63 - 1  # above every id that SQLite can hold
 
 _PROBLEMS_MAX = 100  # more of them would tell no more
-_VERIFY_BLOCK_ROWS = 256  # read in one statement; the log cannot shrink under a longer one
+_VERIFY_BLOCK_ROWS = 256  # read by one statement; the log cannot shrink during a longer one
 
 _SELECT_FRAME = (
     "SELECT f.id, f.record_count, f.accepted_ms, f.checksum, p.settled, f.payload"
@@ -26,12 +28,14 @@ _SELECT_FRAME = (
 
 
 def stream_checksum(key: int, name: str) -> int:
-    """Of a stream's row: with a wrong name, no frame of the stream could be believed."""
+    """The checksum of a stream's row. Under a wrong name, no frame of the stream could be
+    believed.
+    """
     return zlib.crc32(name.encode(), key)
 
 
 def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
-    """Names of streams to their keys. Raises sqlite3.DatabaseError (corrupt) for a damaged one."""
+    """Keys of streams by name. Raises sqlite3.DatabaseError (corrupt) for a damaged row."""
     keys = {}
     for key, name, found in connection.execute("SELECT key, name, checksum FROM stream"):
         is_sound = isinstance(key, int) and isinstance(name, str)
@@ -42,8 +46,8 @@ def stream_keys(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def stored_totals(connection: sqlite3.Connection) -> list[StoredTotals]:
-    """Of streams that have one. Reads a few pages a stream, however much is stored. Raises
-    sqlite3.DatabaseError.
+    """Totals of the streams that have a frame. Reads a few pages a stream, however much is stored.
+    Raises sqlite3.DatabaseError.
     """
     found = []
     for key, name, frame_count, record_count, byte_count in connection.execute(
@@ -69,7 +73,7 @@ def stored_totals(connection: sqlite3.Connection) -> list[StoredTotals]:
 
 
 def live_bytes(connection: sqlite3.Connection) -> int:
-    """Of pages in use."""
+    """Bytes of the pages in use."""
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()
     (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
@@ -77,14 +81,15 @@ def live_bytes(connection: sqlite3.Connection) -> int:
 
 
 def look_over(connection: sqlite3.Connection, path: str) -> None:
-    """Raises sqlite3.DatabaseError if the database cannot be worked with: its tables are not ours,
-    a page is missing, or not every frame can be found. Reads the index of frames (about 12 bytes
-    each) and a few pages; a payload that is bad is met when it is read.
+    """Raises sqlite3.DatabaseError if the database cannot be used: its tables are not ours, a page
+    is missing, or not every frame can be found. Reads the index of frames (about 12 bytes each) and
+    a few pages; a bad payload is found when it is read.
     """
     if not schema.is_whole(connection):
         raise schema.damage("its tables are not as kdaemon makes them")
     for name, key in stream_keys(connection).items():
-        # A name that its index lacks would be written again, under another key, and not be read.
+        # A name that is missing in its index would be written again, under another key: its frames
+        # would not be read.
         by_name = "SELECT key FROM stream INDEXED BY stream_name WHERE name = ?"
         if connection.execute(by_name, (name,)).fetchall() != [(key,)]:
             raise schema.damage(f"stream {name} cannot be found by its name")
@@ -100,7 +105,7 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
     if has_strays:
         raise schema.damage("frames are of a stream that is not there")
     for table in ("progress", "letter", "quarantine"):
-        # Not min and max in one SELECT, which would read all of the table.
+        # Not min and max in one SELECT: that reads all of the table.
         for order in ("ASC", "DESC"):
             connection.execute(f"SELECT id FROM {table} ORDER BY id {order} LIMIT 1").fetchone()  # noqa: S608 - our own words
     totals = connection.execute(
@@ -111,15 +116,13 @@ def look_over(connection: sqlite3.Connection, path: str) -> None:
     sums = connection.execute(
         "SELECT DISTINCT typeof(frame_count), typeof(record_count), typeof(byte_count) FROM stream"
     ).fetchall()
-    whole = (
-        "integer",
-    ) * 3  # not text, as one bit may make of a number, which counts as 0 in a sum
+    whole = ("integer",) * 3  # a flipped bit may make a number text, which counts as 0 in a sum
     if totals != [(*whole, 1)] or sums not in ([], [whole]):
         raise schema.damage("its totals are missing")
     busy, in_log, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-    is_all_in_file = not busy and in_log == copied  # else some pages stand in the log only
+    is_all_in_file = not busy and in_log == copied  # else some pages stand only in the log
     if is_all_in_file and Path(path).stat().st_size < page_count * page_bytes:
         raise schema.damage("its end is missing")
 
@@ -132,8 +135,9 @@ def read_frames(
     byte_count_max: int,
     until_id: int = ID_END,
 ) -> tuple[ReadBack, list[int]]:
-    """Frames of a stream after `after_id` and up to `until_id`, up to `byte_count_max` bytes of
-    memory, as a frame takes it, and at least one row; and the ids of those that are damaged.
+    """Reads frames of a stream after `after_id` and up to `until_id`: at least one row, and rows up
+    to about `byte_count_max` bytes of the memory that their frames take. Returns them, and the ids
+    of those that are damaged.
     """
     frames: list[StoredFrame] = []
     corrupt_ids: list[int] = []
@@ -168,7 +172,9 @@ def read_frames(
 
 
 def settled_of(connection: sqlite3.Connection, ids: Iterable[int]) -> list[Settled]:
-    """What is noted of these frames, one for each, whether anything is noted or not."""
+    """The notes of settled records of these frames: one `Settled` for each, whether or not a note
+    stands there.
+    """
     found = []
     for frame_id in ids:
         record_count, settled = connection.execute(
@@ -189,7 +195,7 @@ def settled_of(connection: sqlite3.Connection, ids: Iterable[int]) -> list[Settl
 def frame_of(stream: str, row: Sequence[object]) -> StoredFrame:
     """A frame from id, record count, accepted_ms, checksum, settled, payload. Raises CorruptFrame.
 
-    A damaged bitmap only means that nothing is known to be settled.
+    A damaged bitmap is no error: then no record is known to be settled.
     """
     frame_id, record_count, accepted_ms, found, settled, payload = row
     if not (
@@ -221,7 +227,9 @@ def frame_of(stream: str, row: Sequence[object]) -> StoredFrame:
 
 
 def verify(connection: sqlite3.Connection) -> Verification:
-    """Reads every row and every page. Takes seconds a GiB; memory is bounded by a few frames."""
+    """Reads every row and every page. Takes seconds a GiB; its memory is bounded by a few
+    frames.
+    """
     problems: list[str] = []
     frame_count = record_count = corrupt_count = 0
     letter_count = corrupt_letter_count = quarantine_count = 0
@@ -259,7 +267,7 @@ def verify(connection: sqlite3.Connection) -> Verification:
 
 
 def _totals_that_differ(connection: sqlite3.Connection) -> Iterator[str]:
-    """In one statement each, so that both sides are of one moment, also while a daemon writes."""
+    """One statement each, so that both sides are of one moment, even while a daemon writes."""
     for name, said, found in connection.execute(
         "SELECT s.name, s.frame_count || ' frames, ' || s.record_count || ' records, '"
         " || s.byte_count || ' bytes' AS said,"
@@ -288,7 +296,7 @@ def _all_frames(connection: sqlite3.Connection) -> Iterator[tuple[int, Sequence[
                 " f.payload FROM frame f LEFT JOIN progress p ON p.id = f.id WHERE f.id = ?",
                 (frame_id,),
             ).fetchone()
-            if row is not None:  # settled since
+            if row is not None:  # else its frame has settled since
                 yield row[0], row[1:]
         if not ids:
             return

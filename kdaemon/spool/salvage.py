@@ -1,7 +1,11 @@
-"""Saves what can be read of a damaged database into a new one.
+"""Saves all that can be read of a damaged database into a new one.
 
-Reads the old one and never writes it. Every row is tried by itself, so one bad page costs the rows
-on it. Invariant: what is written into the new one has a checksum that held.
+Reads the old database and never writes it. Each row is read by itself, so that a bad page costs
+only the rows on it. Knows rows and checksums; not how a database comes to be damaged, or what
+becomes of the old one.
+Invariant: each frame and letter that is written into the new database has a checksum that held.
+Where it sits: `upkeep.py` calls it, with the old database in its place, a copy of it, or one that
+is still open.
 """
 
 import sqlite3
@@ -23,8 +27,10 @@ _BLOCK_BYTES = 4 * 1024 * 1024  # of payload, saved in one transaction
 
 
 def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
-    """Copies frames with their progress, and letters. Never raises for the old database's sake; a
-    failure of the new one (a full disk) ends it, and is told in `problem`.
+    """Copies frames with their progress, and letters, from `old` to `new`. An error of the old
+    database is never raised: it is told in `problem`. A failure of the new one (a full disk) ends
+    the copying, and is told in `problem` and `cut_off_by`; what was copied before stays in the new
+    database.
     """
     work = _Salvage(old, new, letters_bytes_max)
     cut_off_by: SpoolError | None = None
@@ -44,6 +50,8 @@ def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
 
 
 class _Salvage:
+    """One salvage: its two databases, and the counts of rows that were copied or lost."""
+
     def __init__(self, old: Database, new: Database, letters_bytes_max: int) -> None:
         self._old = old.connection
         self._new = new
@@ -55,6 +63,10 @@ class _Salvage:
         self.problems: list[str] = []
 
     def run(self) -> None:
+        """Copies frames, then letters, then the next free id, each block of rows in a transaction
+        of its own. Raises SpoolError for the new database; then the blocks before stay, and the
+        counts are of these.
+        """
         names = self._names()
         frames: list[tuple[NewFrame, bytes | None]] = []
         byte_count = 0
@@ -76,8 +88,9 @@ class _Salvage:
             self.problems.append(f"{self._lost_count} rows cannot be read or are not as written")
 
     def _names(self) -> dict[int, str]:
-        """From the table and from its index: two copies on two pages. One whose checksum holds is
-        preferred; which one was right, each frame's checksum tells.
+        """Names of streams by key, from the table and from its index: two copies on two pages. A
+        name whose checksum holds is preferred; otherwise each frame's checksum tells whether the
+        name was right.
         """
         checksums: dict[int, Any] = {}
         with suppress(sqlite3.Error):
@@ -155,7 +168,7 @@ class _Salvage:
                 connection.execute("UPDATE total SET next_frame_id = max(next_frame_id, ?)", row)
 
     def _rows(self, table: str, columns: str) -> Iterator[Sequence[Any]]:
-        """All rows that can be read, in order of id."""
+        """All rows that can be read, in order of id. Counts those that cannot."""
         one = f"SELECT {columns} FROM {table} WHERE id = ?"  # noqa: S608 - our own words
         for row_id in self._row_ids(table):
             try:
@@ -168,8 +181,9 @@ class _Salvage:
                 yield row
 
     def _row_ids(self, table: str) -> "array[int]":
-        """All ids that can be found. A scan that breaks on a bad page is run from the other end as
-        well, and the ids in the index are a second copy.
+        """All ids that can be found. Where a scan breaks on a bad page, the table is also scanned
+        from the other end, and a frame's id is also looked for in the index, which is a second
+        copy.
         """
         ids = array("q")
         scans = [

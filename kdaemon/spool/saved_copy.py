@@ -1,13 +1,12 @@
-"""A new spool out of a database file, wherever that stands: one that a start has set aside, a copy
-of a disk that dies, a part of one.
+"""A new spool out of a database file, wherever the file stands: one that a start has set aside, a
+copy from a dying disk, a part of a database.
 
 The file and its log are copied into a new directory, and opened there as a start opens a spool:
-what is damaged is mended, or saved row by row. Knows no record and no command. Invariants: the file
-is only read; what fails leaves no directory behind. Where it sits: above `store.py`, which does the
-work; `kdaemon spool salvage` calls it.
+damage is mended, or whole rows are saved one by one. Knows no record and no command.
+Invariants: the file is only read; a failure leaves no directory behind.
+Where it sits: above `store.py`, which does the work; `kdaemon spool salvage` calls it.
 """
 
-import os
 import shutil
 import stat
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.directory import SpoolDirectory, database_path, set_aside_files
-from kdaemon.spool.lock import holder_pid, kept_still, make_new_directory
+from kdaemon.spool.lock import holder_pid, kept_still, make_new_directory, sync
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.standing import DATABASE
 from kdaemon.spool.store import Store
@@ -37,14 +36,17 @@ class SavedCopy:
 
     @property
     def is_all(self) -> bool:
+        """Whether all of the file is in the new spool, and whole."""
         return self.found.is_sound and not self.problems
 
 
 def save_copy(file: str, directory: str, wall_ms: Callable[[], int]) -> SavedCopy:
-    """`directory`: is not there yet; it is a spool when this returns. `wall_ms`: Unix milliseconds.
+    """Makes `directory`, which must not be there yet, a spool with the rows of `file`. `wall_ms`:
+    Unix milliseconds.
 
-    SpoolError: foreign, for a file of which nothing can be read or a directory that is there; busy,
-    for the database of a daemon that runs; and as for `Store.open`.
+    Raises SpoolError: foreign, for a file of which nothing can be read or a directory that is
+    there; busy, for the database of a running daemon; and as for `Store.open`. Then no directory is
+    left.
     """
     _refuse_unfit(Path(file))
     source = Path(file).resolve()  # its log stands beside it, not beside a link to it
@@ -99,37 +101,29 @@ def _copy(source: Path, directory: str) -> bool:
         copy = Path(database_path(directory) + suffix)
         copy.touch(0o600)
         shutil.copyfile(f"{source}{suffix}", copy)
-        _sync(copy)
+        sync(copy)
     place = SpoolDirectory.claim(directory)
     place.sign()
     place.release()
-    _sync(Path(directory))
+    sync(Path(directory))
     return has_log
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _opened(file: str, directory: str, wall_ms: Callable[[], int], *, has_log: bool) -> SavedCopy:
     store = Store.open(directory, letters_bytes_max=sys.maxsize, wall_ms=wall_ms)
     problems: list[str] = []
     with closing(store):
-        salvage = store.salvage
-        found = store.verify()
+        first, found = store.salvage, store.verify()
         if found.problems:
-            problems += _problem_of(salvage)
             quarantine_count = found.quarantine_count
             store.repair()
-            found, salvage = store.verify(), store.salvage
+            found = store.verify()
+            if store.salvage is not first:
+                problems += _problem_of(first)
             lost_count = quarantine_count - found.quarantine_count
             if lost_count > 0:
                 problems.append(f"frames in quarantine that were not copied: {lost_count}")
-        is_emptied = store.is_emptied
+        salvage, is_emptied = store.salvage, store.is_emptied
     for aside in set_aside_files(directory):  # copies of the file, which stands where it stood
         for suffix in ("", "-wal", "-shm"):
             Path(aside + suffix).unlink(missing_ok=True)

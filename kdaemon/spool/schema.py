@@ -1,29 +1,32 @@
-"""The tables of a spool, their version, and how SQLite is set up for them.
+"""The tables of a spool, their version, and SQLite's settings for them.
 
-Invariant: a database is ours if its application id is, and its `user_version` says how many of
-`MIGRATIONS` it has seen. A step is never edited once released; a new one is added at the end.
+Knows SQLite and the tables; no frame, and no file beside the database.
+Invariant: a database is ours if its application id is ours, and its `user_version` says how many of
+`MIGRATIONS` it has seen. A step is never edited once released; a new step is added at the end.
+Where it sits: `database.py` configures connections by it; `upkeep.py` makes and migrates the
+tables.
 """
 
 import sqlite3
 
 from kdaemon.base.errors import SpoolError
 
-APPLICATION_ID = 0x6B646165  # "kdae": what `file` and we tell the database by
+APPLICATION_ID = 0x6B646165  # "kdae": `file` and kdaemon know the database by it
 
 # Measured 2026-11-21, commits of 8 x 120 kB, ext4 on a virtual disk: 203 MB/s in pages of 4 KiB,
 # 231 in 8, 287 in 16, 272 in 32; commits of 3 kB: 3,100, 2,900 and 2,400 a second.
 PAGE_BYTES = 16 * 1024
-# The log is copied into the database at this size. 16 MiB is 3 % faster and has a p99 of 17 ms a
-# commit against 7 (same measurement).
+# The log is copied into the database at this size. With 16 MiB commits are 3 % faster, but their
+# p99 is 17 ms instead of 7 (same measurement).
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 WAL_BYTES_MAX = 16 * 1024 * 1024  # kept on disk between commits; a frame can be 14 MiB
-CACHE_KIB = 2048  # of pages in memory; a bigger one gains nothing, for rows are read once
-BUSY_MS = 5000  # waiting for another process that deletes letters; its transactions are short
+CACHE_KIB = 2048  # of pages in memory; a larger cache gains nothing, for rows are read once
+BUSY_MS = 5000  # to wait for another process that deletes letters; its transactions are short
 
-# Of a row of `frame` beside its payload: numbers, their sizes, its entry in the index; about.
+# About the bytes of a row of `frame` beside its payload: numbers, their sizes, its index entry.
 _ROW_HEAD_BYTES = 64
-_LEAF_BYTES = PAGE_BYTES - 35  # a longer row goes on in pages of its own [sqlite.org/fileformat2]
-_LEAF_BYTES_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23  # that much of it stays
+_LEAF_BYTES = PAGE_BYTES - 35  # a longer row also takes overflow pages [sqlite.org/fileformat2]
+_LEAF_BYTES_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23  # at least so much of it stays
 
 _CREATE = """
 CREATE TABLE total (
@@ -86,13 +89,13 @@ CREATE TABLE quarantine (
 );
 """
 
-ID_MAX = 2**53  # a greater one is damage: no spool lives to see it
-VERSION_MAX = 1_000  # beyond it, the number is damaged: no spool will ever have so many. Ours
+ID_MAX = 2**53  # a greater id is damage: no spool lives long enough for it
+VERSION_MAX = 1_000  # a higher version is damage: there will never be so many. Ours
 MIGRATIONS: tuple[str, ...] = (_CREATE,)  # step i leads from version i to i + 1
 
 
 def frame_bytes(payload_bytes: int) -> int:
-    """What a frame takes of the disk: a row of more than half a page takes a whole one."""
+    """Bytes that a frame takes on disk: a row of more than half a page takes a whole page."""
     local = row = payload_bytes + _ROW_HEAD_BYTES
     overflow_pages = 0
     if row > _LEAF_BYTES:
@@ -103,19 +106,19 @@ def frame_bytes(payload_bytes: int) -> int:
 
 
 def configure(connection: sqlite3.Connection, *, is_owner: bool) -> None:
-    """Settings of a connection. One that is not the owner never copies the log into the database:
-    only one process at a time ever does that, so that none can meet SQLite's races in it (a reset
-    of the log under a writer could corrupt the database before SQLite 3.51.3).
+    """Sets up a connection. Only the owner's connection copies the log into the database. So only
+    one process at a time ever does that, and none can meet SQLite's races there (before SQLite
+    3.51.3, a reset of the log under a writer could corrupt the database).
     """
     settings = [
         f"busy_timeout = {BUSY_MS}",
         "synchronous = FULL",  # the log is fsynced at each commit
-        "secure_delete = OFF",  # Debian's default is to overwrite each page that is freed
+        "secure_delete = OFF",  # Debian's default overwrites each page that is freed
         f"wal_autocheckpoint = {CHECKPOINT_BYTES // PAGE_BYTES if is_owner else 0}",
         f"journal_size_limit = {WAL_BYTES_MAX}",
         f"cache_size = -{CACHE_KIB}",
         "temp_store = MEMORY",
-        "mmap_size = 0",  # an I/O error shall be an error, not a SIGBUS
+        "mmap_size = 0",  # so that an I/O error is an error, not a SIGBUS
         "cell_size_check = ON",  # damage is found where it is read
         "trusted_schema = OFF",
     ]
@@ -124,9 +127,9 @@ def configure(connection: sqlite3.Connection, *, is_owner: bool) -> None:
 
 
 def begin(connection: sqlite3.Connection, path: str) -> None:
-    """Makes an empty file a spool, as far as that is outside a transaction; harmless on one that
-    is. Raises SpoolError: `version` for a newer one, which is left as it is; `directory` where the
-    file system cannot hold a write-ahead log.
+    """Makes an empty file a spool, as far as that is done outside a transaction; changes nothing in
+    a file that is a spool. Raises SpoolError: `version` for a newer spool, which is left as it is;
+    `directory` where the file system cannot hold a write-ahead log.
     """
     refuse_newer(connection, path)
     if application_id(connection) == 0:
@@ -144,7 +147,7 @@ def begin(connection: sqlite3.Connection, path: str) -> None:
 
 
 def is_whole(connection: sqlite3.Connection) -> bool:
-    """Whether the tables are those that the migrations make, to the letter."""
+    """Whether the tables are, to the letter, those that the migrations make."""
     model = sqlite3.connect(":memory:", isolation_level=None)
     try:
         for step in MIGRATIONS:
@@ -169,8 +172,8 @@ def version(connection: sqlite3.Connection) -> int:
 
 
 def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
-    """Raises SpoolError (`version`) for a newer schema, and sqlite3.DatabaseError (corrupt) for a
-    version that none can have: beyond all that will be, or an older one with the tables of today.
+    """Raises SpoolError (`version`) for a newer schema. Raises sqlite3.DatabaseError (corrupt) for
+    a version that no spool can have: above VERSION_MAX, or an older one with the tables of today.
     """
     found = version(connection)
     if not 0 <= found <= VERSION_MAX or (found < len(MIGRATIONS) and is_whole(connection)):
@@ -185,7 +188,9 @@ def refuse_newer(connection: sqlite3.Connection, path: str) -> None:
 
 
 def damage(text: str) -> sqlite3.DatabaseError:
-    """What SQLite itself raises for damage that it sees; this is what only we can see."""
+    """The error that SQLite itself raises for damage that it sees; for damage that only we
+    can see.
+    """
     error = sqlite3.DatabaseError(text)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     error.sqlite_errorname = "SQLITE_CORRUPT"
@@ -194,7 +199,7 @@ def damage(text: str) -> sqlite3.DatabaseError:
 
 def migrate(connection: sqlite3.Connection, path: str) -> None:
     """Brings an older schema up to date, each step in a transaction of its own. Raises SpoolError
-    (`version`) if a step cannot be done; it is undone when the connection is closed.
+    (`version`) if a step cannot be done; closing the connection undoes that step.
     """
     for step in range(version(connection), len(MIGRATIONS)):
         script = f"BEGIN IMMEDIATE;\n{MIGRATIONS[step]}\nPRAGMA user_version = {step + 1};\nCOMMIT;"
@@ -202,7 +207,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
             connection.executescript(script)
         except sqlite3.Error as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR:
-                raise  # the disk's
+                raise  # an error of the disk
             raise SpoolError(
                 "version",
                 path,

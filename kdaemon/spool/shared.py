@@ -1,11 +1,12 @@
-"""Where the spools of several workers stand, and which of them nobody has any more.
+"""Where the spools of several workers stand, and which of them no worker has any more.
 
     spool.directory/            the spool of a daemon without workers
     spool.directory/worker-N/   that of worker N
 
-About: names, and whether records stand there. Changes nothing, but makes the directory above.
-Invariant: a spool that holds a record, or of which that cannot be told, is told of: whoever starts
-with fewer workers, or with one, has somebody deliver what is there.
+Knows names, and whether records stand in a spool. Changes nothing, except that `prepare_root` makes
+the directory above.
+Invariant: a spool that holds a record, or that may hold one as far as can be told, is found: a
+daemon that starts with fewer workers, or with one, has a worker deliver it.
 Where it sits: daemon/ and the commands -> here -> lock.py, view.py.
 """
 
@@ -29,8 +30,9 @@ def worker_directory(root: str, number: int) -> str:
 
 
 def prepare_root(root: str) -> str | None:
-    """Makes the directory above the workers' spools; what is to be said of it. SpoolError, as for a
-    spool's own: who may write there could put another one in the place of a worker's.
+    """Makes the directory above the workers' spools; returns a warning about it, or None. Raises
+    SpoolError as for a spool's own directory: a user who may write there could put another
+    directory in the place of a worker's.
     """
     try:
         make_directory(root)
@@ -43,15 +45,17 @@ def prepare_root(root: str) -> str | None:
 
 
 def refuse_held(root: str) -> None:
-    """SpoolError `busy`, where another daemon runs on this directory, with workers or without. Two
-    would leave records in spools that the other one knows nothing of.
+    """Raises SpoolError `busy` where another daemon runs on this directory, with workers or
+    without. Of two daemons, each would leave records in spools that the other one does not know.
     """
     _refuse(root, root, "")
     refuse_workers(root)
 
 
 def refuse_workers(root: str) -> None:
-    """The same, where workers do; or did, and end still, because their supervisor was killed."""
+    """As `refuse_held`, where workers run on it; or still end, because their supervisor was
+    killed.
+    """
     for number, directory in _workers(root).items():
         _refuse(root, directory, f", worker {number} of another kdaemon")
 
@@ -65,13 +69,13 @@ def _refuse(root: str, directory: str, whose: str) -> None:
 
 
 def worker_spools(root: str) -> dict[int, str]:
-    """The directories of workers' spools that stand there, by number."""
+    """The directories of the workers' spools that stand there, by number."""
     return {number: directory for number, directory in _workers(root).items() if _stands(directory)}
 
 
 def left_spools(root: str, kept: Collection[str]) -> dict[int, str]:
-    """Spools with records that none of those who begin now has (`kept`: their directories), by the
-    numbers of the workers that had them; 0: the one of a daemon without workers.
+    """Spools with records that none of the workers that begin now has (`kept`: their directories),
+    by the number of the worker that had them; 0: the spool of a daemon without workers.
     """
     found = {0: root} if _stands(root) else {}
     found |= worker_spools(root)
@@ -83,16 +87,16 @@ def left_spools(root: str, kept: Collection[str]) -> dict[int, str]:
 
 
 def may_hold_records(directory: str) -> bool:
-    """Whether frames stand in a spool that is there, as far as a look can tell."""
+    """Whether frames stand in a spool that is there; True if that cannot be told."""
     try:
         with closing(StoreView(directory)) as view:
             return bool(view.stored_totals())
-    except SpoolError:  # who opens it to deliver mends it, or says why not
+    except SpoolError:  # the worker that delivers it mends it, or says why not
         return True
 
 
 def _workers(root: str) -> dict[int, str]:
-    """The directories that are called as a worker's, by number."""
+    """The directories whose names are those of workers' spools, by number."""
     try:
         names = [each.name for each in Path(root).iterdir()]
     except OSError:

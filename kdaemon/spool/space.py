@@ -1,11 +1,11 @@
-"""How much of the disk the spool takes, and who may have what is left. Pure.
+"""How much of the disk the spool takes, and which streams and clients may have the rest. Pure.
 
-Knows sizes, clients, and what those have who may not have all; no disk and no stream. Streams that
-are not listed have one of UNLISTED_PARTS parts of the disk, together; the streams of one upstream
-of several have UPSTREAM_TIMES times what is left, together; of the last part of the disk no client
-has all (`last_part.py`). Invariant: what is about to be committed counts as taken
-from the moment in which it was admitted until its commit has returned.
-Where it sits: `spool.py` asks before it takes a frame, and notes what each commit leaves.
+Streams that are not listed have one of UNLISTED_PARTS parts of the disk, together. The streams of
+one upstream of several have UPSTREAM_TIMES times what is left, together. No client has all of the
+last part of the disk (`last_part.py`).
+Knows sizes, clients, and how much the bounded streams have; no disk and no stream.
+Invariant: a frame counts as taking space from its admission until its commit has returned.
+Where it sits: `spool.py` asks before it takes a frame, and notes the sizes after each commit.
 """
 
 from typing import NamedTuple
@@ -13,16 +13,18 @@ from typing import NamedTuple
 from kdaemon.spool.last_part import LastPart
 from kdaemon.spool.values import Sizes
 
-UNLISTED_PARTS = 2  # streams that are not listed have one of so many parts of the disk, together
+UNLISTED_PARTS = 2  # unlisted streams have one of so many parts of the disk, together
 
 UPSTREAM_TIMES = 3
-"""An upstream that is down leaves a quarter of the disk to the others, two leave a seventh (dynamic
-thresholds, Choudhury and Hahne 1998). Ours, 2026-11-28: as of the memory."""
+"""The streams of one upstream of several may have so many times the space that is left. An upstream
+that is down leaves a quarter of the disk to the others, two leave a seventh (dynamic thresholds,
+Choudhury and Hahne 1998). Ours, 2026-11-28: as for the memory."""
 
 
 class Had(NamedTuple):
-    """Bytes on disk of those who may not have all of it, where a stream is one of them; None: it is
-    not. `unlisted`: of streams that are not listed; `upstream`: of its upstream's, of several.
+    """Bytes that the bounded streams have on disk, for a stream that is one of them; None: it is
+    not. `unlisted`: of the streams that are not listed. `upstream`: of the streams of its upstream,
+    where there are several upstreams.
     """
 
     unlisted: int | None = None
@@ -30,7 +32,7 @@ class Had(NamedTuple):
 
 
 class Space:
-    """`bytes_max`: pages in use, all streams. `live_bytes`, `file_bytes`: as last measured.
+    """`bytes_max`: of pages in use, for all streams. `live_bytes`, `file_bytes`: as last measured.
     `uncommitted_bytes`: of frames that wait for their commit, or are in it.
     """
 
@@ -45,23 +47,26 @@ class Space:
 
     @property
     def free_bytes(self) -> int:
-        """What could be given back to the file system."""
+        """Bytes that could be given back to the file system."""
         return self.file_bytes - self.live_bytes
 
     def measured(self, sizes: Sizes) -> None:
+        """Notes the sizes that the store measured."""
         self.live_bytes, self.file_bytes = sizes.live_bytes, sizes.file_bytes
 
     def is_full(self, byte_count: int, had: Had) -> bool:
-        """Whether there is no room for so much."""
+        """Whether there is no room for `byte_count` bytes more."""
         return byte_count > self._left_bytes(had)[0]
 
     def may_have(self, client: int, byte_count: int, had: Had) -> bool:
-        """Whether the client may have so much of what is left; counts it if so."""
+        """Whether the client may have `byte_count` bytes of the space that is left; counts them if
+        so.
+        """
         left_bytes, bytes_max = self._left_bytes(had)
         return self._last_part.may_have(client, byte_count, left_bytes, bytes_max)
 
     def _left_bytes(self, had: Had) -> tuple[int, int]:
-        """How much of the disk is left for such a stream, and of how much."""
+        """(Bytes of the disk that are left for such a stream, the bound that they are left of)."""
         left_bytes = self.bytes_max - self.live_bytes - self.uncommitted_bytes
         bytes_max = self.bytes_max
         if had.upstream is not None:

@@ -1,15 +1,18 @@
 """The disk behind `stored`: a frame is answered when the commit that holds it is on disk.
 
-put -> commit (in a thread; all that gathered meanwhile goes into the next one) -> answer ->
-`delivery.py`. Start-up is the ordinary path: what is on disk is read back as room allows. The
-disk's own trouble refuses `stored` and nothing else; `trouble` tells it, a probe a second ends it.
+A frame goes this way: `put`; a commit in the spool's thread (all frames that gather meanwhile go
+into the next commit); the answer; `delivery.py`. A start uses the same path: frames on disk are
+read back as room allows. While the disk is in trouble, `stored` is refused and nothing else is;
+`trouble` says why, and a probe a second finds the end of it.
 
 Queues: `_pending`, frames that wait for their commit, by turns (`commit_queue.py`). Bound: the
-memory budget, and `bytes_max` on disk; full: `put` says no; drained by commits, which the disk
-itself paces. `_ended`, frames whose commit returned or failed and whose clients are told,
-TOLD_A_TURN in a turn of the loop; bound: the memory budget.
+memory budget, and `bytes_max` on disk; full: `put` refuses; drained by commits, whose pace is the
+disk's. `_ended`, frames whose commit returned or failed and whose clients are not told yet,
+TOLD_A_TURN records a turn of the loop; bound: the memory budget.
+Must not know: SQL, requests, or an engine's insides.
 Invariant: a frame is answered exactly once, after its commit returned or failed; a client's frames
-in their order.
+are answered in their order.
+Where it sits: `streams/` puts frames; `store.py` is run in the thread; `delivery.py` is next.
 """
 
 import asyncio
@@ -45,17 +48,19 @@ from kdaemon.spool.thread import StoreThread
 
 log = logging.getLogger("kdaemon.spool")
 
-SETTLE_DELAY_S = 0.05  # settled frames are deleted by then, or with the next commit
-PROBE_INTERVAL_S = 1.0  # how often a disk in trouble is tried
-LOOK_INTERVAL_S = 5.0  # how often the files are looked after while nothing is committed. Ours
-LOOKED_AFTER_S = 1.0  # when what was found is heard, at a moment when others are woken too
+SETTLE_DELAY_S = 0.05  # settled frames are deleted after it, or with an earlier commit
+PROBE_INTERVAL_S = 1.0  # between two tries of a disk in trouble
+LOOK_INTERVAL_S = 5.0  # between two looks at the files. Ours
+LOOKED_AFTER_S = 1.0  # a look's result is taken then, at a tick that wakes others too
 
-_LASTING = ("busy", "gone")  # kinds of trouble that one more commit at the end does not end
+_LASTING = ("busy", "gone")  # kinds of trouble that a last commit does not end
 T = TypeVar("T")
 
 
 class Spool:
-    """One store, one thread, all streams. Every method but the coroutines is sync, in the loop."""
+    """One store, one thread, all streams. Every method is sync and runs in the loop, except the
+    coroutines.
+    """
 
     def __init__(
         self,
@@ -67,9 +72,9 @@ class Spool:
         *,
         has_upstreams: bool = False,
     ) -> None:
-        """`open_store` runs in the spool's thread. `bytes_max`: pages in use, all streams. `later`:
-        has what takes more than a turn of the loop go on in another one. `has_upstreams`: several,
-        of which none may have all of the disk.
+        """`open_store` runs in the spool's thread. `bytes_max`: pages in use, of all streams
+        together. `later`: makes work that takes more than a turn of the loop go on in another turn.
+        `has_upstreams`: there are several upstreams, and none may have all of the disk.
         """
         self.has_upstreams = has_upstreams
         self._open_store = open_store
@@ -88,13 +93,13 @@ class Spool:
         self._pending: CommitQueue[Pending] = CommitQueue()
         self._ended = Ended(self._offer, self._streams, memory, later)
         self._is_open = False
-        self.waits_for: str | None = None  # who has the directory still
+        self.waits_for: str | None = None  # the process that still has the directory
         self._is_committing = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
-        self._looking: Future[None] | None = None  # seen at a tick: its end wakes nobody
+        self._looking: Future[None] | None = None  # its end is seen at a tick, and wakes nothing
         self._probe_at_ns = 0
-        # In the order in which they asked; each once, for a full disk may see no commit for hours.
+        # In the order of asking; each once, for on a full disk no commit may come for hours.
         self._room_waiters: dict[Callable[[], object], None] = {}
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
@@ -103,26 +108,30 @@ class Spool:
         self._alarms = Alarms(clock, self.counters)
 
     def wait_for(self, holder: str) -> None:
-        """The directory is another process's for a while: what is put waits, in memory, for a
-        commit that comes after `open`, `recover` and `go_on`. Who asks for more than there is
-        memory is refused, or not read.
+        """Another process, `holder`, has the directory for a while. Frames that are put wait in
+        memory for a commit that comes after `open`, `recover` and `go_on`. A client that puts more
+        than memory can take is refused, or is not read.
         """
         self.waits_for = holder
         self._is_committing = True
         self._quiet.clear()
 
     def go_on(self) -> None:
-        """The directory is ours: what waited is committed, behind all that stands on disk."""
+        """The directory is ours: the frames that waited are committed, behind all that stands on
+        disk.
+        """
         self.waits_for = None
         self._is_committing = False
         self._quiet.set()
         if self._may_write:
             self._commit()
-        elif self.trouble is not None:  # found while nothing could be tried
+        elif self.trouble is not None:  # met before a commit could be tried
             self._probe_later()
 
     async def open(self) -> None:
-        """Opens the store. Raises SpoolError: directory missing, in use, of a newer version, ..."""
+        """Opens the store. Raises SpoolError: the directory is missing, in use, of a newer version,
+        ...
+        """
         self._store = await self._in_thread(self._open_store)
         self._next_id = self._store.next_id
         self._delivery = Delivery(
@@ -136,15 +145,15 @@ class Spool:
         self._giving_back = GivingBack(self._store, self._thread, self.space, self._given_back)
         self._is_open = True
         self._alarms.mended(self._store)
-        if self._store.lack is not None:  # not only when the first client asks
+        if self._store.lack is not None:  # told now, not only to the first client
             self._failed([], self._store.lack)
         self._alarms.opened(self._store)
 
     async def recover(
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
     ) -> None:
-        """Finds the streams of what stands on disk, and begins to read it back. `find` raises
-        RefusedError for a stream that the configuration no longer takes: its frames stay.
+        """Finds the streams of the frames on disk, and begins to read the frames back. `find`
+        raises RefusedError for a stream that the configuration no longer takes: its frames stay.
         `is_listed`: whether the configuration names the stream.
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
@@ -167,9 +176,9 @@ class Spool:
     def take_up(
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool]
     ) -> Steps[None]:
-        """Another configuration may take streams that were not taken: begins to read back what was
-        found of these. As `recover`; nothing while the directory is another process's still, for
-        `recover` comes later.
+        """Another configuration may take streams that were not taken before: begins to read back
+        the frames that were found of these. `find`, `is_listed`: as for `recover`. Does nothing
+        while another process still has the directory, for then `recover` comes later.
         """
         if not self._is_open or self.waits_for is not None:
             return
@@ -182,11 +191,11 @@ class Spool:
                 yield
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
-        """Stores a frame; its client is called back after the commit: with STORED results, or with
-        errors if the disk did not take it. False, and nothing is counted or kept, if there is no
-        room: streams that are not listed have half of the disk, together, and those of one
-        upstream of several three times what is left. Raises RefusedError while the disk is in
-        trouble.
+        """Stores a frame. Its client is called back after the commit: with STORED results, or with
+        errors if the disk did not take the frame. Returns False if there is no room; then nothing
+        is counted or kept. Streams that are not listed have half of the disk, together; the streams
+        of one upstream of several have three times what is left, together. Raises RefusedError
+        while the disk is in trouble.
         """
         if self.trouble is not None:
             now_ns = self._clock.now_ns()
@@ -196,7 +205,7 @@ class Spool:
         byte_count, space = frame.byte_count, self.space
         had = self._had(target, is_listed=is_listed)
         if not target.drops_oldest and space.is_full(byte_count, had):
-            return False  # without a look at the records
+            return False  # before the records are encoded
         if not self._memory.has_room(frame.footprint_bytes):
             return False
         payload = encode_records(frame.records)
@@ -223,7 +232,9 @@ class Spool:
         return True
 
     def _had(self, target: Target, *, is_listed: bool) -> Had:
-        """What those have on disk who may not have all of it, where the stream is one of them."""
+        """The bytes on disk of the unlisted streams, and of the stream's upstream, where these
+        bound it.
+        """
         streams = self._streams
         of_upstream = None
         if self.has_upstreams:
@@ -231,8 +242,9 @@ class Spool:
         return Had(None if is_listed else streams.unlisted_bytes, of_upstream)
 
     def _take_memory(self, stream: str, frame: Frame, payload: bytes) -> int:
-        """How much was taken; 0: there is none. One frame may be written though there is room for
-        its records alone: else a large one would never be, where little memory is set.
+        """Returns how much memory was taken; 0: there is none. While no other frame waits, a frame
+        is written even if there is memory for its records alone: where little memory is set, a
+        large frame could otherwise never be stored.
         """
         footprint_bytes = frame.footprint_bytes + len(payload)
         free_bytes = self._memory.free_bytes()
@@ -245,14 +257,15 @@ class Spool:
         return 0
 
     def when_room(self, callback: Callable[[], object]) -> None:
-        """Calls back once when a commit may have made room, in memory or on disk; however often it
-        was asked meanwhile. Keeps who asked: a session whose client has gone may still have lines.
+        """Calls back once when a commit may have made room, in memory or on disk, however often the
+        caller asks meanwhile. The callback is kept: a session whose client has gone may still have
+        lines.
         """
         self._room_waiters[callback] = None
 
     def take_bytes_max(self, bytes_max: int) -> None:
-        """Another bound of what is on disk. Where that is less than there is, nothing is deleted:
-        nothing more is taken until less is left.
+        """Sets another bound for the disk. Where it is less than the pages in use, nothing is
+        deleted, and no frame is taken until fewer pages are in use.
         """
         self.space.bytes_max = bytes_max
         self._tell_of_room()
@@ -263,7 +276,7 @@ class Spool:
             waiter()
 
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
-        """The dead records of a settled frame that is not in the spool (`accepted`)."""
+        """Buries the dead records of a settled frame that is not in the spool (`accepted`)."""
         now_ms = unix_ms(self._clock)
         age_ms = (self._clock.now_ns() - frame.accepted_ns) // 1_000_000
         letters = letters_of(stream, frame, now_ms - age_ms, now_ms)
@@ -274,7 +287,7 @@ class Spool:
 
     @property
     def held_records(self) -> int:
-        """Records that an engine has and the disk too."""
+        """Records that are in an engine and on disk."""
         return self._delivery.held_records if self._is_open else 0
 
     @property
@@ -289,25 +302,27 @@ class Spool:
 
     @property
     def is_empty(self) -> bool:
-        """No frame is on disk, not even of a stream that is not taken."""
+        """Whether no frame is on disk, not even of a stream that is not taken."""
         return not (self.frame_count or self._streams.not_taken)
 
     @property
     def is_written(self) -> bool:
-        """The disk knows all that it is owed: no commit is under way, and none is due."""
+        """Whether the disk knows all that it is owed: no commit is under way, and none is due."""
         return not self._is_committing and self._owed.is_empty and not self._owed.unwritten
 
     def audit(self) -> SpooledStreams:
-        """Who has what in hand. For tests, which add it up; nothing else asks."""
+        """The streams, with what each has in hand. Only for tests, which add that up."""
         return self._streams
 
     @property
     def oldest_ms(self) -> int:
-        """When the oldest frame in hand was accepted, since 1970; 0 if there is none."""
+        """When the oldest frame in hand was accepted, in milliseconds since 1970; 0 if there is
+        none.
+        """
         return self._delivery.oldest_ms if self._is_open else 0
 
     def begin_drain(self) -> None:
-        """Reads nothing more back: what is on disk is safe there."""
+        """Reads no more frames back: those on disk are safe there."""
         if self._is_open:
             self._delivery.stop()
         if self.waits_for is not None and self.trouble is None:
@@ -315,16 +330,16 @@ class Spool:
             self._failed([], SpoolError("busy", "spool", text))
 
     async def aclose(self) -> None:
-        """Commits what is owed, if the disk lets us, and closes the store."""
+        """Commits all that is owed, if the disk takes it, and closes the store."""
         self.begin_drain()
         if not self._is_open:
-            while self._ended:  # noqa: ASYNC110 - they are told in turns of the loop
+            while self._ended:  # noqa: ASYNC110 - clients are told in turns of the loop
                 await asyncio.sleep(0)  # clients are told
             if self._timer is not None:
                 self._timer.cancel()
             self._thread.shutdown()
             return
-        if self.waits_for is not None:  # it is ours since a moment ago, and nobody said `go_on`
+        if self.waits_for is not None:  # the spool was just opened, and `go_on` was not called
             self.waits_for = self.trouble = None
             self._is_committing = False
             self._quiet.set()
@@ -339,7 +354,7 @@ class Spool:
             await asyncio.sleep(0)  # clients are told
         if self._is_worth_a_last_commit():
             self._commit()
-            while not self._quiet.is_set():  # one begins the next while there is more
+            while not self._quiet.is_set():  # a commit begins the next while more is owed
                 await self._quiet.wait()
                 await asyncio.sleep(0)
         if self._timer is not None:
@@ -352,15 +367,15 @@ class Spool:
         self._thread.shutdown()
 
     def _is_worth_a_last_commit(self) -> bool:
-        """Whether something is owed to a disk whose trouble may be over, though no probe has said
-        so; one that another process keeps locked would hold up the end.
+        """Whether something is owed to a disk whose trouble may be over, though no probe has shown
+        that. A disk that another process keeps locked would only delay the end.
         """
         trouble = self.trouble
         return trouble is not None and trouble.kind not in _LASTING and not self._owed.is_empty
 
     @property
     def _may_write(self) -> bool:
-        """Something is to be written, and the disk takes it, as far as is known."""
+        """Whether something is to be written, and the disk takes it, as far as is known."""
         return self.trouble is None and bool(self._pending or not self._owed.is_empty)
 
     # Commits
@@ -373,7 +388,9 @@ class Spool:
             self._timer = self._loop.call_later(SETTLE_DELAY_S, self._commit)
 
     def _commit(self) -> None:
-        """Hands all that gathered to the thread, unless it is still at the last commit."""
+        """Hands the frames that gathered to the thread, as many as a commit takes, unless the last
+        commit is still under way.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -435,7 +452,7 @@ class Spool:
         counters.commit_frames.observe(len(batch))
         self.space.measured(committed.sizes)
         self._alarms.letters_dropped(committed.letters_dropped)
-        # Deletions pass on a full disk (the store keeps a reserve), an empty commit on any.
+        # Deletions succeed on a full disk (the store keeps a reserve), an empty commit on any disk.
         if self.trouble is not None and committed.has_proved:
             log.warning("the spool takes frames again")
             self.trouble = None
@@ -445,10 +462,12 @@ class Spool:
             self._give_back()
 
     def _failed(self, batch: list[Pending], error: BaseException) -> None:
-        """Nothing of the commit was applied: frames are refused, what was owed is owed still."""
+        """Nothing of the commit was applied: its frames are refused, as are those that wait; all
+        that was owed is still owed.
+        """
         self.counters.commit_failures += 1
         trouble = error if isinstance(error, SpoolError) else SpoolError("io", "spool", str(error))
-        if self.trouble is None or self.trouble.kind != trouble.kind:  # another cause, another word
+        if self.trouble is None or self.trouble.kind != trouble.kind:  # each cause is told once
             log.error("the spool takes no frames", extra={"fields": {"why": str(trouble)}})
         self.trouble = trouble
         self._probe_at_ns = self._clock.now_ns() + int(PROBE_INTERVAL_S * 1e9)
@@ -464,7 +483,9 @@ class Spool:
             self._timer = self._loop.call_later(PROBE_INTERVAL_S, self._commit)
 
     def _look(self) -> None:
-        """An idle daemon, too, says that its files are gone; in trouble, the probe looks."""
+        """Looks at the files, so that an idle daemon, too, tells that they are gone; in trouble,
+        the probe looks.
+        """
         if self._looking is None:
             self._alarms.look_at_clock()
             if self.trouble is None and not self._is_committing:
@@ -483,12 +504,12 @@ class Spool:
         error = look.exception()
         if error is None:
             self._alarms.mended(self._store)
-        elif self.trouble is None and not self._is_committing:  # else a commit meets the same
+        elif self.trouble is None and not self._is_committing:  # else a commit meets the same error
             self._failed([], error)
 
     def _give_back(self) -> None:
-        """Space that settled frames left; with pauses while a backlog is read from the disk, unless
-        the space is what others lack.
+        """Gives free pages back, with pauses while a backlog is read from the disk, unless the disk
+        is in trouble: then its space may be needed at once.
         """
         if self._giving_back.is_due:
             is_slow = self.trouble is None and self._streams.is_passing_on

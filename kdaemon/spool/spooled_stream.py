@@ -1,6 +1,8 @@
-"""One stream between disk and engine: what of it is where, and what it waits for. Values only.
+"""One stream between disk and engine: where its frames are, and what they wait for. Values only.
 
-`delivery.py` moves it. Queue: `ahead`, what was read and is not passed on yet. Bound: one read.
+Knows no store and no engine's insides.
+Queue: `ahead`, frames that were read and are not passed on yet. Bound: one read.
+Where it sits: `delivery.py` moves it; `streams/stream.py` is its `Target`.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from kdaemon.spool.values import StoredFrame
 
 
 class WallClock(Clock, Protocol):
-    """Monotonic time, and the time of day for what is kept on disk."""
+    """Monotonic time, and the time of day, which is kept on disk."""
 
     def wall_seconds(self) -> float: ...
 
@@ -33,12 +35,12 @@ def unix_ms(clock: WallClock) -> int:
 
 
 def upstream_of(stream: str) -> str:
-    """By what the spool calls the stream."""
+    """The upstream of a stream, from the name that the spool has for the stream."""
     return parse_qualified(stream).upstream
 
 
 class Target(Protocol):
-    """A stream that is stored for and delivered to (`streams.py`)."""
+    """A stream whose frames the spool stores and delivers (`streams/stream.py`)."""
 
     @property
     def name(self) -> str: ...
@@ -48,57 +50,59 @@ class Target(Protocol):
 
     @property
     def drops_oldest(self) -> bool:
-        """Whether a full spool makes room by dropping what has waited longest."""
+        """Whether a full spool makes room by dropping the frames that have waited longest."""
         ...
 
     @property
     def health(self) -> Health:
-        """Whether its calls succeed, as far as is known."""
+        """Whether the stream's calls succeed, as far as is known."""
         ...
 
     @property
     def map_count(self) -> int:
-        """Which map of the shards `ways` goes by."""
+        """The count of the map of shards by which `ways` goes."""
         ...
 
     def is_calm(self, free_bytes: int) -> bool:
-        """Whether it holds so little that no shard can have much of it. `free_bytes`: of memory,
-        that the spool may still give to it.
+        """Whether the stream has so little in memory that no shard can have much of it.
+        `free_bytes`: of memory, that the spool may still give to the stream.
         """
         ...
 
     def is_crowded(self, free_bytes: int) -> bool:
-        """Whether a shard may be full, or nothing goes now: then `ways` says more. Costs as much as
-        some records.
+        """Whether a shard may be full, or no record goes now: then `ways` says more. Costs as much
+        as routing some records.
         """
         ...
 
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """Where the frame's records would go, and for which shards there is no room; None: there is
-        none for any, as in an outage. `queued`: what the spool gave.
+        no room for any, as in an outage. `queued`: the records that the spool gave, by shard.
         """
         ...
 
     def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
-        """Which shards are to be read for, and in how many nanoseconds to ask again if there is
-        none; None: all take what comes.
+        """(The shards for which frames are to be read; if there are none, in how many nanoseconds
+        to ask again). None: all shards take what comes.
         """
         ...
 
     def submit_spooled(self, frame: Frame) -> bool:
-        """Takes a frame that stands in the spool; False if there is no room for it."""
+        """Takes a frame that stands in the spool; returns False if there is no room for the
+        frame.
+        """
         ...
 
     def when_settled(self, callback: Callable[[], object]) -> None:
-        """Calls back once when something has settled and there may be room."""
+        """Calls back once when a record has settled and there may be room."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Scan:
-    """Frames after `at_id` and up to `until_id`, in order. `is_again`: for what was left of them.
-    `at_id`: passed on up to that, `end_id`: read up to that. Of the records that were read so many
-    were handed over.
+    """Frames after `at_id` and up to `until_id`, in order. `is_again`: for the records that were
+    left of them. `at_id`: frames up to it were passed on; `end_id`: frames up to it were read.
+    `record_count`: records that were read; `handed_count`: of these, those that were handed over.
     """
 
     at_id: int
@@ -111,10 +115,11 @@ class Scan:
 
 @dataclass(slots=True, eq=False)
 class SpooledStream:
-    """One stream's frames between disk and engine. `share`: what these have of the memory. `ahead`:
-    read, and not passed on yet, each with the bits of what is not to be sent; bound: one read.
-    `in_hand`: frames that wait for their commit, or that its engine has. `stored_bytes`: of its
-    rows, about. `counted_until`: up to this id, what was settled before the start is counted.
+    """One stream's frames between disk and engine. `share`: the memory that they have. `ahead`:
+    frames that were read and are not passed on yet, each with the bits of the records that must not
+    be sent; bound: one read. `in_hand`: frames that wait for their commit, or that the engine has.
+    `stored_bytes`: about the bytes of its rows. `counted_until`: up to this id, records that
+    settled before the start are counted.
     """
 
     target: Target
@@ -127,15 +132,15 @@ class SpooledStream:
     in_hand: int = 0
     stored_bytes: int = 0
     counted_until: int = 0
-    is_crowded: bool = False  # at the last look; the next one after so many records:
+    is_crowded: bool = False  # at the last look; the next look is after so many records:
     next_look_count: int = 0
-    pause_s: float = 0.0  # after the last scan, of which too little could be handed over
-    is_reading: bool = False  # or its oldest frames are being dropped
+    pause_s: float = 0.0  # after the last scan, if too little of it could be handed over
+    is_reading: bool = False  # a read is under way, or a drop of its oldest frames
     is_dropping: bool = False
-    is_pausing: bool = False  # until the timer ends that, nothing else
+    is_pausing: bool = False  # until the timer ends the pause
     is_waiting_for_room: bool = False
-    is_turn_due: bool = False  # the rest of `ahead` in the next turn
-    is_called_back: bool = False  # when something settles; asked for once at a time
+    is_turn_due: bool = False  # the rest of `ahead` is passed on in the next turn
+    is_called_back: bool = False  # `when_settled` was asked; once at a time
     timer: asyncio.TimerHandle | None = None  # the end of a wait
 
     def __post_init__(self) -> None:
@@ -143,5 +148,5 @@ class SpooledStream:
 
     @property
     def is_passed_on(self) -> bool:
-        """Nothing of it stands on disk only."""
+        """Whether no record of it stands only on disk."""
         return self.position.is_read and self.left.is_empty

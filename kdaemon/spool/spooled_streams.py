@@ -1,13 +1,14 @@
-"""All streams of which something is in the spool, and how much of the disk each has.
+"""All streams that have something in the spool, and how much of the disk each has.
 
-A spooled stream is made when a frame of its stream is stored, or when the stream of what was found
-is taken, and forgotten when nothing of it is on disk or in hand. What was found of a stream that is
-not taken stands there until it is: then it goes before all that comes. Knows counts and sizes; no
-disk, no engine's state, and nothing of what goes next. Invariants: a stream has one
-`SpooledStream`; `unlisted_bytes` is the sum of what streams have that are not listed, and of what
-stands on disk of those that are not taken; `upstream_bytes` of all streams of an upstream, that may
-be one of those that the configuration has no more. Where it sits: `spool.py` adds what is stored,
-`recovery.py` what is found, and `delivery.py` what settles.
+A spooled stream is made when a frame of its stream is stored, or when a stream that was found at
+the start is taken. It is forgotten when no frame of it is on disk or in hand. Frames that were
+found of a stream that is not taken stay on disk until it is taken; then they go before all later
+frames. Knows counts and sizes; no disk, no engine's state, and nothing of which frame is next.
+Invariants: a stream has one `SpooledStream`; `unlisted_bytes` is the sum of the bytes of streams
+that are not listed, and of those on disk of streams that are not taken; `upstream_bytes` is the sum
+of all streams of an upstream, which may be one that the configuration no longer has.
+Where it sits: `spool.py` adds stored frames, `recovery.py` found ones, and `delivery.py` and
+`passing_on.py` settled ones.
 """
 
 from collections import defaultdict
@@ -22,7 +23,7 @@ from kdaemon.spool.values import StoredTotals
 
 
 class SpooledStreams:
-    """`room`: what of the memory they share. `frame_count`: on disk, of streams that are taken.
+    """`room`: their part of the memory. `frame_count`: frames on disk, of streams that are taken.
     `corrupt_count`: frames found damaged since the start.
     """
 
@@ -44,13 +45,13 @@ class SpooledStreams:
         return iter(self._streams.values())
 
     def get(self, target: Target, *, is_listed: bool) -> SpooledStream:
-        """The spooled stream; one with nothing on disk if it is new."""
+        """The spooled stream of a target; a new one has nothing on disk."""
         spooled = self._streams.get(target.name)
         if spooled is None:
             spooled = self._streams[target.name] = SpooledStream(target, Share(is_listed))
-        elif spooled.target is not target:  # it was closed while idle, and opened again
+        elif spooled.target is not target:  # its stream was closed while idle, and opened again
             spooled.target = target
-            spooled.is_called_back = False  # who was asked is gone
+            spooled.is_called_back = False  # the target that was asked is gone
             spooled.left.forget(target.map_count)  # with nothing on disk there is no mark
         if spooled.share.is_listed is not is_listed:
             self.unlisted_bytes += -spooled.stored_bytes if is_listed else spooled.stored_bytes
@@ -60,7 +61,9 @@ class SpooledStreams:
         return spooled
 
     def found(self, stored: StoredTotals) -> None:
-        """What stands on disk at the start of one stream, which is not taken, yet or any more."""
+        """Adds the frames that were on disk at the start of one stream, which is not taken yet, or
+        no longer.
+        """
         byte_count = _row_bytes(stored)
         self._found[stored.stream] = stored
         self.unlisted_bytes += byte_count
@@ -68,12 +71,12 @@ class SpooledStreams:
 
     @property
     def not_taken(self) -> list[StoredTotals]:
-        """What was found of streams that are not taken."""
+        """The totals that were found of streams that are not taken."""
         return list(self._found.values())
 
     def _take_up(self, spooled: SpooledStream) -> None:
-        """What was found of a stream that is taken now, before anything of it is
-        committed.
+        """Takes up the frames that were found of a stream that is taken now, before a new frame of
+        it is committed.
         """
         stored = self._found.pop(spooled.target.name, None)
         if stored is None:
@@ -88,17 +91,16 @@ class SpooledStreams:
             self.unlisted_bytes -= byte_count
 
     def find(self, target: Target) -> SpooledStream | None:
-        """The spooled stream; None if nothing of it stands here. Makes none."""
+        """The spooled stream; None if the stream has none. Makes none."""
         return self._streams.get(target.name)
 
     def add(self, spooled: SpooledStream, frame_count: int, byte_count: int) -> None:
-        """Rows come (or go: less than 0), and frames in hand. A stream of which nothing is left
-        is forgotten.
+        """Adds frames in hand and bytes of rows; negative numbers take them away. A stream that has
+        nothing left is forgotten.
         """
         spooled.in_hand += frame_count
-        byte_count = max(
-            byte_count, -spooled.stored_bytes
-        )  # what was found at start is an estimate
+        # The bytes found at the start are an estimate.
+        byte_count = max(byte_count, -spooled.stored_bytes)
         spooled.stored_bytes += byte_count
         self.upstream_bytes[spooled.upstream] += byte_count
         if not spooled.share.is_listed:
@@ -107,6 +109,9 @@ class SpooledStreams:
             self.forget_if_empty(spooled)
 
     def forget_if_empty(self, spooled: SpooledStream) -> None:
+        """Forgets the stream if none of its frames is in hand, read ahead, being read or only on
+        disk. Bytes that it still counts, of damaged rows, leave the sums.
+        """
         if spooled.in_hand or spooled.ahead or spooled.is_reading or not spooled.is_passed_on:
             return
         if self._streams.get(spooled.target.name) is spooled:
@@ -126,8 +131,8 @@ class SpooledStreams:
 
     @property
     def is_passing_on(self) -> bool:
-        """Whether frames are on their way from the disk to an engine: a stream has some there, and
-        waits for nothing but the disk and its turn.
+        """Whether frames are on their way from the disk to an engine: a stream has some on disk,
+        and waits only for the disk and its turn.
         """
         return any(
             not (spooled.is_waiting_for_room or spooled.is_pausing or spooled.is_passed_on)
@@ -135,7 +140,7 @@ class SpooledStreams:
         )
 
     def stop(self) -> None:
-        """No stream waits any more."""
+        """Ends the waits of all streams."""
         for spooled in self:
             if spooled.timer is not None:
                 spooled.timer.cancel()

@@ -1,9 +1,11 @@
 """Whether the files that SQLite has open are still those that stand under their names.
 
-SQLite trusts its descriptors: of files that were deleted, moved or replaced it goes on to make
-commits, which no later start finds. So `Database` asks here before each transaction and `Store`
-asks again before it calls a commit stored. Reads only what `stat` says: some microseconds, beside
-an fsync. Knows no table. Invariant: `check` is silent only if all that a start needs is there.
+SQLite trusts its descriptors: it goes on to commit to files that were deleted, moved or replaced,
+and no later start finds these commits. So `Database` asks here before each transaction, and `Store`
+asks again before it calls a commit stored. Reads only the results of `stat`: some microseconds,
+beside an fsync. Knows no table.
+Invariant: `check` raises unless all files that a start needs are there.
+Where it sits: `database.py` and `upkeep.py` call it.
 """
 
 import contextlib
@@ -16,11 +18,11 @@ from kdaemon.spool.schema import WAL_BYTES_MAX
 
 DATABASE, LOG, INDEX, LOCK = "spool.db", "spool.db-wal", "spool.db-shm", "spool.lock"
 CUT_LOG = "the end of spool.db-wal"
-"""Word of `taken` for a log that is the same file, and shorter than SQLite left it."""
+"""What `taken` calls a log that is the same file, but shorter than SQLite left it."""
 
 
 class Files:
-    """The four files of an open spool, as they were when it was opened."""
+    """The four files of an open spool, as they were at the last `note`."""
 
     def __init__(self, directory: str) -> None:
         self._paths = {name: str(Path(directory, name)) for name in (DATABASE, LOG, INDEX, LOCK)}
@@ -31,7 +33,9 @@ class Files:
         self.note()
 
     def note(self) -> None:
-        """What stands there now is what SQLite has open. Raises SpoolError."""
+        """Notes that the files that stand there now are those that SQLite has open. Raises
+        SpoolError.
+        """
         self._known.clear()
         self.device = self._stat(self.directory, LOCK).st_dev
         for name, path in self._paths.items():
@@ -40,19 +44,19 @@ class Files:
         self.note_log()
 
     def note_log(self) -> None:
-        """SQLite wrote the log, or cut it: from now on it is as long as it is."""
+        """Notes the length that the log has now: SQLite wrote it, or cut it."""
         try:
             self._log_bytes = os.stat(self._paths[LOG]).st_size  # noqa: PTH116 - each commit
         except OSError:
             self._log_bytes = 0  # `check` tells
 
     def open_log(self) -> int | None:
-        """The descriptor by which SQLite has the log open, whatever stands under its name; None:
-        that cannot be told. Nobody may close it.
+        """The descriptor by which SQLite has the log open, whatever file stands under the log's
+        name; None: it cannot be found. The caller must not close it.
         """
-        with contextlib.suppress(OSError):  # no such directory on this system
+        with contextlib.suppress(OSError):  # this system has no such directory
             for each in os.listdir("/dev/fd"):  # noqa: PTH208 - numbers
-                with contextlib.suppress(OSError):  # the one that lists them
+                with contextlib.suppress(OSError):  # the descriptor that lists them
                     status = os.fstat(int(each))
                     if (status.st_dev, status.st_ino) == self._known.get(LOG):
                         return int(each)
@@ -67,7 +71,7 @@ class Files:
             raise gone(self.directory, f"{' and '.join(taken)} {_was(taken)} taken away")
 
     def taken(self) -> list[str]:
-        """Which of the files are not what they were, by name. SpoolError: `directory`, `io`."""
+        """Names of the files that are gone or are others. Raises SpoolError: `directory`, `io`."""
         taken = []
         for name, known in self._known.items():
             try:
@@ -79,7 +83,7 @@ class Files:
                 raise directory_error(self._paths[name], error) from error
             if (status.st_dev, status.st_ino) != known:
                 taken.append(name)
-            # Nobody but this process shortens the log, but down to its limit.
+            # Only this process shortens the log, and never below its limit.
             elif name is LOG and status.st_size < min(self._log_bytes, WAL_BYTES_MAX):
                 taken.append(CUT_LOG)
         return taken
@@ -94,7 +98,7 @@ class Files:
 
 
 def gone(directory: str, what: str) -> SpoolError:
-    """`what`: in words; the remedy is added."""
+    """The SpoolError `gone`. `what`: in words; the remedy is added."""
     return SpoolError(
         "gone",
         directory,

@@ -1,10 +1,13 @@
 """The spool's store: frames and dead letters in SQLite, durable when a call returns.
 
 Synchronous: each method is called by one thread at a time, the spool's own. Knows no engine and no
-client. Files: `directory.py`; tables: `schema.py`; statements: `rows.py`, `writes.py`; a database
-that stays open and whole: `upkeep.py`. Invariants: what a commit holds is on disk, all of it or
-none; an id is never used twice; nothing that may hold a record is deleted but by `settled`,
-`drop_oldest`, `drop_stream` and the bounds of letters and quarantine, each of which is counted.
+client.
+Invariants: all of a commit is on disk, or none of it; an id is never used twice; a row that may
+hold a record is deleted only by `settled`, `drop_oldest`, `drop_stream` and the bounds of letters
+and quarantine, and each of these counts it.
+Where it sits: above `directory.py` (files), `schema.py` (tables), `rows.py` and `writes.py`
+(statements) and `upkeep.py` (keeps the database open and whole); `spool.py` and `delivery.py` call
+it.
 """
 
 from collections.abc import Callable, Collection
@@ -65,7 +68,7 @@ __all__ = [
     "Verification",
 ]
 
-_DROP_BYTES = 64 * 1024 * 1024  # of payload deleted, or of pages given back, at once; ours
+_DROP_BYTES = 64 * 1024 * 1024  # payload deleted, or pages given back, at once; ours
 
 
 class Store:
@@ -89,12 +92,12 @@ class Store:
     @classmethod
     def open(cls, directory: str, *, letters_bytes_max: int, wall_ms: Callable[[], int]) -> "Store":
         """Takes a spool, or begins one; makes the directory if its parent is there. Reads no
-        payload, however much is stored. `letters_bytes_max`: beyond it the oldest dead letters go.
-        `wall_ms`: Unix milliseconds.
+        payload, however much is stored. `letters_bytes_max`: beyond this bound the oldest dead
+        letters are dropped. `wall_ms`: Unix milliseconds.
 
-        A damaged database is put aside under a new name and what can be read of it is copied into
-        a new one: see `salvage`. SpoolError: directory, foreign, busy, version, full, io,
-        read_only; then nothing is held and nothing was changed.
+        A damaged database is put aside under a new name, and all that can be read of it is copied
+        into a new one: see `salvage`. Raises SpoolError: directory, foreign, busy, version, full,
+        io, read_only; then nothing is held and nothing was changed.
         """
         place = SpoolDirectory.claim(directory)
         try:
@@ -105,7 +108,7 @@ class Store:
 
     @classmethod
     def open_for_reading(cls, directory: str) -> StoreView:
-        """A look at a spool, also while a daemon has it. SpoolError as for `open`."""
+        """A look at a spool, also while a daemon has it. Raises SpoolError as for `open`."""
         return StoreView(directory)
 
     @property
@@ -114,12 +117,14 @@ class Store:
 
     @property
     def salvage(self) -> Salvage | None:
-        """What was saved of a damaged database since `set_aside` was last set to None."""
+        """What was saved of a damaged database; None: no database was damaged since `set_aside` was
+        last set to None.
+        """
         return self._upkeep.salvage
 
     @property
     def set_aside(self) -> str | None:
-        """Where it was put: say so loudly, then set to None."""
+        """Where the damaged database was put. The owner tells it loudly, then sets this to None."""
         return None if self.salvage is None else self.salvage.path
 
     @set_aside.setter
@@ -128,7 +133,9 @@ class Store:
 
     @property
     def restored(self) -> str | None:
-        """What was made again of files that were taken away: say so loudly, then set to None."""
+        """Files that were taken away and made again. The owner tells it loudly, then sets this to
+        None.
+        """
         return self._upkeep.restored
 
     @restored.setter
@@ -137,12 +144,12 @@ class Store:
 
     @property
     def mended_count(self) -> int:
-        """Damaged bytes of the log that `open` made right again."""
+        """Damaged bytes of the log that `open` mended."""
         return self._upkeep.mended_count
 
     @property
     def warning(self) -> str | None:
-        """What is to be said of the directory: that others may write there."""
+        """A warning about the directory: others may write there."""
         return self._place.warning
 
     @property
@@ -152,40 +159,45 @@ class Store:
 
     @property
     def is_emptied(self) -> bool:
-        """Whether a spool stood here and its database is empty or gone, with all that it held."""
+        """Whether a spool stood here and its database was empty or gone, with all its records."""
         return self._place.is_emptied
 
     @property
     def salvaged_count(self) -> int:
-        """Frames that were saved from it."""
+        """Frames that were saved from the damaged database."""
         return 0 if self.salvage is None else self.salvage.frame_count
 
     @property
     def next_id(self) -> int:
-        """Above every id that this database ever held. A start passes over some."""
+        """An id above every id that this database ever held. A start passes over some ids."""
         return self._next_id
 
     @property
     def size_bytes(self) -> int:
-        """What the database and its log take on disk. Beside it stands a reserve of 16 MiB."""
+        """Bytes that the database and its log take on disk. The reserve takes 16 MiB more."""
         return size_bytes(self._place.database_path)
 
     @property
     def live_bytes(self) -> int:
-        """Pages in use: falls as frames settle, while the files shrink by `give_back` only."""
+        """Bytes of the pages in use: they fall as frames settle, while only `give_back` makes the
+        files smaller.
+        """
         with self._database.reading() as connection:
             return live_bytes(connection)
 
     @property
     def sizes(self) -> Sizes:
+        """The sizes of the database as they are now. Raises SpoolError."""
         return Sizes(self.live_bytes, self.size_bytes)
 
     def commit(self, changes: Changes) -> Committed:
-        """Applies all of it in one transaction, on disk when this returns, or nothing of it.
+        """Applies all changes in one transaction, which is on disk when this returns, or none of
+        them.
 
-        SpoolError: full, io, read_only, busy, gone. The store stays usable: the same call succeeds
-        when the disk does. On a full disk changes without `appended` go through a reserve, so that
-        settled frames can be deleted and make room: after `full`, commit the rest without them.
+        Raises SpoolError: full, io, read_only, busy, gone. The store stays usable: the same call
+        succeeds once the disk works. On a full disk, changes without `appended` use a reserve, so
+        that settled frames can be deleted and make room: after `full`, commit the rest without the
+        frames.
         """
         if (changes.appended or changes.probes is not None) and not self._reserve.is_taken:
             self._reserve.take()
@@ -199,30 +211,31 @@ class Store:
                 raise
             self._upkeep.checkpoint("PASSIVE")
             committed = self._upkeep.run(lambda: self._apply(changes))
-        self.look()  # where it went must be where the next start looks
+        self.look()  # the next start must find the commit in these files
         for frame in changes.appended:
             self._next_id = max(self._next_id, frame.id + 1)
         return committed
 
     def look(self) -> None:
-        """Whether the files are where they were; what was taken away is made again if it can be:
-        see `restored`. SpoolError: gone, and what else kept it from that.
+        """Looks whether the files are where they were; files that were taken away are made again if
+        they can be: see `restored`. Raises SpoolError: gone, and the errors that kept files from
+        being made again.
         """
         self._upkeep.look()
 
     def read(
         self, stream: str, after_id: int, byte_count_max: int, until_id: int = ID_END
     ) -> ReadBack:
-        """Frames of a stream with ids above `after_id` and up to `until_id`, in order, up to about
-        `byte_count_max` bytes of memory and at least one if there is one. Damaged ones are moved to
-        quarantine.
+        """Reads frames of a stream with ids above `after_id` and up to `until_id`, in order: up to
+        about `byte_count_max` bytes of memory, and at least one if there is one. Damaged frames are
+        moved to quarantine.
 
-        SpoolError: full, io, read_only, busy.
+        Raises SpoolError: full, io, read_only, busy.
         """
         return self._upkeep.run(lambda: self._read(stream, after_id, byte_count_max, until_id))
 
     def stored_totals(self) -> list[StoredTotals]:
-        """What is stored, by stream; streams without a frame are left out."""
+        """Totals of stored frames, by stream; streams without a frame are left out."""
 
         def look() -> list[StoredTotals]:
             with self._database.reading() as connection:
@@ -234,7 +247,8 @@ class Store:
         self, stream: str, byte_count: int, *, after_id: int = 0, kept: Collection[int] = ()
     ) -> Dropped:
         """Deletes a stream's oldest frames after `after_id` that hold `byte_count` bytes of payload
-        together, or all there are; none that is to be `kept`. Durable. SpoolError as for `commit`.
+        together, or all there are, but none that is to be `kept`. Durable. Raises SpoolError as for
+        `commit`.
         """
 
         def drop() -> Dropped:
@@ -248,10 +262,10 @@ class Store:
         return self._upkeep.run(drop)
 
     def drop_stream(self, stream: str, on_dropped: Callable[[int], object]) -> DroppedStream:
-        """Deletes all of a stream's frames, those in quarantine too, and gives the space back;
-        its dead letters stay. Durable, some at a time; `on_dropped` hears how many records are
-        gone. For one who has no daemon's work to do: it takes the disk for seconds a GiB.
-        SpoolError as for `commit`.
+        """Deletes all of a stream's frames, also those in quarantine, and gives the space back; its
+        dead letters stay. Durable, a part at a time; `on_dropped` is called with how many records
+        are gone so far. For a process that has no daemon's work to do: it takes the disk for
+        seconds a GiB. Raises SpoolError as for `commit`.
         """
         frame_count = record_count = byte_count = 0
         while (dropped := self.drop_oldest(stream, _DROP_BYTES)).frame_count:
@@ -272,40 +286,42 @@ class Store:
         return DroppedStream(frame_count, record_count, byte_count, quarantine_count)
 
     def give_back(self, page_count: int) -> None:
-        """Gives up to `page_count` free pages and the log back to the file system, for a moment
-        when nobody waits; nothing while files are gone. A page is 16 KiB. SpoolError: full, io,
-        read_only, busy, directory.
+        """Gives up to `page_count` free pages (16 KiB each) and the log back to the file system;
+        for a moment when nobody waits. Gives nothing while files are gone. Raises SpoolError: full,
+        io, read_only, busy, directory.
         """
 
         def shrink() -> None:
             with self._database.reading() as connection:
-                # Each step frees one page and gives a row without columns, at which `execute` would
-                # stop; a script is run to its end.
+                # Each step frees one page and yields a row without columns. `execute` would stop at
+                # the first such row; a script runs to its end.
                 connection.executescript(f"PRAGMA incremental_vacuum({page_count:d})")
 
-        if (
-            self._upkeep.has_lost_files
-        ):  # a copy of the log may stand there, which must not grow old
+        # Where files are gone, a copy of the log may stand there, which must not grow old.
+        if self._upkeep.has_lost_files:
             return
-        self._upkeep.checkpoint("TRUNCATE")  # on a full disk the log's own space is what there is
+        self._upkeep.checkpoint("TRUNCATE")  # on a full disk only the log's space can be used
         self._upkeep.run(shrink)
         self._upkeep.checkpoint("TRUNCATE")
         if not self._reserve.is_taken:
             self._reserve.take()
 
     def repair(self) -> None:
-        """Puts the database aside and begins a new one with what can be read of it. Every call does
-        that by itself when it meets damage; here for those who know of it from elsewhere.
+        """Puts the database aside and begins a new one with all that can be read of the old one.
+        Every call does that itself when it meets damage; this is for callers that know of damage
+        from elsewhere.
         """
         self._upkeep.repair()
 
     def verify(self) -> Verification:
-        """Reads all of it: seconds a GiB."""
+        """Reads every row and every page: seconds a GiB."""
         with self._database.reading() as connection:
             return verify(connection)
 
     def close(self) -> None:
-        """Copies the log into the database and lets go of both. Closing twice is no error."""
+        """Copies the log into the database, closes it and gives up the directory. Closing twice is
+        no error.
+        """
         if not self._is_closed:
             self._is_closed = True
             self._upkeep.close()
@@ -334,13 +350,13 @@ class Store:
                 letters_dropped = add_letters(connection, changes.dead, self._letters_bytes_max)
             if changes.probes is not None:
                 write_something(connection)
-            # In the transaction, which has the locks that each of these would take for itself.
+            # In the transaction, whose locks each of these statements would otherwise take.
             used_bytes = live_bytes(connection)
         has_proved = bool(changes.appended) or self._is_over(changes.probes)
         return Committed(letters_dropped, Sizes(used_bytes, self.size_bytes), has_proved)
 
     def _is_over(self, probed: SpoolErrorKind | None) -> bool:
-        """Whether a trouble of this kind is, now that a commit without frames has written."""
+        """Whether a trouble of this kind is over, now that a commit without frames has written."""
         if probed == "full":
             return self._reserve.is_taken and self._reserve.has_room()
         return probed is not None

@@ -1,10 +1,12 @@
 """The store's one thread, in which a commit does not wait for reads.
 
-Clients wait for a commit, and nobody for a read: at a restart a hundred streams read at once, and a
-commit would be behind all of them. Knows nothing of what it runs. Invariants: one call runs at a
-time; those of a kind in the order in which they came; the next one to run is a commit if one waits.
-Bound: a read and a drop a stream, a commit, and what `Spool` asks for itself. Where it sits:
-`Spool` commits in `first`; all else goes through the thread itself.
+Clients wait for a commit, and no client waits for a read. At a restart a hundred streams are read
+at once, and a commit would otherwise wait for all of these reads. Knows nothing of the calls that
+it runs.
+Invariants: one call runs at a time; calls of one kind run in the order in which they came; a commit
+that waits runs next.
+Bound: a read and a drop a stream, a commit, and the calls of `Spool` itself.
+Where it sits: `Spool` submits commits to `first`; all other calls go to the thread itself.
 """
 
 from collections import deque
@@ -18,7 +20,7 @@ Job = tuple["Future[Any]", Callable[[], Any]]
 
 
 class StoreThread(Executor):
-    """`first`: what is submitted there goes before what waits here."""
+    """`first`: its calls run before those that wait here."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
@@ -31,7 +33,7 @@ class StoreThread(Executor):
         return _submit(self._pool, self._run, self._jobs, lambda: call(*args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """What waits still runs, or is cancelled."""
+        """Calls that wait still run, or are cancelled."""
         self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
     def _run(self) -> None:
@@ -40,14 +42,14 @@ class StoreThread(Executor):
         try:
             if future.set_running_or_notify_cancel():
                 future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - who asked hears it
+        except BaseException as error:  # noqa: BLE001 - the future's owner gets it
             future.set_exception(error)
         finally:
-            del future, call  # the error's frames know this one: a cycle
+            del future, call  # else a cycle: the error's frames refer to this one
 
 
 class _First(Executor):
-    """The same thread, for those who do not wait for the others."""
+    """The same thread, for calls that do not wait for the others."""
 
     def __init__(self, pool: ThreadPoolExecutor, run: Callable[[], object]) -> None:
         self._pool = pool

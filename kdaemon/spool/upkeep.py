@@ -1,12 +1,13 @@
 """The database of a spool, kept open and whole while this process holds the spool.
 
-Opens what stands in the place, makes a new one where there is none or a damaged one, and makes
-again what was taken away while it was open. Knows that there are tables, and nothing of a frame:
-what is worth saving out of a damaged database is `salvage.py`'s. Invariants: a database that may
-hold a record is set aside, never deleted, and that is told (`salvage`, `restored`); a call that
-meets damage is run again on a database that is whole; cut off anywhere, the next start ends what
-was begun. Where it sits: `store.py` runs each call through it; `directory.py` and `standing.py`
-know the files.
+Opens the database that stands in the place, or makes a new one where there is none or a damaged
+one; makes files again that were taken away while it was open. Knows that there are tables, and
+nothing of a frame: `salvage.py` decides which rows of a damaged database are saved.
+Invariants: a database that may hold a record is set aside, never deleted, and that is told
+(`salvage`, `restored`); a call that meets damage is run again on a whole database; whatever a
+process leaves unfinished when it is cut off, the next start finishes.
+Where it sits: `store.py` runs each call through it; `directory.py` and `standing.py` know the
+files.
 """
 
 import contextlib
@@ -28,14 +29,14 @@ from kdaemon.spool.salvage import salvage
 from kdaemon.spool.standing import CUT_LOG, DATABASE, LOCK, LOG, Files, gone
 from kdaemon.spool.values import Salvage
 
-_FAILURES_BEFORE_REOPEN = 2  # in a row; one may pass, then the connection itself is in doubt
-_REPAIRS_MAX = 3  # in a process's life: each takes the space of another database
+_FAILURES_BEFORE_REOPEN = 2  # in a row; then the connection itself is in doubt
+_REPAIRS_MAX = 3  # by one process: each takes the space of another database
 
 T = TypeVar("T")
 
 
 class Upkeep:
-    """`database`: the open one; it is another one after each repair."""
+    """`database`: the open one; each repair puts another one there."""
 
     def __init__(
         self,
@@ -44,24 +45,25 @@ class Upkeep:
         letters_bytes_max: int,
         wall_ms: Callable[[], int],
     ) -> None:
-        """Opens it. SpoolError as for `Store.open`; then nothing is open."""
+        """Opens the database. Raises SpoolError as `Store.open` does; then nothing is open."""
         self._place = place
         self._reserve = reserve
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
         self._failure_count = 0
         self._repair_count = 0
-        # A damaged database that was put aside: say so loudly, then set to None.
+        # A damaged database that was put aside: the owner tells it loudly, then sets this to None.
         self.salvage: Salvage | None = None
-        self.mended_count = 0  # damaged bytes of the log that were made right again
-        # What was made again of files that were taken away: say so loudly, then set to None.
+        self.mended_count = 0  # damaged bytes of the log that were mended
+        # Files that were taken away and made again: told and set to None in the same way.
         self.restored: str | None = None
         self._files: Files
         self.database = self._begin()
 
     def run(self, call: Callable[[], T]) -> T:
-        """Runs a call; on a damaged database mends it and runs it again. A connection that failed
-        several times is opened anew first, for it may hold on to a file that is gone.
+        """Runs a call. On a damaged database, repairs it and runs the call again. After several
+        failures in a row, the connection is opened anew first, for it may hold on to a file that is
+        gone. Raises SpoolError: the call's, or that of the repair.
         """
         if self._place.is_exchanging:
             self._end_failed_exchange()
@@ -85,8 +87,9 @@ class Upkeep:
         return result
 
     def look(self) -> None:
-        """Whether the files are where they were; what was taken away is made again if it can be.
-        SpoolError: gone, and what else kept it from that.
+        """Looks whether the files are where they were; files that were taken away are made again if
+        they can be. Raises SpoolError: `gone`, and the errors that kept files from being made
+        again.
         """
         if self._place.is_exchanging:
             self._end_failed_exchange()
@@ -96,27 +99,33 @@ class Upkeep:
             self._restore(error)
 
     def repair(self) -> None:
-        """Puts the database aside and begins a new one with what can be read of it."""
+        """Puts the database aside and begins a new one with all that can be read of the old one.
+        `salvage` then tells how much was saved.
+        """
         self._repair_count += 1
         self.database = self._renewed(self.database)
 
     @property
     def has_lost_files(self) -> bool:
-        """Some are gone, or others stand in their place. SpoolError: directory, io."""
+        """Whether files are gone, or others stand in their place. Raises SpoolError:
+        directory, io.
+        """
         return bool(self._files.taken())
 
     def checkpoint(self, how: str) -> None:
-        """Copies the log into the database. Failing is no error: the log keeps what it has."""
+        """Copies the log into the database. A failure is no error: the log keeps its pages."""
         with contextlib.suppress(sqlite3.Error):
             self.database.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
         self._files.note_log()
 
     def close(self) -> None:
-        """Copies the log into the database."""
+        """Copies the log into the database, and closes the database."""
         self.database.close()
 
     def _begin(self) -> Database:
-        """An exchange that an earlier process did not end is ended first, and told."""
+        """Opens the database. An exchange that an earlier process did not finish is finished first,
+        and told.
+        """
         aside = self._place.exchange(self._wall_ms()) if self._place.is_exchanging else ""
         database = self._found()
         if aside and self.salvage is None:
@@ -132,7 +141,7 @@ class Upkeep:
             return self._opened(found)
         except SpoolError as error:
             if error.kind == "full" and self._reserve.free():
-                return self._opened(self._place.look())  # what was made may be in its place
+                return self._opened(self._place.look())  # a new one may be in its place by now
             if error.kind == "corrupt":
                 return self._renewed()
             raise
@@ -165,16 +174,21 @@ class Upkeep:
         return database
 
     def _renewed(self, damaged: Database | None = None, *, lost: tuple[int, ...] = ()) -> Database:
-        """A new database in the place of a damaged one, with what can be read of that. The old one
-        stays in its place until the new one is made, so that one cut off in this begins again.
-        `lost`: frames of its log that SQLite would not read by itself.
+        """A new database in the place of a damaged one, with all that can be read of that one. The
+        old one stays in its place until the new one is made, so that a start after a cut-off begins
+        this again. `lost`: frames of the log that SQLite would not read by itself.
         """
         saved = Salvage("", 0, 0, 0, "it cannot be opened")
 
         def fill(path: str) -> None:
+            """Makes the new database at `path`, with all that can be saved of the old one: SQLite
+            reads the old one in its place; or a copy of it is read, where `lost` frames of its log
+            have to be put in or its schema is damaged. What cannot be read at all leaves a new
+            database without frames.
+            """
             nonlocal saved
             _make_tables(path)
-            # Of an empty database SQLite would delete the log.
+            # SQLite would delete the log of an empty database.
             if size_bytes(self._place.database_path, with_log=False) == 0:
                 return
             with contextlib.closing(Database(path, is_owner=True)) as new:
@@ -197,7 +211,7 @@ class Upkeep:
         return self._opened(Found.SPOOL)
 
     def _saved(self, path: str, database: Database) -> Salvage:
-        """What is to be said of a database that was saved before, by one who could not say it."""
+        """The `Salvage` of a database that an earlier process or call saved and could not tell."""
         with database.reading() as connection:
             saved = stored_totals(connection)
         frame_count = sum(each.frame_count for each in saved)
@@ -205,7 +219,7 @@ class Upkeep:
         return Salvage(path, frame_count, record_count, 0, "who saved it was cut off in it")
 
     def _has_whole_schema(self) -> bool:
-        """Of the database that stands in its place, as far as SQLite reads it."""
+        """Whether the schema of the database in its place is whole, as far as SQLite reads it."""
         with contextlib.suppress(SpoolError):
             old = Database(self._place.database_path, is_owner=False, mode="ro")
             with contextlib.closing(old), old.reading() as connection:
@@ -218,12 +232,15 @@ class Upkeep:
             return salvage(old, new, self._letters_bytes_max)
 
     def _restore(self, error: SpoolError) -> None:
-        """Makes again what was taken away, from what is still open; raises `error` if it cannot."""
+        """Makes files that were taken away again, out of those that are still open. Does nothing if
+        they were put back. Raises `error` if that is not `gone`, and a SpoolError if the files
+        cannot be made again.
+        """
         taken = self._files.taken()
         if error.kind != "gone" or not taken:
             if taken:
                 raise error
-            return  # it was put back
+            return  # the files were put back
         try:
             self._place.claim_again(self._files.device)
             if DATABASE in taken:
@@ -241,9 +258,12 @@ class Upkeep:
             self.restored += ": what had been in it and not in the database is lost"
 
     def _make_again(self) -> None:
-        """A new database in the place of one that is not there any more but still open."""
+        """Makes a new database in the place of one whose file is gone but still open."""
 
         def fill(path: str) -> None:
+            """Makes the new database at `path`, with all that can be read of the open one. Raises
+            the SpoolError that ended the copying, if one did: then the open one stays.
+            """
             _make_tables(path)
             with contextlib.closing(Database(path, is_owner=True)) as new:
                 saved = salvage(self.database, new, self._letters_bytes_max)
@@ -256,20 +276,25 @@ class Upkeep:
         self._end_exchange()
 
     def _end_exchange(self) -> str:
-        """What stood in the place is in use no more; the path that it has now."""
+        """Puts the new database in its place and opens it instead of the old one. Returns the path
+        that the old one has now.
+        """
         path = self._place.exchange(self._wall_ms())
         old, self.database = self.database, self._opened(Found.SPOOL)
         old.close()
         return path
 
     def _end_failed_exchange(self) -> None:
-        """Before anything else: what was saved is whole, and what stood there may be half away."""
+        """Ends an exchange that failed, before any other call: the new database is whole, and the
+        old one may already be set aside in part.
+        """
         path = self._end_exchange()
         self.salvage = self._saved(path, self.database) if path else None
 
     def _begin_log(self, taken: list[str]) -> None:
-        """The database is there, its log or the index of it is not, or not whole. Nobody else may
-        have it open meanwhile: two logs, or two indexes, of one database would ruin it.
+        """Begins a new log. The database is in its place; its log or the log's index is not, or is
+        not whole. No other process may have the database open meanwhile: two logs, or two indexes,
+        of one database would ruin it.
         """
         if CUT_LOG not in taken:
             if LOG in taken:
@@ -277,13 +302,13 @@ class Upkeep:
                 open_fd = self._files.open_log()
                 if open_fd is not None:
                     self._place.put_log(open_fd)
-            with self.database.reading() as connection:  # copies the log; fails unless alone
+            with self.database.reading() as connection:  # copies the log; fails unless we are alone
                 connection.execute("PRAGMA journal_mode = DELETE").fetchone()
-        self.database.reconnect()  # copies what is left of a log that was cut: half a commit, maybe
+        self.database.reconnect()  # copies the rest of a log that was cut: half a commit, maybe
         try:
             with self.database.reading() as connection:
                 schema.begin(connection, self.database.path)
-                look_over(connection, self.database.path)  # a read: makes the log and the index
+                look_over(connection, self.database.path)  # this read makes the log and its index
         except SpoolError as error:
             if error.kind != "corrupt":
                 raise
@@ -291,7 +316,9 @@ class Upkeep:
 
 
 def _make_tables(path: str) -> None:
-    """A database with our tables out of an empty file; all of it in that file, none in a log."""
+    """Makes an empty file a database with our tables; all of it is in that file, none of it in a
+    log.
+    """
     database = Database(path, is_owner=True)
     try:
         with database.reading() as connection:

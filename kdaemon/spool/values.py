@@ -1,4 +1,7 @@
-"""What goes into the store and what comes out. Values only."""
+"""The values that go into the store and come out of it. No behaviour, no disk.
+
+Where it sits: `store.py` takes and returns them; `rows.py`, `writes.py` and `salvage.py` make them.
+"""
 
 from dataclasses import dataclass, field
 
@@ -23,8 +26,8 @@ class NewFrame(msgspec.Struct, gc=False):
 
 
 class StoredFrame(msgspec.Struct, gc=False):
-    """A frame read back. `byte_count`: of its payload. `settled`: the bitmap as
-    `codec.encode_settled` made it, found whole; None: nothing is known to be settled.
+    """A frame read back. `byte_count`: of its payload. `settled`: the bitmap that
+    `codec.encode_settled` made, whole; None: no record is known to be settled.
     """
 
     id: int
@@ -36,17 +39,18 @@ class StoredFrame(msgspec.Struct, gc=False):
 
     @property
     def footprint_bytes(self) -> int:
-        """The memory that it takes, about."""
+        """About how much memory the frame takes."""
         return frame_footprint_bytes(len(self.records), self.byte_count)
 
 
 @dataclass(slots=True)
 class Changes:
-    """What one commit does, all or nothing.
+    """The changes of one commit, all or nothing.
 
-    `settled`: ids of frames that are done with; they are deleted. `progress`: (id, bitmap), in the
-    place of what was known. An id that is not stored is no error in either. `probes`: the trouble
-    whose end is looked for: something is written in any case.
+    `settled`: ids of frames that are done with; they are deleted. `progress`: (id, bitmap), which
+    replaces the bitmap noted before. An id that is not stored is no error in either. `dead`:
+    letters to bury. `probes`: the kind of trouble whose end is looked for; then the commit writes
+    even if the rest is empty.
     """
 
     appended: list[NewFrame] = field(default_factory=list)
@@ -58,7 +62,9 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Of the database: pages in use, and the files as they are, its log included."""
+    """Of the database. `live_bytes`: of pages in use. `file_bytes`: of its file and its log, as
+    they are.
+    """
 
     live_bytes: int
     file_bytes: int
@@ -66,9 +72,9 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What else a commit did: `letters_dropped` older letters made room for the new ones. `sizes`:
-    after it. `has_proved`: it wrote, and the disk has room for frames; without frames, only a probe
-    can tell.
+    """The result of a commit. `letters_dropped`: older letters that made room for the new ones.
+    `sizes`: after the commit. `has_proved`: the commit wrote, and the disk has room for frames;
+    where it had no frames, only a probe can tell that.
     """
 
     letters_dropped: int
@@ -78,8 +84,8 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """How many of a frame's records are noted as settled. `record_count`: as its row says, which
-    may be damaged.
+    """How many of a frame's records are noted as settled. `record_count`: as the frame's row says,
+    which may be damaged.
     """
 
     frame_id: int
@@ -93,8 +99,8 @@ class ReadBack:
 
     `corrupt_count` frames were damaged and are in quarantine now; with them went
     `corrupt_record_count` records, as many as were appended. `last_id`: the next `after_id`; it
-    counts damaged frames too. `is_end`: nothing of what was asked for stands after `last_id`.
-    `corrupt`: what is noted of the damaged frames.
+    counts damaged frames too. `is_end`: no frame of the range that was asked for stands after
+    `last_id`. `corrupt`: the notes of the damaged frames' settled records.
     """
 
     frames: list[StoredFrame]
@@ -107,8 +113,8 @@ class ReadBack:
 
 @dataclass(frozen=True, slots=True)
 class StoredTotals:
-    """What is stored of one stream. `byte_count`: of payloads. `oldest_ms`: when its first frame
-    was accepted, Unix milliseconds.
+    """Totals of one stream's stored frames. `byte_count`: of payloads. `oldest_ms`: when its first
+    frame was accepted, Unix milliseconds.
     """
 
     stream: str
@@ -122,9 +128,9 @@ class StoredTotals:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What `drop_oldest` deleted. `last_id`: nothing of the stream is left from where it began up
-    to this id; the id it began after if nothing was there, or something was to be kept first.
-    `partly_settled`: those of which a part was done with.
+    """The frames that `drop_oldest` deleted. `last_id`: from the beginning of the drop up to this
+    id no frame of the stream is left; it is the `after_id` of the call if nothing was there, or if
+    the first frame had to be kept. `partly_settled`: notes of those that had settled records.
     """
 
     frame_count: int
@@ -136,7 +142,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class DroppedStream:
-    """What `drop_stream` deleted; `quarantine_count`: frames that were damaged."""
+    """The frames that `drop_stream` deleted; `quarantine_count`: those that were damaged."""
 
     frame_count: int
     record_count: int
@@ -146,8 +152,9 @@ class DroppedStream:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Every row read. `problems`: in words, the first 100; none: the structure is sound and the
-    totals add up. `corrupt_ids`: frames whose checksum fails, the first 100 of `corrupt_count`.
+    """The result of reading every row. `problems`: in words, the first 100; empty: the structure is
+    sound and the totals add up. `corrupt_ids`: the first 100 of `corrupt_count` frames whose
+    checksum fails.
     """
 
     problems: list[str]
@@ -167,8 +174,8 @@ class Verification:
 @dataclass(frozen=True, slots=True)
 class Census:
     """`letters`: (count, bytes) by stream. `quarantine`: frames by stream; "" for those whose
-    stream cannot be told any more. `settled`: by stream, records of frames that stand here still
-    which are known to be delivered or buried: the rest of their frames waits for slower shards.
+    stream cannot be told any more. `settled`: by stream, records that are known to be delivered or
+    buried, of frames that still stand here: the rest of such a frame waits for slower shards.
     """
 
     letters: dict[str, tuple[int, int]]
@@ -178,9 +185,9 @@ class Census:
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """A damaged database put aside, and what was saved out of it. `path`: where it is now.
-    `problem`: why not everything was, in words; None: every row that can be read was.
-    `cut_off_by`: what the new database failed with, before all was copied.
+    """A damaged database that was put aside, and how much was saved out of it. `path`: where it is
+    now. `problem`: in words, why not all was saved; None: every row that can be read was saved.
+    `cut_off_by`: the failure of the new database that ended the copying.
     """
 
     path: str

@@ -1,7 +1,9 @@
-"""A look at a spool by someone who does not hold it: commands, also while a daemon runs.
+"""A look at a spool by a process that does not hold it: for commands, also while a daemon runs.
 
-Changes no frame; dead letters may be deleted. Invariant: no transaction outlives a call, so that
-a daemon's log does not grow because someone looks slowly.
+Changes no frame; dead letters may be deleted. Knows tables and totals; no daemon and no engine.
+Invariant: no transaction outlives a call, so that a daemon's log does not grow because someone
+looks slowly.
+Where it sits: the commands and `shared.py` call it.
 """
 
 import os
@@ -25,8 +27,8 @@ from kdaemon.spool.values import Census, ReadBack, StoredTotals, Verification
 
 
 class StoreView:
-    """An open look. `holder_pid`: the process that held the spool when this was opened; 0: one that
-    cannot be named; None: nobody did.
+    """An open look. `holder_pid`: the process that held the spool when the look was opened; 0: a
+    process whose pid cannot be told; None: no process held it.
     """
 
     def __init__(self, directory: str) -> None:
@@ -41,18 +43,21 @@ class StoreView:
 
     @property
     def size_bytes(self) -> int:
-        """What the database and its log take on disk."""
+        """Bytes that the database and its log take on disk."""
         return size_bytes(self._path)
 
     def stored_totals(self) -> list[StoredTotals]:
+        """As `Store.stored_totals`, of this moment. Raises SpoolError."""
         with self._database.reading() as connection:
             return stored_totals(connection)
 
     def census(self) -> Census:
-        """What the spool holds beside frames, counted by SQLite. Raises SpoolError."""
+        """Counts of letters, of frames in quarantine, and of settled records whose frames still
+        stand here. Raises SpoolError.
+        """
         with self._database.reading() as connection:
             letters = connection.execute(
-                "SELECT CASE typeof(stream) WHEN 'text' THEN stream ELSE '' END,"  # else: damaged
+                "SELECT CASE typeof(stream) WHEN 'text' THEN stream ELSE '' END,"  # else damaged
                 " count(*), sum(byte_count) FROM letter GROUP BY 1"
             ).fetchall()
             quarantine = connection.execute(
@@ -68,23 +73,27 @@ class StoreView:
         return Census({row[0]: (row[1], row[2]) for row in letters}, dict(quarantine), settled)
 
     def read(self, stream: str, after_id: int, byte_count_max: int) -> ReadBack:
-        """As `Store.read`, but damaged frames stay where they are."""
+        """As `Store.read`, except that damaged frames stay where they are."""
         with self._database.reading() as connection:
             key = stream_keys(connection).get(stream, 0)
             return read_frames(connection, key, stream, after_id, byte_count_max)[0]
 
     def verify(self) -> Verification:
-        """As `Store.verify`. A daemon's log grows while pages are checked, and shrinks after."""
+        """As `Store.verify`. A daemon's log grows while pages are checked, and shrinks
+        afterwards.
+        """
         with self._database.reading() as connection:
             return verify(connection)
 
     def watch(self, on_statement: Callable[[], object] | None) -> None:
-        """Called before each statement from now on, in the thread that runs it. None: no more."""
+        """`on_statement` is called before each statement from now on, in the thread that runs it.
+        None: it is called no more.
+        """
         heard = None if on_statement is None else lambda _sql: on_statement()
         self._database.connection.set_trace_callback(heard)
 
     def interrupt(self) -> None:
-        """Ends the statement that another thread is at: it raises SpoolError."""
+        """Ends the statement that another thread runs now: that statement raises SpoolError."""
         self._database.connection.interrupt()
 
     def close(self) -> None:
@@ -92,7 +101,9 @@ class StoreView:
 
 
 def _refuse_damaged_log(path: str) -> None:
-    """SQLite would read a part of it, and delete it when we close, as the last who had it open."""
+    """Raises SpoolError for a damaged log: SQLite would read only a part of it, and would delete it
+    at our close, if we are the last that have it open.
+    """
     try:
         is_whole = is_log_whole(path)
     except OSError as error:
@@ -120,8 +131,8 @@ def _opened(path: str) -> Database:
 
 
 def _connected(path: str) -> Database:
-    """On a read-only disk SQLite cannot make the files beside the database, and must be told that
-    nobody can be writing it.
+    """On a read-only disk SQLite cannot make the files beside the database, and has to be told that
+    no process can be writing there.
     """
     if os.access(path, os.W_OK) and os.access(Path(path).parent, os.W_OK):
         return Database(path, is_owner=False)

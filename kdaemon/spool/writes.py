@@ -1,6 +1,8 @@
-"""The statements that change frames. Each runs in the transaction that its caller opened.
+"""The SQL statements that change frames. Each runs in the transaction that its caller opened.
 
+Knows rows and totals; no connection's life, and no reason for a change.
 Invariant: the totals in `stream` and `total` change in the same transaction as the rows.
+Where it sits: `store.py` and `salvage.py` call it.
 """
 
 import json
@@ -11,18 +13,19 @@ from kdaemon.spool.codec import checksum
 from kdaemon.spool.rows import stream_checksum
 from kdaemon.spool.values import NewFrame
 
-# Damaged rows are kept for whoever wants to look, and are of no use to the daemon.
+# Damaged rows are kept for people to look at; the daemon has no use for them.
 QUARANTINE_ROWS_MAX = 1000
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
-# Of frames, said to be used before they are: so most commits write one page less, of the four that
-# one record takes. A start passes over those that were not used. Ours, 2026-11-29
+# Frame ids that the database notes as used before they are. So most commits write one page less, of
+# the four that one record takes. A start passes over the ids that were not used. Ours, 2026-11-29
 IDS_AHEAD = 1_000
-# Rows of streams that are kept though nothing of them may be stored: most come again. Ours
+# So many rows of streams are kept even if no frame of the stream is stored: most streams come
+# again. Ours
 STREAM_ROWS_MAX = 256
 
 
 def append_frames(connection: sqlite3.Connection, frames: list[NewFrame]) -> None:
-    """Adds frames, and streams that are new. Ids must not be in use."""
+    """Adds frames, and the rows of streams that are new. No id may be in use."""
     if not frames:
         return
     keys = _keys_of({frame.stream for frame in frames}, connection)
@@ -56,14 +59,14 @@ def append_frames(connection: sqlite3.Connection, frames: list[NewFrame]) -> Non
 
 
 def remove_frames(connection: sqlite3.Connection, ids: Iterable[int]) -> tuple[int, int, int]:
-    """Deletes frames and what is known of their progress; an id that is not there is no error.
-    Frames, records and bytes that went.
+    """Deletes frames and their noted progress; an id that is not there is no error. Returns how
+    many frames, records and bytes of payload went.
     """
     removed: dict[int, list[int]] = {}
     rows = [(frame_id,) for frame_id in dict.fromkeys(ids)]  # each once, for the sums
     for row in rows:
-        # Not RETURNING, for which SQLite reads all of the payload; here its length alone. Cast, for
-        # damage may have made anything of them.
+        # Not RETURNING, for which SQLite reads all of the payload; this reads only its length.
+        # CAST, because damage may have given a field any type.
         for key, record_count, byte_count in connection.execute(
             "SELECT stream, ifnull(CAST(record_count AS INTEGER), 0), ifnull(length(payload), 0)"
             " FROM frame WHERE id = ?",
@@ -83,14 +86,14 @@ def remove_frames(connection: sqlite3.Connection, ids: Iterable[int]) -> tuple[i
 
 
 def note_progress(connection: sqlite3.Connection, progress: list[tuple[int, bytes]]) -> None:
-    """Bitmaps of frames that are stored; of others nothing is noted."""
+    """Notes the bitmaps of frames that are stored; bitmaps of other frames are passed over."""
     connection.executemany(
         "INSERT OR REPLACE INTO progress SELECT id, ?2 FROM frame WHERE id = ?1", progress
     )
 
 
 def write_something(connection: sqlite3.Connection) -> None:
-    """Makes the transaction one that writes, and leaves nothing."""
+    """Makes the transaction one that writes, and leaves no row behind."""
     connection.execute("INSERT INTO progress VALUES (-1, x'00')")
     connection.execute("DELETE FROM progress WHERE id = -1")
 
@@ -98,8 +101,9 @@ def write_something(connection: sqlite3.Connection) -> None:
 def quarantine(
     connection: sqlite3.Connection, key: int, ids: list[int], now_ms: int
 ) -> tuple[int, int]:
-    """Moves damaged frames of a stream out of the way; the oldest in quarantine make room. Frames
-    and records that went, by the totals: what the rows say of themselves may be wrong.
+    """Moves damaged frames of a stream to quarantine; the oldest frames there make room. Returns
+    how many frames and records left the stream, by the totals, because what a damaged row says of
+    itself may be wrong.
     """
     before = _totals(connection, key)
     for frame_id in ids:
@@ -129,7 +133,7 @@ def quarantine(
 
 
 def forget_quarantine(connection: sqlite3.Connection, stream: str) -> int:
-    """Deletes what is in quarantine of a stream; how many frames."""
+    """Deletes a stream's frames in quarantine; returns how many."""
     return connection.execute(
         "DELETE FROM quarantine WHERE stream = (SELECT key FROM stream WHERE name = ?)", (stream,)
     ).rowcount
@@ -142,8 +146,8 @@ def oldest_frames(
     byte_count: int,
     kept: Collection[int] = (),
 ) -> tuple[list[int], int]:
-    """Ids of a stream's oldest frames after `after_id` that hold `byte_count` bytes together, those
-    to be `kept` left out; and up to which id none has to be kept.
+    """Returns (ids of a stream's oldest frames after `after_id` that hold `byte_count` bytes
+    together, without those to be `kept`; the id up to which no frame has to be kept).
     """
     ids = []
     cursor = connection.execute(
@@ -166,8 +170,8 @@ def oldest_frames(
 
 
 def _keys_of(names: set[str], connection: sqlite3.Connection) -> dict[str, int]:
-    """Keys of streams; a new one gets the next. Looked up each time: there are few of them, and
-    after a transaction that was undone no memory of ours is wrong.
+    """Keys of streams; a new stream gets the next key. Keys are looked up each time: there are few
+    streams, and a key remembered from a transaction that was undone would be wrong.
     """
     keys = {}
     for name in names:
@@ -188,7 +192,9 @@ def _keys_of(names: set[str], connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def _forget_streams(connection: sqlite3.Connection, kept: dict[str, int]) -> None:
-    """Where there are many rows of streams, those of which nothing is stored go."""
+    """Where there are many rows of streams, deletes those of which no frame is stored or in
+    quarantine.
+    """
     (row_count,) = connection.execute("SELECT count(*) FROM stream").fetchone()
     if row_count >= STREAM_ROWS_MAX:
         connection.execute(
@@ -200,7 +206,9 @@ def _forget_streams(connection: sqlite3.Connection, kept: dict[str, int]) -> Non
 
 
 def _add_to_totals(connection: sqlite3.Connection, added: dict[int, list[int]]) -> None:
-    """A stream without frames has no records, whatever a damaged row said of itself."""
+    """Adds to the totals of streams. A stream without frames gets totals of 0, whatever a damaged
+    row said of itself.
+    """
     for key, (frame_count, record_count, byte_count) in added.items():
         connection.execute(
             "UPDATE stream SET frame_count = frame_count + ?1,"

@@ -1,8 +1,10 @@
-"""All streams in use: one engine and one driver a stream, whatever it is called by.
+"""All streams in use: one engine and one driver for each stream, whatever its clients call it by.
 
-`identity.py`: which stream a name, an ARN or a path means. `owner.py`: whether the account is known
-that this depends on. `stream.py`: one stream as its clients' side and the spool see it.
-`registry.py`: finds, opens, bounds and closes them.
+`identity.py`: which stream a name, an ARN or a path means. `upstreams.py`: which upstream a
+spelling belongs to; `upstream.py`: one of them. `owner.py`: whether the account is known, on which
+the meaning of an ARN depends. `stream.py`: one stream as its clients' side and the spool see it;
+`laid_out.py`: its settings, as its engine gets them. `registry.py`: finds, opens, bounds and closes
+streams.
 """
 
 from kdaemon.streams.registry import Streams

@@ -1,15 +1,18 @@
 """Which stream of an upstream a name, an ARN or a path means: one identity, known before an engine
-exists.
+exists. Pure.
 
-A stream has one engine, and so one pace and one order, whatever its clients call it by. Which
-upstream it is of is decided before (`upstreams.py`), and so is what the upstream calls it. Pure.
+A stream has one engine, and so one pace and one order, whatever its clients call it by.
+`upstreams.py` decides before which upstream the stream belongs to, and what the upstream calls it.
 
 A name means the stream of the upstream's own account and region. An ARN means the same stream only
-where both are known and are the ARN's. Until then an ARN is a stream of its own, which is sent by
-its ARN, so that the service judges whose it is; `twin` says which stream it may turn out to be.
-A stream that is listed by its ARN is that ARN's stream whatever becomes known, and its name means
-it, too. At Yandex a path names the database, so nothing is left to learn: a short name stands below
-the database that the endpoint's path names, and any other path is another stream.
+where both are known and are the ARN's. Until then an ARN is a stream of its own: it is sent by its
+ARN, so that the service judges whose stream it is; `twin` says which stream it may turn out to be.
+A stream that is listed by its ARN is that ARN's stream, whatever is learnt later, and its name
+means the same stream. At Yandex a path names the database, so there is nothing to learn: a short
+name stands below the database that the endpoint's path names, and any other path is another stream.
+Knows names, accounts and listed streams; no engine and no record.
+Invariant: under what is known at one moment, a spelling has one identity.
+Where it sits: `upstream.py` has one `Identities`; `registry.py` asks it.
 """
 
 from collections.abc import Container, Iterable
@@ -31,7 +34,7 @@ from kdaemon.config import StreamConfig, UpstreamConfig
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One stream. `account` and `region`: of its ARN; empty where it is sent by its name, which is
+    """One stream. `account` and `region`: of its ARN; empty where it is sent by its name, and so is
     the upstream's own. `name`: at Yandex a path.
     """
 
@@ -42,15 +45,15 @@ class Identity:
 
     @property
     def sent_as(self) -> str:
-        """What the upstream is told: its name or its ARN."""
+        """The name or the ARN by which the upstream is told the stream."""
         if not self.account:
             return self.name
         return arn_of(self.name, self.account, self.region).text
 
 
 class Identities:
-    """Turns spellings into identities, of one upstream. What it knows of the upstream's account
-    grows by `learn`.
+    """Turns spellings into identities of one upstream. `learn` tells it the upstream's account and
+    region.
     """
 
     def __init__(self, upstream: UpstreamConfig, listed: Iterable[StreamConfig]) -> None:
@@ -72,29 +75,29 @@ class Identities:
             self._listed[meant] = stream
 
     def relisted(self, listed: Iterable[StreamConfig]) -> "Identities":
-        """As these, with what was learnt, for a configuration that names other streams."""
+        """A copy, with all that was learnt, for a configuration that names other streams."""
         other = copy(self)
         other.list(listed)
         return other
 
     @property
     def is_known(self) -> bool:
-        """Whether the upstream's own account and region are."""
+        """Whether the upstream's own account and region are known."""
         return bool(self._account and self._region)
 
     @property
     def account(self) -> str:
-        """The upstream's own, as far as it is known."""
+        """The upstream's own account, as far as it is known; "": it is not."""
         return self._account
 
     @property
     def region(self) -> str:
-        """The same."""
+        """The upstream's own region, as far as it is known; "": it is not."""
         return self._region
 
     def of(self, spelling: str) -> Identity | None:
-        """None: the service can have no stream of this name. It must then not become a label, a log
-        line or an engine, whoever asks for it.
+        """The stream that a spelling means. None: the service can have no stream of this name; then
+        the name must not become a label, a log line or an engine, whoever asks for it.
         """
         if not self._has_arns:
             is_one = is_path(spelling) and spelling.strip("/ ")
@@ -108,10 +111,10 @@ class Identities:
         return self._own(arn.name) if is_ours else self._of_arn(arn)
 
     def names(self, spelling: str, *, is_certain: bool) -> tuple[str, ...]:
-        """All that the upstream itself calls this stream, and what the configuration does; none:
-        the service can have no such stream. A name is of the upstream's own account, or of a listed
-        stream, alone; of an ARN of which it is not known yet whose it is, only if `is_certain` is
-        False.
+        """All names by which the upstream and the configuration call this stream; empty: the
+        service can have no such stream. A name stands only for a stream of the upstream's own
+        account, or for a listed one; for an ARN whose account may or may not be the upstream's,
+        only if `is_certain` is False.
         """
         meant = self.of(spelling) if is_certain else self.widest(spelling)
         if meant is None:
@@ -131,27 +134,29 @@ class Identities:
         return (meant.name,)
 
     def twin(self, arn: Arn) -> Identity | None:
-        """The stream of the upstream's own that this ARN may mean; None: it does not, or it is
-        known whether it does.
+        """The upstream's own stream that this ARN may mean; None: the ARN cannot mean it, or what
+        it means is known.
         """
         return self._own(arn.name) if not self.is_known and self.may_be_ours(arn) else None
 
     def widest(self, spelling: str) -> Identity | None:
-        """As `of`; but an ARN that may be a stream of the upstream's own is that stream."""
+        """As `of`, except that an ARN that may be a stream of the upstream's own is that stream."""
         arn = parse_arn(spelling) if self._has_arns else None
         twin = None if arn is None else self.twin(arn)
         return twin or self.of(spelling)
 
     def may_be_ours(self, arn: Arn) -> bool:
-        """As far as is known, and as the listed streams tell."""
+        """Whether the ARN may be a stream of the upstream's own, as far as is known and as the
+        listed streams tell.
+        """
         is_here = arn.region == self._region or not self._region
         is_here = is_here and (arn.account == self._account or not self._account)
         is_listed = self._of_arn(arn) in self._listed
         return is_here and not is_listed and not self._of_name(arn.name).account
 
     def may_be_same(self, one: Identity, other: Identity) -> bool:
-        """Whether two identities may be one stream, which is called by its name and by its ARN, as
-        far as is known.
+        """Whether two identities, one by name and one by ARN, may be one stream, as far as is
+        known.
         """
         accounts = {one.account or self._account, other.account or self._account} - {""}
         regions = {one.region or self._region, other.region or self._region} - {""}
@@ -159,8 +164,8 @@ class Identities:
         return is_alike and (one.name, one.upstream) == (other.name, other.upstream)
 
     def stored(self, name: str) -> Identity | None:
-        """Of a stream as the spool has it: what was stored by an ARN is sent by this ARN, and what
-        was stored by a name by the name, whatever became known or was listed since.
+        """The stream of a name in the spool: records that were stored by an ARN are sent by this
+        ARN, and those stored by a name by the name, whatever was learnt or listed since.
         """
         if not self._has_arns:
             return self.of(name)
@@ -171,7 +176,7 @@ class Identities:
 
     def ordered_twin(self, identity: Identity, opened: Container[Identity]) -> StreamConfig | None:
         """The settings of another listed identity, not yet `opened`, that keeps order and may be
-        this very stream.
+        this very stream; None: there is none.
         """
         others = (
             table
@@ -188,8 +193,8 @@ class Identities:
         return self._listed.get(identity)
 
     def learn(self, account: str, region: str) -> bool:
-        """The upstream's own account and region; "" where that is not known. True if that is news:
-        what ARNs mean may have changed.
+        """Learns the upstream's own account and region; "" where one is not known. Returns True if
+        that is news: then ARNs may mean other streams than before.
         """
         before = self._account, self._region
         self._account = account or self._account
@@ -197,7 +202,7 @@ class Identities:
         return (self._account, self._region) != before
 
     def forget(self) -> None:
-        """What was learnt is of other keys."""
+        """All that was learnt was of other keys."""
         self._account, self._region = "", self._home_region
 
     def _own(self, name: str) -> Identity:

@@ -1,8 +1,10 @@
-"""How a stream's engine is laid out by its settings, and whether other settings fit it. Pure.
+"""How a stream's settings lay out its engine, and whether other settings fit that engine. Pure.
 
-An engine keeps its queues for all its life: with or without order, with or without aggregates,
-under one name. Everything else can be told to it anew. Invariant: a stream whose queues hold
-records never gets settings for which they would have to be laid out otherwise.
+An engine keeps the layout of its queues for all its life: with or without order, with or without
+aggregates, under one name. Every other setting can be changed. Knows settings; no record and no
+queue.
+Invariant: a stream whose queues hold records never gets settings that need another layout.
+Where it sits: `registry.py` asks it when it opens a stream and at a reload.
 """
 
 from dataclasses import replace
@@ -19,9 +21,9 @@ MS = 1_000_000  # nanoseconds in a millisecond
 
 
 class LaidOut(Protocol):
-    """A stream that is open."""
+    """An open stream."""
 
-    name: str  # as the spool has it
+    name: str  # in the daemon, as in the spool
     config: StreamConfig
     service: Service
 
@@ -32,18 +34,20 @@ def called(config: StreamConfig) -> str:
 
 
 def is_like(stream: LaidOut, config: StreamConfig) -> bool:
-    """Whether the stream can go on with these settings while it has records."""
+    """Whether the stream can go on under these settings while it has records."""
     old, service = stream.config, stream.service
     is_named_alike = Qualified(config.upstream, called(config)).text == stream.name
     is_alike = engine_settings(old, service).is_like(engine_settings(config, service))
     if not (is_named_alike and is_alike):
         return False
-    # Records of the one way would overtake those of the other.
+    # In order, records by one acknowledgement would overtake those by the other.
     return config.ordering == "none" or old.acknowledge == config.acknowledge
 
 
 def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
-    """These settings, as far as the stream can take them while it has records."""
+    """These settings, as far as the stream can take them while it has records; the rest as it has
+    now.
+    """
     old = stream.config
     return replace(
         config,
@@ -57,7 +61,7 @@ def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
 
 
 def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
-    """What the engine of a stream is told."""
+    """The settings of a stream's engine."""
     workers = config.worker_count
     return EngineSettings(
         batch_records_max=RECORDS_PER_CALL_MAX,

@@ -1,14 +1,17 @@
-"""Whether the daemon knows its own account, and who is asked for it.
+"""Whether the daemon knows its own account, and which sources it asks for the account.
 
 An ARN is another spelling of a name only if its account is the daemon's. Nobody needs to know that
-before a client calls a stream by an ARN that may be one, so nothing is asked before. Then requests
-by such ARNs wait, ASK_WAIT_S at most, until the account is told: by the credentials, by STS, or by
-what the service says of the stream of the same name. If nobody tells, each ARN is a stream of its
-own; STS is asked on in the background, and whoever tells later is believed. Beside a stand-in for
-AWS there is no STS, and seldom more than one account: `assume` may take the client's word.
+before a client calls a stream by an ARN that may be the daemon's, so nothing is asked before. Then
+requests by such ARNs wait ASK_WAIT_S, or until a source tells the account: the credentials, STS, or
+the service's description of the stream of the same name. If none tells in time, each ARN is a
+stream of its own; STS is asked on in the background, and a source that tells later is believed.
+Beside a stand-in for AWS there is no STS, and seldom more than one account: there `assume` may take
+the account that a client names.
 
-Knows no stream and no request; `registry.py` says what follows. Invariant: whoever waits for
-`ended` waits ASK_WAIT_S at most, and once.
+Knows no stream and no request.
+Invariant: a request waits for `ended` once, and ASK_WAIT_S at most where calls can be made already;
+the time begins anew while no call can be made.
+Where it sits: each `upstream.py` has one; `registry.py` acts on the answer.
 """
 
 import asyncio
@@ -23,28 +26,28 @@ log = logging.getLogger("kdaemon.streams")
 
 ASK_WAIT_S = 2.0
 """Seconds that requests by ARN wait for the account. Ours, 2026-11-28: as long as for the first
-word of a stream, and from the same moment on; credentials and STS take a tenth of a second."""
+word of a stream, and from the same moment; credentials and STS take a tenth of a second."""
 
-ASK_AGAIN_FIRST_S = 1.0  # ours, 2026-11-28: seconds to the second question; doubles each time
+ASK_AGAIN_FIRST_S = 1.0  # ours, 2026-11-28: seconds to the second question; they double each time
 ASK_AGAIN_MAX_S = 60.0  # ours: an STS that becomes reachable is found within a minute
 
 
 class Knowledge(Enum):
-    """Of the daemon's own account and region."""
+    """Whether the daemon's own account and region are known."""
 
-    UNASKED = "unasked"  # no client called a stream by an ARN that may be ours
+    UNASKED = "unasked"  # no client has used an ARN that may be ours
     ASKING = "asking"
     KNOWN = "known"
-    UNKNOWN = "unknown"  # nobody told in time
+    UNKNOWN = "unknown"  # no source told in time
 
 
 class Event(Enum):
-    """What moves it."""
+    """The events that move `Knowledge`."""
 
     ASKED = "asked"
     TOLD = "told"
     SILENT = "silent"
-    FORGOTTEN = "forgotten"  # the keys are new ones, and nobody used what was known
+    FORGOTTEN = "forgotten"  # the keys are new, and no client used the old knowledge
 
 
 _NEXT: dict[tuple[Knowledge, Event], Knowledge] = {
@@ -59,10 +62,10 @@ _NEXT: dict[tuple[Knowledge, Event], Knowledge] = {
 
 
 class Owner:
-    """`find`: asks credentials and STS; raises `ServiceError` where asking again may help. `tell`:
-    hears what they say, "" for what they do not know. `ended`: requests need not wait any more.
-    `assume`: nobody told, and nobody will; takes an account for ours and tells it, or says False.
-    `can_ask`: whether calls can be made already.
+    """`find`: asks the credentials and STS; raises `ServiceError` where asking again may help.
+    `tell`: gets their answer, "" for what they do not know. `ended`: requests need not wait any
+    more. `assume`: no source told, and none will: takes an account for ours and tells it, or
+    returns False. `can_ask`: whether calls can be made already.
     """
 
     def __init__(
@@ -83,15 +86,15 @@ class Owner:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._why = "nobody told it in time"
-        self.has_answered = False  # credentials and STS, or they failed once
-        self.is_used = False  # a client called a stream by an ARN that is, or may be, ours
+        self.has_answered = False  # credentials and STS answered, or failed once
+        self.is_used = False  # a client has used an ARN that is, or may be, ours
 
     @property
     def is_asking(self) -> bool:
         return self._state is Knowledge.ASKING
 
     def ask(self) -> bool:
-        """Whether requests by ARN wait for an answer; the first one asks."""
+        """Asks, the first time. Returns whether requests by ARN wait for an answer."""
         if self._state is Knowledge.UNASKED:
             self._move(Event.ASKED)
             self._wait()
@@ -109,8 +112,9 @@ class Owner:
             self._wait()
 
     def doubt(self) -> bool:
-        """The keys are new ones, perhaps another account's. True: what is known is forgotten, since
-        nobody used it. What is in use holds until it is told otherwise, and is asked for.
+        """The keys are new ones, perhaps another account's. Returns True if the account is
+        forgotten, because no client used it. An account that is in use holds until a source tells
+        another one, and is asked for again.
         """
         if not self.is_used:
             if self._state is Knowledge.KNOWN:
@@ -121,16 +125,16 @@ class Owner:
         return False
 
     def told(self) -> None:
-        """Account and region are known, whoever told them."""
+        """Account and region are known, whichever source told them."""
         was_asking = self.is_asking
-        if self._state is not Knowledge.KNOWN:  # else the question is for other keys
+        if self._state is not Knowledge.KNOWN:  # else the question is about other keys
             self._stop()
         self._move(Event.TOLD)
         if was_asking:
             self._end()
 
     def give_up(self) -> None:
-        """Nobody told in time, or nobody is left who could."""
+        """No source told in time, or none is left that could."""
         if not self.is_asking or (self._may_assume and self._assume()):
             return
         self._move(Event.SILENT)
@@ -143,6 +147,7 @@ class Owner:
         self._end()
 
     async def aclose(self) -> None:
+        """Ends the question and the wait for its answer; `ended` is not called."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:

@@ -1,16 +1,22 @@
-"""The registry of streams: finds or opens the one engine of a stream, bounded in number.
+"""The registry of streams: finds or opens the one engine of a stream, and bounds how many there
+are.
 
-What a client calls a stream by leads to an upstream (`upstreams.py`) and becomes an identity there
-(`identity.py`); the same identity is the same engine, and an engine is sent under one name or ARN
-for all its life. An ARN may mean a stream by name only once the upstream's account is known
-(`owner.py`): what was opened for it before keeps its records until it is idle, so that none
-overtakes them, and is then closed.
+The spelling by which a client calls a stream leads to an upstream (`upstreams.py`), and becomes an
+identity there (`identity.py`). One identity has one engine, and an engine sends under one name or
+ARN for all its life. An ARN may mean a stream by name only once the upstream's account is known
+(`owner.py`). An engine that was opened for the ARN before that keeps its records until it is idle,
+so that no record overtakes them, and is then closed.
 
-Listed streams are open from the start and stay open; their slots, half of the memory and their
-place in the queue of control calls are theirs, whatever is asked for besides. Unlisted streams
-share what is left: `streams_max` bounds them all, and for one more an idle one is closed. What a
-closed stream has counted is kept by its upstream, so that totals never fall. `loop_lag`: how late
-the event loop comes to what is due, by the engines' wake-ups; the heartbeat adds its own.
+Listed streams are open from the start and stay open. Their slots, half of the memory and their
+places in the queue of control calls stay theirs, whatever other streams clients ask for. Unlisted
+streams share the rest: `streams_max` bounds all streams, and to open one more an idle unlisted one
+is closed. The counts of a closed stream are kept by its upstream, so that totals never fall.
+`loop_lag`: how late the event loop comes to work that is due, by the engines' wake-ups; the
+heartbeat adds its own measurements.
+
+Knows no request and no record.
+Invariant: an identity has one engine at a time, by whatever spelling it is called.
+Where it sits: the daemon owns it; the door and the spool find streams in it; `observe/` reads it.
 """
 
 import asyncio
@@ -38,20 +44,21 @@ from kdaemon.streams.upstream import Budgets, Reach, Upstream
 from kdaemon.streams.upstreams import Upstreams
 
 SPELLINGS_MAX = 10_000
-"""Spellings that are remembered beside their stream; all are forgotten when there are more. Ours,
+"""Spellings that are remembered with their stream; when there are more, all are forgotten. Ours,
 2026-11-28: a spelling is at most 2 KiB, and few streams have more than two."""
 
-OPENED_A_STEP = 20  # listed streams: 2 ms; ours, 2026-11-28
+OPENED_A_STEP = 20  # listed streams opened in a step: 2 ms; ours, 2026-11-28
 
 UPSTREAM_TIMES = 3
-"""Of several upstreams, one may hold so many times the memory that is left, and its unlisted
-streams so many times the slots. Ours, 2026-11-28: as a stream of the others."""
+"""Of several upstreams, one may have so many times the memory that is left, and its unlisted
+streams so many times the slots that are left. Ours, 2026-11-28: the same rule as for one stream
+among others."""
 
-UNLISTED_PART = 2  # unlisted streams may hold one part in so many of the memory, if any are listed
+UNLISTED_PART = 2  # unlisted streams may have one of so many parts of memory, if any are listed
 
 
 class Streams:
-    """Owned by the daemon; used by the doors, the spool and those who look."""
+    """Owned by the daemon; used by the doors, the spool and the observers."""
 
     def __init__(
         self,
@@ -72,7 +79,7 @@ class Streams:
         self._streams: dict[Identity, Stream] = {}
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._leaving: set[Stream] = set()  # a reload took their place: closed when they are idle
+        self._leaving: set[Stream] = set()  # a reload has no use for them: closed when idle
         self._is_draining = False
         self.routes = _routes(config)
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
@@ -92,7 +99,9 @@ class Streams:
         )
 
     def _budgets(self, config: Config) -> Budgets:
-        """Of one upstream. Of several, one that is down leaves memory to the others."""
+        """The memory budgets of one upstream. Of several upstreams, one that is down leaves memory
+        to the others.
+        """
         budgets = Budgets(self.memory, self._unlisted)
         if config.upstreams:
             return Budgets(*(RestBudget(each, UPSTREAM_TIMES) for each in budgets))
@@ -102,14 +111,16 @@ class Streams:
         self._by_spelling.clear()
 
     def find(self, spelling: str) -> Stream | Refused:
-        """The stream that this name, ARN or path means; or why nobody may write to it here."""
+        """The stream that this name, ARN or path means, opened if need be; or why no client may
+        write to it here.
+        """
         stream = self._by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
 
     def refusal_to_look(self, spelling: str) -> Refused | None:
-        """Why nobody may ask the service here for the stream that this name, ARN or path means;
-        None: it may be asked. Opens none. An ARN that may turn out to be a listed stream is the
-        service's to judge.
+        """Why no client may ask the service here for the stream that this name, ARN or path means;
+        None: the service may be asked. Opens no stream. Whether an ARN is that of a listed stream,
+        where only the account would tell, is left to the service.
         """
         place = self.upstreams.place(spelling)
         if isinstance(place, Refused):
@@ -132,18 +143,21 @@ class Streams:
         return self._not_listed(upstream, identity)
 
     def place(self, spelling: str) -> Qualified | Refused:
-        """The upstream of what a client calls a stream by, and what that calls it."""
+        """The upstream of a client's spelling of a stream, and the name that this upstream has for
+        the stream.
+        """
         place = self.upstreams.place(spelling)
         return place if isinstance(place, Refused) else Qualified(place.upstream.name, place.name)
 
     def is_same(self, spelling: str, other: str) -> bool:
-        """Whether two spellings certainly mean one stream. Opens none."""
+        """Whether two spellings certainly mean one stream. Opens no stream."""
         identity = self._identity(spelling)
         return identity is not None and identity == self._identity(other)
 
     def names_of(self, spelling: str, *, is_certain: bool) -> tuple[str, ...]:
-        """The names by which somebody may have been allowed this stream; none: it can be none.
-        Opens none. `is_certain`: an ARN that may be another account's stands for no name.
+        """The names by which a client may have been allowed this stream; empty: there can be no
+        such stream. Opens no stream. `is_certain`: an ARN that may be another account's stands for
+        no name.
         """
         place = self.upstreams.place(spelling)
         if isinstance(place, Refused):
@@ -151,24 +165,26 @@ class Streams:
         return self.upstreams.names(place, is_certain=is_certain)
 
     def are_distinct(self, spellings: Iterable[str]) -> bool:
-        """Whether no two of these mean one stream, or may. Opens none: there may be hundreds, of a
-        client that names what it likes.
+        """Whether no two of these spellings mean, or may mean, one stream. Opens no stream: there
+        may be hundreds of spellings, from a client that names whatever it likes.
         """
         identities = [each for each in map(self._widest, spellings) if each is not None]
         return len(set(identities)) == len(identities)
 
     def known(self, spelling: str | None) -> Stream | None:
-        """The stream, if it is open already: to count what cannot be read under its name."""
+        """The stream, if it is open already: used to count unreadable records under its name."""
         if spelling is None:
             return None
         stream = self._by_spelling.get(spelling)
-        if stream is None:  # spellings are forgotten when there are many, or the account is learnt
+        if stream is None:  # spellings are forgotten: too many, or the account was learnt
             identity = self._identity(spelling)
             stream = None if identity is None else self._streams.get(identity)
         return stream
 
     def config_of(self, spelling: str) -> StreamConfig:
-        """The settings of the stream that this means, as far as that can be told. Opens none."""
+        """The settings of the stream that this spelling means, as far as that can be told. Opens no
+        stream.
+        """
         stream = self.known(spelling)
         if stream is not None:
             return stream.config
@@ -180,7 +196,9 @@ class Streams:
         return listed or self._unlisted_config(place.upstream, identity)
 
     def find_stored(self, name: str) -> Stream:
-        """For the spool. Raises RefusedError for a stream that is not taken any more."""
+        """The stream of a name in the spool. Raises RefusedError for a stream that is not taken any
+        more.
+        """
         place = self.upstreams.stored(name)
         if place is None:
             text = f"stored for {name}, an upstream that is not configured any more"
@@ -191,7 +209,7 @@ class Streams:
             found = self._at(place.upstream, identity)
         if isinstance(found, Refused):
             raise RefusedError(found.code, found.message)
-        if found.name != name:  # at Yandex; the spool would look for the records by the new one
+        if found.name != name:  # at Yandex; the spool would look for its records by the new name
             text = f"stored as {name}, and now it is {found.name}: list it as it was, to deliver it"
             raise RefusedError("ResourceNotFoundException", text)
         return found
@@ -206,7 +224,7 @@ class Streams:
 
     def open_listed(self) -> Steps[None]:
         """Opens every stream that the configuration names, so that its shards are known and its
-        metrics are there before its first record. In steps: there may be a thousand.
+        metrics are there before its first record. In steps, for there may be a thousand.
         """
         for number, name in enumerate(self._config.streams, 1):
             self.find(name)
@@ -214,26 +232,28 @@ class Streams:
                 yield
 
     def engines(self) -> Iterable[tuple[str, Engine]]:
-        """By the names that are unique in the daemon: `@UPSTREAM/NAME`, where it is not the default
-        upstream's.
+        """Each engine with the name of its stream that is unique in the daemon: `@UPSTREAM/NAME`,
+        or the name alone for a stream of the default upstream.
         """
         return [(stream.name, stream.engine) for stream in self._drivers]
 
     def begin_drain(self) -> None:
+        """No record lingers from now on, also in engines that are opened later."""
         self._is_draining = True
         for driver in self._drivers.values():
             driver.begin_drain()
 
     @property
     def unsettled(self) -> int:
-        """Records that an engine has."""
+        """Records that are in an engine."""
         return sum(each.counters.buffered + each.counters.in_flight for each in self._drivers)
 
     async def finish_calls(self) -> None:
-        """Makes no call from now on; until those under way have ended."""
+        """Makes no new call from now on; returns when the calls under way have ended."""
         await asyncio.gather(*(driver.finish_calls() for driver in self._drivers.values()))
 
     async def wait_idle(self) -> None:
+        """Returns when every driver is idle."""
         await asyncio.gather(*(driver.wait_idle() for driver in self._drivers.values()))
 
     async def give_up(self) -> None:
@@ -242,6 +262,9 @@ class Streams:
             await driver.give_up()
 
     async def aclose(self) -> None:
+        """Closes all streams and upstreams, also streams that began to close before. Call it after
+        the drain.
+        """
         await asyncio.gather(*(each.aclose() for each in self.upstreams))
         for stream in self._drivers:
             stream.close()
@@ -251,7 +274,9 @@ class Streams:
     # Finding
 
     def meant(self, spelling: str) -> Stream | Refused:
-        """As `find`, as far as it is known now: for requests whose wait for the account is over."""
+        """As `find`, by what is known of the account now: for requests whose wait for the account
+        is over.
+        """
         place = self.upstreams.place(spelling)
         return place if isinstance(place, Refused) else self._meant(*place)
 
@@ -282,7 +307,7 @@ class Streams:
         return found
 
     def _line(self, upstream: Upstream, name: str) -> Stream | Refused | None:
-        """The stream in whose line a request by this ARN has to stand; None: in none."""
+        """The stream in whose line a request by this ARN must stand; None: it stands in no line."""
         arn = parse_arn(name) if upstream.service.has_arns else None
         if arn is None:
             return None
@@ -293,7 +318,8 @@ class Streams:
                 upstream.begin_line(found)
             return found
         stream = self._streams.get(Identity(arn.name, upstream=upstream.name))
-        return stream if stream is not None and stream.is_line else None  # others stand there still
+        # A line that was begun may still have other requests in it.
+        return stream if stream is not None and stream.is_line else None
 
     def _identity(self, spelling: str) -> Identity | None:
         place = self.upstreams.place(spelling)
@@ -319,7 +345,7 @@ class Streams:
             return self._no_slot(identity)
         is_listed = listed is not None
         config = listed or self._unlisted_config(upstream, identity)
-        # A listed name as it is written; at Yandex the whole path, whatever it was called by.
+        # A listed name as the configuration has it; at Yandex the whole path for any spelling.
         name = config.upstream_name or config.name if upstream.service.has_arns else identity.name
         target = StreamTarget(name, config.arn or None, is_listed, upstream.name)
         memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted
@@ -340,9 +366,9 @@ class Streams:
         return stream
 
     def _unlisted_config(self, upstream: Upstream, identity: Identity) -> StreamConfig:
-        """[default]'s; of an ARN that may be the listed stream of the same name, that stream's, so
-        that it keeps its promises and its order. But no aggregates: another account's readers may
-        not take them apart.
+        """The settings of an unlisted stream: those of [default]. An ARN that may be the listed
+        stream of the same name gets that stream's settings, so that it keeps that stream's promises
+        and order; but no aggregates, because another account's readers may not take them apart.
         """
         default = replace(self._config.default_of(upstream.name), name=identity.name)
         if not identity.account:
@@ -388,7 +414,7 @@ class Streams:
         self._hear(stream, Word.FOUND)
 
     def _missing(self, stream: Stream, driver: StreamDriver, error: ServiceError) -> None:
-        """The service has no such stream. Nothing is kept for one that nobody listed."""
+        """The service has no such stream. Records of an unlisted one are not kept."""
         self._hear(stream, Word.NOT_FOUND)
         if not stream.is_listed:
             driver.give_up_missing(error)
@@ -400,10 +426,10 @@ class Streams:
     # Another configuration
 
     def conflicts(self, config: Config) -> tuple[str, ...]:
-        """Tables of a new configuration that what is under way now stands against: a stream that
-        was not listed has records in queues that are laid out otherwise, one that keeps order has
-        records in the queues of another spelling, an upstream that went is still called. Changes
-        nothing.
+        """Tables of a new configuration that cannot come into force because of work that is under
+        way: a stream that was not listed has records in queues of another layout; a stream that
+        keeps order has records in the queues of another spelling; an upstream that a reload took
+        away is still called. Changes nothing.
         """
         found = [f"upstreams.{name}" for name in self._called_yet() if name in config.upstreams]
         for upstream in self.upstreams.configured:
@@ -423,14 +449,14 @@ class Streams:
         return tuple(found)
 
     def _called_yet(self) -> set[str]:
-        """Upstreams that the configuration has no more, and that have records."""
+        """Upstreams that the configuration no longer has and that still have streams."""
         return {stream.target.upstream for stream in self._drivers} & self.upstreams.gone.keys()
 
     def take_config(self, config: Config, reaches: Mapping[str, Reach]) -> Steps[None]:
-        """Another configuration from now on, that has no `conflicts`: in the first step for all
-        that finds a stream, then for one stream after the other. `reaches`: how each upstream that
-        was not there is called. Nothing that is queued, in flight or on disk is touched; a stream
-        that is not taken any more delivers what it has.
+        """Puts another configuration in force, one that has no `conflicts`: in the first step for
+        finding streams, then for one stream after the other. `reaches`: how each new upstream is
+        called. No record that is queued, in flight or on disk is touched; a stream that is not
+        taken any more delivers the records that it has.
         """
         is_alone = not self._config.upstreams
         self._config = config
@@ -468,7 +494,9 @@ class Streams:
         yield from self.open_listed()
 
     def _retake(self, identity: Identity, stream: Stream) -> Steps[None]:
-        """The settings that the stream has by the configuration of now."""
+        """Gives the stream the settings that it has in the configuration now in force, or closes
+        it.
+        """
         if identity.upstream not in self.upstreams:
             self._leave(stream)
             return
@@ -477,7 +505,7 @@ class Streams:
         config = listed or self._unlisted_config(upstream, identity)
         if not is_like(stream, config):
             if self._leave(stream):
-                return  # and is opened anew when somebody asks for it
+                return  # it is opened anew when a client asks for it
             config = as_laid_out(config, stream)
         if listed is None and not self._config.accept_unlisted and self._leave(stream):
             return
@@ -486,7 +514,9 @@ class Streams:
         yield from self._drivers[stream].take_settings(engine_settings(config, stream.service))
 
     def _leave(self, stream: Stream) -> bool:
-        """Closes the stream now, or when it is idle: False."""
+        """Closes the stream now, and returns True; or has it closed when it is idle, and returns
+        False.
+        """
         if stream.is_idle:
             self._close(stream)
             return True
@@ -494,20 +524,23 @@ class Streams:
         return False
 
     def look(self) -> None:
-        """Closes what a reload left behind, as far as it is idle; every second or so."""
+        """Closes the idle ones of the streams that a reload left behind; called every second
+        or so.
+        """
         for stream in [each for each in self._leaving if each.is_idle]:
             self._close(stream)
 
     @property
     def left_upstreams(self) -> set[str]:
-        """Those that a reload took away and that have nothing left to deliver."""
+        """Upstreams that a reload took away and that have nothing left to deliver."""
         return self.upstreams.gone.keys() - self._called_yet()
 
     # Closing
 
     def _make_slot(self, upstream: Upstream, *, is_listed: bool) -> bool:
-        """Whether there is a slot for one more. Idle ones are closed for it: first those that
-        turned out not to exist, then its own upstream's; none if all that are idle are too few.
+        """Makes a slot for one more stream, and returns whether there is one. Idle unlisted streams
+        are closed for it: first those that turned out not to exist, then those of the same
+        upstream. None is closed if all idle ones together are too few.
         """
         is_bounded = not is_listed and bool(self._config.upstreams)
         unlisted = [each for each in self._drivers if not each.is_listed]
@@ -515,8 +548,8 @@ class Streams:
         own = sum(each.target.upstream == upstream.name for each in unlisted)
 
         def is_enough() -> bool:
-            """Of several upstreams, the unlisted streams of one that is down, which are never idle,
-            leave slots to the others.
+            """Of several upstreams, one that is down has unlisted streams that are never idle:
+            these must leave slots to the others.
             """
             return own < UPSTREAM_TIMES * left if is_bounded else left > 0
 
@@ -546,7 +579,9 @@ class Streams:
 
 
 def _routes(config: Config) -> dict[str, str]:
-    """What a raw line may call a listed stream by, and how that stream is then called."""
+    """By each spelling with which a raw line may call a listed stream: the name or ARN by which it
+    is found.
+    """
     routes = {name: each.arn or name for name, each in config.streams.items()}
     return routes | {each.arn: each.arn for each in config.streams.values() if each.arn}
 

@@ -1,14 +1,18 @@
 """One stream, as its clients' side and the spool see it.
 
-Beside what the engine does: which acknowledgement is meant where a client does not choose, whether
-the stream is there at all, and the way to the disk. Knows nothing of requests or connections.
+Beside the engine's work it decides which acknowledgement is meant where a client does not choose,
+whether the stream exists, and how its frames get to the disk. Knows nothing of requests or
+connections.
 
-Whether an unlisted stream is there is asked before anything is promised for it: nobody wrote its
-name but a client. `Existence` says what is known. A missing one is refused at once, whatever its
-client waits for, and its look-up is good for MISSING_NS.
+Only a client has written the name of an unlisted stream, so the service is asked whether that
+stream exists before anything is promised for it. `Existence` says what is known. A missing stream
+is refused at once, whatever its client waits for; the look-up is good for MISSING_NS.
 
-While nobody knows the daemon's own account (`owner.py`), requests by an ARN stand in the line of
-the stream that goes by the same name: behind those that came before them by whatever spelling.
+While the daemon's own account is not known (`owner.py`), requests by an ARN stand in the line of
+the stream of the same name: behind those that came before them by any spelling.
+Invariant: requests that wait for word go on in the order in which they came, before any that comes
+later.
+Where it sits: `registry.py` opens it; the door puts frames to it, and the spool delivers to it.
 """
 
 import asyncio
@@ -44,23 +48,24 @@ MISSING_NS = 10_000_000_000
 just made is found within that time, and a client that repeats a wrong name costs no call."""
 
 WORD_WAIT_S = 2.0
-"""Seconds that a client which does not wait for delivery is held for the first word on an unlisted
-stream. Ours, 2026-11-28: a look-up takes a tenth of a second; in an outage none comes, and then the
-stream is taken at its name. The time begins when the service can be asked at all: just after a
-start what calls need is being loaded still."""
+"""Seconds that a client which does not wait for delivery is kept waiting for the first word on an
+unlisted stream. Ours, 2026-11-28: a look-up takes a tenth of a second; in an outage no word comes,
+and then the stream is taken to exist. The time begins when the service can be asked at all: just
+after a start the code for calls is still being loaded."""
 
 GO_ON_A_TURN = 64
 GO_ON_NS_MAX = 1_000_000  # 1 ms
-"""Requests that go on in one turn once there is word, and for how long. Ours, 2026-11-28: 20,000 of
-one record each take 150 ms, and 64 of 500 records 100, in which nobody else is served."""
+"""Requests that go on in one turn once there is word, and the time that they may take. Ours,
+2026-11-28: 20,000 requests of one record each take 150 ms, and 64 of 500 records take 100 ms;
+nothing else is served meanwhile."""
 
 CALM_PARTS = 4
-"""A stream that holds at most one of so many parts of what its stored records may have is calm: it
-is read as it stands on disk. Ours, 2026-11-28."""
+"""A stream is calm while it has at most one of so many parts of the memory that its stored records
+may have: its frames are then read as they stand on disk. Ours, 2026-11-28."""
 
 
 class Spool(Protocol):
-    """What stores frames before they are delivered (`spool/spool.py`)."""
+    """Stores frames before they are delivered (`spool/spool.py`)."""
 
     def put(self, target: "Stream", frame: Frame, *, is_listed: bool) -> bool: ...
     def when_room(self, callback: Callable[[], object]) -> None: ...
@@ -70,17 +75,17 @@ class Spool(Protocol):
 class Existence(Enum):
     """Whether the service has the stream, as far as it was asked."""
 
-    UNSURE = "unsure"  # an unlisted stream that nobody has asked for yet
-    THERE = "there"  # or taken to be: it is listed, or nobody may ask
+    UNSURE = "unsure"  # an unlisted stream that the service was not asked for yet
+    THERE = "there"  # or taken to be: it is listed, or cannot be asked for
     MISSING = "missing"
 
 
 class Word(Enum):
-    """What moves it."""
+    """The words on the stream that move `Existence`."""
 
     FOUND = "found"  # the service told of it
     NOT_FOUND = "not found"  # the service has no such stream
-    NO_ANSWER = "no answer"  # it cannot be asked, or did not answer in time
+    NO_ANSWER = "no answer"  # the service cannot be asked, or did not answer in time
     OLD = "old"  # the look-up is too old
 
 
@@ -99,8 +104,9 @@ _NEXT: dict[tuple[Existence, Word], Existence] = {
 
 
 class Stream:
-    """One stream. `name`: unique in the daemon, as the spool has it. `service`: that it lives at.
-    `is_listed`: the configuration names it. `memory`: what it may take from.
+    """One stream. `name`: unique in the daemon, as the spool has it. `service`: the one that the
+    stream lives at. `is_listed`: the configuration names it. `memory`: the budget that its records
+    take from.
     """
 
     __slots__ = (
@@ -164,21 +170,21 @@ class Stream:
         self._existence = Existence.THERE if is_listed else Existence.UNSURE
         self.was_missing = False  # when the service was last asked
         self.is_heard = False  # the service told of the stream, or did not answer
-        self.has_word = False  # the same, and nobody waits any more to hear so
-        self.is_line = False  # for requests by ARNs, which perhaps mean another stream
-        self._is_account_asked = False  # which they wait for
+        self.has_word = False  # as `is_heard`, and all that waited for word have gone on
+        self.is_line = False  # requests by ARNs that may mean another stream wait here
+        self._is_account_asked = False  # those requests wait for the account
         self._missing_until_ns = 0
         self._queue: deque[Callable[[], object]] = deque()  # requests that wait for word, in order
         self._waiters: list[Callable[[], object]] = []
         self._memory_waiters: dict[Callable[[], object], None] = {}  # each once, in order
-        self._is_going_on = False  # the rest of `_queue` in the next turn
+        self._is_going_on = False  # the rest of `_queue` goes on in the next turn
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
 
     def take_config(self, config: StreamConfig, memory: ByteBudget, *, is_listed: bool) -> None:
-        """Other settings from now on, of the same stream. What is held goes over to `memory`. A
-        lower `deadline_ms` holds once no client is left that was promised more: an engine ends
-        frames in the order in which they came.
+        """Takes other settings of the same stream, from now on. The footprint of its frames moves
+        to `memory`. A lower `deadline_ms` is in force once no client is left that was promised
+        more: an engine ends frames in the order in which they came.
         """
         self.config = config
         self.acknowledge = Acknowledge(config.acknowledge)
@@ -213,22 +219,24 @@ class Stream:
 
     @property
     def limits(self) -> PutLimits:
-        """What one request and its records may hold, as far as it is known now."""
+        """The limits of a request and its records, as far as they are known now."""
         return PutLimits(self.record_bytes_max, self.config.request_bytes_max, self.key_bytes_max)
 
     @property
     def encryption_type(self) -> str:
-        """The service's word for how it keeps this stream's records, in its last answer."""
+        """The service's word, in its last answer, for how it encrypts this stream's records."""
         return self._driver.encryption_type
 
     @property
     def is_auto(self) -> bool:
-        """The service spreads the records itself, and a record needs no key."""
+        """Whether the service spreads the records itself, so that a record needs no key."""
         return self.engine.is_auto
 
     @property
     def unavailable(self) -> ServiceError | None:
-        """Why no record is taken at all now, whatever its client waits for."""
+        """Why no record is taken at all now, whatever its client waits for; None: records are
+        taken.
+        """
         return self.engine.unavailable
 
     @property
@@ -243,10 +251,12 @@ class Stream:
     def has_spool(self) -> bool:
         return self._spool is not None
 
-    # Whether it is there
+    # Whether the stream exists
 
     def existence(self) -> Existence:
-        """As of now. What was found missing long ago is asked for again, which begins here."""
+        """Whether the stream exists, as of now. An old look-up that did not find it begins anew
+        here.
+        """
         is_old = self._existence is Existence.MISSING and (
             self._clock.now_ns() >= self._missing_until_ns
         )
@@ -256,7 +266,7 @@ class Stream:
         return self._existence
 
     def hear(self, word: Word) -> None:
-        """The service, or its silence, said something of this stream's existence."""
+        """The service, or its silence, told whether this stream exists."""
         if word is Word.NOT_FOUND:
             self._missing_until_ns = self._clock.now_ns() + MISSING_NS
         self._move(word)
@@ -268,21 +278,21 @@ class Stream:
             self._go_on()
 
     def begin_line(self) -> None:
-        """Requests by an ARN wait here until the account is known, or nobody tells."""
+        """Requests by an ARN wait here until the account is known, or no source tells it."""
         self.is_line = self._is_account_asked = True
         self.has_word = False
 
     def end_line(self) -> None:
-        """They need not wait for the account any more."""
+        """Requests by an ARN need not wait for the account any more."""
         self._is_account_asked = False
         if self.is_heard and not self._is_going_on:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Lets those go on who waited for word, a part of them a turn: they are many if a client
-        wants it. Whoever comes meanwhile goes behind them.
+        """Lets the requests go on that waited for word, a part of them in each turn: a client can
+        make them many. Requests that come meanwhile go behind them.
         """
-        if self._is_account_asked:  # since the last turn
+        if self._is_account_asked:  # begun since the last turn
             self._is_going_on = False
             return
         until_ns = self._clock.now_ns() + GO_ON_NS_MAX
@@ -302,30 +312,32 @@ class Stream:
     def _call(self, callback: Callable[[], object]) -> None:
         try:
             callback()
-        except Exception:  # a defect of ours: the others wait for word as well
+        except Exception:  # a defect of ours: the others must still go on
             log.exception(
                 "what waited for word or room broke", extra={"fields": {"stream": self.name}}
             )
 
     def doubt(self) -> None:
-        """What the service told is too old: it is asked anew."""
+        """The service's word is too old: the service is asked anew."""
         self.has_word = self.is_heard = False
         self._driver.ask_again()
 
     @property
     def has_queue(self) -> bool:
-        """Requests wait for word of the stream."""
+        """Whether requests wait for word of the stream."""
         return bool(self._queue)
 
     def queue(self, go_on: Callable[[], object]) -> None:
-        """Lets a request wait for word of the stream: it goes on behind those that wait already,
-        and before any that comes when `has_word` is true.
+        """Makes a request wait for word of the stream: `go_on` is called behind those that wait
+        already, and before any request that comes when `has_word` is true.
         """
         self._queue.append(go_on)
         self._expect_word()
 
     def when_word(self, callback: Callable[[], object]) -> None:
-        """Calls back once, when there is word of the stream: within WORD_WAIT_S."""
+        """Calls back once, when there is word of the stream: within WORD_WAIT_S once the service
+        can be asked.
+        """
         self._waiters.append(callback)
         self._expect_word()
 
@@ -342,11 +354,15 @@ class Stream:
             self._expect_word()
 
     def refusal(self) -> ServiceError | None:
-        """Why a client that waits should hear no at once (the stream is missing, say)."""
+        """Why a client that waits should be refused at once (the stream is missing, say); None: it
+        should not.
+        """
         return self.engine.refusal_at(self._clock.now_ns()) if self.engine.hold else None
 
     def missing(self) -> ServiceError | None:
-        """Why nobody's records are taken: an unlisted stream that the service does not have."""
+        """Why the records of every client are refused: an unlisted stream that the service does not
+        have; None: they are not refused.
+        """
         if not self.was_missing or self.is_listed or self.existence() is not Existence.MISSING:
             return None
         hold = self.engine.hold
@@ -356,18 +372,20 @@ class Stream:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing of it is queued, in flight or on disk, and nobody waits for it."""
+        """Whether no record of it is queued, in flight or on disk, and no client waits for it."""
         return self._driver.is_idle and not self.counters.spooled and not self.is_waited_for
 
     @property
     def is_waited_for(self) -> bool:
-        """Clients wait for word of it, or for the service's answer to a dry run."""
+        """Whether clients wait for word of it, or for the service's answer to a dry run."""
         return bool(self._queue or self._waiters) or self._driver.is_asking
 
     # Taking records
 
     def store(self, frame: Frame) -> Refused | None:
-        """Takes a checked frame to disk: its client is called back after the commit."""
+        """Takes a checked frame to disk; its client is called back after the commit. Returns the
+        refusal if the frame cannot be stored; then nothing was taken.
+        """
         count, buffer_bytes_max = frame.footprint_bytes, self.config.buffer_bytes_max
         assert self._spool is not None, "nobody was promised a disk where there is none"
         if count > buffer_bytes_max:
@@ -385,15 +403,15 @@ class Stream:
         return None if is_taken else NO_ROOM_ON_DISK
 
     def bury_dead_of(self, frame: Frame) -> None:
-        """An `accepted` frame is settled: its dead records go to the dead letters, if there is a
-        spool to keep them.
+        """An `accepted` frame is settled: its dead records become dead letters, if there is a
+        spool.
         """
         if self._spool is not None:
             self._spool.bury_dead_of(self.name, frame)
 
     def submit_spooled(self, frame: Frame) -> bool:
-        """Takes a frame that stands in the spool while half of what the stream may hold is free:
-        that is for clients that wait.
+        """Takes a frame that stands in the spool, and returns True, while half of the memory that
+        the stream may have is free: the other half is for clients that wait.
         """
         if self.engine.ledger.footprint_bytes > self.config.buffer_bytes_max // 2:
             return False
@@ -401,63 +419,66 @@ class Stream:
 
     @property
     def health(self) -> Health:
-        """Whether its calls succeed. As the engine's."""
+        """As the engine's: whether the stream's calls succeed."""
         return self.engine.health
 
     @property
     def map_count(self) -> int:
-        """Which map of the shards `ways` goes by."""
+        """As the engine's: the count of the map of shards by which `ways` goes."""
         return self.engine.map_count
 
     def is_calm(self, free_bytes: int) -> bool:
-        """Whether what the stream holds is a small part of what it may, so that no shard can have
-        taken much of it.
+        """Whether the stream has a small part of the memory that it may have, so that no shard can
+        have taken much of it.
         """
         footprint_bytes = self.engine.ledger.footprint_bytes
         return footprint_bytes * CALM_PARTS <= footprint_bytes + self._spool_room(free_bytes)
 
     def is_crowded(self, free_bytes: int) -> bool:
-        """Whether a shard may be full. As the engine's."""
+        """As the engine's: whether a shard may be full."""
         return self.engine.is_crowded(self._spool_room(free_bytes))
 
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
-        """Where the records of a frame that stands in the spool would go. `free_bytes`: of memory,
-        which the spool may still give to the stream. As the engine's.
+        """As the engine's: where the records of a frame in the spool would go. `free_bytes`: of
+        memory, that the spool may still give to the stream.
         """
         return self.engine.ways(frame, queued, self._spool_room(free_bytes))
 
     def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
-        """Which shards the spool is to be read for. As the engine's."""
+        """As the engine's: the shards for which the spool is to be read."""
         return self.engine.low_shards(queued, self._spool_room(free_bytes))
 
     def _spool_room(self, free_bytes: int) -> int:
-        """What frames of the spool may still take."""
+        """How much memory frames of the spool may still take."""
         footprint_bytes = self.engine.ledger.footprint_bytes
         return min(free_bytes, self.config.buffer_bytes_max // 2 - footprint_bytes)
 
     def withdraw(self, frame: Frame) -> None:
-        """The client of this frame has gone: what is queued of it is not sent."""
+        """The client of this frame has gone: records of the frame that are still queued are not
+        sent.
+        """
         self._driver.withdraw(frame)
 
     def dry_run(
         self, records: list[Record], told: Callable[[ServiceError], object], arn: str | None
     ) -> None:
-        """Asks the service what would become of these records; `told` hears its answer once.
-        `arn`: by which the client called the stream; None: by its name.
+        """Asks the service what would become of these records; `told` gets its answer once. `arn`:
+        the ARN by which the client called the stream; None: it used the name.
         """
         self._driver.dry_run(records, told, self.deadline_ns / 1e9, arn)
 
     def when_settled(self, callback: Callable[[], object]) -> None:
-        """Calls back once when something has settled."""
+        """Calls back once when a record has settled."""
         self._driver.when_room(callback)
 
     def has_room(self, footprint_bytes: int, client: int) -> bool:
-        """Whether records of this client would have so much memory now."""
+        """Whether records of this client could have so much memory now."""
         return self.engine.has_room(footprint_bytes, client)
 
     def when_room(self, callback: Callable[[], object]) -> None:
-        """Calls back once (or twice: memory, disk) when there may be room again. A stream that
-        holds nothing settles nothing: what it lacks is held by others.
+        """Calls back once (or twice: for memory and for disk) when there may be room again. A
+        stream that has no record settles none: other streams have the memory that it lacks, so it
+        waits for theirs.
         """
         if self.engine.is_idle:
             if not self._memory_waiters:
@@ -475,13 +496,15 @@ class Stream:
             self._call(waiter)
 
     def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
-        """Counts records that were refused at the door; the limit that they broke may be old."""
+        """Counts records that were refused at the door. The limit that they broke may be out of
+        date: then the service is asked for it again.
+        """
         self.counters.refuse(reason, record_count, byte_count)
         if reason is RejectReason.INVALID:
             self._driver.doubt_limits()
 
     def close(self) -> None:
-        """Nothing is waited for any more."""
+        """Ends its timers: the stream waits for nothing any more."""
         for timer in (self._timer, self._deadline_timer):
             if timer is not None:
                 timer.cancel()
@@ -500,9 +523,9 @@ NO_ROOM_ON_DISK = Refused(
 
 
 def line_acknowledge(config: StreamConfig, *, has_spool: bool) -> Acknowledge:
-    """What an acknowledgement of lines means where the client does not choose: `stored` where that
-    can be, for whoever writes lines often goes away without an answer. But a stream that keeps
-    order has one path for all its records, the one that `acknowledge` takes.
+    """The acknowledgement of lines for which the client chooses none: `stored` where there is a
+    spool, for a client that writes lines often goes away without an answer. But a stream that keeps
+    order has one path for all its records: that of its `acknowledge`.
     """
     if has_spool and config.ordering == "none":
         return Acknowledge.STORED

@@ -1,11 +1,14 @@
-"""One upstream, as the registry of streams has it: how it is called, and whose account that is.
+"""One upstream, as the registry of streams has it: how it is called, and which account it is called
+as.
 
 An ARN means the stream of the same name only once the account is known. Until then requests by such
-ARNs stand in the line of that stream (`owner.py` asks, `stream.py` holds the line), so that nothing
-overtakes what came before it. An upstream that the configuration gives an account and a region is
-known from the start, and has no lines.
+ARNs stand in the line of that stream (`owner.py` asks, `stream.py` holds the line), so that no
+request overtakes an earlier one. An upstream that the configuration gives an account and a region
+has a known account from the start, and has no lines.
 
 Knows spellings, accounts and the streams that have lines; no record, and no other upstream.
+Invariant: a line that was begun is ended once the account is known, or no source tells it in time.
+Where it sits: `upstreams.py` has all of them; `registry.py` opens streams on them.
 """
 
 import logging
@@ -26,21 +29,25 @@ log = logging.getLogger("kdaemon.streams")
 
 
 class Reach(NamedTuple):
-    """How one service is called: what puts records there, and what asks it for its streams."""
+    """How one service is called. `client`: puts records there; `discovery`: asks the service for
+    its streams.
+    """
 
     client: Client
     discovery: Describer
 
 
 class Budgets(NamedTuple):
-    """What the streams of one upstream may hold in memory: all of them, and the unlisted ones."""
+    """How much memory the streams of one upstream may have. `all`: all of them; `unlisted`: the
+    unlisted ones.
+    """
 
     all: ByteBudget
     unlisted: ByteBudget
 
 
 class Upstream:
-    """One of the daemon's. `closed`: what its streams have counted that are closed now."""
+    """One upstream of the daemon. `closed`: the counts of its streams that are closed now."""
 
     def __init__(
         self,
@@ -52,8 +59,9 @@ class Upstream:
         *,
         may_assume: bool,
     ) -> None:
-        """`forget`: the registry forgets what spellings mean, because that has changed.
-        `may_assume`: beside a stand-in for AWS the account that a client names is taken for ours.
+        """`forget`: makes the registry forget which streams spellings mean, because that has
+        changed. `may_assume`: beside a stand-in for AWS, the account that a client names is taken
+        for ours.
         """
         self.config = config
         self.name = config.name
@@ -71,39 +79,41 @@ class Upstream:
             self._assume,
             lambda: self.client.is_ready,
         )
-        self._lines: dict[Stream, None] = {}  # those that have begun one
-        self._first_arn: Arn | None = None  # by which a client called what may be ours
-        self._keys_account = ""  # of the keys in use, as far as they tell
+        self._lines: dict[Stream, None] = {}  # the streams that have begun a line
+        self._first_arn: Arn | None = None  # by which a client called a stream that may be ours
+        self._keys_account = ""  # of the keys in use, as far as they tell it
         self.client.on_new_keys = self._new_keys
         self._learn(Caller(config.account))
 
     def take_config(
         self, config: UpstreamConfig, identities: Identities, budgets: Budgets, *, may_assume: bool
     ) -> None:
-        """Another configuration of the same upstream, and what spellings mean by it."""
+        """Another configuration of the same upstream, with the identities of its spellings."""
         self.config, self.identities, self.budgets = config, identities, budgets
         self._may_assume = may_assume
 
     @property
     def account(self) -> str:
-        """Its own, as far as it is known; empty: it is not, or its service has none."""
+        """The account that the upstream is called as, as far as it is known; "": it is not known,
+        or the service has no accounts.
+        """
         return self.identities.account if self.service.has_arns else ""
 
     @property
     def region(self) -> str:
-        """The same."""
+        """The region, as far as it is known; "": it is not known."""
         return self.identities.region or self.service.region or ""
 
     @property
     def credentials_end_s(self) -> float | None:
-        """When the credentials that it is called with end, unless they are renewed, in seconds
-        since 1970; None: they do not, or nobody tells.
+        """When the credentials for its calls end, unless they are renewed, in seconds since 1970;
+        None: they do not end, or that is not told.
         """
         return self.client.credentials_end_s
 
     def twin(self, arn: Arn) -> Identity | None:
-        """The stream in whose line a request by this ARN has to stand: it is asked now whether that
-        is the stream that is meant. None: in none.
+        """The stream in whose line a request by this ARN must stand; the account is then asked for,
+        which tells whether this stream is meant. None: the request stands in no line.
         """
         if self.identities.may_be_ours(arn):
             self._owner.is_used = True
@@ -114,34 +124,40 @@ class Upstream:
         return twin
 
     def begin_line(self, stream: Stream) -> None:
-        """Requests by an ARN wait there until the account is known, or nobody tells."""
+        """Requests by an ARN wait in this stream's line until the account is known, or no source
+        tells it.
+        """
         stream.begin_line()
         self._lines[stream] = None
 
     def described(self, arn: Arn) -> None:
-        """The service told the ARN of a stream that was asked for by its name: it is ours."""
+        """The service told the ARN of a stream that was asked for by its name: the account is
+        ours.
+        """
         self._learn(Caller(arn.account, arn.region))
 
     def look_for_silence(self) -> None:
-        """Nobody is left who could tell the account: no request needs to wait for it."""
+        """Ends the wait for the account if no source is left that could tell it."""
         if not (self._owner.is_asking and self._owner.has_answered):
             return
         if all(stream.is_heard for stream in self._lines if stream.is_line):
             self._owner.give_up()
 
     def close(self, stream: Stream) -> None:
-        """It is in use no more."""
+        """The stream is in use no more; its counts are kept."""
         self._lines.pop(stream, None)
         self.closed.add(stream.counters)
 
     async def aclose(self) -> None:
+        """Ends the question for the account."""
         await self._owner.aclose()
 
     # Whose the calls are
 
     def _new_keys(self, caller: Caller) -> None:
-        """The calls are signed with other keys. What they tell is news only if it is new: what the
-        service told weighs more than a variable.
+        """The calls are signed with other keys. The account that they tell counts as news only if
+        it differs from that of the keys before: an account that the service told weighs more than a
+        variable.
         """
         is_news = caller.account != self._keys_account
         self._keys_account = caller.account
@@ -153,12 +169,12 @@ class Upstream:
             self._learn(Caller(self.config.account, caller.region))
 
     def _caller_told(self, caller: Caller) -> None:
-        """Credentials and STS said what they know."""
+        """The credentials and STS told what they know."""
         self._learn(caller)
         self.look_for_silence()
 
     def _learn(self, caller: Caller) -> None:
-        """The upstream's own account and region, as far as they are told."""
+        """Learns the upstream's own account and region, as far as `caller` has them."""
         if self.identities.learn(caller.account, caller.region):
             self._forget()
             wanted = self.config.account_id
@@ -169,9 +185,9 @@ class Upstream:
             self._owner.told()
 
     def _assume(self) -> bool:
-        """Beside a stand-in that describes nothing: the account that a client names is taken for
-        ours, so that a stream keeps one pace and one order. Not where only listed streams may be
-        written to: no client adds to them.
+        """Beside a stand-in that describes nothing, takes the account that a client names for ours,
+        so that a stream keeps one pace and one order. Not where only listed streams may be written
+        to, for no client adds to those.
         """
         arn = self._first_arn
         if arn is None or not self._may_assume:

@@ -1,13 +1,16 @@
-"""Which upstream a spelling is of, and what that calls the stream.
+"""Which upstream a spelling belongs to, and what that upstream calls the stream.
 
-A listed stream is called by its table's name, wherever it lives. An ARN finds the upstream of its
-account and region, a path of Yandex the one whose database it begins with, also behind `@eu/`. For
-everything else `@eu/orders` says so itself; what does not is of the upstream that [default] names:
-also an ARN of an account that none has, which that upstream may have been given rights to.
+A listed stream is called by its table's name, wherever it lives. An ARN belongs to the upstream
+with its account and region; a path of Yandex to the upstream whose database it begins with, also
+after `@eu/`. Otherwise `@eu/orders` names its upstream itself. Every other spelling belongs to the
+upstream that [default] names: also an ARN of an account that no upstream has, for that upstream may
+have been given rights to it.
 
-Reads the configuration and nothing that is learnt, so that a spelling is of one upstream for the
-whole run. Invariant: what the spool has of a stream (`Qualified.text`) leads back to its upstream,
+Reads the configuration and nothing that is learnt while the daemon runs, so that a spelling belongs
+to one upstream until a reload changes the configuration.
+Invariant: the name that the spool has of a stream (`Qualified.text`) leads back to its upstream,
 whatever else the configuration calls by that name now.
+Where it sits: `registry.py` asks it about each spelling.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,14 +31,14 @@ from kdaemon.streams.upstream import Upstream
 
 
 class Place(NamedTuple):
-    """Where a stream is. `name`: what the upstream calls it: a name, an ARN or a path."""
+    """Where a stream is. `name`: what the upstream calls the stream: a name, an ARN or a path."""
 
     upstream: Upstream
     name: str
 
 
 class Upstreams:
-    """All of the daemon's, the default one first."""
+    """All upstreams of the daemon, the default one first."""
 
     def __init__(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
         self._by_name: Mapping[str, Upstream] = {}
@@ -43,8 +46,8 @@ class Upstreams:
         self.take_config(config, upstreams)
 
     def take_config(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
-        """From now on these. Those that are not among them are found no more by any spelling; what
-        they have counted, and have still to deliver, is theirs.
+        """From now on these are the upstreams. No spelling finds one that is not among them any
+        more; their counters and the records that they have still to deliver stay with them.
         """
         self._gone = {each.name: each for each in self if each.name not in upstreams}
         self._config = config
@@ -64,18 +67,18 @@ class Upstreams:
         self._databases = sorted(databases, key=lambda each: -len(each[0]))
 
     def __iter__(self) -> Iterator[Upstream]:
-        """Those of the configuration, and those that a reload took away: what they have counted
-        stays.
+        """The upstreams of the configuration, and those that a reload took away, whose counters
+        stay.
         """
         yield from self._by_name.values()
         yield from self._gone.values()
 
     def __getitem__(self, name: str) -> Upstream:
-        """Also one that the configuration has no more."""
+        """The upstream of this name; also one that the configuration no longer has."""
         return self._by_name.get(name) or self._gone[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether the configuration has it."""
+        """Whether the configuration has the upstream."""
         return name in self._by_name
 
     @property
@@ -84,11 +87,13 @@ class Upstreams:
 
     @property
     def gone(self) -> Mapping[str, Upstream]:
-        """Those that a reload took away."""
+        """The upstreams that a reload took away."""
         return self._gone
 
     def place(self, spelling: str) -> Place | Refused:
-        """Of what a client calls a stream by. Refused: no upstream can have it."""
+        """The place of the stream that a client calls by this spelling. Refused: no upstream can
+        have such a stream.
+        """
         listed = self._config.streams.get(spelling)
         if listed is not None:
             name = listed.arn or listed.upstream_name or listed.name
@@ -104,8 +109,8 @@ class Upstreams:
         return Place(self._default, spelling)
 
     def stored(self, name: str) -> Place | None:
-        """Of a stream as the spool has it, and as `@UPSTREAM/NAME` says. None: no upstream of the
-        configuration.
+        """The place of a stream, from the name that the spool has or from `@UPSTREAM/NAME`. None:
+        the configuration has no such upstream.
         """
         qualified = parse_qualified(name)
         upstream = self._by_name.get(qualified.upstream)
@@ -113,9 +118,9 @@ class Upstreams:
         return Place(upstream, qualified.name) if upstream is not None and is_cut else None
 
     def names(self, place: Place, *, is_certain: bool) -> tuple[str, ...]:
-        """All the names that a right to this stream may be written with: its ARN, what the
-        configuration calls it, `@UPSTREAM/NAME`; and the name alone, where that means no other
-        stream. None: it can be no stream.
+        """All names by which a right to this stream may be written: its ARN, its name in the
+        configuration, `@UPSTREAM/NAME`; and the name alone, where that means no other stream.
+        Empty: it can be no stream.
         """
         upstream = place.upstream
         identities = upstream.identities
@@ -136,14 +141,14 @@ class Upstreams:
         return tuple(dict.fromkeys(found))
 
     def _is_plain(self, name: str, upstream: Upstream) -> bool:
-        """Whether a client that writes this name alone means this upstream's stream."""
+        """Whether this name alone means, from a client, this upstream's stream."""
         meant = self.place(name)
         return isinstance(meant, Place) and meant.upstream is upstream and meant.name == name
 
     def _at_home(self, place: Place) -> Place:
-        """A whole ARN or path is of the upstream that has its account or database, also if another
-        one was named: else one stream would have two engines, and rights to an upstream would be
-        rights to all that its credentials may write to.
+        """A whole ARN or path belongs to the upstream that has its account or database, even if the
+        spelling names another upstream. Otherwise one stream would have two engines, and a right to
+        an upstream would be a right to every stream that its credentials may write to.
         """
         upstream, name = place
         if not upstream.service.has_arns:
@@ -154,15 +159,15 @@ class Upstreams:
         return Place(home or upstream, name)
 
     def _home_of_arn(self, arn: Arn, named: Upstream | None = None) -> Upstream | None:
-        """The upstream that a table names for it, or that has its account and region: `named`, if
-        it has them, or else the first.
+        """The upstream that a table names for the ARN, or one that has its account and region:
+        `named`, if that has them, otherwise the first.
         """
         candidates = self.configured if named is None else (named, *self.configured)
         name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, candidates))
         return None if name is None else self._by_name[name]
 
     def _home_of_path(self, path: str, named: Upstream | None = None) -> Upstream | None:
-        """The same, of the upstreams whose database this is in."""
+        """As `_home_of_arn`, of the upstreams whose database the path is in."""
         path = full_path(path, "")
         homes = [each for database, each in self._databases if path.startswith(database)]
         return named if named in homes else next(iter(homes), None)
@@ -179,7 +184,9 @@ class Upstreams:
         return Place(upstream, arn.text)
 
     def _of_path(self, path: str) -> Upstream:
-        """A path from the root names the database; another one is below that of its upstream."""
+        """The upstream of a path. A path from the root names the database; any other path is below
+        the database of its upstream.
+        """
         home = self._home_of_path(path)
         if home is not None:
             return home
