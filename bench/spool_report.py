@@ -19,7 +19,7 @@ MIB = 1024 * 1024
 TITLE = "## The spool"
 
 # What must be reached (issue "`stored`", sections Build and Prove).
-TARGET_RATIO = 0.7  # stored / accepted, in throughput, "where the disk allows it"
+TARGET_RATIO = 0.85  # stored / accepted, in throughput. Ours, 2026-11-29; 0.7 before
 TARGET_READY_S = 3.0  # from spawn to ready with 1 GiB in the spool
 TARGET_OUTAGE_CPU = 0.05  # CPU-seconds a second while the service is down
 TARGET_RSS_MIB = 256 + 80  # memory_bytes_max's default, and what the process itself takes
