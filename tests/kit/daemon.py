@@ -318,12 +318,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of kdaemon's, to its end."""
+def command(*arguments: str, before: str | None = None) -> subprocess.CompletedProcess[str]:
+    """A command of kdaemon's, to its end. `before`: as for `running`."""
+    more = {"KIT_BEFORE": before} if before else {}
     return subprocess.run(
-        [sys.executable, *KDAEMON, *arguments],
+        [sys.executable, *(BEFORE if before else KDAEMON), *arguments],
         cwd=ROOT,
-        env=environment(),
+        env=environment(**more),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
