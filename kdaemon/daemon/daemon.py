@@ -171,11 +171,8 @@ class Daemon:
         self._stack.push_async_callback(upstreams.aclose)
         reached = upstreams.open(config, config.upstream_names)
         upstreams.adopt(reached)
-        if self._part is None and config.spool.directory:
-            from kdaemon.spool.apart import keep_apart  # noqa: PLC0415 - SQLite, only for a spool
-
-            keep_apart(config.spool.directory, is_sandboxed=with_sandbox)
-        spool = await self._spool_opening.open(memory, clock, self._turns)
+        opening = self._spool_opening
+        spool = await opening.open(memory, clock, self._turns, is_sandboxed=with_sandbox)
         if spool is not None:
             self._stack.push_async_callback(spool.aclose)
         reaches = {name: each.reach for name, each in reached.items()}

@@ -44,7 +44,7 @@ class SpoolOpening:
     ) -> None:
         """`before`: the daemon before, which may still hold the directory. `end`: is told why the
         spool cannot be used, if that is found after doors have opened. `is_lone`: no supervisor has
-        looked for other processes at work there.
+        looked for other processes at work there, nor for records of the other kind.
         """
         self._is_lone = is_lone
         self._config = config
@@ -54,19 +54,24 @@ class SpoolOpening:
         self._waiting: asyncio.Task[None] | None = None  # the wait for the daemon before
         self.spool: Spool | None = None
 
-    async def open(self, memory: "ByteBudget", clock: SystemClock, turns: Turns) -> "Spool | None":
-        """Opens the spool; the caller closes it. None: the configuration has none. Raises
-        SpoolError.
+    async def open(
+        self, memory: "ByteBudget", clock: SystemClock, turns: Turns, *, is_sandboxed: bool
+    ) -> "Spool | None":
+        """Opens the spool; the caller closes it. None: the configuration has none. `is_sandboxed`:
+        its records go to a sandbox. Raises SpoolError.
         """
         settings = self._config.spool
         if not settings.directory:
             return None
+        from kdaemon.spool.apart import keep_apart  # noqa: PLC0415 - as the next but one
         from kdaemon.spool.shared import refuse_workers  # noqa: PLC0415 - as the next
         from kdaemon.spool.spool import Spool  # noqa: PLC0415 - 1 MiB, only for a spool
         from kdaemon.spool.store import Store  # noqa: PLC0415 - the same
 
         if self._is_lone and self._before is None:
             refuse_workers(settings.directory)
+        if self._is_lone:
+            keep_apart(settings.directory, is_sandboxed=is_sandboxed)
         open_store = partial(
             Store.open,
             settings.directory,

@@ -134,7 +134,7 @@ class CommitQueue(Generic[W]):
     them all; otherwise they are in `_streams`, and the line is empty.
     """
 
-    __slots__ = ("_count", "_held_bytes", "_line", "_line_cost", "_streams", "_turns")
+    __slots__ = ("_count", "_footprint_bytes", "_line", "_line_cost", "_streams", "_turns")
 
     def __init__(self) -> None:
         self._line: list[W] = []
@@ -142,7 +142,7 @@ class CommitQueue(Generic[W]):
         self._turns: Turns[str] = Turns()
         self._streams: dict[str, _Stream[W]] = {}
         self._count = 0
-        self._held_bytes = 0
+        self._footprint_bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -151,7 +151,10 @@ class CommitQueue(Generic[W]):
         """Whether a client may have `footprint_bytes` more of a stream waiting, while `free_bytes`
         of the memory are free. Where no frame waits, any frame may.
         """
-        if not self._count or (self._held_bytes + footprint_bytes) * CLIENT_PARTS <= free_bytes:
+        if (
+            not self._count
+            or (self._footprint_bytes + footprint_bytes) * CLIENT_PARTS <= free_bytes
+        ):
             return True
         self._form_turns()
         stream = self._streams.get(name)
@@ -168,7 +171,7 @@ class CommitQueue(Generic[W]):
     def add(self, waiting: W) -> None:
         """Adds a frame behind those of its client that wait for this stream."""
         self._count += 1
-        self._held_bytes += waiting.footprint_bytes
+        self._footprint_bytes += waiting.footprint_bytes
         if not self._streams:
             cost = self._line_cost + FRAME_COST + waiting.payload_bytes
             if cost <= COMMIT_BYTES_MAX:
@@ -184,7 +187,7 @@ class CommitQueue(Generic[W]):
         """
         if not self._streams:
             taken, self._line = self._line, []
-            self._line_cost = self._count = self._held_bytes = 0
+            self._line_cost = self._count = self._footprint_bytes = 0
             return taken
         taken = []
         left = COMMIT_BYTES_MAX
@@ -235,7 +238,7 @@ class CommitQueue(Generic[W]):
         waiting = client.queue.popleft()
         client.footprint_bytes -= waiting.footprint_bytes
         stream.footprint_bytes -= waiting.footprint_bytes
-        self._held_bytes -= waiting.footprint_bytes
+        self._footprint_bytes -= waiting.footprint_bytes
         self._count -= 1
         cost = _cost(waiting)
         if client.queue:

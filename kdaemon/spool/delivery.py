@@ -227,7 +227,7 @@ class Delivery:
         """Which frames to read next: those with records that were left for shards that are low now;
         then those that were not passed on yet, if any shard is low. None: no frames, for now.
         """
-        backlog, left = spooled.position, spooled.left
+        position, left = spooled.position, spooled.left
         if spooled.is_passed_on:
             return None
         free_bytes = self._room.free_bytes(spooled.share)
@@ -236,11 +236,11 @@ class Delivery:
             low = spooled.target.low_shards(left.queued, free_bytes)
         after_id = left.first_id if low is None else left.first_id_of(low[0])
         if after_id is not None:
-            return Scan(after_id, backlog.read_until, is_again=True)
-        if low is not None and (backlog.is_read or not low[0]):
+            return Scan(after_id, position.read_until, is_again=True)
+        if low is not None and (position.is_read or not low[0]):
             self._pause(spooled, min(max(PAUSE_S_MIN, low[1] / 1e9), READ_AGAIN_S))
             return None
-        return Scan(backlog.read_until, backlog.last_id, is_again=False)
+        return Scan(position.read_until, position.last_id, is_again=False)
 
     def _next_turn(self, spooled: SpooledStream) -> None:
         spooled.is_turn_due = False

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.limits import MIB
-from kdaemon.spool.lock import Lock
+from kdaemon.spool.lock import Lock, sync
 from kdaemon.spool.log import apply_frames
 from kdaemon.spool.rights import directory_error, kind_of_none
 from kdaemon.spool.schema import APPLICATION_ID, PAGE_BYTES
@@ -128,7 +128,7 @@ class SpoolDirectory:
             finally:
                 os.close(fd)
             path.rename(self._next_path)
-            self._sync()
+            sync(Path(self.directory))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
 
@@ -166,7 +166,7 @@ class SpoolDirectory:
         try:
             aside = self.set_aside(now_ms) if self._stands_something() else self._last_aside()
             self._next_path.rename(self.database_path)
-            self._sync()
+            sync(Path(self.directory))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
         return aside
@@ -181,14 +181,6 @@ class SpoolDirectory:
         asides = [str(each) for each in base.parent.glob(f"{base.name}*")]
         return max((each for each in asides if not each.endswith(_SUFFIXES[:2])), default="")
 
-    def _sync(self) -> None:
-        """Fsyncs the directory: names made or changed in it survive a power loss."""
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
     def set_aside(self, now_ms: int) -> str:
         """Renames the database and its log; returns the new path. Raises SpoolError."""
         stamp = datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -201,7 +193,7 @@ class SpoolDirectory:
             for suffix in _SUFFIXES:
                 with contextlib.suppress(FileNotFoundError):
                     Path(self.database_path + suffix).rename(aside + suffix)
-            self._sync()
+            sync(Path(self.directory))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
         return aside
@@ -217,7 +209,7 @@ class SpoolDirectory:
                 if self._log_copy is not None and os.path.samestat(log.lstat(), self._log_copy):
                     return  # our copy, from a try that failed: it is replaced
                 log.rename(f"{log}.foreign-{stamp}")
-            self._sync()
+            sync(Path(self.directory))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
 
@@ -239,7 +231,7 @@ class SpoolDirectory:
                     os.fsync(file.fileno())
                     self._log_copy = os.fstat(file.fileno())
                 copy.rename(log)
-                self._sync()
+                sync(Path(self.directory))
             finally:
                 copy.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ from kdaemon.spool.values import StoredTotals
 
 log = logging.getLogger("kdaemon.spool")
 
-LANES_A_TURN = 100  # streams found, or begun to be read, a turn of the loop: 3 ms. Ours
+STREAMS_A_TURN = 100  # streams found, or begun to be read, a turn of the loop: 3 ms. Ours
 
 
 def find_streams(

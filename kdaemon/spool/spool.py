@@ -38,7 +38,7 @@ from kdaemon.spool.giving_back import GivingBack
 from kdaemon.spool.held import letters_of
 from kdaemon.spool.owed import Owed
 from kdaemon.spool.pending import Ended, Pending
-from kdaemon.spool.recovery import LANES_A_TURN, find_streams, take_up
+from kdaemon.spool.recovery import STREAMS_A_TURN, find_streams, take_up
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
 from kdaemon.spool.spooled_stream import SpooledStream, Target, WallClock, unix_ms, upstream_of
@@ -165,11 +165,11 @@ class Spool:
         ):
             if spooled is not None:
                 found.append(spooled)
-            if not number % LANES_A_TURN:
+            if not number % STREAMS_A_TURN:
                 await asyncio.sleep(0)
         for number, spooled in enumerate(found, 1):
             self._delivery.read_on(spooled)
-            if not number % LANES_A_TURN:
+            if not number % STREAMS_A_TURN:
                 await asyncio.sleep(0)
         self._look_later(LOOK_INTERVAL_S)
 
@@ -187,7 +187,7 @@ class Spool:
         ):
             if spooled is not None:
                 self._delivery.read_on(spooled)
-            if not number % LANES_A_TURN:
+            if not number % STREAMS_A_TURN:
                 yield
 
     def put(self, target: Target, frame: Frame, *, is_listed: bool = True) -> bool:
