@@ -12,7 +12,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine co
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz man sbom lock clean
+.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -44,12 +44,6 @@ COMPILED := $(VENV)/compiled
 test-compiled: $(VENV)/dev tests/contract/node_modules/.installed
 	$(BIN)/python -m tests.kit.compiled $(COMPILED)
 	cd $(COMPILED)/tree && ../env/bin/python -m pytest $(EACH_CORE) --ignore tests/clients $(TESTS)
-
-# What is written from the settings: config.example.toml and the tables of docs/configure.md and docs/reload.md.
-.PHONY: docs settings
-docs: settings
-settings: $(VENV)/dev
-	$(BIN)/python -m tests.kit.documents
 
 # Clients that others wrote, on their defaults, in front of the daemon: what each is told, and what is there. Builds those
 # whose runtime is here (JDK and Maven, Go, npm); AWS CLI v2 is tried if `aws` on the path is one. CLIENT, CASE: one of
@@ -109,10 +103,8 @@ $(VENV)/kubernetes: tests/kit/kubernetes-requirements.txt
 demo: $(VENV)/dev
 	$(BIN)/python -m bench.demo $(if $(FLIGHTS),--flights $(FLIGHTS))
 
-# Pages of docs/ that are written from the code: the metrics.
-.PHONY: docs pages
-docs: pages
-pages: $(VENV)/dev
+# What is written from the code: config.example.toml, and the tables of settings, metrics and figures in docs/.
+docs: $(VENV)/dev
 	$(BIN)/python -m tests.kit.pages
 
 # The daemon beside its peers, pinned to one core, and the spool; both write bench/RESULTS.md.

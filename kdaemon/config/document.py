@@ -1,6 +1,6 @@
 """The example and the documents' tables, written from the settings themselves.
 
-Pure: texts come out. `make docs` (`python -m tests.kit.documents`) writes them into
+Pure: texts come out. `make docs` (`python -m tests.kit.pages`) writes them into
 config.example.toml, docs/configure.md and docs/reload.md, and a test compares these files with
 them. Invariant: this file says nothing of a single setting; the text of a setting stands at its
 field (`about.py`).

@@ -12,9 +12,10 @@ from pathlib import Path
 from tests.clients.cases import CASES, RECORDS, Case, Outcome, try_case
 from tests.clients.program import CLIENTS, Client
 from tests.kit.daemon import ROOT
+from tests.kit.markdown import part, with_part
 
 PAGE = ROOT / "docs" / "clients.md"
-BEGIN, END = "<!-- begin: make clients -->\n", "<!-- end: make clients -->\n"
+COMMAND = "make clients"  # that writes its table
 
 Row = dict[str, tuple[str, bool]]  # of a client: case to words, and whether they are good
 
@@ -52,9 +53,9 @@ def table(rows: dict[str, Row], cases: list[Case], said: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _said(page: str) -> dict[str, str]:
+def _said() -> dict[str, str]:
     """The lines of the page's table, by their beginnings."""
-    text = page.partition(BEGIN)[2].partition(END)[0]
+    text = part(PAGE, COMMAND)
     return {line[: line.find(" | ") + 3]: line for line in text.splitlines()}
 
 
@@ -74,12 +75,10 @@ def main() -> int:
             rows[client.name] = row_of(client, cases)
         else:
             print(f"{client.name:15} is not built")
-    page = PAGE.read_text()
-    text = table(rows, cases, {} if asked.case else _said(page))
+    text = table(rows, cases, {} if asked.case else _said())
     print(f"\n{text}\n{RECORDS} records a call of PutRecords.")
     if asked.write:
-        before, _, rest = page.partition(BEGIN)
-        PAGE.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+        PAGE.write_text(with_part(PAGE, COMMAND, text), encoding="utf-8")
     return 0 if all(good for row in rows.values() for _, good in row.values()) else 1
 
 

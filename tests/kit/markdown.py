@@ -111,3 +111,30 @@ def anchors(document: Path) -> frozenset[str]:
     return frozenset(
         f"{slug}-{n}" if n else slug for slug, count in found.items() for n in range(count + 1)
     )
+
+
+def part(page: Path, command: str) -> str:
+    """The part of a page that `command` writes, without the two lines that mark it. ValueError: the
+    page has no such lines.
+    """
+    return _parts(page, command)[1]
+
+
+def with_part(page: Path, command: str, text: str) -> str:
+    """The page with `text` as the part that `command` writes. ValueError, as for `part`."""
+    before, _, after = _parts(page, command)
+    begin, end = _lines(command)
+    return before + begin + text + end + after
+
+
+def _parts(page: Path, command: str) -> tuple[str, str, str]:
+    begin, end = _lines(command)
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    between, mark, after = rest.partition(end)
+    if not mark:
+        raise ValueError(f"{page} needs the lines {begin}{end}")
+    return before, between, after
+
+
+def _lines(command: str) -> tuple[str, str]:
+    return f"<!-- begin: {command} -->\n", f"<!-- end: {command} -->\n"

@@ -1,18 +1,18 @@
-"""The pages of docs/ that are generated: `make docs` writes them, a test holds them to the code.
+"""The files that are generated: `make docs` writes them, a test holds them to the code.
 
     python -m tests.kit.pages
 
 What stands outside the two marks of a page is written by hand, and stays.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kdaemon.config import document
 from kdaemon.observe import table
 from kdaemon.observe.table import Kind, Metric
-from tests.kit.markdown import DOCS, ROOT
+from tests.kit.markdown import DOCS, ROOT, with_part
 
 COMMAND = "make docs"
 
@@ -107,33 +107,24 @@ def performance() -> str:
     return "\n".join([*head, *rows, ""])
 
 
-PAGES = {DOCS / "metrics.md": metrics, DOCS / "performance.md": performance}
+PAGES = {
+    DOCS / "metrics.md": metrics,
+    DOCS / "performance.md": performance,
+    DOCS / "configure.md": document.tables,
+    DOCS / "reload.md": document.marks,
+}
 
 
-def parts(page: Path, command: str = COMMAND) -> tuple[str, str, str]:
-    """What stands before what `command` has written, that itself, and what stands after; without
-    the marks. ValueError: the page has no marks.
-    """
-    begin, end = marks(command)
-    before, _, rest = page.read_text().partition(begin)
-    between, mark, after = rest.partition(end)
-    if not mark:
-        raise ValueError(f"{page} needs the lines {begin}{end}")
-    return before, between, after
+def files() -> dict[Path, str]:
+    """Each file that is generated, or has a part that is, as it should be."""
+    found = {ROOT / "config.example.toml": document.example()}
+    return found | {page: with_part(page, COMMAND, made()) for page, made in PAGES.items()}
 
 
-def marks(command: str) -> tuple[str, str]:
-    return f"<!-- begin: {command} -->\n", f"<!-- end: {command} -->\n"
-
-
-def main() -> int:
-    for page, made in PAGES.items():
-        before, _, after = parts(page)
-        begin, end = marks(COMMAND)
-        page.write_text(before + begin + made() + end + after)
-        print(page)
-    return 0
+def main() -> None:
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

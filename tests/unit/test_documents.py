@@ -9,8 +9,8 @@ import pytest
 from kdaemon.config.load import load_config
 from kdaemon.observe.table import TABLE
 from kdaemon.sandbox.faults import FaultKind
-from tests.kit.markdown import DOCS, DOCUMENTS, ROOT, RUN, Block, anchors, blocks, links
-from tests.kit.pages import PAGES, SECTIONS, figures, parts
+from tests.kit.markdown import DOCS, DOCUMENTS, ROOT, RUN, Block, anchors, blocks, links, part
+from tests.kit.pages import COMMAND, SECTIONS, figures, files
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 PLAIN = frozenset({"text", "mermaid", "json", "yaml", "toml", "ini", "syslog-ng"})
@@ -69,9 +69,9 @@ def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_a_generated_page_is_what_the_code_says(page: Path) -> None:
-    assert parts(page)[1] == PAGES[page](), "run `make docs`"
+@pytest.mark.parametrize("file", files(), ids=lambda path: path.name)
+def test_a_generated_file_is_what_the_code_says(file: Path) -> None:
+    assert file.read_text(encoding="utf-8") == files()[file], f"run `{COMMAND}`"
 
 
 def test_each_metric_is_on_its_page_once() -> None:
@@ -101,7 +101,7 @@ def test_each_cell_of_the_comparison_has_its_source() -> None:
 
 def test_what_the_first_page_counts_and_measures_is_so() -> None:
     page = (ROOT / "README.md").read_text()
-    clients = parts(DOCS / "clients.md", "make clients")[1].strip().splitlines()[2:]
+    clients = part(DOCS / "clients.md", "make clients").strip().splitlines()[2:]
     assert f"[{len(clients)} of them were tried]" in page
     costs = [float(each) for name, (_, each) in figures().items() if name.startswith("kdaemon")]
     said = f"{min(costs):.1f} to {max(costs):.0f} µs"

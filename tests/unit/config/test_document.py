@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -11,19 +10,12 @@ from kdaemon.config.about import About, Mark
 from kdaemon.config.document import COLUMNS, example, marks, tables
 from kdaemon.config.keys import KEYS, NAMED_TABLES, STREAM_KEYS, UPSTREAM_KEYS
 from kdaemon.config.load import load_config
-from tests.kit.documents import COMMAND, documents
 
 ABOUTS = {".".join(path): key.about for path, key in KEYS.items()} | {
     f"{table}.NAME.{name}": key.about
     for table, keys in NAMED_TABLES.items()
     for name, key in keys.items()
 }
-
-
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
-def test_what_is_written_from_the_settings_is_as_they_say(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text == documents()[path], f"run: {COMMAND}"
 
 
 def test_the_example_loads_to_the_defaults_and_has_each_setting_once() -> None:
