@@ -17,7 +17,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, T
 from kdaemon.base.principal import Principal
 from kdaemon.http.answer import Answer
 from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, tell_gone
-from kdaemon.http.heads import HeadBounds, Heads
+from kdaemon.http.heads import Heads
 from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import (
     CANCEL,
@@ -84,20 +84,14 @@ class Streams:
         effort: Effort,
         sending: Sending,
     ) -> None:
-        limits = hub.limits
         self.hub = hub
         self._connection: Any = connection
         self._handler = handler
         self._core = core
         self._effort = effort
         self._sending = sending
-        self._body_bytes_max = min(limits.body_bytes_max, hub.bodies.bytes_max)
-        bounds = HeadBounds(
-            limits.head_bytes_max,
-            limits.headers_max,
-            self._body_bytes_max,
-            limits.kept_head_bytes_max,
-        )
+        bounds = hub.head_bounds()
+        self._body_bytes_max = bounds.body_bytes_max
         self._heads = Heads(hub.gate, bounds)
         self._open: dict[int, Http2Stream] = {}
         self._touched: list[Http2Stream] = []  # streams that keep bytes which are not charged yet

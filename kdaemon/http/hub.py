@@ -21,6 +21,7 @@ from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.http.handshakes import Handshakes
+from kdaemon.http.heads import HeadBounds
 from kdaemon.http.origin import Gate
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.turns import Turns
@@ -180,6 +181,18 @@ class Hub:
         self.idle_ticks_max = self._ticks(limits.idle_timeout_s)
         self.write_ticks_max = self._ticks(limits.write_timeout_s)
         self.discard_ticks_max = self._ticks(limits.discard_timeout_s)
+
+    def head_bounds(self) -> HeadBounds:
+        """What a new connection takes and keeps of heads, and the largest body that a head may
+        announce: a body that could never arrive is refused for good.
+        """
+        limits = self.limits
+        return HeadBounds(
+            limits.head_bytes_max,
+            limits.headers_max,
+            min(limits.body_bytes_max, self.bodies.bytes_max),
+            min(limits.kept_head_bytes_max, limits.head_bytes_max),
+        )
 
     def _ticks(self, seconds: float) -> int:
         return math.ceil(seconds / self.limits.sweep_interval_s)

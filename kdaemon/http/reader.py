@@ -23,7 +23,7 @@ from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import ChunkedBody, LengthBody
 from kdaemon.http.head import LENGTH_DIGITS_MAX, is_chunked, join_headers
-from kdaemon.http.heads import HeadBounds, Heads
+from kdaemon.http.heads import Heads
 from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.request import Charge, HttpRequest, RequestOwner
@@ -112,10 +112,10 @@ class RequestReader:
         self.arrival: Arrival | None = None
         self._sink: Any = sink
         self._hub = hub
-        self._head_bytes_max = hub.limits.head_bytes_max
-        self._kept_head_bytes_max = min(hub.limits.kept_head_bytes_max, self._head_bytes_max)
-        # A body that could never arrive is refused for good: no client is told to try again later.
-        self._body_bytes_max = min(hub.limits.body_bytes_max, hub.bodies.bytes_max)
+        bounds = hub.head_bounds()
+        self._head_bytes_max = bounds.head_bytes_max
+        self._kept_head_bytes_max = bounds.kept_head_bytes_max
+        self._body_bytes_max = bounds.body_bytes_max
         self._raw_headers: dict[bytes, bytes] = {}
         self._pieces: list[bytes] = []  # of the body of an ordinary request
         # The parser calls these two directly from C: no Python frame for a header or a piece of a
@@ -130,12 +130,6 @@ class RequestReader:
         self._headers = _NO_HEADERS
         self._body: LengthBody | ChunkedBody | None = None  # None: no byte of the body is here yet
         self._body_bytes = 0  # of a body by length
-        bounds = HeadBounds(
-            self._head_bytes_max,
-            hub.limits.headers_max,
-            self._body_bytes_max,
-            hub.limits.kept_head_bytes_max,
-        )
         self._heads = Heads(hub.gate, bounds)
         self._parser: Any = httptools.HttpRequestParser(self)
 
