@@ -71,23 +71,23 @@ class Intake:
     @property
     def unread_bytes(self) -> int:
         """Memory of the whole lines. Lines that are parsed already count until the last one is."""
-        return self._buffer.footprint_bytes
+        return self._buffer.whole_bytes
 
     @property
     def kept_bytes(self) -> int:
         """Memory of all that is kept here: whole lines, the line without its end, the long line."""
         buffer = self._buffer
         size = buffer.partial_bytes + self._step_bytes
-        return size + buffer.footprint_bytes if buffer.has_lines else size
+        return size + buffer.whole_bytes if buffer.has_lines else size
 
     def feed(self, data: bytes) -> bool:
         """Takes one read of the transport. Returns whether a line begins with this read or came
         whole.
         """
         buffer = self._buffer
-        footprint_bytes = buffer.partial_bytes
+        partial_bytes = buffer.partial_bytes
         buffer.feed(data)
-        return not footprint_bytes or buffer.has_lines
+        return not partial_bytes or buffer.has_lines
 
     def finish(self) -> None:
         """The client sends no more: the line that has no end yet ends here."""

@@ -127,6 +127,7 @@ class Http2Protocol(asyncio.Protocol):
         self._core.close()
 
     def data_received(self, data: bytes) -> None:
+        """Reads on, at once or when the connection's turn comes."""
         if self._is_deaf:
             return
         intake = self._intake

@@ -120,6 +120,9 @@ class Opening(asyncio.Protocol):
         return protocol.eof_received()
 
     def data_received(self, data: bytes) -> None:
+        """Hands the connection over to the protocol that its first bytes belong to, with all that
+        came; until they decide, they are kept.
+        """
         if self._transport.is_closing() or self._is_refused:
             return
         if self._hub.tls is not None and self._tls is None:

@@ -34,7 +34,7 @@ from kdaemon.send.answers import HasRoom, TooLargeError
 from kdaemon.send.kept import Kept
 from kdaemon.send.relayed import Relayed
 from kdaemon.send.trails import Trail, Trails
-from kdaemon.send.waiting import ConnectionSlots, Line
+from kdaemon.send.waiting import Line, WaitingPlaces
 from kdaemon.settle.verdict import INTERNAL, THROUGHPUT, UNAVAILABLE
 
 log = logging.getLogger("kdaemon.send")
@@ -148,7 +148,7 @@ class _Lane:
 
     __slots__ = ("counters", "granting", "line", "operation", "throttler")
 
-    def __init__(self, operation: OtherOperation, places: ConnectionSlots) -> None:
+    def __init__(self, operation: OtherOperation, places: WaitingPlaces) -> None:
         self.operation = operation
         self.line: Line[_Call] = Line(places)
         rate = operation.calls_per_second
@@ -181,7 +181,7 @@ class Relay:
         )
         self._memory = ByteBudget(bytes_max, memory)
         self._patience_s = patience_s
-        self._waiting = ConnectionSlots()
+        self._waiting = WaitingPlaces()
         self._lanes: dict[str, _Lane] = {}  # of all operations that could be asked since the start
         self.take_operations(operations)
         self._calls: dict[bytes, _Call] = {}  # of shared operations, so that others find them

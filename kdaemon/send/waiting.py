@@ -19,7 +19,7 @@ PLACES_MAX: Final = 64
 Call = TypeVar("Call", bound=Hashable)
 
 
-class ConnectionSlots:
+class WaitingPlaces:
     """The places of all lines together."""
 
     __slots__ = ("_of_client", "taken")
@@ -49,7 +49,7 @@ class Line(Generic[Call]):
 
     __slots__ = ("_clients_of", "_places", "_queues")
 
-    def __init__(self, places: ConnectionSlots) -> None:
+    def __init__(self, places: WaitingPlaces) -> None:
         self._places = places
         # The client whose turn is next comes first.
         self._queues: OrderedDict[int, deque[Call]] = OrderedDict()

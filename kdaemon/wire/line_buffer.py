@@ -45,7 +45,7 @@ class LineBuffer:
         return self._lines.count(b"\n", self._start)
 
     @property
-    def footprint_bytes(self) -> int:
+    def whole_bytes(self) -> int:
         """The memory of whole lines; taken lines stay in memory until the last one is taken."""
         return len(self._lines)
 
@@ -55,6 +55,9 @@ class LineBuffer:
         return len(self._partial)
 
     def feed(self, data: bytes) -> None:
+        """Adds what came: whole lines can be taken, an unfinished one waits for its end. The rest
+        of a line that is skipped leaves an empty line in its place.
+        """
         if self._is_skipping:
             end = data.find(b"\n")
             if end < 0:

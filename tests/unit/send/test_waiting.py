@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaemon.send.waiting import PLACES_MAX, ConnectionSlots, Line
+from kdaemon.send.waiting import PLACES_MAX, Line, WaitingPlaces
 
 
 def line_of(*calls: tuple[int, str]) -> Line[str]:
-    line: Line[str] = Line(ConnectionSlots())
+    line: Line[str] = Line(WaitingPlaces())
     for client, call in calls:
         assert line.put(client, call)
     return line
@@ -36,7 +36,7 @@ def test_a_call_that_two_wait_for_goes_at_the_first_turn_of_either() -> None:
 
 
 def test_a_call_that_nobody_waits_for_is_not_given_out() -> None:
-    places = ConnectionSlots()
+    places = WaitingPlaces()
     line: Line[str] = Line(places)
     for client in (1, 2):
         assert line.put(client, "gone")
@@ -48,7 +48,7 @@ def test_a_call_that_nobody_waits_for_is_not_given_out() -> None:
 
 
 def test_one_client_leaves_places_to_others_whatever_it_asks() -> None:
-    places = ConnectionSlots()
+    places = WaitingPlaces()
     lines: list[Line[object]] = [Line(places), Line(places)]
     flood = sum(lines[number % 2].put(1, number) for number in range(10 * PLACES_MAX))
     assert flood == PLACES_MAX // 2
@@ -57,7 +57,7 @@ def test_one_client_leaves_places_to_others_whatever_it_asks() -> None:
 
 
 def test_all_places_are_bounded_however_many_clients_come() -> None:
-    places = ConnectionSlots()
+    places = WaitingPlaces()
     line: Line[int] = Line(places)
     taken = sum(line.put(client, client) for client in range(10 * PLACES_MAX))
     assert taken == places.taken == len(line) == PLACES_MAX
@@ -65,7 +65,7 @@ def test_all_places_are_bounded_however_many_clients_come() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.booleans()), max_size=60))
 def test_nothing_is_lost_or_given_twice(acts: list[tuple[int, int, bool]]) -> None:
-    places = ConnectionSlots()
+    places = WaitingPlaces()
     line: Line[int] = Line(places)
     waiting: set[int] = set()
     for client, call, is_removed in acts:
