@@ -50,7 +50,7 @@ PURE = {
     "base/errors.py": DERIVED,
     "base/histogram.py": STRUCTS,
     "base/record.py": STRUCTS,
-    "engine/failures.py": STRUCTS,
+    "base/failures.py": STRUCTS,
     "engine/snapshot.py": STRUCTS,
     "wire/explain.py": STRUCTS,
     "wire/json_field.py": "its types are values: msgspec makes a class for a field's name",

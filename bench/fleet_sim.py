@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import KIB, MIB, SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken as ServiceTaken
 from kdaemon.sandbox.settings import Flavour, LimiterKind, SandboxSettings

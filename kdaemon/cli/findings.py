@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kdaemon.base.description import Caller, StreamDescription
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn
@@ -16,7 +17,6 @@ from kdaemon.base.service import Service
 from kdaemon.base.text import printable
 from kdaemon.cli.values_text import byte_text
 from kdaemon.config import StreamConfig, UpstreamConfig
-from kdaemon.engine.settings import EngineSettings
 from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.observe.remedies import remedy
 

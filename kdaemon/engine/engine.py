@@ -15,6 +15,7 @@ from typing import Final
 from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
 from kdaemon.base.counters import RejectReason, StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -22,7 +23,6 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.billing import bill_of, units_billed
 from kdaemon.engine.crowding import (
     CROWDED_PARTS,
     LONG_HELD_BYTES,
@@ -34,9 +34,6 @@ from kdaemon.engine.crowding import (
 from kdaemon.engine.health import Health
 from kdaemon.engine.heat import look_at
 from kdaemon.engine.hot_keys import HotKeys
-from kdaemon.engine.partings import Partings, Why
-from kdaemon.engine.settings import EngineSettings
-from kdaemon.engine.settlement import Settlement
 from kdaemon.engine.snapshot import EngineSnapshot, reason_of
 from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
@@ -51,7 +48,10 @@ from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.freshness import Doubt, MapFreshness
+from kdaemon.settle.billing import bill_of, units_billed
 from kdaemon.settle.ledger import FrameLedger
+from kdaemon.settle.partings import Partings, Why
+from kdaemon.settle.settlement import Settlement
 from kdaemon.settle.verdict import (
     MISSING_STREAM,
     is_outage,

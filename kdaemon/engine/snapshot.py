@@ -19,7 +19,7 @@ from kdaemon.base.billing import Bill
 from kdaemon.base.counters import StreamCounts
 from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
-from kdaemon.engine.failures import FailureSnapshot
+from kdaemon.base.failures import FailureSnapshot
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.pack.lane import LaneState

@@ -5,8 +5,8 @@ record. Invariant: the text names the setting and both remedies.
 Where it sits: `engine.py` asks at each description, and admits nothing while there is a reason.
 """
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
-from kdaemon.engine.settings import EngineSettings
 
 
 def why_unavailable(

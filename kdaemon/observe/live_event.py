@@ -21,10 +21,10 @@ from heapq import nsmallest
 import msgspec
 
 from kdaemon.base.counters import StreamCounts
+from kdaemon.base.failures import FailureSnapshot
 from kdaemon.base.redact import harmless_line
 from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
-from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of

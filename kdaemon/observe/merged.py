@@ -18,9 +18,9 @@ import msgspec
 
 from kdaemon.base.billing import Bill
 from kdaemon.base.counters import OperationCounts, StreamCounts
+from kdaemon.base.failures import FailureSnapshot
 from kdaemon.base.histogram import Buckets
 from kdaemon.base.steps import Steps
-from kdaemon.engine.failures import FailureSnapshot
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot, ShardsSnapshot
@@ -41,7 +41,7 @@ from kdaemon.observe.snapshot import (
 T = TypeVar("T")
 K = TypeVar("K")
 
-FAILURES_MAX = 8  # codes of a stream, as in `engine/failures.py`; 2026-11-28
+FAILURES_MAX = 8  # codes of a stream, as in `base/failures.py`; 2026-11-28
 SAID_MAX = 16  # places of the log, as in `recent.py`; 2026-11-28
 
 

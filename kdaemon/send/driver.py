@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.route.shard_map import keyless_key

@@ -10,11 +10,11 @@ Where it sits: `registry.py` asks it when it opens a stream and at a reload.
 from dataclasses import replace
 from typing import Protocol
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import RECORDS_PER_CALL_MAX
 from kdaemon.base.names import Qualified
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
-from kdaemon.engine import EngineSettings
 from kdaemon.pace.adaptive import FIRST_SHARE, SHARE_MIN
 
 MS = 1_000_000  # nanoseconds in a millisecond

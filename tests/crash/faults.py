@@ -401,14 +401,14 @@ FAULTS = (
     ),
     Fault(
         "a retry leaves out one record",
-        (Change("engine/settlement.py", _TRIED, _LEFT_OUT + _TRIED),),
+        (Change("settle/settlement.py", _TRIED, _LEFT_OUT + _TRIED),),
         (LOST,),
     ),
     Fault(
         "results go to the record beside theirs",
         (
-            Change("engine/settlement.py", _EACH, _EACH.replace("indices,", "beside,")),
-            Change("engine/settlement.py", _NONE_FAILED, _NONE_FAILED + _BESIDE),
+            Change("settle/settlement.py", _EACH, _EACH.replace("indices,", "beside,")),
+            Change("settle/settlement.py", _NONE_FAILED, _NONE_FAILED + _BESIDE),
             Change("pack/whole.py", _EACH_WHOLE, _EACH_WHOLE.replace("indices", "beside")),
             Change("pack/whole.py", _SHARD_WHOLE, _SHARD_WHOLE + _BESIDE),
         ),
@@ -434,7 +434,7 @@ FAULTS = (
         "a throttled record is taken for a dead one",
         (
             Change(
-                "engine/settlement.py",
+                "settle/settlement.py",
                 "        if verdict is Verdict.POISON:\n            return verdict\n        frame",
                 "        if verdict in (Verdict.POISON, Verdict.THROTTLED):\n"
                 "            return Verdict.POISON\n        frame",

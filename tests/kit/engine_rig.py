@@ -1,10 +1,11 @@
 """An engine on the rig: fed by hand, with a clock by hand, checked at every step."""
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from tests.kit.frames import (
     MS,

@@ -18,11 +18,12 @@ from itertools import count, cycle, islice
 from math import inf
 
 from kdaemon.base.admission import frame_footprint_bytes
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB, SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Quota, SandboxSettings

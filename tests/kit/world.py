@@ -14,13 +14,15 @@ from typing import Any
 
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.description import Capacity, OpenShard, StreamDescription
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import MIB, SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
+from kdaemon.pace.adaptive import FIRST_SHARE
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service, Taken
@@ -41,6 +43,7 @@ SETTINGS = EngineSettings(
     shard_records_per_second=1000,
     shard_bytes_per_second=1024 * 1024,
     buffer_bytes_max=64 * 1024 * 1024,
+    first_share=FIRST_SHARE,
 )
 
 

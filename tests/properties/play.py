@@ -10,13 +10,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kdaemon.base.description import StreamDescription
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.steps import at_once
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.key_order import _Turn
 from kdaemon.pack.kpl import encode_aggregate

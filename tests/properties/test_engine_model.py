@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
-from kdaemon.engine import EngineSettings
 from tests.kit.frames import MS, SECOND, describe, even_shards
 from tests.properties.play import CALL_FAILURES, RECORD_OUTCOMES, SETTINGS, Play
 

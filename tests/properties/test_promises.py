@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
-from kdaemon.engine import EngineSettings
 from kdaemon.pace.bucket import BURST_NS
 from tests.kit.frames import MS, SECOND, describe, even_shards
 from tests.properties.play import SETTINGS, Place, Play, Sent, T

@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import pytest
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
 from tests.kit.world import (

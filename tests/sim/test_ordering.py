@@ -11,8 +11,9 @@ from functools import partial
 import pytest
 
 from kdaemon.base import limits as base
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings

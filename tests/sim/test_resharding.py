@@ -16,8 +16,9 @@ import pytest
 
 from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import StreamDescription
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.sandbox.settings import Flavour, SandboxSettings
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, World, make_frame, total
 

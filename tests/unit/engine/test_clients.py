@@ -6,6 +6,7 @@ import pytest
 
 from kdaemon.base.admission import footprint_bytes
 from kdaemon.base.counters import RejectReason
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
@@ -13,7 +14,6 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.engine import Engine
 from kdaemon.engine.crowding import LONG_RECORDS, QUEUE_NS_MAX
-from kdaemon.engine.settings import EngineSettings
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import SECOND, LoadedDice, make_frame
 

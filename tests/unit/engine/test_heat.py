@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.engine.heat import CLIENTS_A_LANE, LANES_A_STEP
 from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardsSnapshot, hottest
 from tests.kit.engine_rig import SETTINGS, T

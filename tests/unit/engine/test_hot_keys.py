@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.counters import RejectReason
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
-from kdaemon.engine import EngineSettings
 from kdaemon.engine.hot_keys import CALM_LOOKS_MAX, WATCHED_MAX, ShardLoad
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import SECOND, describe, even_shards, failed, make_frame

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.cli.replay import _line
-from kdaemon.engine import EngineSettings
 from kdaemon.spool.held import letters_of
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, delivered, describe, even_shards, failed, make_frame

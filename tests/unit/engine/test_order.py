@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine import EngineSettings
 from kdaemon.engine.engine import UNAVAILABLE_RECHECK_NS
 from kdaemon.pack.batch import Batch
 from tests.kit.engine_rig import SETTINGS, Rig, T

@@ -6,9 +6,9 @@ import pytest
 
 from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import StreamDescription
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
-from kdaemon.engine import EngineSettings
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, SECOND, make_frame
 

@@ -6,13 +6,14 @@ import pytest
 
 from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.description import Capacity, OpenShard
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine import Engine, EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import (

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.engine import EngineSettings
 from kdaemon.pace.budget import Interval
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher, ShardRates

@@ -22,10 +22,10 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import Service
-from kdaemon.engine.settlement import Settlement
 from kdaemon.pack.batch import Batch
 from kdaemon.settle.deadlines import pieces_of
 from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger, Parting
+from kdaemon.settle.settlement import Settlement
 from kdaemon.settle.verdict import (
     INTERNAL,
     THROUGHPUT,

@@ -1,14 +1,14 @@
 """What failed of late, as an engine tells it to those who look."""
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.steps import at_once
-from kdaemon.engine.failures import (
+from kdaemon.base.failures import (
     CODE_CHARACTERS_MAX,
     CODES_MAX,
     MESSAGE_CHARACTERS_MAX,
     Failures,
     FailureSnapshot,
 )
+from kdaemon.base.steps import at_once
 from tests.kit.engine_rig import Rig
 from tests.kit.frames import SECOND, delivered, failed
 

@@ -1,6 +1,6 @@
 """What the answer to a call means for each of its records: delivered, dead, or sent again.
 
-Part of the engine: writes results into frames, gives records back to their lanes, tells shards'
+Writes results into frames, gives records back to their lanes, tells shards'
 budgets what the shards took, halves calls that were refused as wrong, and keeps aggregates that
 landed on an unknown shard. Knows nothing of when calls may go out.
 
@@ -15,26 +15,26 @@ from itertools import chain
 
 from kdaemon.base.counters import StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.failures import Failures
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.billing import bill_call, bill_records
-from kdaemon.engine.failures import Failures
-from kdaemon.engine.halves import Halves
-from kdaemon.engine.strays import Landing, Stray, landing
 from kdaemon.pace.backoff import SHARD_BACKOFF
 from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.dispatch import Dispatcher
+from kdaemon.pack.halves import Halves
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from kdaemon.pack.sweep import abandoned_runs, queued_frames
 from kdaemon.route.freshness import Doubt, MapFreshness
+from kdaemon.settle.billing import bill_call, bill_records
 from kdaemon.settle.ledger import FrameLedger
+from kdaemon.settle.strays import Landing, Stray, landing
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX, judge_record
 
 Failed = tuple[Run, list[int], list[RecordResult]]

@@ -9,9 +9,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.strays import STRAY_WAIT_NS, Landing, landing
 from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
+from kdaemon.settle.strays import STRAY_WAIT_NS, Landing, landing
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import MS, SECOND, delivered, describe, failed, make_frame
 

@@ -1,13 +1,12 @@
 """One stream's limits and promises, as its engine is told them.
 
-Knows the service and pace's first share; nothing of files or keys of the configuration. Where it
-sits: `streams/laid_out.py` makes them from the configuration, and the engine reads them.
+Knows the service; nothing of files or keys of the configuration. Where it sits:
+`streams/laid_out.py` makes them from the configuration; pack, settle and the engine read them.
 """
 
 from dataclasses import dataclass
 
 from kdaemon.base.service import AWS, Service
-from kdaemon.pace.adaptive import FIRST_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class EngineSettings:
     shard_records_per_second: int  # what this daemon may use of one shard
     shard_bytes_per_second: int
     buffer_bytes_max: int
-    first_share: float = FIRST_SHARE  # of a shard's quota, to begin with: 0..1
+    first_share: float  # of a shard's quota, to begin with: 0..1
     max_age_ns: int | None = None  # of records that no client waits for
     is_ordered: bool = False  # records of one partition key in the order they were accepted
     aggregate_bytes_max: int = 0  # 0: no aggregates

@@ -11,7 +11,7 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import YANDEX
 from kdaemon.base.steps import at_once
-from kdaemon.engine.billing import aggregation_saves
+from kdaemon.settle.billing import aggregation_saves
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import delivered, failed
 
