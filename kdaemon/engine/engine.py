@@ -39,12 +39,9 @@ from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
 from kdaemon.pace.flow import Flow, FlowState
-from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.dispatch import Dispatcher, ShardRates
-from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
-from kdaemon.pack.packer import Packer
+from kdaemon.pack.queues import Queues
 from kdaemon.pack.run import Run
 from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.freshness import Doubt, MapFreshness
@@ -92,45 +89,18 @@ class Engine:
         self.record_bytes_max = settings.record_bytes_max
         self._is_limit_told = False  # the service told `record_bytes_max`
         self.freshness = MapFreshness(dice, now_ns)
-        self.ledger = FrameLedger(
-            settings.buffer_bytes_max,
-            memory,
-            self.counters,
-            settings.max_age_ns,
-            settings.service,
-        )
+        self.ledger = FrameLedger(settings, memory, self.counters)
         self._flow = Flow()
-        order = KeyOrder() if settings.is_ordered else None
-        self._packer = Packer(
-            settings.batch_records_max,
-            settings.batch_bytes_max,
-            settings.linger_ns,
-            now_ns,
-            aggregate_bytes_max=settings.aggregate_bytes_max,
-            order=order,
-            is_shard_atomic=settings.is_shard_atomic,
-        )
-        self._dispatcher = Dispatcher(
-            self._packer,
-            _rates_of(settings),
-            now_ns,
-            order=order,
-            is_kind_split=settings.aggregate_bytes_max > 0,
-        )
+        self._queues = Queues(settings, now_ns)
+        self._packer = self._queues.packer
+        self._shards = self._queues.shards
         self._settlement = Settlement(
-            self.ledger,
-            self._packer,
-            self._dispatcher,
-            order,
-            self.freshness,
-            self.counters,
-            dice,
-            settings.batch_records_max,
-            CallLatency(now_ns) if settings.is_shard_atomic else None,
-            settings.service,
+            self.ledger, self._queues, self.freshness, self.counters, dice, settings.service
         )
         self._in_flight: set[Batch] = set()
-        self._partings = Partings(self.ledger, self._settlement, self._in_flight, settings.service)
+        self._partings = Partings(
+            self.ledger, self._queues, self._settlement, self._in_flight, settings.service
+        )
         self._gathering_since_ns: int | None = None
         self._has_credit = True  # a call returned (or none is out): a batch may go, full or not
         self._is_draining = False
@@ -144,21 +114,11 @@ class Engine:
         before.
         """
         assert self._settings.is_like(settings), "queues of another kind are another engine's"
-        is_paced_alike = _rates_of(settings) == _rates_of(self._settings)
-        is_paced_alike = is_paced_alike and settings.linger_ns == self._settings.linger_ns
         self._settings = settings
         if not self._is_limit_told:
             self.record_bytes_max = settings.record_bytes_max
-        self.ledger.set_limits(settings.buffer_bytes_max, settings.max_age_ns)
-        self._packer.set_limits(
-            settings.batch_records_max,
-            settings.batch_bytes_max,
-            settings.linger_ns,
-            settings.aggregate_bytes_max,
-        )
-        self._settlement.batch_records_max = settings.batch_records_max
-        if not is_paced_alike:
-            yield from self._dispatcher.set_rates(_rates_of(settings), now_ns)
+        self.ledger.take_settings(settings)
+        yield from self._queues.take_settings(settings, now_ns)
 
     def refusal_at(self, now_ns: int) -> ServiceError | None:
         """Why a client that waits for delivery should be refused at once: the stream is on hold,
@@ -200,13 +160,13 @@ class Engine:
                 return False
             self._packer.push_whole(whole)
             return True
-        runs = self._dispatcher.route(frame, byte_count)
+        runs = self._queues.plan(frame, byte_count)
         if is_calm and (ledger.footprint_bytes < LONG_HELD_BYTES or not has_long_queue(runs)):
             if not ledger.admit(frame, byte_count, now_ns):
                 return False
             if self._hot_keys.is_on:
                 self._hot_keys.see(runs)
-            self._dispatcher.queue(runs, now_ns)
+            self._queues.put(runs, now_ns)
             return True
         full = self._full(runs, now_ns, is_calm=is_calm)
         if is_patient and (
@@ -221,7 +181,7 @@ class Engine:
             return False
         if not ledger.admit(frame, byte_count, now_ns, refused, is_calm=is_calm):
             return False
-        self._dispatcher.queue([run for run in runs if run not in full], now_ns)
+        self._queues.put([run for run in runs if run not in full], now_ns)
         return True
 
     def handle_clients_gone(self, frames: list[Frame], now_ns: int) -> None:
@@ -246,17 +206,17 @@ class Engine:
         if whole is not None:
             self._packer.push_whole(whole)
             return True
-        runs = self._dispatcher.route(frame, frame.byte_count)
+        runs = self._queues.plan(frame, frame.byte_count)
         if self._hot_keys.is_on:
             self._hot_keys.see(runs)
-        self._dispatcher.queue(runs, now_ns)
+        self._queues.put(runs, now_ns)
         return True
 
     def _whole(self, frame: Frame) -> WholeFrame | None:
         """The frame as one that goes whole; None while the keys of a shard are watched."""
         if len(frame.records) == 1 or self._hot_keys.is_on:
             return None
-        return self._dispatcher.route_whole(frame)
+        return self._queues.plan_whole(frame)
 
     @property
     def health(self) -> Health:
@@ -275,7 +235,7 @@ class Engine:
     @property
     def map_count(self) -> int:
         """The number of the map that `ways` uses: with another number the ways are others."""
-        return self._dispatcher.map_count
+        return self._shards.map_count
 
     def is_crowded(self, free_bytes: int) -> bool:
         """Whether the caller must ask `ways` for each stored frame: a shard may be full, or nothing
@@ -294,7 +254,7 @@ class Engine:
         has_shards = len(self._packer.lanes) > 1
         if has_shards and self._has_probe:
             return None
-        runs = self._dispatcher.route(frame, frame.byte_count)
+        runs = self._queues.plan(frame, frame.byte_count)
         return self._ways(queued, free_bytes).of(runs, may_be_full=has_shards)
 
     def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
@@ -366,7 +326,7 @@ class Engine:
         self.hold = self._last_error = error.kept()
         reason = reject_reason(error)
         if reason is RejectReason.MISSING_STREAM:
-            self._dispatcher.forget(now_ns)
+            self._shards.forget(now_ns)
             self.capacity = None
             self.freshness.stale(now_ns)
         if not mends_itself(error):
@@ -395,7 +355,7 @@ class Engine:
         the steps the engine goes on with the map that it has.
         """
         self._was_told |= description.shards is not None
-        is_changed = yield from self._dispatcher.remap(description, now_ns)
+        is_changed = yield from self._shards.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
             self.record_bytes_max = description.record_bytes_max
@@ -403,7 +363,7 @@ class Engine:
         self.counters.map_refreshes += 1
         self.freshness.answered(now_ns, is_changed=is_changed)
         self._settlement.judge_strays(now_ns)
-        is_auto = description.is_auto or self._dispatcher.is_auto  # an unknown part stays as it was
+        is_auto = description.is_auto or self._shards.is_auto  # an unknown part stays as it was
         if description.has_record_readers is not None:
             self.has_record_readers = description.has_record_readers
         if description.capacity is not None:
@@ -445,7 +405,7 @@ class Engine:
         on, of at most `watched_max` shards; the keys of other shards no more, after a while.
         Returns how many shards are watched. Nothing else changes.
         """
-        shard_map = self._dispatcher.shard_map
+        shard_map = self._shards.shard_map
         if shard_map is None:
             return self._hot_keys.watch({}, watched_max, now_ns)
         ranges = {
@@ -470,7 +430,7 @@ class Engine:
             packer.part_frames(now_ns)
             return None
         packer.is_pressed = False
-        batch = self._settlement.next_bisected()
+        batch = self._queues.draw_half()
         if batch is None and packer.has_ready and self._is_due(now_ns):
             batch = packer.draw(now_ns)
             self._gathering_since_ns = now_ns  # for the records left in the ring, if any
@@ -506,7 +466,7 @@ class Engine:
         flow_ns = None if self.unavailable is not None else self._flow.next_send_ns()
         if flow_ns is not None and len(self._in_flight) < self._settings.in_flight_max:
             waits = [self._packer.next_due_ns(), self._linger_ends_ns()]
-            if self._settlement.halves.parts:
+            if self._queues.has_halves:
                 waits.append(flow_ns)
             times += [max(flow_ns, at_ns) for at_ns in waits if at_ns is not None]
         return min((at_ns for at_ns in times if at_ns is not None), default=None)
@@ -523,15 +483,15 @@ class Engine:
     @property
     def is_auto(self) -> bool:
         """Whether the service itself spreads records and ignores their keys, as far as is known."""
-        return self._dispatcher.is_auto
+        return self._shards.is_auto
 
     @property
     def shard_count(self) -> int:
-        return self._dispatcher.shard_count
+        return self._shards.shard_count
 
     @property
     def shard_bytes_per_second(self) -> int:
-        return self._dispatcher.shard_bytes_per_second
+        return self._shards.shard_bytes_per_second
 
     @property
     def lanes(self) -> list[Lane]:
@@ -561,7 +521,7 @@ class Engine:
             calm_max,
         )
         loads = yield from self._hot_keys.loads(
-            self._dispatcher.shard_records_per_second,
+            self._shards.shard_records_per_second,
             self.shard_bytes_per_second,
             settings.aggregate_bytes_max,
             now_ns,
@@ -588,6 +548,12 @@ class Engine:
             is_joined=settings.aggregate_bytes_max > 0,
             loads=loads,
         )
+
+    def audit(self) -> tuple[Queues, Settlement]:
+        """The parts inside, for tests of what must hold between them. Nobody else reaches past
+        `handle_*`, `poll_*` and `snapshot`.
+        """
+        return self._queues, self._settlement
 
     def _bill(self) -> Bill:
         settings = self._settings
@@ -642,7 +608,7 @@ class Engine:
 
     def _ways(self, queued: Queued, free_bytes: int) -> Ways:
         settings = self._settings
-        key_map = self._dispatcher.shard_map if settings.is_ordered else None
+        key_map = self._shards.shard_map if settings.is_ordered else None
         footprint_bytes = self.ledger.footprint_bytes
         return Ways(queued, free_bytes, footprint_bytes, settings.aggregate_bytes_max, key_map)
 
@@ -677,11 +643,3 @@ class Engine:
 
     def _why(self) -> Why:
         return Why(self.unavailable, self._last_error, self.hold)
-
-
-def _rates_of(settings: EngineSettings) -> ShardRates:
-    return ShardRates(
-        settings.shard_records_per_second,
-        settings.shard_bytes_per_second,
-        settings.first_share,
-    )

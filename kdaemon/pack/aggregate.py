@@ -10,7 +10,7 @@ Knows lanes and drafts. Where it sits: beside `Lane.draw`, which draws without a
 from kdaemon.base.limits import SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.pack.batch import CARRIED_MAX, Draft
-from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.key_order import NoOrder
 from kdaemon.pack.keyless import Names
 from kdaemon.pack.kpl import (
     AGGREGATE_OVERHEAD_BYTES,
@@ -27,7 +27,7 @@ from kdaemon.pack.run import Run, affordable
 class Aggregator:
     """Draws a lane's records as aggregates of at most `bytes_max` (data + partition key)."""
 
-    def __init__(self, bytes_max: int, order: KeyOrder | None, names: Names) -> None:
+    def __init__(self, bytes_max: int, order: NoOrder, names: Names) -> None:
         self.bytes_max = bytes_max
         self._order = order
         self._names = names
@@ -95,7 +95,7 @@ class Aggregator:
             part = lane.take(count)
             taken.append(part)
             room -= part.byte_count + overhead * count
-            if self._order is not None and not part.is_keyless:
+            if self._order.is_kept and not part.is_keyless:
                 room = self._take_behind(part, room, overhead, taken)
         for run in reversed(other_kind):
             lane.push_front(run)
@@ -105,10 +105,8 @@ class Aggregator:
         """Adds the records behind those of the run, as far as there is room; returns the room
         left.
         """
-        order = self._order
-        assert order is not None
         for index in run.indices:
-            while (follower := order.next_behind(run, index, room - overhead)) is not None:
+            while (follower := self._order.next_behind(run, index, room - overhead)) is not None:
                 taken.append(follower)
                 room -= follower.byte_count + overhead
         return room
@@ -121,7 +119,7 @@ def _key_bytes(run: Run) -> int:
 
 
 def _is_explicit(run: Run) -> bool:
-    """Whether its records go out with explicit hash keys; the dispatcher makes runs of one kind."""
+    """Whether its records go out with explicit hash keys; `queues.py` makes runs of one kind."""
     if run.is_keyless:
         return True
     return run.frame.records[run.indices[0]].explicit_hash_key is not None

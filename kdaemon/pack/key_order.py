@@ -10,8 +10,8 @@ Invariant: a key has a turn if and only if a record of the key is in a lane or i
 counts these records, and all of them were queued or sent together. Bound: the records of the
 stream's frames. Drained by settlement. Records without a partition key have no turn: those with
 only an explicit hash key pass through, and those with neither never come here.
-Where it sits: the dispatcher brings new runs; settlement says which records are settled or come
-back, and queues those whose turn has come.
+Where it sits: `queues.py` brings new runs, says which records are settled or come back, and queues
+those whose turn has come.
 """
 
 from collections.abc import Iterable
@@ -88,7 +88,47 @@ class _Turn:
         return first
 
 
-class KeyOrder:
+class NoOrder:
+    """No order is kept: each record may go at once, and none is behind another. `KeyOrder` is the
+    other kind. `is_kept` is for those who would do work for each record in vain.
+    """
+
+    __slots__ = ("is_kept",)
+
+    def __init__(self, *, is_kept: bool = False) -> None:
+        self.is_kept = is_kept
+
+    def enter(self, runs: list[Run], *, has_explicit: bool = True) -> list[Run]:
+        return runs
+
+    def keys(self) -> list[str]:
+        return []
+
+    def out_of(self, key: str) -> int:
+        return 0
+
+    def behind(self, key: str) -> list[Waiting]:
+        return []
+
+    def next_behind(self, run: Run, index: int, bytes_max: int) -> Run | None:
+        return None
+
+    def settled(self, frame: Frame, indices: Iterable[int]) -> None:
+        pass
+
+    def freed(self) -> list[Run]:
+        return []
+
+    def back(self, run: Run) -> bool:
+        return True
+
+    def forget_abandoned(
+        self, key: str, after: Waiting | None, count: int
+    ) -> tuple[Waiting | None, int]:
+        return None, 0
+
+
+class KeyOrder(NoOrder):
     """The turns of all keys of a stream. Most keys have one record out and never had one behind it:
     their turn is None.
     """
@@ -96,6 +136,7 @@ class KeyOrder:
     __slots__ = ("_freed", "_turns")
 
     def __init__(self) -> None:
+        super().__init__(is_kept=True)
         self._turns: dict[str, _Turn | None] = {}
         self._freed: list[Kept] = []  # each has a record whose turn has come
 
@@ -170,6 +211,11 @@ class KeyOrder:
     def keys(self) -> list[str]:
         """The keys that have a turn."""
         return list(self._turns)
+
+    def out_of(self, key: str) -> int:
+        """How many records of this key are out; the key has a turn."""
+        turn = self._turns[key]
+        return 1 if turn is None else turn.out
 
     def behind(self, key: str) -> list[Waiting]:
         """The records that wait now behind the first record of this key."""

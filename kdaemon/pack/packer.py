@@ -4,7 +4,7 @@ The packer draws from the lanes that can pay, from a rotating start so that a la
 starve the rest. It takes the tokens in the same call: a packed batch never waits on one hot shard.
 Lanes that cannot pay wait in a heap, ordered by the time at which they can. Pure; knows no answers
 and no frames' deadlines.
-Where it sits: the dispatcher fills the lanes; the engine polls batches.
+Where it sits: `queues.py` fills the lanes; the engine polls batches.
 
 Invariants: a lane is in the ring if and only if it is READY; `ready_records` and `ready_bytes` are
 the sums over the ring and the whole frames; a record is in exactly one lane, one whole frame or one
@@ -16,14 +16,16 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Frame
 from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import Batch, Draft
 from kdaemon.pack.client_turns import SLICE_RECORDS
-from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.key_order import NoOrder
 from kdaemon.pack.keyless import Keyless, Names
 from kdaemon.pack.lane import Lane, LaneMove, LaneState
 from kdaemon.pack.run import Run
+from kdaemon.pack.stalls import Stalls
 from kdaemon.pack.whole import WholeFrame, WholeFrames, is_much
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
@@ -44,30 +46,15 @@ STALE_WAITS_MAX = (
 class Packer:
     """The lanes of one stream: ready lanes in a ring, waiting lanes in a heap."""
 
-    def __init__(
-        self,
-        records_max: int,
-        bytes_max: int,
-        linger_ns: int,
-        now_ns: int,
-        *,
-        aggregate_bytes_max: int = 0,
-        order: KeyOrder | None = None,
-        is_shard_atomic: bool = False,
-    ) -> None:
-        """`records_max`, `bytes_max`: of one batch; a record above `bytes_max` goes in a batch of
-        its own. `linger_ns`: a saturated lane waits for this much of its rate before it is drawn
-        from again. `aggregate_bytes_max`: 0: no aggregates are made. `is_shard_atomic`: the service
-        takes all records of a shard in a call or none of them.
-        """
-        self._records_max = records_max
-        self._bytes_max = bytes_max
-        self._linger_ns = linger_ns
-        self._order = order if is_shard_atomic else None
-        self._may_stall = is_shard_atomic
+    def __init__(self, settings: EngineSettings, order: NoOrder, now_ns: int) -> None:
+        self._order = order
+        # Records behind others of their key go along where the service takes or refuses all records
+        # of a shard in a call together.
+        self._draws_behind = settings.is_shard_atomic and order.is_kept
+        self._stalls = Stalls(now_ns) if settings.is_shard_atomic else None
         self.is_pressed = False  # records are ready, and no call can be made for them
-        self.stalled_after_ns = 0  # a call that is out for longer counts as stalled; 0: unknown
         self.names = Names()
+        aggregate_bytes_max = settings.aggregate_bytes_max
         self._aggregator = (
             Aggregator(aggregate_bytes_max, order, self.names) if aggregate_bytes_max else None
         )
@@ -79,14 +66,16 @@ class Packer:
         self.lanes: list[Lane] = []
         self.ready_records = 0
         self.ready_bytes = 0
+        self.take_settings(settings)
 
-    def set_limits(
-        self, records_max: int, bytes_max: int, linger_ns: int, aggregate_bytes_max: int
-    ) -> None:
+    def take_settings(self, settings: EngineSettings) -> None:
         """Sets other limits from now on. Whether aggregates are made stays as it was."""
-        self._records_max, self._bytes_max, self._linger_ns = records_max, bytes_max, linger_ns
+        self.records_max = settings.batch_records_max
+        self._bytes_max = settings.batch_bytes_max
+        # A saturated lane waits for this much of its rate before it is drawn from again.
+        self.linger_ns = settings.linger_ns
         if self._aggregator is not None:
-            self._aggregator.bytes_max = aggregate_bytes_max
+            self._aggregator.bytes_max = settings.aggregate_bytes_max
 
     def wait_anew(self, lane: Lane, now_ns: int) -> None:
         """The lane's rate or the linger has changed: the lane's waiting time is worked out
@@ -103,9 +92,14 @@ class Packer:
         """Whether the frame need not be queued by shard: no lane has anything queued, and the frame
         fills much of a call.
         """
-        if not is_much(frame, self._records_max, self._bytes_max):
+        if not is_much(frame, self.records_max, self._bytes_max):
             return False
-        if self._ring or self._may_stall or self._aggregator is not None or self.names.is_used:
+        if (
+            self._ring
+            or self._stalls is not None
+            or self._aggregator is not None
+            or self.names.is_used
+        ):
             return False
         return self._wholes.has_room(frame) and self.next_due_ns() is None
 
@@ -148,7 +142,7 @@ class Packer:
         if self._aggregator is not None:
             full_bytes = min(self._bytes_max, self._aggregator.bytes_max * len(self._ring))
             return self.ready_bytes >= full_bytes
-        return self.ready_records >= self._records_max or self.ready_bytes >= self._bytes_max
+        return self.ready_records >= self.records_max or self.ready_bytes >= self._bytes_max
 
     def push(self, run: Run, now_ns: int) -> None:
         """Queues a run on its lane."""
@@ -216,7 +210,7 @@ class Packer:
             batch = self._draw_whole(now_ns)
             if batch is not None:
                 return batch
-        draft = Draft(self._records_max, self._bytes_max)
+        draft = Draft(self.records_max, self._bytes_max)
         ring = self._ring
         keyless = self._keyless.lane
         if (
@@ -226,7 +220,7 @@ class Packer:
         ):
             ring.remove(keyless)  # last: keyless records get what the others leave
             ring.append(keyless)
-        if len(ring) > 1 and self.ready_records > self._records_max:
+        if len(ring) > 1 and self.ready_records > self.records_max:
             self._draw_parts(draft, now_ns)
         for _ in range(len(ring)):
             if not ring:
@@ -261,7 +255,7 @@ class Packer:
         """A batch of whole frames. None: the frames are queued by shard now, because a shard cannot
         pay or because they would not fill a call.
         """
-        wholes = self._wholes.next_call(self._records_max, self._bytes_max)
+        wholes = self._wholes.next_call(self.records_max, self._bytes_max)
         payable = [whole for whole in wholes if whole.pay(now_ns)]
         if not payable or len(payable) < len(wholes):
             for whole in payable:
@@ -288,7 +282,7 @@ class Packer:
             if draft.records_left <= 0:
                 return
             lane = ring[0]
-            part = max(SLICE_RECORDS, self._records_max * lane.queued_records // ready_records)
+            part = max(SLICE_RECORDS, self.records_max * lane.queued_records // ready_records)
             self._draw_ready(lane, draft, min(part, draft.records_left), now_ns)
             if lane.queue:
                 ring.rotate(-1)
@@ -337,52 +331,40 @@ class Packer:
             self._aggregator.draw(lane, draft, now_ns)
             lane.let_go(draft.runs[start:])
             return
-        if self._may_stall and self._is_stalled(lane, now_ns):
+        if self._stalls is not None and self._stalls.is_stalled(lane, now_ns):
             return
         records, byte_count = lane.draw(records_max, draft.bytes_left, now_ns, draft.runs)
         if records:
             draft.pay(lane, records, byte_count)
             if lane.joined_records:
                 lane.let_go(draft.runs[start:])
-        if self._order is not None:
+        if self._draws_behind:
             self._draw_behind(lane, draft, start)
 
-    def _is_stalled(self, lane: Lane, now_ns: int) -> bool:
-        """Whether the shard stalls a call of ours: more records would only wait behind that
-        call.
-        """
-        calls = lane.calls_sent_ns
-        lane.is_stalled = bool(
-            calls and self.stalled_after_ns and now_ns - calls[0] > self.stalled_after_ns
-        )
-        return lane.is_stalled
-
     def sent(self, batch: Batch, now_ns: int) -> None:
-        """The batch goes out now: notes when, for each lane that paid."""
-        if self._may_stall:
-            for lane in batch.paid:
-                lane.calls_sent_ns.append(now_ns)
+        """The batch goes out now."""
+        if self._stalls is not None:
+            self._stalls.sent(batch, now_ns)
 
     def returned(self, batch: Batch, now_ns: int) -> None:
         """The batch's call was answered, or failed: lanes that it stalled may go on."""
-        if not self._may_stall:
+        if self._stalls is None:
             return
-        for lane in batch.paid:
-            lane.calls_sent_ns.remove(batch.sent_ns)
-            if lane.is_stalled:
-                lane.is_stalled = False
-                # Tokens saved up meanwhile would only make a call that is stalled again.
-                lane.budget.refill(now_ns)
-                lane.budget.keep_at_most(*self._quantum(lane))
-                if lane.state is LaneState.WAITING:
-                    self._wait(lane, now_ns)
+        for lane in self._stalls.returned(batch):
+            # Tokens saved up meanwhile would only make a call that is stalled again.
+            lane.budget.refill(now_ns)
+            lane.budget.keep_at_most(*self._quantum(lane))
+            if lane.state is LaneState.WAITING:
+                self._wait(lane, now_ns)
+
+    def stalled_ns(self, batch: Batch, now_ns: int) -> int:
+        """How long the service stalled an answered call; 0: not at all."""
+        return 0 if self._stalls is None else self._stalls.stalled_ns(batch, now_ns)
 
     def _draw_behind(self, lane: Lane, draft: Draft, start: int) -> None:
         """Records behind those just drawn (`draft.runs` from `start`) go along in the same call:
         the service takes them together or not at all.
         """
-        order = self._order
-        assert order is not None
         budget = lane.budget
         for run in draft.runs[start:]:
             if run.is_keyless:
@@ -390,7 +372,7 @@ class Packer:
             for index in run.indices:
                 while draft.records_left > 0 and budget.records.available > 0:
                     room = min(draft.bytes_left, budget.bytes.available)
-                    follower = order.next_behind(run, index, room)
+                    follower = self._order.next_behind(run, index, room)
                     if follower is None:
                         break
                     draft.runs.append(follower)
@@ -485,7 +467,7 @@ class Packer:
     def _wait(self, lane: Lane, now_ns: int) -> None:
         lane.move(LaneMove.POSTPONED)
         if lane is self._keyless.lane:
-            lane.ready_at_ns = self._keyless.ready_at_ns(self.lanes, self._linger_ns, now_ns)
+            lane.ready_at_ns = self._keyless.ready_at_ns(self.lanes, self.linger_ns, now_ns)
         elif lane.is_stalled:
             lane.ready_at_ns = now_ns + STALL_RECHECK_NS
         else:
@@ -507,7 +489,7 @@ class Packer:
         """How many records and bytes a lane waits for when it cannot pay for its whole queue."""
         budget = lane.budget
         # Where others write to the shard, a call too late in a second is throttled whole.
-        linger_ns = self._linger_ns // 2 if budget.is_contended else self._linger_ns
+        linger_ns = self.linger_ns // 2 if budget.is_contended else self.linger_ns
         quantum_bytes = budget.bytes.rate * linger_ns // 1_000_000_000
         quantum_records = max(1, budget.records.rate * linger_ns // 1_000_000_000)
         if self._aggregator is not None:

@@ -10,7 +10,7 @@ Knows frames, lanes and their budgets; nothing of records without a key, of orde
 streams and frames with those are queued by shard. Pure. Invariant: while a frame waits here, no
 lane has anything queued, so that nothing can overtake the frame and it overtakes nothing.
 Bound: WAITING_RECORDS_MAX; frames beyond that are queued by shard, where clients take turns.
-Where it sits: the dispatcher makes whole frames, the packer queues them, batches carry them.
+Where it sits: `queues.py` makes whole frames, the packer queues them, batches carry them.
 Settlement takes them apart if a record was not delivered as predicted.
 """
 

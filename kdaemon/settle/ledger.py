@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
-from kdaemon.base.service import AWS, Service
 from kdaemon.settle.deadlines import Deadlines, first_of, pieces_of
 from kdaemon.settle.verdict import INTERNAL, told_of_record
 
@@ -70,21 +70,13 @@ class FrameLedger:
     """
 
     def __init__(
-        self,
-        buffer_bytes_max: int,
-        memory: ByteBudget,
-        counters: StreamCounters,
-        max_age_ns: int | None = None,
-        service: Service = AWS,
+        self, settings: EngineSettings, memory: ByteBudget, counters: StreamCounters
     ) -> None:
-        """`max_age_ns`: limit of the age of records that no client waits for; None: they never
-        expire.
-        """
-        self._service = service
-        self._buffer_bytes_max = buffer_bytes_max
+        self._service = settings.service
+        self._buffer_bytes_max = settings.buffer_bytes_max
+        self._max_age_ns = settings.max_age_ns
         self._memory = memory
         self._counters = counters
-        self._max_age_ns = max_age_ns
         self._deadlines = Deadlines()  # of frames whose clients wait
         self._ages = Deadlines()  # when frames expire that no client waits for
         self._older_ages: list[Deadlines] = []  # the same, of frames taken under other limits
@@ -94,18 +86,18 @@ class FrameLedger:
         self._parts: dict[int, int] = {}  # of clients: memory of their `_weighed` frames
         self._weighed: set[Frame] = set()  # frames that were taken while the stream was not calm
 
-    def set_limits(self, buffer_bytes_max: int, max_age_ns: int | None) -> None:
+    def take_settings(self, settings: EngineSettings) -> None:
         """Sets other limits. Frames that are held above the new `buffer_bytes_max` stay. Frames
-        that are already taken expire by the limit they were taken under, or never if the new limit
-        is None.
+        that are already taken expire by the `max_age_ns` they were taken under, or never if there
+        is none now.
         """
-        self._buffer_bytes_max = buffer_bytes_max
-        if max_age_ns == self._max_age_ns:
+        self._buffer_bytes_max = settings.buffer_bytes_max
+        if settings.max_age_ns == self._max_age_ns:
             return
-        self._max_age_ns = max_age_ns
+        self._max_age_ns = settings.max_age_ns
         self._older_ages = [each for each in (*self._older_ages, self._ages) if each]
         self._ages = Deadlines()
-        if max_age_ns is None:
+        if self._max_age_ns is None:
             self._older_ages = []
 
     def move(self, memory: ByteBudget) -> None:

@@ -3,7 +3,7 @@
 Decides which client is told what, and that no record of such a frame is sent any more. Hundreds of
 thousands of frames may end at once (at the end of an outage, a hold or a drain), so that all of it
 is done in slices: frames end some at a time (a round), then the queues are swept of their records.
-Knows the ledger, the settlement and the calls that are out; must not know how records are paced or
+Knows the ledger, the queues and the calls that are out; must not know how records are paced or
 packed.
 Invariants: counters conserve between any two slices; while `is_sweep_due` no batch may be drawn,
 for a queued record may belong to a frame whose client was told that it is not sent. A frame that
@@ -23,6 +23,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.base.service import Service
 from kdaemon.pack.batch import Batch
+from kdaemon.pack.queues import Queues
 from kdaemon.settle.deadlines import pieces_of
 from kdaemon.settle.ledger import EXPIRED, REFUSED, WITHDRAWN, FrameLedger, Parting
 from kdaemon.settle.settlement import Settlement
@@ -78,9 +79,9 @@ class Partings:
         "_gone",
         "_gone_at_ns",
         "_in_flight",
-        "_is_sweeping",
         "_ledger",
         "_missing",
+        "_queues",
         "_refusal",
         "_round_pieces",
         "_service",
@@ -92,12 +93,14 @@ class Partings:
     def __init__(
         self,
         ledger: FrameLedger,
+        queues: Queues,
         settlement: Settlement,
         in_flight: AbstractSet[Batch],
         service: Service,
     ) -> None:
         """`in_flight`: the calls that are out; the engine's own set."""
         self._ledger = ledger
+        self._queues = queues
         self._settlement = settlement
         self._in_flight = in_flight
         self._service = service
@@ -105,7 +108,6 @@ class Partings:
         self._gone_at_ns = 0
         self._refusal: _Refusal | None = None
         self._missing: tuple[RecordResult, Iterator[Frame]] | None = None
-        self._is_sweeping = False
         self._round_pieces = 0
         self.is_sweep_due = False
         self.due_at_ns: int | None = None
@@ -131,7 +133,7 @@ class Partings:
     def give_up_missing(self, error: ServiceError) -> None:
         """All records that are queued now are dead: the stream does not exist."""
         result = RecordResult(error_code=error.code, error_message=error.message)
-        self._missing = result, self._settlement.queued_frames()
+        self._missing = result, self._queues.frames()
 
     @property
     def is_refusing(self) -> bool:
@@ -141,21 +143,18 @@ class Partings:
     def work(self, now_ns: int, why: Why) -> None:
         """One slice of the work that is due now."""
         self.due_at_ns = now_ns  # more work is due, unless the end of this method says otherwise
-        if self._settlement.route_again(now_ns):
+        if self._queues.route_orphans(now_ns):
             return
-        if not self._is_sweeping:
+        if not self._queues.is_withdrawing:
             pieces = self._end_some(now_ns, why)
             self._round_pieces += pieces
             if pieces >= PIECES_A_SLICE and self._round_pieces < PIECES_A_ROUND:
                 return
-            if self.is_sweep_due:
-                self._settlement.begin_sweep(now_ns)
-                self._is_sweeping = True
-        if self._is_sweeping:
-            if self._settlement.sweep(now_ns):
+        if self.is_sweep_due:
+            if self._queues.withdraw(now_ns):
                 self._gone_at_ns = now_ns + GONE_INTERVAL_NS
                 return
-            self._is_sweeping = self.is_sweep_due = False
+            self.is_sweep_due = False
         has_more = self._round_pieces >= PIECES_A_ROUND or self._missing is not None
         if not has_more and self._refusal is None:
             self.due_at_ns = max(now_ns, self._gone_at_ns) if self._gone else None
@@ -220,7 +219,7 @@ class Partings:
                 self.is_sweep_due = True
         if self._missing is None and len(frames) > len(in_flight):
             # Records behind others of their key may have come forward: walk the queues once more.
-            self._missing = result, self._settlement.queued_frames()
+            self._missing = result, self._queues.frames()
         return pieces
 
     def _abandon(self, frames: list[Frame], reason: RejectReason, parting: Parting) -> None:

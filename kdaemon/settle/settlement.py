@@ -6,12 +6,8 @@ landed on an unknown shard. Knows nothing of when calls may go out.
 
 Invariant: every record of an answered call is settled, queued again, or kept as a stray, once; the
 counters say which.
-Where it sits: the engine calls it for each answer; it works on the ledger, the packer and the
-dispatcher.
+Where it sits: the engine calls it for each answer; it works on the ledger and the queues.
 """
-
-from collections.abc import Iterator
-from itertools import chain
 
 from kdaemon.base.counters import StreamCounters, failure_code
 from kdaemon.base.errors import ServiceError
@@ -19,18 +15,13 @@ from kdaemon.base.failures import Failures
 from kdaemon.base.frame import Frame
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
-from kdaemon.base.service import AWS, Service
+from kdaemon.base.service import Service
 from kdaemon.base.verdict import Verdict
 from kdaemon.pace.backoff import SHARD_BACKOFF
-from kdaemon.pace.latency import CallLatency
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.dispatch import Dispatcher
-from kdaemon.pack.halves import Halves
-from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState
-from kdaemon.pack.packer import Packer
+from kdaemon.pack.queues import Queues
 from kdaemon.pack.run import Run
-from kdaemon.pack.sweep import abandoned_runs, queued_frames
 from kdaemon.route.freshness import Doubt, MapFreshness
 from kdaemon.settle.billing import bill_call, bill_records
 from kdaemon.settle.ledger import FrameLedger
@@ -49,8 +40,7 @@ OUTSIDE_RANGE = RecordResult(
 
 
 class Settlement:
-    """The settlement of one stream. `halves`: parts of refused calls that must go out; `strays`:
-    see `strays.py`.
+    """The settlement of one stream. `strays`: see `strays.py`.
 
     `hold`: why a call was answered, delivered nothing, and somebody must act; the engine takes it.
     `failures`: the latest failures, for observers.
@@ -59,31 +49,19 @@ class Settlement:
     def __init__(
         self,
         ledger: FrameLedger,
-        packer: Packer,
-        dispatcher: Dispatcher,
-        order: KeyOrder | None,
+        queues: Queues,
         freshness: MapFreshness,
         counters: StreamCounters,
         dice: Dice,
-        batch_records_max: int,
-        latency: CallLatency | None,
-        service: Service = AWS,
+        service: Service,
     ) -> None:
-        """`latency`: present where the service stalls a call that is too much, and does not refuse
-        it.
-        """
-        self._service = service
         self._ledger = ledger
-        self._packer = packer
-        self._dispatcher = dispatcher
-        self._order = order
+        self._queues = queues
+        self._shards = queues.shards
         self._freshness = freshness
         self._counters = counters
         self._dice = dice
-        self.batch_records_max = batch_records_max
-        self._latency = latency
-        self._sweep: Iterator[tuple[list[Run], bool]] = iter(())
-        self.halves = Halves()
+        self._service = service
         self.strays: list[Stray] = []
         self.hold: ServiceError | None = None
         self.failures = Failures()
@@ -104,7 +82,7 @@ class Settlement:
             self._bill(batch, results, is_whole=not failed)
         throttled = self._settle_failed(runs, failed, now_ns) if failed else {}
         self._tell_budgets(batch, throttled, now_ns)
-        self._take_turns(now_ns)
+        self._queues.take_turns(now_ns)
         return not failed
 
     def send_again(self, batch: Batch, reason: Verdict, now_ns: int) -> None:
@@ -118,7 +96,7 @@ class Settlement:
                 for index in run.indices:
                     run.frame.history.failures.pop(index, None)
             self._back(run, run.indices, {reason: len(run.indices)}, now_ns)
-        self._take_turns(now_ns)
+        self._queues.take_turns(now_ns)
 
     def bisect(self, batch: Batch, error: ServiceError, now_ns: int) -> None:
         """A request was refused as wrong: it is halved until the one bad record is found. The
@@ -135,16 +113,8 @@ class Settlement:
         elif count:
             self._counters.buffered += count
             self._counters.retries[Verdict.BISECTED] += count
-            self.halves.add(self._alone(runs), self.batch_records_max)
-        self._take_turns(now_ns)
-
-    def next_bisected(self) -> Batch | None:
-        """A part of a refused call, as a call of its own; None if there is none."""
-        if self.halves.parts:
-            runs = self.halves.take()
-            if runs:
-                return self._packer.batch_of(runs)
-        return None
+            self._queues.halve(runs)
+        self._queues.take_turns(now_ns)
 
     def judge_strays(self, now_ns: int) -> None:
         """The map has just been updated, or time has passed: decides on the strays that can be
@@ -152,8 +122,8 @@ class Settlement:
         """
         strays, self.strays = self.strays, []
         for stray in strays:
-            sent = self._packer.names.as_sent(stray.batch.runs)
-            where = landing(sent, stray.result.shard_id, self._dispatcher.shard_map)
+            sent = self._queues.names.as_sent(stray.batch.runs)
+            where = landing(sent, stray.result.shard_id, self._shards.shard_map)
             if where is Landing.UNKNOWN and now_ns < stray.due_at_ns():
                 self.strays.append(stray)
                 continue
@@ -164,43 +134,7 @@ class Settlement:
             failed = self._settle_delivered(runs, [result] * count, stray.batch.sent_ns, now_ns)
             if failed:
                 self._settle_failed(runs, failed, now_ns)
-        self._take_turns(now_ns)
-
-    # Waiting records, in slices
-
-    def queued_frames(self) -> Iterator[Frame]:
-        """The frames of all records that wait to be sent now, for a walk in slices. A frame may
-        come more than once, and may have ended since.
-        """
-        return chain(self.halves.frames(), queued_frames(self._packer, self._order))
-
-    def begin_sweep(self, now_ns: int) -> None:
-        """Begins a sweep: `sweep` then drops the queued runs of abandoned frames."""
-        self._packer.part_frames(now_ns)
-        self._sweep = abandoned_runs(self._packer, self._order)
-
-    def sweep(self, now_ns: int) -> bool:
-        """A slice of the sweep. True: there is more, and no batch may be drawn."""
-        dropped, has_more = next(self._sweep)
-        if not has_more:
-            self._sweep = iter(())  # the walk keeps the runs that it found last alive
-            dropped += self.halves.drop_abandoned()
-        self._forget(dropped, now_ns)
-        return has_more
-
-    def route_again(self, now_ns: int) -> bool:
-        """Gives a slice of the runs whose lanes are gone a place by the map that holds now. True:
-        there is more.
-        """
-        self._forget(self._dispatcher.route_orphans(now_ns), now_ns)
-        return self._dispatcher.has_orphans
-
-    def _forget(self, runs: list[Run], now_ns: int) -> None:
-        """Runs of abandoned frames, which were queued, are out no more."""
-        if self._order is not None:
-            for run in runs:
-                self._leave(run, run.indices)
-            self._take_turns(now_ns)
+        self._queues.take_turns(now_ns)
 
     # Strays
 
@@ -222,8 +156,8 @@ class Settlement:
                 missing -= len(carried[-1].indices)
             outcome = result
             if width > 1 and result.is_delivered and result.shard_id != carried[0].lane.shard_id:
-                shard_map = self._dispatcher.shard_map
-                joined = self._packer.names.as_sent(carried)
+                shard_map = self._shards.shard_map
+                joined = self._queues.names.as_sent(carried)
                 where = landing(joined, result.shard_id, shard_map)
                 if where is Landing.OUTSIDE:
                     outcome = OUTSIDE_RANGE
@@ -246,7 +180,7 @@ class Settlement:
         if self._service.bills_by_call:
             bill_call(sent, batch, results)
         else:
-            is_named = self._packer.names.is_used
+            is_named = self._queues.names.is_used
             bill_records(sent, batch, results, is_whole=is_whole, is_named=is_named)
 
     def _settle_wholes(
@@ -276,6 +210,7 @@ class Settlement:
         failed: list[Failed] = []
         delivered: dict[Frame, int] = {}
         byte_count = offset = 0
+        is_ordered = self._queues.order.is_kept
         answers = iter(results)
         for run in runs:
             indices = run.indices
@@ -307,10 +242,10 @@ class Settlement:
             if count:
                 lane.taken += count
                 delivered[frame] = delivered.get(frame, 0) + count
-                if self._order is not None:
+                if is_ordered:
                     gone = set(failed_indices) if failed_indices else ()
                     done = [index for index in indices if index not in gone] if gone else indices
-                    self._leave(run, done)
+                    self._queues.leave(run, done)
             if is_elsewhere:
                 self._learn(lane, results[start:offset], sent_ns, now_ns)
         self._ledger.deliver(delivered, byte_count, now_ns)
@@ -343,7 +278,7 @@ class Settlement:
             self._counters.throttled += throttled
             run.lane.throttled += throttled
             throttled_of[run.lane] = throttled_of.get(run.lane, 0) + throttled
-            if throttled and self._dispatcher.is_auto:
+            if throttled and self._shards.is_auto:
                 # Perhaps the stream is AUTO no longer: then its keys make shards hot.
                 self._freshness.stale(now_ns, Doubt.LIMITS)
             if again:
@@ -393,12 +328,9 @@ class Settlement:
         call asked for most of its quota is taken to be the cause.
         """
         busiest: Lane | None = None
-        stalled_ns = 0
-        if self._latency is not None and batch.paid:
-            stalled_ns = self._latency.stalled_ns(now_ns - batch.sent_ns, now_ns)
-            self._packer.stalled_after_ns = self._latency.stalled_after_ns
-            if stalled_ns:
-                busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
+        stalled_ns = self._queues.packer.stalled_ns(batch, now_ns)
+        if stalled_ns:
+            busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
         sent_ns = batch.sent_ns
         if len(batch.wholes) == 1 and not throttled:
             batch.wholes[0].tell_budgets(sent_ns, now_ns)
@@ -421,7 +353,7 @@ class Settlement:
         if lane.state is LaneState.RETIRED or (is_partial and throttled == failed):
             return
         wait_ns = SHARD_BACKOFF.wait_ns(lane.failure_count, self._dice)
-        self._packer.postpone(lane, now_ns + wait_ns, now_ns)
+        self._queues.packer.postpone(lane, now_ns + wait_ns, now_ns)
 
     def _back(self, run: Run, indices: list[int], reasons: dict[Verdict, int], now_ns: int) -> None:
         """Puts records of a run back, before records that have not been tried. Records whose client
@@ -444,69 +376,31 @@ class Settlement:
         byte_count = sum([sizes[index] for index in indices])
         attempts = run.attempt_count + 1
         again = Run(frame, indices, byte_count, run.lane, attempts, is_keyless=run.is_keyless)
-        is_in_order = self._order is not None and not run.is_keyless
-        if is_in_order and not self._order.back(again):  # type: ignore[union-attr]
-            return
-        if run.is_keyless and self._dispatcher.shard_map is not None:
-            again.lane = self._packer.keyless_lane
-            self._packer.push_front(again, now_ns)
-        elif again.lane.state is LaneState.RETIRED:
-            self._dispatcher.queue_again(again, now_ns)
-        else:
-            self._packer.push_front(again, now_ns)
+        self._queues.put_back(again, now_ns)
 
     def _reject(self, run: Run, indices: list[int]) -> None:
         """Records came back, and their client was refused while they were out."""
         reason = run.frame.remember().reject_reason
         self._counters.rejected[reason] += len(indices)
-        self._leave(run, indices)
+        self._queues.leave(run, indices)
 
     def _bury(self, run: Run, index: int, result: RecordResult) -> None:
         self._ledger.bury(run.frame, index, result, run.attempt_count + 1)
-        self._leave(run, [index])
-
-    def _alone(self, runs: list[Run]) -> list[Run]:
-        """Of each key only the first record: the halves of a call may not pass one another."""
-        if self._order is None:
-            return runs
-        kept = [run for run in reversed(runs) if run.is_keyless or self._order.back(run)]
-        kept.reverse()
-        return kept
-
-    # Turns of keys
-
-    def _leave(self, run: Run, indices: list[int]) -> None:
-        """These records of a run are out no more. The records whose turn has come are queued when
-        the call is settled.
-        """
-        if self._order is not None and not run.is_keyless:
-            self._order.settled(run.frame, indices)
-
-    def _take_turns(self, now_ns: int) -> None:
-        if self._order is None:
-            return
-        runs: list[Run] = []
-        for run in self._order.freed():
-            if run.lane.state is LaneState.RETIRED:
-                self._dispatcher.queue_again(run, now_ns)
-            else:
-                runs.append(run)
-        if runs:
-            self._packer.push_all(runs, now_ns)
+        self._queues.leave(run, [index])
 
     # The map
 
     def _learn(self, lane: Lane, answers: list[RecordResult], sent_ns: int, now_ns: int) -> None:
-        """Records landed where no shard was predicted (the dispatcher learns the shards), or
+        """Records landed where no shard was predicted (the shards are learnt so), or
         elsewhere than the map predicts (the map is stale).
         """
         if lane.shard_id is not None:
             self._landed_elsewhere(lane, sent_ns, now_ns)
-        elif self._dispatcher.learn(lane, answers, now_ns):
+        elif self._shards.learn(lane, answers, now_ns):
             self._freshness.stale(now_ns)
 
     def _landed_elsewhere(self, lane: Lane, sent_ns: int, now_ns: int) -> None:
-        if sent_ns >= self._dispatcher.map_since_ns:
+        if sent_ns >= self._shards.map_since_ns:
             self._counters.map_mismatches += 1
             lane.doubted_ns = now_ns
             self._freshness.stale(now_ns)

@@ -19,7 +19,6 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.key_order import _Turn
 from kdaemon.pack.kpl import encode_aggregate
 from kdaemon.pack.lane import LaneState
 from kdaemon.pack.run import Run
@@ -266,10 +265,9 @@ class Play:
         engine, counters = self.engine, self.engine.counters
         assert counters.unaccounted() == 0, "records are unaccounted for"
         queued = sum(len(run.indices) for run in self._queued_runs())
-        order = engine._settlement._order
-        waiting = 0 if order is None else self._check_turns()
-        assert counters.buffered == queued + waiting
-        strays = sum(stray.batch.record_count for stray in engine._settlement.strays)
+        assert counters.buffered == queued + self._check_turns()
+        _, settlement = engine.audit()
+        strays = sum(stray.batch.record_count for stray in settlement.strays)
         assert counters.in_flight == strays + sum(batch.record_count for batch in self.calls)
         assert counters.in_flight_calls == len(self.calls)
         assert (
@@ -290,7 +288,7 @@ class Play:
         assert set(self.told) == set(self.frames)
         assert self.footprint_bytes == 0
         assert (counters.buffered, counters.in_flight) == (0, 0)
-        assert not engine_turns(self.engine), "a key that is done is forgotten"
+        assert not self.engine.audit()[0].order.keys(), "a key that is done is forgotten"
         if self.settings.is_ordered:
             self._check_order()
         total = sum(len(frame.records) for frame in self.frames) + self.refused_count
@@ -307,33 +305,33 @@ class Play:
         assert extra <= counters.possible_duplicates, "a duplicate that was not counted"
 
     def _queued_runs(self) -> list[Run]:
-        engine = self.engine
-        lanes = [*engine.lanes, engine._packer.keyless_lane]
-        queued = [run for lane in lanes for run in lane.queue]
-        halves = [run for half in engine._settlement.halves.parts for run in half]
-        assert not engine._packer.whole_frames, "what did not go at once is queued by shard"
+        queues, _ = self.engine.audit()
+        queued = [run for lane in queues.packer.all_lanes for run in lane.queue]
+        halves = [run for half in queues.halves.parts for run in half]
+        assert not queues.packer.whole_frames, "what did not go at once is queued by shard"
         return queued + [run for run in halves if not run.frame.is_abandoned]
 
     def _out_runs(self) -> list[Run]:
         """Of calls that are out, and of strays."""
-        strays = [stray.batch for stray in self.engine._settlement.strays]
+        _, settlement = self.engine.audit()
+        strays = [stray.batch for stray in settlement.strays]
         return [run for batch in (*self.calls, *strays) for run in batch.runs]
 
     def _check_turns(self) -> int:
         """A key has a turn if and only if records of it are queued or sent. Returns how many
         records wait behind others.
         """
-        turns = engine_turns(self.engine)
+        order = self.engine.audit()[0].order
         out: Counter[str] = Counter()
         for run in (*self._queued_runs(), *self._out_runs()):
             records = [run.frame.records[index] for index in run.indices]
             assert run.is_keyless is all(is_keyless(each) for each in records)
             out.update(each.partition_key for each in records if each.partition_key)
-        assert out == {key: 1 if turn is None else turn.out for key, turn in turns.items()}
-        order = self.engine._settlement._order
-        assert order is not None
-        assert not order._freed, "whose turn has come is queued"
-        behind = [each for key in turns for each in order.behind(key)]
+        keys = order.keys()
+        if order.is_kept:
+            assert out == {key: order.out_of(key) for key in keys}
+        assert not order.freed(), "whose turn has come is queued"
+        behind = [each for key in keys for each in order.behind(key)]
         assert not any(each.has_left or each.kept.frame.is_abandoned for each in behind)
         lanes = {each.kept.lane for each in behind} | set(self.engine.lanes)
         assert sum(lane.waiting_records for lane in lanes) == len(behind)
@@ -470,8 +468,3 @@ def runs_of_sent(batch: Batch) -> list[list[Run]]:
         single = single[width:]
     assert not single
     return carried
-
-
-def engine_turns(engine: Engine) -> dict[str, _Turn | None]:
-    order = engine._settlement._order
-    return {} if order is None else order._turns

@@ -84,7 +84,7 @@ class Scene:
         self.hot_range = shards[HOT]
 
     def _shards(self) -> Any:
-        shard_map = self.engine._dispatcher.shard_map
+        shard_map = self.engine.audit()[0].shards.shard_map
         assert shard_map is not None
         return shard_map.shards
 

@@ -12,9 +12,10 @@ from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
-from kdaemon.pack.dispatch import LANES_A_STEP, ROUTED_A_SLICE, RUN_PIECES
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.queues import ROUTED_A_SLICE, RUN_PIECES
+from kdaemon.pack.shard_lanes import LANES_A_STEP
 from kdaemon.pack.sweep import LOOKS_A_SLICE
 from kdaemon.settle.deadlines import FRAME_PIECES
 from kdaemon.settle.partings import GONE_INTERVAL_NS, PIECES_A_ROUND, PIECES_A_SLICE

@@ -10,7 +10,7 @@ from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.aggregate import Aggregator
 from kdaemon.pack.batch import CARRIED_MAX, Batch, Draft
-from kdaemon.pack.key_order import KeyOrder
+from kdaemon.pack.key_order import KeyOrder, NoOrder
 from kdaemon.pack.keyless import Names
 from kdaemon.pack.kpl import (
     AGGREGATE_OVERHEAD_BYTES,
@@ -19,9 +19,9 @@ from kdaemon.pack.kpl import (
     encode_aggregate,
 )
 from kdaemon.pack.lane import Lane
-from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, make_frame
+from tests.kit.queues import make_packer
 
 BYTES_MAX = 1000
 ENVELOPE_BYTES = AGGREGATE_OVERHEAD_BYTES + 2  # with keys of two characters, as `frame_of` has them
@@ -47,13 +47,13 @@ def draw(
     records_max: int = 500,
     bytes_max: int = 5_000_000,
     *,
-    order: KeyOrder | None = None,
+    order: NoOrder | None = None,
     now_ns: int = 0,
 ) -> Draft:
     draft = Draft(records_max, bytes_max)
     names = Names()
     names.is_used = True
-    Aggregator(BYTES_MAX, order, names).draw(lane, draft, now_ns)
+    Aggregator(BYTES_MAX, order or NoOrder(), names).draw(lane, draft, now_ns)
     return draft
 
 
@@ -210,7 +210,7 @@ def test_aggregates_of_one_shard_have_the_keys_of_their_own_records() -> None:
         assert record.partition_key == group[0].partition_key or group[0].partition_key == ""
 
 
-def ordered(lane: Lane, order: KeyOrder, *frames: Frame) -> None:
+def ordered(lane: Lane, order: NoOrder, *frames: Frame) -> None:
     for frame in frames:
         run = Run(frame, list(range(len(frame.records))), sum(frame.sizes), lane)
         for left in order.enter([run]):
@@ -267,15 +267,12 @@ def test_whatever_comes_no_limit_is_broken_and_all_of_it_leaves_once(
     *,
     is_ordered: bool,
 ) -> None:
-    lane, order = make_lane(1000, bytes_per_second), KeyOrder() if is_ordered else None
+    lane, order = make_lane(1000, bytes_per_second), KeyOrder() if is_ordered else NoOrder()
     came: list[Record] = []
     for hash_key, sizes in frames:
         made = make_frame(Record(bytes(size - 1), "abc"[size % 3], hash_key) for size in sizes)
         came += made.records
-        if order is None:
-            push(lane, made)
-        else:
-            ordered(lane, order, made)
+        ordered(lane, order, made)
     left: list[Record] = []
     now_ns = 0
     for _ in range(1000):
@@ -294,7 +291,7 @@ def test_whatever_comes_no_limit_is_broken_and_all_of_it_leaves_once(
                 assert record.data == encode_aggregate(group)
                 assert len({each.explicit_hash_key is None for each in group}) == 1
         left += [record for group in carried(draft) for record in group]
-        if order is not None:
+        if is_ordered:
             for run in draft.runs:
                 order.settled(run.frame, run.indices)
             for run in order.freed():
@@ -305,16 +302,15 @@ def test_whatever_comes_no_limit_is_broken_and_all_of_it_leaves_once(
     assert not lane.queue
     assert (lane.queued_records, lane.queued_bytes, lane.waiting_records) == (0, 0, 0)
     assert sorted(map(id, left)) == sorted(map(id, came))
-    if order is not None:
+    if is_ordered:
         for key in "abc":
             mine = [id(record) for record in came if record.partition_key == key]
             assert [id(record) for record in left if record.partition_key == key] == mine
 
 
 def test_without_a_prediction_nothing_is_aggregated() -> None:
-    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=BYTES_MAX)
     lane = Lane(None, ShardBudget(1000, 1_000_000, 0, 1.0))
-    packer.replace_lanes([lane])
+    packer = make_packer(lane, aggregate_bytes_max=BYTES_MAX)
     frame = frame_of(5)
     packer.push(Run(frame, [0, 1, 2, 3, 4], sum(frame.sizes), lane), 0)
     batch = packer.draw(0)
@@ -323,9 +319,8 @@ def test_without_a_prediction_nothing_is_aggregated() -> None:
 
 
 def test_with_aggregates_a_batch_is_full_when_every_ready_lane_has_an_aggregates_worth() -> None:
-    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=BYTES_MAX)
     lanes = [make_lane(), make_lane()]
-    packer.replace_lanes(lanes)
+    packer = make_packer(*lanes, aggregate_bytes_max=BYTES_MAX)
     seen = []
     for lane, count in ((lanes[0], 5), (lanes[1], 10), (lanes[0], 4), (lanes[0], 1)):
         frame = frame_of(count)
@@ -335,9 +330,8 @@ def test_with_aggregates_a_batch_is_full_when_every_ready_lane_has_an_aggregates
 
 
 def test_a_saturated_lane_of_aggregates_is_given_its_rate_in_full_ones() -> None:
-    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=50 * 1024)
     lane = make_lane(1000, 1_000_000)
-    packer.replace_lanes([lane])
+    packer = make_packer(lane, aggregate_bytes_max=50 * 1024)
     frame = make_frame(Record(bytes(198), f"{n:02}") for n in range(20_000))
     packer.push(Run(frame, list(range(20_000)), sum(frame.sizes), lane), 0)
     now_ns = 0
@@ -362,7 +356,7 @@ def test_a_record_above_the_bytes_of_a_batch_goes_plain_and_only_into_an_empty_o
     draft = draw(lane, bytes_max=5000)
     assert draft.records == [large.records[0]]
     assert (draft.widths, draft.bytes_left) == ([1], 5000 - 8001)
-    Aggregator(BYTES_MAX, None, Names()).draw(other, draft, 0)
+    Aggregator(BYTES_MAX, NoOrder(), Names()).draw(other, draft, 0)
     assert draft.widths == [1], "no company"
     push(other, make_frame([Record(bytes(8000), "k")]))
     full = draw(other, bytes_max=5000)
@@ -375,12 +369,11 @@ def test_a_call_carries_so_many_records_of_clients_and_the_rest_goes_in_the_next
     *, is_keyless: bool
 ) -> None:
     """To draw and to settle 200,000 in one call takes 0.3 s."""
-    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=10 * 1024)
     lanes = [make_lane(1000, 1_000_000) for _ in range(3)]
     for number, lane in enumerate(lanes):
         lane.shard_id = f"s{number}"
         lane.hash_key = str(number)
-    packer.replace_lanes(lanes)
+    packer = make_packer(*lanes, aggregate_bytes_max=10 * 1024)
     count = 6_000
     frame = make_frame(Record(b"x", "" if is_keyless else f"{n % 90 + 10}") for n in range(count))
     for part, lane in enumerate(lanes):

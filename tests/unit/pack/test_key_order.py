@@ -11,18 +11,11 @@ from kdaemon.base.record import Record
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
-from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import make_frame
-from tests.kit.sweeps import dropped
+from tests.kit.queues import dropped, make_packer
 
 Place = tuple[Frame, int]
-
-
-def make_packer(lane: Lane) -> Packer:
-    packer = Packer(500, 5_000_000, 0, 0)
-    packer.replace_lanes([lane])
-    return packer
 
 
 def make_lane(name: str = "s") -> Lane:

@@ -15,7 +15,7 @@ from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, make_frame, sized_frame
-from tests.kit.sweeps import dropped
+from tests.kit.queues import dropped, make_packer
 
 LINGER_NS = 100 * MS
 
@@ -25,14 +25,6 @@ def make_lanes(count: int, records: int = 1000, byte_count: int = 1_000_000) -> 
         Lane(f"s{n}", ShardBudget(records, byte_count, 0, 1.0), hash_key=str(n * 1000))
         for n in range(count)
     ]
-
-
-def make_packer(
-    lanes: list[Lane], records_max: int = 500, linger_ns: int = LINGER_NS, aggregate: int = 0
-) -> Packer:
-    packer = Packer(records_max, 5_000_000, linger_ns, 0, aggregate_bytes_max=aggregate)
-    packer.replace_lanes(lanes)
-    return packer
 
 
 def put(packer: Packer, count: int, size: int = 10, now_ns: int = 0) -> Frame:
@@ -76,7 +68,7 @@ def by_shard(batch: Batch) -> dict[str | None, int]:
 
 def test_they_go_under_a_key_of_their_own_and_a_hash_key_of_their_shard() -> None:
     lanes = make_lanes(3)
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     frame = put(packer, 5)
     batch = draw(packer)
     assert [record.data for record in batch.records] == [record.data for record in frame.records]
@@ -93,7 +85,7 @@ def test_the_shard_with_the_most_budget_takes_them_first() -> None:
     lanes = make_lanes(3)
     for lane, spent in zip(lanes, (500, 100, 300), strict=True):
         lane.budget.pay(spent, 0)
-    packer = make_packer(lanes, records_max=2000)
+    packer = make_packer(*lanes, records_max=2000)
     put(packer, 1000)
     assert by_shard(draw(packer)) == {"s1": 800, "s2": 200}
 
@@ -101,7 +93,7 @@ def test_the_shard_with_the_most_budget_takes_them_first() -> None:
 def test_one_after_another_they_go_to_whoever_has_the_most_left() -> None:
     lanes = make_lanes(2)
     lanes[0].budget.pay(100, 0)
-    packer = make_packer(lanes, records_max=150)
+    packer = make_packer(*lanes, records_max=150)
     went = []
     for _ in range(3):
         put(packer, 150)
@@ -112,7 +104,7 @@ def test_one_after_another_they_go_to_whoever_has_the_most_left() -> None:
 @pytest.mark.parametrize("trouble", ["backs off", "has records of its own", "is spent"])
 def test_a_shard_in_trouble_gets_none(trouble: str) -> None:
     lanes = make_lanes(2)
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     if trouble == "backs off":
         packer.postpone(lanes[0], 50 * MS, 0)
     elif trouble == "is spent":
@@ -128,7 +120,7 @@ def test_a_shard_in_trouble_gets_none(trouble: str) -> None:
 
 def test_what_one_shard_throttled_another_takes() -> None:
     lanes = make_lanes(2)
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     frame = put(packer, 10)
     (run,) = draw(packer).runs
     throttled = run.lane
@@ -146,7 +138,7 @@ def test_what_one_shard_throttled_another_takes() -> None:
 def test_what_a_shard_takes_less_than_it_was_lent_is_still_there_and_in_order() -> None:
     """By bytes it can pay for less than by records."""
     lanes = make_lanes(2, byte_count=1000)  # 900 bytes each
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     frame = put(packer, 10, size=400)
     batch = draw(packer)
     assert by_shard(batch) == {"s0": 2, "s1": 2}
@@ -160,7 +152,7 @@ def test_what_a_shard_takes_less_than_it_was_lent_is_still_there_and_in_order() 
 
 def test_when_no_shard_can_pay_they_wait_for_a_lingers_worth_of_the_first_that_can() -> None:
     lanes = make_lanes(2)
-    packer = make_packer(lanes, records_max=2000)
+    packer = make_packer(*lanes, records_max=2000)
     put(packer, 2500)
     assert len(draw(packer).records) == 1800
     assert packer.draw(0) is None
@@ -172,7 +164,7 @@ def test_a_record_above_the_bucket_waits_for_a_full_one_and_goes_into_debt() -> 
     lanes = make_lanes(2, byte_count=1000)
     for lane in lanes:
         lane.budget.pay(1, 100)
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     put(packer, 1, size=5000)
     assert packer.draw(0) is None
     assert packer.next_due_ns() == 100 * MS
@@ -184,7 +176,7 @@ def test_a_record_above_the_bucket_waits_for_a_full_one_and_goes_into_debt() -> 
 @pytest.mark.parametrize("linger_ns", [0, 1, LINGER_NS])
 def test_while_all_shards_are_busy_with_their_own_nobody_spins(linger_ns: int) -> None:
     lanes = make_lanes(2)
-    packer = make_packer(lanes, linger_ns=linger_ns)
+    packer = make_packer(*lanes, linger_ns=linger_ns)
     for lane in lanes:
         put_keyed(packer, lane, 5)
         packer.postpone(lane, 10 * SECOND, 0)
@@ -202,25 +194,25 @@ def test_while_all_shards_are_busy_with_their_own_nobody_spins(linger_ns: int) -
 
 def test_while_all_shards_hold_calls_nobody_spins_and_when_one_lets_go_it_takes_them() -> None:
     lanes = make_lanes(2)
-    packer = Packer(500, 5_000_000, LINGER_NS, 0, is_shard_atomic=True)
-    packer.replace_lanes(lanes)
-    packer.stalled_after_ns = 200 * MS
+    packer = make_packer(*lanes, is_shard_atomic=True)
+    put(packer, 1)
+    packer.stalled_ns(draw(packer), 50 * MS)  # the quickest: a call of 200 ms is stalled
     calls = []
     for _ in range(2):
         put(packer, 500)
         calls.append(draw(packer))
         packer.sent(calls[-1], 0)
-    assert [by_shard(batch) for batch in calls] == [{"s0": 500}, {"s1": 500}]
+    assert [by_shard(batch) for batch in calls] == [{"s1": 500}, {"s0": 500}]
     put(packer, 5, now_ns=SECOND)
     assert wake_and_draw(packer, SECOND) is None
     assert packer.next_due_ns() == SECOND + LINGER_NS
     packer.returned(calls[1], SECOND)
-    assert by_shard(draw(packer, SECOND + LINGER_NS)) == {"s1": 5}
+    assert by_shard(draw(packer, SECOND + LINGER_NS)) == {"s0": 5}
 
 
 def test_a_shard_that_ran_dry_takes_them_within_a_linger() -> None:
     lanes = make_lanes(1)
-    packer = make_packer(lanes, records_max=5)
+    packer = make_packer(*lanes, records_max=5)
     put(packer, 5)
     put_keyed(packer, lanes[0], 5)
     first = draw(packer)
@@ -231,7 +223,7 @@ def test_a_shard_that_ran_dry_takes_them_within_a_linger() -> None:
 def test_many_shards_are_looked_at_from_a_turning_start() -> None:
     """Looking at all for one record would cost more than the record; yet all get their part."""
     lanes = make_lanes(100)
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     went: Counter[str | None] = Counter()
     for _ in range(200):
         put(packer, 1)
@@ -242,7 +234,7 @@ def test_many_shards_are_looked_at_from_a_turning_start() -> None:
 
 def test_few_open_shards_among_many_are_found() -> None:
     lanes = make_lanes(200)
-    packer = make_packer(lanes)
+    packer = make_packer(*lanes)
     for lane in lanes[:-1]:
         packer.postpone(lane, 10 * SECOND, 0)
     put(packer, 3)
@@ -250,7 +242,7 @@ def test_few_open_shards_among_many_are_found() -> None:
 
 
 def test_records_of_clients_that_left_are_dropped_from_their_queue_too() -> None:
-    packer = make_packer(make_lanes(2))
+    packer = make_packer(*make_lanes(2))
     gone, kept = put(packer, 3), put(packer, 2)
     gone.is_abandoned = True
     assert [run.frame for run in dropped(packer)] == [gone]
@@ -264,7 +256,7 @@ def test_records_of_clients_that_left_are_dropped_from_their_queue_too() -> None
 def test_taking_them_back_leaves_an_empty_queue_in_any_state() -> None:
     for until_ns in (0, 50 * MS):
         lanes = make_lanes(1)
-        packer = make_packer(lanes)
+        packer = make_packer(*lanes)
         packer.postpone(lanes[0], until_ns, 0)
         frame = put(packer, 3)
         if until_ns:
@@ -278,7 +270,7 @@ def test_taking_them_back_leaves_an_empty_queue_in_any_state() -> None:
 
 def test_in_aggregates_all_of_one_go_to_one_shard_under_its_hash_key() -> None:
     lanes = make_lanes(3)
-    packer = make_packer(lanes, aggregate=1000)
+    packer = make_packer(*lanes, aggregate_bytes_max=1000)
     frame = put(packer, 40, size=100)
     batch = draw(packer)
     assert batch.widths is not None
@@ -312,7 +304,7 @@ def test_whatever_comes_all_of_it_leaves_once_and_each_wake_up_is_to_come(
 ) -> None:
     dice = random.Random(seed)
     lanes = make_lanes(lane_count, *rates)
-    packer = make_packer(lanes, 8, linger_ns, aggregate)
+    packer = make_packer(*lanes, records_max=8, linger_ns=linger_ns, aggregate_bytes_max=aggregate)
     came = left = now_ns = 0
     for turn in range(100_000):  # of 10 ms at least: 480 records of 700 B at 500 B/s
         if turn < len(puts):
@@ -350,8 +342,7 @@ def test_a_record_above_the_bytes_of_a_batch_goes_by_itself_to_who_can_pay(aggre
     lanes = make_lanes(3, byte_count=10_000)
     for lane in lanes[:2]:
         lane.budget.pay(1, 100)  # not full: they cannot go into debt
-    packer = Packer(500, 1000, LINGER_NS, 0, aggregate_bytes_max=aggregate)
-    packer.replace_lanes(lanes)
+    packer = make_packer(*lanes, bytes_max=1000, aggregate_bytes_max=aggregate)
     put_sizes(packer, [20_000, 50, 50])
     batches = []
     while (batch := packer.draw(0)) is not None:
@@ -364,8 +355,7 @@ def test_a_record_above_the_bytes_of_a_batch_goes_by_itself_to_who_can_pay(aggre
 
 def test_a_record_above_the_bytes_of_a_batch_is_not_passed_over_for_records_with_keys() -> None:
     lanes = make_lanes(4)
-    packer = Packer(500, 1000, LINGER_NS, 0)
-    packer.replace_lanes(lanes)
+    packer = make_packer(*lanes, bytes_max=1000)
     put_sizes(packer, [20, 5000])
     for turn in range(4):
         for lane in lanes[:3]:  # never without something of their own
@@ -379,8 +369,7 @@ def test_a_record_above_the_bytes_of_a_batch_is_not_passed_over_for_records_with
 
 def test_a_record_above_the_bytes_of_a_batch_that_nobody_can_pay_for_waits() -> None:
     lanes = make_lanes(2, byte_count=10_000)
-    packer = Packer(500, 1000, LINGER_NS, 0)
-    packer.replace_lanes(lanes)
+    packer = make_packer(*lanes, bytes_max=1000)
     for lane in lanes:
         lane.budget.pay(1, 1000)
     put_sizes(packer, [20_000])
@@ -391,9 +380,8 @@ def test_a_record_above_the_bytes_of_a_batch_that_nobody_can_pay_for_waits() -> 
 
 
 def test_where_every_shard_has_records_of_its_own_those_without_a_key_take_turns_there() -> None:
-    packer = Packer(10, 100_000, 100 * MS, 0)
     lanes = [Lane(f"s{n}", ShardBudget(100, 100_000, 0, 1.0), hash_key=str(n)) for n in range(2)]
-    packer.replace_lanes(lanes)
+    packer = make_packer(*lanes, records_max=10, bytes_max=100_000)
     for client, lane in ((1, lanes[0]), (1, lanes[1]), (2, packer.keyless_lane)):
         frame = sized_frame([10] * 2_000)
         frame.client = client

@@ -11,19 +11,13 @@ from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import STALE_WAITS_MAX, Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, SECOND, sized_frame
-from tests.kit.sweeps import dropped
+from tests.kit.queues import dropped, make_packer
 
 LINGER_NS = 100 * MS
 
 
 def make_lane(name: str = "s", records: int = 1000, byte_count: int = 1_000_000) -> Lane:
     return Lane(name, ShardBudget(records, byte_count, 0, 1.0))
-
-
-def make_packer(*lanes: Lane, records_max: int = 500, bytes_max: int = 5_000_000) -> Packer:
-    packer = Packer(records_max, bytes_max, LINGER_NS, 0)
-    packer.replace_lanes(list(lanes))
-    return packer
 
 
 def put(packer: Packer, lane: Lane, sizes: list[int], now_ns: int = 0) -> Frame:

@@ -10,10 +10,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, LaneState
-from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
 from tests.kit.frames import MS, sized_frame
-from tests.kit.sweeps import dropped
+from tests.kit.queues import dropped, make_packer
 
 RECORDS_MAX, BYTES_MAX = 8, 40_000  # a large record is more than a slice of 16 KiB
 
@@ -23,7 +22,7 @@ class PackerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.packer = Packer(RECORDS_MAX, BYTES_MAX, 100 * MS, 0)
+        self.packer = make_packer(records_max=RECORDS_MAX, bytes_max=BYTES_MAX)
         self.now_ns = 0
         self.lane_count = 0
         self.retired: list[Lane] = []

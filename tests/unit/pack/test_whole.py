@@ -10,34 +10,34 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.pace.budget import Interval
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.dispatch import Dispatcher, ShardRates
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.queues import Queues
 from kdaemon.pack.whole import WAITING_RECORDS_MAX
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
+from tests.kit.queues import make_queues
 
 RATE = 1000
 SHARDS = 4
 CALL = 20  # records of one, at most
 
 
-def start(rate: int = RATE) -> tuple[Dispatcher, Packer]:
-    packer = Packer(CALL, 100_000, 100 * MS, 0)
-    dispatcher = Dispatcher(packer, ShardRates(rate, 1_000_000, 1.0), 0)
-    for _ in dispatcher.remap(describe(even_shards(SHARDS)), 0):
+def start(rate: int = RATE) -> tuple[Queues, Packer]:
+    queues = make_queues(records_max=CALL, bytes_max=100_000, rate=rate)
+    for _ in queues.shards.remap(describe(even_shards(SHARDS)), 0):
         pass
-    return dispatcher, packer
+    return queues, queues.packer
 
 
 def frame_of(count: int, name: str = "k") -> Frame:
     return make_frame(Record(b"%d" % number, f"{name}{number}") for number in range(count))
 
 
-def send(dispatcher: Dispatcher, packer: Packer, frame: Frame) -> bool:
+def send(queues: Queues, packer: Packer, frame: Frame) -> bool:
     """Whether it goes whole; else it is queued by shard."""
-    whole = dispatcher.route_whole(frame)
+    whole = queues.plan_whole(frame)
     if whole is None:
-        dispatcher.queue(dispatcher.route(frame, frame.byte_count), 0)
+        queues.put(queues.plan(frame, frame.byte_count), 0)
         return False
     packer.push_whole(whole)
     return True
@@ -62,10 +62,10 @@ def ready(packer: Packer) -> tuple[int, int]:
 
 
 def test_a_frame_that_is_a_call_goes_as_one_and_each_shard_pays_for_its_part() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     before = tokens(packer)
     frame = frame_of(CALL)
-    assert send(dispatcher, packer, frame)
+    assert send(queues, packer, frame)
     assert ready(packer) == (CALL, frame.byte_count)
     batch = packer.draw(0)
     assert frames_of(batch) == {frame}
@@ -81,45 +81,45 @@ def test_a_frame_that_is_a_call_goes_as_one_and_each_shard_pays_for_its_part() -
 
 @pytest.mark.parametrize("count", [1, CALL // 4 - 1, CALL + 1])
 def test_what_is_little_of_a_call_or_more_than_one_is_queued_by_shard(count: int) -> None:
-    dispatcher, packer = start()
-    assert not send(dispatcher, packer, frame_of(count))
+    queues, packer = start()
+    assert not send(queues, packer, frame_of(count))
     assert ready(packer)[0] == count
 
 
 def test_where_something_is_queued_the_next_is_queued_behind_it() -> None:
-    dispatcher, packer = start()
-    assert not send(dispatcher, packer, frame_of(1))
-    assert not send(dispatcher, packer, frame_of(CALL))
+    queues, packer = start()
+    assert not send(queues, packer, frame_of(1))
+    assert not send(queues, packer, frame_of(CALL))
 
 
 def test_where_a_shard_waits_frames_are_queued_by_shard() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     lane = packer.lanes[0]
     packer.postpone(lane, 10 * MS, 0)
     frame = make_frame([Record(b"x", "k", "0")])
-    dispatcher.queue(dispatcher.route(frame, frame.byte_count), 0)
+    queues.put(queues.plan(frame, frame.byte_count), 0)
     assert not packer.has_ready
-    assert not send(dispatcher, packer, frame_of(CALL))
+    assert not send(queues, packer, frame_of(CALL))
 
 
 def test_records_without_a_key_are_queued_by_shard() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     frame = make_frame([Record(b"x", ""), *frame_of(CALL - 1).records])
-    assert not send(dispatcher, packer, frame)
+    assert not send(queues, packer, frame)
     assert packer.keyless_lane.queued_records == 1
     while packer.draw(0):
         pass
-    assert not send(dispatcher, packer, frame_of(CALL)), "names are given from now on"
+    assert not send(queues, packer, frame_of(CALL)), "names are given from now on"
 
 
 @pytest.mark.parametrize("is_blocked", [True, False])
 def test_where_a_shard_cannot_pay_none_has_paid_and_what_can_be_paid_goes(
     *, is_blocked: bool
 ) -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     frames = [frame_of(CALL // 2), frame_of(CALL // 2, "other")]
     for frame in frames:
-        assert send(dispatcher, packer, frame)
+        assert send(queues, packer, frame)
     short = packer.lanes[-1]
     if is_blocked:
         packer.postpone(short, 10 * MS, 0)
@@ -144,25 +144,25 @@ def test_where_a_shard_cannot_pay_none_has_paid_and_what_can_be_paid_goes(
 
 
 def test_frames_that_fill_a_call_together_go_together() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     frames = [frame_of(CALL // 2), frame_of(CALL // 2, "other"), frame_of(CALL // 2, "last")]
-    assert all(send(dispatcher, packer, frame) for frame in frames)
+    assert all(send(queues, packer, frame) for frame in frames)
     assert frames_of(packer.draw(0)) == set(frames[:2])
     assert frames_of(packer.draw(0)) == {frames[2]}
 
 
 def test_a_call_that_is_almost_full_is_not_filled_with_a_part_of_the_next_frame() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     frames = [frame_of(CALL * 3 // 4), frame_of(CALL * 3 // 4, "other")]
-    assert all(send(dispatcher, packer, frame) for frame in frames)
+    assert all(send(queues, packer, frame) for frame in frames)
     assert frames_of(packer.draw(0)) == {frames[0]}
     assert frames_of(packer.draw(0)) == {frames[1]}
 
 
 def test_frames_that_fit_no_call_well_are_taken_apart_and_calls_are_full() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     frames = [frame_of(CALL * 3 // 5), frame_of(CALL * 3 // 5, "other")]
-    assert all(send(dispatcher, packer, frame) for frame in frames)
+    assert all(send(queues, packer, frame) for frame in frames)
     first, second = packer.draw(0), packer.draw(0)
     assert first is not None
     assert second is not None
@@ -170,31 +170,31 @@ def test_frames_that_fit_no_call_well_are_taken_apart_and_calls_are_full() -> No
 
 
 def test_so_many_records_wait_and_no_more() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     for number in range(WAITING_RECORDS_MAX // CALL):
-        assert send(dispatcher, packer, frame_of(CALL, str(number)))
-    assert not send(dispatcher, packer, frame_of(CALL, "more"))
+        assert send(queues, packer, frame_of(CALL, str(number)))
+    assert not send(queues, packer, frame_of(CALL, "more"))
     assert not packer.whole_frames, "what came before it is queued before it"
     assert ready(packer)[0] == WAITING_RECORDS_MAX + CALL
 
 
 def test_what_is_queued_by_shard_goes_behind_what_waits_whole() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     first, second = frame_of(CALL), frame_of(1)
-    assert send(dispatcher, packer, first)
-    assert not send(dispatcher, packer, second)
+    assert send(queues, packer, first)
+    assert not send(queues, packer, second)
     (lane,) = [lane for lane in packer.lanes if lane.queue[-1].frame is second]
     assert [run.frame for run in lane.queue] == [first, second]
 
 
 def test_a_new_map_routes_what_waits_whole_anew() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     frame = frame_of(CALL)
-    assert send(dispatcher, packer, frame)
-    for _ in dispatcher.remap(describe(even_shards(2 * SHARDS)), 0):
+    assert send(queues, packer, frame)
+    for _ in queues.shards.remap(describe(even_shards(2 * SHARDS)), 0):
         pass
-    while dispatcher.has_orphans:
-        dispatcher.route_orphans(0)
+    while queues.shards.orphans:
+        queues.route_orphans(0)
     batch = packer.draw(0)
     assert frames_of(batch) == {frame}
     assert batch is not None

@@ -11,6 +11,7 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.settle.deadlines import pieces_of
 from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger, Parting
 from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
+from tests.kit.queues import settings_of
 
 WITHDRAWN = failed("withdrawn")
 
@@ -21,7 +22,11 @@ def make(
     buffer_bytes: int = 1000, memory_bytes: int = 10_000
 ) -> tuple[FrameLedger, ByteBudget, StreamCounters]:
     memory, counters = ByteBudget(memory_bytes), StreamCounters()
-    return FrameLedger(buffer_bytes, memory, counters), memory, counters
+    return (
+        FrameLedger(settings_of(buffer_bytes_max=buffer_bytes), memory, counters),
+        memory,
+        counters,
+    )
 
 
 def frame_of(count: int, footprint_bytes: int = 100, deadline_ns: int | None = None) -> Frame:
@@ -114,7 +119,9 @@ def test_when_full_nothing_is_taken_and_the_refusal_is_counted(
 
 def test_two_streams_share_the_memory_and_each_has_its_own_part() -> None:
     memory = ByteBudget(300)
-    ledgers = [FrameLedger(200, memory, StreamCounters()) for _ in range(2)]
+    ledgers = [
+        FrameLedger(settings_of(buffer_bytes_max=200), memory, StreamCounters()) for _ in range(2)
+    ]
     assert admit(ledgers[0], frame_of(1))
     assert admit(ledgers[0], frame_of(1))
     assert not admit(ledgers[0], frame_of(1)), "its own part is full"

@@ -8,10 +8,9 @@ from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.dispatch import Dispatcher, ShardRates
-from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.packer import Packer
+from kdaemon.pack.queues import Queues
 from kdaemon.pack.run import Run
 from tests.kit.frames import (
     MS,
@@ -22,21 +21,20 @@ from tests.kit.frames import (
     failed,
     make_frame,
 )
+from tests.kit.queues import BYTE_RATE, RATE, make_queues
 
-RATE, BYTE_RATE = 1000, 1_000_000
 
-
-def remap(dispatcher: Dispatcher, description: StreamDescription, now_ns: int) -> bool:
+def remap(queues: Queues, description: StreamDescription, now_ns: int) -> bool:
     """With all that was queued for shards that are gone in its new place."""
-    is_changed = at_once(dispatcher.remap(description, now_ns))
-    while dispatcher.has_orphans:
-        assert dispatcher.route_orphans(now_ns) == []
+    is_changed = at_once(queues.shards.remap(description, now_ns))
+    while queues.route_orphans(now_ns):
+        pass
     return is_changed
 
 
-def start() -> tuple[Dispatcher, Packer]:
-    packer = Packer(500, 5_000_000, 100 * MS, 0)
-    return Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0), packer
+def start() -> tuple[Queues, Packer]:
+    queues = make_queues()
+    return queues, queues.packer
 
 
 def at_hash(*places: float) -> Frame:
@@ -47,8 +45,8 @@ def at_hash(*places: float) -> Frame:
     )
 
 
-def send(dispatcher: Dispatcher, frame: Frame, now_ns: int = 0) -> Frame:
-    dispatcher.queue(dispatcher.route(frame, sum(frame.sizes)), now_ns)
+def send(queues: Queues, frame: Frame, now_ns: int = 0) -> Frame:
+    queues.put(queues.plan(frame, sum(frame.sizes)), now_ns)
     return frame
 
 
@@ -71,19 +69,19 @@ def rates(lane: Lane) -> tuple[int, int]:
 
 
 def test_while_nothing_is_known_one_lane_is_paced_for_one_shard() -> None:
-    dispatcher, packer = start()
-    assert dispatcher.shard_count == 0
-    frame = send(dispatcher, at_hash(0, 0.9))
+    queues, packer = start()
+    assert queues.shards.shard_count == 0
+    frame = send(queues, at_hash(0, 0.9))
     assert queued(packer) == {None: [b"0", b"1"]}
     assert rates(packer.lanes[0]) == (RATE, BYTE_RATE)
     assert packer.lanes[0].queued_bytes == sum(frame.sizes)
 
 
 def test_with_a_map_there_is_one_lane_a_shard_with_its_own_budget() -> None:
-    dispatcher, packer = start()
-    assert remap(dispatcher, describe(even_shards(4)), 0)
-    assert dispatcher.shard_count == 4
-    frame = send(dispatcher, at_hash(0, 0.9, 0.1, 0.3))
+    queues, packer = start()
+    assert remap(queues, describe(even_shards(4)), 0)
+    assert queues.shards.shard_count == 4
+    frame = send(queues, at_hash(0, 0.9, 0.1, 0.3))
     assert queued(packer) == {
         "shard-0": [b"0", b"2"],
         "shard-1": [b"3"],
@@ -96,55 +94,55 @@ def test_with_a_map_there_is_one_lane_a_shard_with_its_own_budget() -> None:
 
 
 def test_a_frame_for_one_shard_is_one_run() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(4)), 0)
-    frame = send(dispatcher, at_hash(0.3, 0.3, 0.4))
+    queues, packer = start()
+    remap(queues, describe(even_shards(4)), 0)
+    frame = send(queues, at_hash(0.3, 0.3, 0.4))
     (run,) = packer.lanes[1].queue
     assert (run.indices, run.byte_count) == ([0, 1, 2], sum(frame.sizes))
 
 
 def test_auto_is_one_lane_paced_for_all_shards() -> None:
-    dispatcher, packer = start()
-    assert remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
-    send(dispatcher, at_hash(0, 0.9))
+    queues, packer = start()
+    assert remap(queues, describe(even_shards(4), is_auto=True), 0)
+    send(queues, at_hash(0, 0.9))
     assert queued(packer) == {None: [b"0", b"1"]}
     assert rates(packer.lanes[0]) == (4 * RATE, 4 * BYTE_RATE)
-    assert dispatcher.shard_count == 4, "they are known, though nothing is predicted"
+    assert queues.shards.shard_count == 4, "they are known, though nothing is predicted"
 
 
 def test_a_description_that_says_nothing_new_changes_nothing() -> None:
     for is_auto in (False, True):
-        dispatcher, packer = start()
-        assert remap(dispatcher, describe(even_shards(4), is_auto=is_auto), 5)
+        queues, packer = start()
+        assert remap(queues, describe(even_shards(4), is_auto=is_auto), 5)
         lanes = packer.lanes
-        assert not remap(dispatcher, describe(even_shards(4), is_auto=is_auto), 99)
+        assert not remap(queues, describe(even_shards(4), is_auto=is_auto), 99)
         assert packer.lanes == lanes
-        assert dispatcher.map_since_ns == 5
+        assert queues.shards.map_since_ns == 5
 
 
 def test_unknown_shards_leave_the_map_as_it_is() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(4)), 5)
+    queues, packer = start()
+    remap(queues, describe(even_shards(4)), 5)
     lanes = packer.lanes
-    assert not remap(dispatcher, describe(None), 99)
+    assert not remap(queues, describe(None), 99)
     assert packer.lanes is lanes
-    assert dispatcher.shard_count == 4
+    assert queues.shards.shard_count == 4
 
 
 def test_what_was_queued_for_an_unknown_stream_goes_to_its_shards_in_order() -> None:
-    dispatcher, packer = start()
-    send(dispatcher, at_hash(0, 0.9, 0.1))
+    queues, packer = start()
+    send(queues, at_hash(0, 0.9, 0.1))
     old = packer.lanes[0]
-    remap(dispatcher, describe(even_shards(2)), 0)
+    remap(queues, describe(even_shards(2)), 0)
     assert old.state is LaneState.RETIRED
     assert queued(packer) == {"shard-0": [b"0", b"2"], "shard-1": [b"1"]}
     assert packer.ready_records == 3
 
 
 def test_a_split_moves_only_what_was_queued_for_the_parent() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(2)), 0)
-    send(dispatcher, at_hash(0.1, 0.3, 0.6))
+    queues, packer = start()
+    remap(queues, describe(even_shards(2)), 0)
+    send(queues, at_hash(0.1, 0.3, 0.6))
     low, high = packer.lanes
     half = low_end(2)
     children = (
@@ -152,11 +150,11 @@ def test_a_split_moves_only_what_was_queued_for_the_parent() -> None:
         OpenShard("child-b", half // 2 + 1, half),
         even_shards(2)[1],
     )
-    assert remap(dispatcher, describe(children), 7 * MS)
+    assert remap(queues, describe(children), 7 * MS)
     assert low.state is LaneState.RETIRED
     assert packer.lanes[2] is high, "the lane of an unchanged shard is kept, budget and all"
     assert queued(packer) == {"child-a": [b"0"], "child-b": [b"1"], "shard-1": [b"2"]}
-    assert dispatcher.map_since_ns == 7 * MS
+    assert queues.shards.map_since_ns == 7 * MS
 
 
 def low_end(count: int) -> int:
@@ -164,15 +162,15 @@ def low_end(count: int) -> int:
 
 
 def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(2)), 0)
+    queues, packer = start()
+    remap(queues, describe(even_shards(2)), 0)
     lane = packer.lanes[1]
     lane.budget.pay(700, 0)
     packer.postpone(lane, 50 * MS, 0)
     lane.failure_count = 3
     first, second = even_shards(2)
     remap(
-        dispatcher,
+        queues,
         describe((OpenShard("new", first.first_hash_key, first.last_hash_key), second)),
         0,
     )
@@ -183,12 +181,12 @@ def test_an_unchanged_shard_keeps_its_spent_budget_and_its_backoff() -> None:
 
 def test_a_shard_with_another_range_keeps_its_budget_and_its_queue_is_routed_again() -> None:
     """At Yandex a change of the shard count moves the ranges of shards that stay open."""
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(2)), 0)
-    send(dispatcher, at_hash(0.1, 0.4, 0.9))
+    queues, packer = start()
+    remap(queues, describe(even_shards(2)), 0)
+    send(queues, at_hash(0.1, 0.4, 0.9))
     budgets = [lane.budget for lane in packer.lanes]
     budgets[0].pay(700, 0)
-    remap(dispatcher, describe(even_shards(4)), 0)
+    remap(queues, describe(even_shards(4)), 0)
     assert queued(packer) == {
         "shard-0": [b"0"],
         "shard-1": [b"1"],
@@ -200,33 +198,33 @@ def test_a_shard_with_another_range_keeps_its_budget_and_its_queue_is_routed_aga
 
 
 def test_from_a_map_to_auto_and_back_nothing_queued_is_lost() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(2)), 0)
-    send(dispatcher, at_hash(0.1, 0.9))
-    remap(dispatcher, describe(even_shards(2), is_auto=True), 0)
+    queues, packer = start()
+    remap(queues, describe(even_shards(2)), 0)
+    send(queues, at_hash(0.1, 0.9))
+    remap(queues, describe(even_shards(2), is_auto=True), 0)
     assert queued(packer) == {None: [b"0", b"1"]}
-    remap(dispatcher, describe(even_shards(2)), 0)
+    remap(queues, describe(even_shards(2)), 0)
     assert queued(packer) == {"shard-0": [b"0"], "shard-1": [b"1"]}
 
 
 def test_auto_with_more_shards_keeps_its_lane_at_the_new_rate() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(2), is_auto=True), 0)
+    queues, packer = start()
+    remap(queues, describe(even_shards(2), is_auto=True), 0)
     (lane,) = packer.lanes
-    assert remap(dispatcher, describe(even_shards(5), is_auto=True), 0)
+    assert remap(queues, describe(even_shards(5), is_auto=True), 0)
     assert packer.lanes == [lane]
     assert rates(lane) == (5 * RATE, 5 * BYTE_RATE)
-    assert dispatcher.shard_count == 5
+    assert queues.shards.shard_count == 5
 
 
 def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(1)), 0)
-    send(dispatcher, at_hash(0.1, 0.9, 0.2))
+    queues, packer = start()
+    remap(queues, describe(even_shards(1)), 0)
+    send(queues, at_hash(0.1, 0.9, 0.2))
     (run,) = draw(packer).runs
     run.attempt_count = 4
-    remap(dispatcher, describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
-    dispatcher.queue_again(run, 0)
+    remap(queues, describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
+    queues._put_anew(run, 0)
     assert queued(packer) == {"a": [b"0", b"2"], "shard-1": [b"1"]}
     runs = [queued_run for lane in packer.lanes for queued_run in lane.queue]
     assert {queued_run.attempt_count for queued_run in runs} == {4}
@@ -234,45 +232,45 @@ def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -
 
 
 def test_a_part_of_a_run_comes_back_by_its_own_indices() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(2)), 0)
-    frame = send(dispatcher, at_hash(0.1, 0.9, 0.2, 0.8))
+    queues, packer = start()
+    remap(queues, describe(even_shards(2)), 0)
+    frame = send(queues, at_hash(0.1, 0.9, 0.2, 0.8))
     draw(packer)
     lane = packer.lanes[1]
-    dispatcher.queue_again(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
+    queues._put_anew(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
     assert queued(packer) == {"shard-0": [], "shard-1": [b"1", b"3"]}
 
 
 def test_answers_teach_an_unknown_stream_its_shards_and_its_rate() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     (lane,) = packer.lanes
-    dispatcher.learn(lane, [delivered("a"), delivered("b"), failed(), delivered("c")], SECOND)
-    assert dispatcher.shard_count == 3
+    queues.shards.learn(lane, [delivered("a"), delivered("b"), failed(), delivered("c")], SECOND)
+    assert queues.shards.shard_count == 3
     assert rates(lane) == (3 * RATE, 3 * BYTE_RATE)
 
 
 def test_answers_that_name_no_shard_never_turn_the_rate_to_nothing() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     (lane,) = packer.lanes
-    dispatcher.learn(lane, [delivered("a")], SECOND)
+    queues.shards.learn(lane, [delivered("a")], SECOND)
     for minute in range(2, 6):
-        dispatcher.learn(lane, [delivered("")], minute * 61 * SECOND)
+        queues.shards.learn(lane, [delivered("")], minute * 61 * SECOND)
     assert rates(lane) == (RATE, BYTE_RATE)
 
 
 def test_auto_learns_nothing_from_answers() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
-    dispatcher.learn(packer.lanes[0], [delivered("a")], SECOND)
+    queues, packer = start()
+    remap(queues, describe(even_shards(4), is_auto=True), 0)
+    queues.shards.learn(packer.lanes[0], [delivered("a")], SECOND)
     assert rates(packer.lanes[0]) == (4 * RATE, 4 * BYTE_RATE)
-    assert dispatcher.shard_count == 4
+    assert queues.shards.shard_count == 4
 
 
 def test_what_an_unknown_stream_spent_is_not_to_be_spent_again_when_its_map_comes() -> None:
     """All of it may have gone to one shard: none gets more than the rest of a second."""
-    dispatcher, packer = start()
+    queues, packer = start()
     packer.lanes[0].budget.pay(700, 900_000)
-    remap(dispatcher, describe(even_shards(4)), 0)
+    remap(queues, describe(even_shards(4)), 0)
     for lane in packer.lanes:
         assert (lane.budget.records.available, lane.budget.bytes.available) == (200, 0)
         lane.budget.refill(SECOND)
@@ -280,9 +278,9 @@ def test_what_an_unknown_stream_spent_is_not_to_be_spent_again_when_its_map_come
 
 
 def test_a_debt_for_an_unknown_stream_is_no_debt_of_every_shard() -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     packer.lanes[0].budget.pay(1, 10_000_000)
-    remap(dispatcher, describe(even_shards(4)), 0)
+    remap(queues, describe(even_shards(4)), 0)
     assert {lane.budget.bytes.available for lane in packer.lanes} == {0}
 
 
@@ -290,10 +288,10 @@ def test_a_debt_for_an_unknown_stream_is_no_debt_of_every_shard() -> None:
 def test_without_predictions_records_without_a_key_are_spread_over_all_hash_keys(
     *, is_auto: bool
 ) -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     if is_auto:
-        remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
-    frame = send(dispatcher, keyless(400))
+        remap(queues, describe(even_shards(4), is_auto=True), 0)
+    frame = send(queues, keyless(400))
     assert packer.lanes[0].queued_records == 400
     batch = packer.draw(0)
     assert batch is not None
@@ -307,12 +305,12 @@ def test_without_predictions_records_without_a_key_are_spread_over_all_hash_keys
 
 @pytest.mark.parametrize("has_map", [True, False])
 def test_of_a_mixed_frame_only_records_without_a_key_are_sent_as_copies(*, has_map: bool) -> None:
-    dispatcher, packer = start()
+    queues, packer = start()
     if has_map:
-        remap(dispatcher, describe(even_shards(1)), 0)
+        remap(queues, describe(even_shards(1)), 0)
     records = [Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "", "7"), Record(b"3", "j")]
     before = repr(records)
-    frame = send(dispatcher, make_frame(records))
+    frame = send(queues, make_frame(records))
     sent: dict[bytes, Record] = {}
     while packer.has_ready and (batch := packer.draw(0)) is not None:
         sent |= {record.data: record for record in batch.records}
@@ -326,24 +324,21 @@ def test_of_a_mixed_frame_only_records_without_a_key_are_sent_as_copies(*, has_m
 
 
 def test_records_without_a_key_wait_for_no_turn_and_for_each_other_neither() -> None:
-    packer = Packer(500, 5_000_000, 100 * MS, 0)
-    order = KeyOrder()
-    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0, order=order)
+    queues = make_queues(is_ordered=True)
     frame = send(
-        dispatcher,
+        queues,
         make_frame([Record(b"%d" % n, "", "7" if n % 2 else None) for n in range(6)]),
     )
-    assert packer.lanes[0].queued_records == 6
-    order.settled(frame, [1, 3, 5])
-    assert order.freed() == []
+    assert queues.packer.lanes[0].queued_records == 6
+    queues.leave(Run(frame, [1, 3, 5], 3, queues.packer.lanes[0]), [1, 3, 5])
+    queues.take_turns(0)
+    assert queues.packer.lanes[0].queued_records == 6
 
 
 def test_with_a_map_records_without_a_key_queue_for_any_shard() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(4)), 0)
-    frame = send(
-        dispatcher, make_frame([Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "")])
-    )
+    queues, packer = start()
+    remap(queues, describe(even_shards(4)), 0)
+    frame = send(queues, make_frame([Record(b"0", ""), Record(b"1", "k", "5"), Record(b"2", "")]))
     assert queued(packer)["shard-0"] == [b"1"]
     (run,) = packer.keyless_lane.queue
     assert (run.indices, run.is_keyless) == ([0, 2], True)
@@ -352,31 +347,31 @@ def test_with_a_map_records_without_a_key_queue_for_any_shard() -> None:
 
 
 def test_a_new_map_leaves_records_for_any_shard_where_they_are() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(4)), 0)
-    send(dispatcher, keyless(9))
-    remap(dispatcher, describe(even_shards(3)), 0)
+    queues, packer = start()
+    remap(queues, describe(even_shards(4)), 0)
+    send(queues, keyless(9))
+    remap(queues, describe(even_shards(3)), 0)
     assert packer.keyless_lane.queued_records == packer.ready_records == 9
 
 
 def test_records_for_any_shard_go_to_the_one_lane_of_auto_and_come_back() -> None:
-    dispatcher, packer = start()
-    remap(dispatcher, describe(even_shards(4)), 0)
-    send(dispatcher, keyless(9))
-    remap(dispatcher, describe(even_shards(4), is_auto=True), 0)
+    queues, packer = start()
+    remap(queues, describe(even_shards(4)), 0)
+    send(queues, keyless(9))
+    remap(queues, describe(even_shards(4), is_auto=True), 0)
     assert packer.keyless_lane.queued_records == 0
     assert [lane.queued_records for lane in packer.lanes] == [9]
     assert packer.ready_records == 9
     (run,) = packer.lanes[0].queue
     assert run.is_keyless, "it never had a turn among the records of a key"
-    remap(dispatcher, describe(even_shards(4)), 0)
+    remap(queues, describe(even_shards(4)), 0)
     assert packer.keyless_lane.queued_records == packer.ready_records == 9
 
 
 def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
-    packer = Packer(500, 5_000_000, 100 * MS, 0)
-    dispatcher = Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 0.5), 0)
-    remap(dispatcher, describe(even_shards(2)), 0)
+    queues = make_queues(first_share=0.5)
+    packer = queues.packer
+    remap(queues, describe(even_shards(2)), 0)
     budget = packer.lanes[0].budget
     for tenth in range(50):
         now_ns = tenth * 100 * MS
@@ -390,7 +385,7 @@ def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
         OpenShard("child-b", half // 2 + 1, half),
         even_shards(2)[1],
     )
-    remap(dispatcher, describe(children), 5 * SECOND)
+    remap(queues, describe(children), 5 * SECOND)
     assert [lane.budget.records_share for lane in packer.lanes] == [share, share, 0.5]
     assert {lane.budget.bytes_share for lane in packer.lanes[:2]} == {budget.bytes_share}
     assert packer.lanes[0].budget.records.rate == int(RATE * share)
@@ -399,31 +394,31 @@ def test_a_shard_in_the_place_of_another_begins_with_its_share() -> None:
 
 @pytest.mark.parametrize("part", [1.0, 0.25])
 def test_what_the_service_says_of_a_shard_s_quota_bounds_what_is_configured(part: float) -> None:
-    packer = Packer(500, 5_000_000, 100 * MS, 0)
     records, size = round(RATE * part), round(BYTE_RATE * part)
-    dispatcher = Dispatcher(packer, ShardRates(records, size, 1.0), 0)
+    queues = make_queues(rate=records, byte_rate=size)
+    packer = queues.packer
     cases = ((400_000, 400_000), (None, 400_000), (2_000_000, size), (1, 1))
     for count, (quota, most) in enumerate(cases, 1):  # with other shards, and with the same
         for shard_count in (count, count):
             told = describe(even_shards(shard_count), shard_bytes_per_second=quota)
-            remap(dispatcher, told, count)
+            remap(queues, told, count)
             expected = records, min(size, most)
             assert {rates(lane) for lane in packer.lanes} == {expected}
-            assert dispatcher.shard_bytes_per_second == expected[1]
+            assert queues.shards.shard_bytes_per_second == expected[1]
 
 
 def test_a_quota_counts_for_each_shard_where_none_is_predicted() -> None:
-    dispatcher, packer = start()
-    dispatcher.learn(packer.lanes[0], [delivered("a"), delivered("b")], SECOND)
-    remap(dispatcher, describe(None, shard_bytes_per_second=1000), 2 * SECOND)
+    queues, packer = start()
+    queues.shards.learn(packer.lanes[0], [delivered("a"), delivered("b")], SECOND)
+    remap(queues, describe(None, shard_bytes_per_second=1000), 2 * SECOND)
     assert rates(packer.lanes[0]) == (2 * RATE, 2000)
-    dispatcher.forget(3 * SECOND)
+    queues.shards.forget(3 * SECOND)
     assert rates(packer.lanes[0]) == (RATE, BYTE_RATE), "another stream may be made in its place"
 
 
-def kind_split() -> tuple[Dispatcher, Packer]:
-    packer = Packer(500, 5_000_000, 100 * MS, 0, aggregate_bytes_max=10_000)
-    return Dispatcher(packer, ShardRates(RATE, BYTE_RATE, 1.0), 0, is_kind_split=True), packer
+def kind_split() -> tuple[Queues, Packer]:
+    queues = make_queues(aggregate_bytes_max=10_000)
+    return queues, queues.packer
 
 
 def two_kinds() -> Frame:
@@ -435,23 +430,23 @@ def kinds(packer: Packer) -> list[list[int]]:
 
 
 def test_where_aggregates_are_made_a_run_has_records_of_one_kind() -> None:
-    dispatcher, packer = kind_split()
-    remap(dispatcher, describe(even_shards(1)), 0)
-    frame = send(dispatcher, two_kinds())
+    queues, packer = kind_split()
+    remap(queues, describe(even_shards(1)), 0)
+    frame = send(queues, two_kinds())
     assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
     assert sum(run.byte_count for run in packer.lanes[0].queue) == sum(frame.sizes)
 
 
 def test_also_when_its_shard_was_unknown_or_is_new() -> None:
-    dispatcher, packer = kind_split()
-    send(dispatcher, two_kinds())
-    remap(dispatcher, describe(even_shards(1)), 0)
+    queues, packer = kind_split()
+    send(queues, two_kinds())
+    remap(queues, describe(even_shards(1)), 0)
     assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
     (plain, explicit) = packer.lanes[0].queue
     frame = plain.frame
     again = Run(frame, [0, 1, 2, 3], sum(frame.sizes[:4]), packer.lanes[0], 3)
     packer.lanes[0].take_all()
-    dispatcher.queue_again(again, 0)
+    queues._put_anew(again, 0)
     assert kinds(packer) == [[0, 2], [1, 3]]
     assert [run.attempt_count for run in packer.lanes[0].queue] == [3, 3]
     assert [run.byte_count for run in packer.lanes[0].queue] == [2, 2]
