@@ -324,6 +324,7 @@ async def test_a_call_waits_for_the_search_no_longer_than_for_a_connection(
             assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
             assert "search" in error.message
         let_go.set()
+        client.take_limits(ClientSettings(endpoint_url=service.url))
         await client.refresh_credentials()
         assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
     assert len(container.received) == 1

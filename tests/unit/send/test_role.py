@@ -318,6 +318,7 @@ async def test_an_sts_that_takes_longer_than_a_connection_is_heard(
                 error = await failure(client.put_records(ORDERS, RECORDS))
                 assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
             let_go.set()
+            client.take_limits(settings(service))
             await client.refresh_credentials()
             await client.put_records(ORDERS, RECORDS)
         assert len(slow.asked) == 1
