@@ -21,7 +21,6 @@ from kdaemon.config.keys import (
     KEYS,
     NAMED_TABLES,
     OF_ONE_STREAM,
-    OLD_VARIABLES,
     PREFIX,
     SECRET_KEYS,
     TABLES,
@@ -159,6 +158,9 @@ def _read_tables(kind: str, value: object, source: str, given: Given) -> Iterato
     for name, table in value.items():
         if not isinstance(table, dict):
             shown = dotted((kind, name))
+            if replaced := what_replaces((kind, name)):
+                given.note(source, shown, replaced)
+                continue
             given.note(source, shown, f"is {_show(table)}; expected a table, as [{shown}]")
             continue
         given.list_table(source, kind, name)
@@ -187,10 +189,10 @@ def _read_environment(environ: Mapping[str, str], given: Given) -> Iterator[Sett
         is_port_link = _SERVICE_LINK_PORT.fullmatch(name) and re.match(r"(tcp|udp)://", value)
         if name in VARIABLES:
             yield Setting(ENVIRONMENT, name, VARIABLES[name], value, is_text=True)
-        elif replaced := what_replaces(OLD_VARIABLES.get(name, ())):
-            given.note(ENVIRONMENT, name, replaced)
         elif name in NOT_A_KEY or is_port_link or _SERVICE_LINK.fullmatch(name):
             continue
+        elif replaced := what_replaces(_path_of(name)):
+            given.note(ENVIRONMENT, name, replaced)
         elif name.startswith("KDAEMON_STREAMS_"):
             problem = "a stream cannot be set by a variable: use [streams.NAME] in the file"
             given.note(ENVIRONMENT, name, f"{problem}, or KDAEMON_DEFAULT_... for all streams")
@@ -201,6 +203,15 @@ def _read_environment(environ: Mapping[str, str], given: Given) -> Iterator[Sett
             near = _near(name, VARIABLES)
             known = f"did you mean {near}?" if near else "expected KDAEMON_ and a key of the file"
             given.note(ENVIRONMENT, name, f"is no setting; {known}")
+
+
+def _path_of(variable: str) -> Path:
+    """The path that an unknown variable spells: of a key in a table, if it begins with a table's
+    name.
+    """
+    name = variable.removeprefix(PREFIX).lower()
+    table = next((each for each in TABLES if name.startswith(f"{each}_")), None)
+    return (name,) if table is None else (table, name.removeprefix(f"{table}_"))
 
 
 def _read_flags(flags: Sequence[tuple[str, str]], given: Given) -> Iterator[Setting]:

@@ -15,7 +15,6 @@ import msgspec
 
 from kdaemon.config.about import About, abouts_of
 from kdaemon.config.clash import Path
-from kdaemon.config.old_keys import OLD_KEYS
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
 from kdaemon.config.stream import StreamConfig
@@ -78,9 +77,6 @@ NAMED_TABLES: Mapping[str, Mapping[str, Key]] = MappingProxyType(
 TABLES = frozenset(path[0] for path in KEYS if len(path) == 2)
 VARIABLES: Mapping[str, Path] = MappingProxyType(
     {PREFIX + "_".join(path).upper(): path for path in KEYS}
-)
-OLD_VARIABLES: Mapping[str, Path] = MappingProxyType(
-    {PREFIX + "_".join(path).upper(): path for path in OLD_KEYS}
 )
 
 

@@ -1,8 +1,9 @@
 """Keys that were settings once, and the keys that replace them. Pure.
 
 If a file was written for an older version, its reader is told what to write instead, key by key, by
-`kdaemon check`, at a start and at a reload. Where it sits: `given.py` asks here before it says that
-a key is unknown.
+`kdaemon check`, at a start and at a reload. A key that stands in a table where it never was is told
+all the same: who writes it there remembers its name. Where it sits: `given.py` asks here before it
+says that a key is unknown.
 """
 
 from collections.abc import Mapping
@@ -47,11 +48,16 @@ OLD_KEYS: Mapping[Path, str] = MappingProxyType(
 stream."""
 
 _TABLE_OF = {"streams": "default", "upstreams": "send"}
+_BY_NAME: Mapping[str, Path] = MappingProxyType({path[-1]: path for path in OLD_KEYS})
 
 
 def what_replaces(path: Path) -> str | None:
-    """The problem with a key that was a setting once; None: it never was one."""
-    if len(path) == 3:
-        path = (_TABLE_OF.get(path[0], ""), path[2])
-    words = OLD_KEYS.get(path)
-    return None if words is None else f"is no setting any more: {words}"
+    """The problem with a key that was a setting once, in this table or in another one; None: no
+    setting ever had this name.
+    """
+    home = (_TABLE_OF.get(path[0], ""), path[2]) if len(path) == 3 else path
+    if home in OLD_KEYS:
+        return f"is no setting any more: {OLD_KEYS[home]}"
+    home = _BY_NAME.get(path[-1], ())
+    words = OLD_KEYS.get(home)
+    return None if words is None else f"is no setting any more (it was {'.'.join(home)}): {words}"

@@ -270,16 +270,31 @@ def test_the_command_that_checks_tells_all_old_keys_at_once(tmp_path: Path) -> N
 
 
 def test_no_old_key_is_a_key_and_each_says_what_to_write() -> None:
-    assert not OLD_KEYS.keys() & KEYS.keys()
-    tables = {"default": STREAM_KEYS, "send": UPSTREAM_KEYS}
-    assert not [path for path in OLD_KEYS if path[1] in tables.get(path[0], {})]
+    names = [path[-1] for path in OLD_KEYS]
+    assert len(names) == len(set(names)), "a name alone says which key it was"
+    assert not {*names} & {*(path[-1] for path in KEYS), *STREAM_KEYS, *UPSTREAM_KEYS}
     for words in OLD_KEYS.values():
         assert words.startswith(("leave it out: ", "set "))
 
 
-def test_what_once_was_a_key_elsewhere_is_as_unknown_as_before() -> None:
+@pytest.mark.parametrize("old", OLD_KEYS, ids=".".join)
+def test_an_old_key_in_a_table_where_it_never_was_is_told_all_the_same(
+    old: tuple[str, ...],
+) -> None:
+    name, told = old[-1], f"is no setting any more (it was {'.'.join(old)}): {OLD_KEYS[old]}"
+    for table in ("listen", "spool", "streams", "streams.orders", "upstreams"):
+        where = f"{table}.{name}"
+        if table != old[0] and (table, old[0]) != ("streams.orders", "default"):
+            assert problems(f"[{table}]\n{name} = 1") == [f"k.toml: {where}: {told}"]
+    assert problems(f"{name} = 1") == [f"k.toml: {name}: {told}"]
+    assert problems(flags=((name, "1"),)) == [f"flags: {name}: {told}"]
+    for variable in (f"KDAEMON_{name}".upper(), f"KDAEMON_SPOOL_{name}".upper()):
+        assert problems(environ={variable: "1"}) == [f"environment: {variable}: {told}"]
+
+
+def test_a_misspelt_key_is_no_old_one() -> None:
     assert "did you mean" in problems("shar = 0.5\nservce = 'aws'")[1]
-    assert "is no key" in problems("[listen]\nshare = 0.5")[0]
+    assert "is no key" in problems("[listen]\nshares = 0.5")[0]
 
 
 # Rules between keys
