@@ -19,6 +19,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -75,7 +76,7 @@ def reload(
 
     It is what SIGHUP does; this command also says what became of it. The daemon reads the file, the
     environment and the flags that it was started with. --config and --set tell this command where
-    the admin listener of the daemon is.
+    the admin listener of the daemon is; a file that the daemon does not read is refused.
 
     Exit 0: the whole new configuration is in force. Exit 1: the whole old one stays, because the
     new one needs a restart or could not be taken. Exit 78: it stays, because the new one is wrong.
@@ -86,6 +87,8 @@ def reload(
         _fail("listen.admin is off, and names no daemon: send SIGHUP to it, and look at its log")
     tls = _tls(certificate, key) if config.listen.admin_tls else None
     before = _ask(address, tls)
+    if config_path:
+        _see_that_it_reads(config_path, before)
     _signal(before, address)
     aim = before["reloads"] + 1 + before["is_reloading"]
     _say_outcome(_wait(address, aim, timeout_s, tls))
@@ -151,6 +154,23 @@ def _ask(address: "Address", tls: "ssl.SSLContext | None") -> dict[str, Any]:
     if type(page["pid"]) is not int or page["pid"] < 1:
         _fail(f"what answers at {where} is no daemon that can be told to reload")
     return page
+
+
+def _see_that_it_reads(config_path: str, page: dict[str, Any]) -> None:
+    """Exits with 1 if the daemon reads another file. A daemon of an older version does not tell."""
+    path = str(Path(config_path).absolute())
+    file = page.get("file", path)
+    if file is None:
+        does = "was started without a file, and reads none"
+    elif Path(path).resolve() != Path(file).resolve():
+        does = f"reads {file}"
+    else:
+        return
+    _fail(
+        f"the daemon (process {page['pid']}) {does}: {path} would not be read, and nothing was"
+        " asked. To have it read, start the daemon with it; to reload this daemon, name its own"
+        " file, or only --admin HOST:PORT"
+    )
 
 
 def _connection(host: str, port: int, tls: "ssl.SSLContext | None") -> Any:
@@ -221,7 +241,8 @@ def _say_outcome(page: dict[str, Any]) -> NoReturn:
     if outcome == "applied":
         say(f"in force (generation {generation}): {keys}")
     elif outcome == "unchanged":
-        say("nothing has changed")
+        file = page.get("file")
+        say(f"nothing has changed{f' in {file}' if file else ': the daemon reads no file'}")
     elif outcome == "restart":
         _fail(f"needs a restart, and nothing of it was taken: {keys}")
     elif outcome == "wrong":

@@ -10,6 +10,7 @@ the problems are found.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -85,12 +86,21 @@ class Reloads:
         self.generation += report.outcome is Outcome.APPLIED
         self.count += 1
 
+    @property
+    def file(self) -> str | None:
+        """The path of the configuration file that the daemon reads; None: it reads none."""
+        sources = None if self.loaded is None else self.loaded.sources
+        if sources is None or not sources.source:
+            return None
+        return str(Path(sources.source).absolute())
+
     def told(self) -> bytes:
         """The page `/configz`."""
         last = self.last
         page = {
             "pid": self._pid,
             "start": self._start,
+            "file": self.file,
             "generation": self.generation,
             "reloads": self.count,
             "reload_failures": self.failures,

@@ -23,6 +23,7 @@ import pytest
 from kdaemon.system import start_of
 from tests.kit.certificates import Authority
 from tests.kit.daemon import (
+    LOOPBACK,
     Daemon,
     command,
     environment,
@@ -296,7 +297,8 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
     done = reload(*where)
     assert (done.returncode, done.stdout) == (0, "in force (generation 2): streams.late\n")
     done = reload(*where)
-    assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
+    assert (done.returncode, done.stdout) == (0, f"nothing has changed in {path}\n")
+    assert configz(daemon)["file"] == str(path)
 
     write_config(tmp_path, settings(tmp_path, log__format="json"))
     done = reload(*where)
@@ -309,6 +311,39 @@ def test_the_command_says_what_became_of_it(run: Run, tmp_path: Path) -> None:
     assert "accept_unlisted" in done.stderr
     assert "listen.http" in done.stderr
     assert "the old configuration stays in force" in done.stderr
+
+
+def test_a_file_that_the_daemon_does_not_read_is_refused_and_the_daemon_s_own_is_named(
+    run: Run, tmp_path: Path
+) -> None:
+    """It would say that nothing has changed, and the new file would never be in force."""
+    daemon = run(settings(tmp_path))
+    where = ("--admin", daemon.address("admin").removeprefix("http://"))
+    own, other = tmp_path / "kdaemon.toml", tmp_path / "other.toml"
+    other.write_text(own.read_text() + "\n[streams.late]\n")
+    done = reload("--config", str(other), *where)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"reads {own}: {other} would not be read" in done.stderr
+    assert configz(daemon)["reloads"] == 0
+    link = tmp_path / "link.toml"
+    link.symlink_to(own)
+    assert reload("--config", str(link), *where).returncode == 0, "another name of the same file"
+
+
+def test_a_daemon_without_a_file_says_so(tmp_path: Path) -> None:
+    flags = [f"{key}={value}" for key, value in LOOPBACK.items()]
+    arguments = [word for flag in flags for word in ("--set", flag)]
+    daemon = Daemon(["run", "--sandbox", *arguments], environment())
+    try:
+        daemon.wait_log("ready")
+        where = ("--admin", daemon.address("admin").removeprefix("http://"))
+        done = reload(*where)
+        assert done.stdout == "nothing has changed: the daemon reads no file\n"
+        done = reload("--config", str(write_config(tmp_path, {})), *where)
+    finally:
+        daemon.close()
+    assert done.returncode == 1
+    assert "was started without a file" in done.stderr
 
 
 def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
