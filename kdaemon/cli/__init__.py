@@ -22,6 +22,7 @@ from kdaemon import __version__, build
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.text import printable
 from kdaemon.cli.common import (
+    EITHER_DAEMON,
     EXIT_INTERRUPTED,
     SYSTEM_SOCKET,
     config_option,
@@ -335,7 +336,7 @@ def put(
     if socket is not None and endpoint is not None:
         raise click.UsageError("--socket and --endpoint exclude each other.")
     if socket is None and endpoint is None:
-        socket, endpoint = _find_daemon(load(config_path, []))
+        socket, endpoint = _find_daemon(load(config_path, [], EITHER_DAEMON))
     if endpoint is not None and acknowledge == "none":
         raise click.UsageError("--acknowledge none needs the Unix socket: HTTP always answers.")
     if profile is not None and endpoint is None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PAGE_BYTES_MAX = 64 * 1024 * 1024  # bytes of one answer; ours: 100 streams take 0.3 MiB
 _THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - a listener's address
 _EITHER = "give --admin URL"
+_WITHOUT = "without a configuration: --admin URL names the daemon, which keeps what it read before"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +64,7 @@ class Asked:
         """
         if self.admin is not None:
             return self._given(self.admin)
-        listen = load(self.config_path, pairs(self.settings)).listen
+        listen = load(self.config_path, pairs(self.settings), _WITHOUT).listen
         address = listen.admin_address
         if address is None:
             raise AdminError(f"listen.admin is off: there is nobody to ask; set it, or {_EITHER}")

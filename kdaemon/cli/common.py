@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdaemon.config.load import Loaded
 
 DEFAULTS = "defaults and environment"  # the source that is named where there is no file
+EITHER_DAEMON = "without a configuration: --socket PATH or --endpoint HOST:PORT names the daemon"
 EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
@@ -58,17 +59,21 @@ def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
     return [(key.strip(), value) for key, _, value in split]
 
 
-def load(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
-    """The Config. If it is wrong, prints every problem on standard error and exits with 78."""
-    return load_with_givers(config_path, flags).config
+def load(config_path: str | None, flags: Sequence[tuple[str, str]], hint: str = "") -> "Config":
+    """The Config. If it is wrong, prints every problem and the hint on standard error, and exits
+    with 78. `hint`: how the command works without a configuration.
+    """
+    return load_with_givers(config_path, flags, hint).config
 
 
-def load_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
+def load_with_givers(
+    config_path: str | None, flags: Sequence[tuple[str, str]], hint: str = ""
+) -> "Loaded":
     """As `load`, with the source of each value."""
     try:
         return read_with_givers(config_path, flags)
     except ConfigError as error:
-        exit_config(error.problems)
+        exit_config(error.problems, hint)
 
 
 def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
@@ -202,8 +207,10 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
     return (None, http) if http else (path or system_socket, None)
 
 
-def exit_config(problems: Sequence[ConfigProblem]) -> NoReturn:
-    """Prints all problems on standard error and exits with 78."""
+def exit_config(problems: Sequence[ConfigProblem], hint: str = "") -> NoReturn:
+    """Prints all problems on standard error, then the hint, and exits with 78."""
     for problem in problems:
         click.echo(str(problem), err=True)
+    if hint:
+        say(hint, err=True)
     sys.exit(EXIT_CONFIG)

@@ -18,7 +18,7 @@ from kdaemon.base.text import printable
 from kdaemon.cli.values_text import byte_text
 from kdaemon.config import StreamConfig, UpstreamConfig
 from kdaemon.engine.unavailable import why_unavailable
-from kdaemon.observe.remedies import remedy
+from kdaemon.observe.remedies import advised, remedy
 
 SKEW_S_WARNING = 30.0  # seconds; ours: more than a slow answer explains
 SKEW_S_MAX = 300.0  # seconds; AWS and Yandex refuse signatures that are five minutes off
@@ -65,8 +65,8 @@ class Teller:
 
     def failed(self, subject: str, error: ServiceError, level: Level = Level.PROBLEM) -> Finding:
         """A finding for an error, in the service's words or ours, with its remedy."""
-        do = remedy(error.code, error.message)
-        return self.tell(level, subject, f"{error.code}: {error.message}", do)
+        text, do = advised(error.code, error.message)
+        return self.tell(level, subject, f"{error.code}: {text}", do)
 
 
 def of_caller(teller: Teller, upstream: UpstreamConfig, caller: Caller) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdaemon.cli.values_text import age_text, byte_text
-from kdaemon.observe.remedies import remedy
+from kdaemon.observe.remedies import advised
 
 Page = Mapping[str, Any]
 NONE = "-"
@@ -181,8 +181,10 @@ def _holds(page: Page) -> list[str]:
             if not found:
                 continue
             code, message = str(found.get("code", "?")), str(found.get("message", ""))
+            help_text = None
+            if kind == "hold":
+                message, help_text = advised(code, message)
             lines.append(f"{_qualified(stream)} {verb}: {code}: {message}")
-            help_text = remedy(code, message) if kind == "hold" else None
             lines += [f"  do: {help_text}"] if help_text else []
     principals, tls = _part(page, "principals"), _part(page, "tls")
     if principals.get("problem"):

@@ -30,6 +30,7 @@ _HINTS = {
     "corrupt": "; the daemon, when it starts, sets it aside and saves what can be read of it, and"
     " `kdaemon spool salvage` does so without one",
 }
+_WITHOUT = "without a configuration: --directory DIR names the spool"
 _WRITE_BUFFER_BYTES = 1024 * 1024
 
 directory_option = click.option(
@@ -75,7 +76,7 @@ def spool_directory(directory: str | None, config_path: str | None) -> str:
 
 def _meant_directory(directory: str | None, config_path: str | None) -> str:
     if directory is None:
-        directory = load(config_path, []).spool.directory
+        directory = load(config_path, [], _WITHOUT).spool.directory
     if not directory:
         say(
             f"{config_path or 'defaults and environment'}: no spool: spool.directory is not set; "

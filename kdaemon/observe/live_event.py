@@ -30,7 +30,7 @@ from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
 from kdaemon.observe.page import LoadStatus, MemoryStatus, UpstreamStatus
 from kdaemon.observe.recent import SaidSnapshot
-from kdaemon.observe.remedies import remedy
+from kdaemon.observe.remedies import advised
 from kdaemon.observe.snapshot import (
     HOT_SHARDS_MAX,
     Reader,
@@ -405,7 +405,7 @@ def _hold(reason: Reason | None) -> LiveHold | None:
     told = hold_of(reason)
     if reason is None or told is None:
         return None
-    return LiveHold(told.code, told.message, remedy(reason.code, reason.message))
+    return LiveHold(told.code, *advised(told.code, told.message))
 
 
 def _spool(spool: SpoolSnapshot) -> LiveSpool:

@@ -4,6 +4,7 @@ Knows the codes of the services and our own codes of trouble. Pure. Invariant: a
 to change, and where. An unknown code has no remedy: the service's text must do.
 """
 
+import re
 from collections.abc import Mapping
 
 from kdaemon.base.errors import Trouble
@@ -111,3 +112,18 @@ def remedy(code: str, message: str = "") -> str | None:
     if "ignature expired" in message or "ignature not yet current" in message:
         return _CLOCK
     return _BY_CODE.get(code)
+
+
+_OWN = frozenset(each.value for each in Trouble)
+_ADVICE = re.compile(r"[:;,] ((?:set|give|correct|keep|see|try) .+)", re.DOTALL)
+
+
+def advised(code: str, message: str) -> tuple[str, str | None]:
+    """The message, and what to do (None: not known). A message of kdaemon's own may end in advice,
+    which knows the setting at fault: this advice then stands in place of the remedy, and is taken
+    out of the message.
+    """
+    found = _ADVICE.search(message) if code in _OWN else None
+    if found is None:
+        return message, remedy(code, message)
+    return message[: found.start()], found[1]

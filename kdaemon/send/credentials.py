@@ -104,7 +104,8 @@ class Aws:
                 Trouble.NO_CREDENTIALS,
                 "no credentials in the environment, a profile, a web identity, a container or an "
                 "instance role: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or the key "
-                "`profile`, or give the machine a role",
+                "`profile`, or give the machine a role; at Yandex also iam_token_file or "
+                "iam_token_url",
                 was_sent=False,
             )
 

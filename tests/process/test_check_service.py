@@ -138,14 +138,15 @@ def test_no_credentials_and_no_region_are_told(
     result = check(tmp_path, service)
     assert result.exit_code == 1
     assert "problem service: credentials: NoCredentials: " in result.stdout
-    assert "; do: give credentials" in result.stdout
+    assert "; do: set AWS_ACCESS_KEY_ID and" in result.stdout
+    assert result.stdout.count("AWS_ACCESS_KEY_ID") == 1, "advice is given once"
     assert "streams: not asked about, for that reason" in result.stdout
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     without = CONFIG.replace('region = "us-east-1"', "")
     result = check(tmp_path, service, text=without)
     assert "NoRegion" in result.stdout
-    assert "set region, or AWS_REGION" in result.stdout
+    assert "; do: set the key `region`" in result.stdout
 
 
 def test_each_upstream_is_asked_with_its_own_credentials(tmp_path: Path, service: str) -> None:

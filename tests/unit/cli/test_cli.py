@@ -113,6 +113,32 @@ def test_a_file_that_cannot_be_read_is_told_with_all_other_problems(
     assert "KDAEMON_LOG_LEVEL" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        (("health",), "--admin URL"),
+        (("status",), "--admin URL"),
+        (("top",), "--admin URL"),
+        (("tap", "--stream", "demo"), "--admin URL"),
+        (("put", "--stream", "demo"), "--socket PATH or --endpoint HOST:PORT"),
+        (("spool", "status"), "--directory DIR"),
+        (("dead-letters", "list"), "--directory DIR"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, tuple) else "",
+)
+def test_a_command_that_only_looks_something_up_in_a_broken_file_says_how_to_do_without_it(
+    tmp_path: Path, command: tuple[str, ...], without: str
+) -> None:
+    """The daemon runs on, and is asked most when its file has just been broken."""
+    path = tmp_path / "k.toml"
+    path.write_text("regoin = 'x'\n")
+    result = invoke(*command, "--config", str(path))
+    assert (result.exit_code, result.stdout) == (78, "")
+    problem, hint = result.stderr.splitlines()
+    assert "regoin" in problem
+    assert hint.startswith(f"without a configuration: {without}")
+
+
 def test_the_flag_wins_over_the_variable_that_names_the_file(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     good.write_text("")

@@ -18,7 +18,7 @@ from kdaemon.base.verdict import Verdict
 from kdaemon.cli import cli
 from kdaemon.cli.live import rendered
 from kdaemon.cli.screen import screen
-from kdaemon.observe.remedies import remedy
+from kdaemon.observe.remedies import advised, remedy
 from kdaemon.settle.verdict import _HOLDS, _MENDING, _TROUBLES
 from tests.kit.certificates import Authority
 from tests.kit.web import Handler, serving
@@ -191,6 +191,26 @@ def test_a_signature_that_expired_is_the_clock() -> None:
     assert told.startswith("set this machine's clock")
     assert remedy("NobodyKnows") is None
     assert remedy(Trouble.DNS.value) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "shown"),
+    [
+        (
+            Trouble.NO_REGION,
+            "no region: set the key `region`",
+            ("no region", "set the key `region`"),
+        ),
+        (Trouble.PROXY, "x is bad: correct it, or so", ("x is bad", "correct it, or so")),
+        (Trouble.TLS, "no TLS: host", ("no TLS: host", remedy("TlsError"))),
+        ("ResourceNotFound", "no: set x", ("no: set x", remedy("ResourceNotFound"))),
+    ],
+)
+def test_advice_in_a_message_of_kdaemon_s_own_is_not_given_twice(
+    code: Trouble | str, message: str, shown: tuple[str, str | None]
+) -> None:
+    name = code.value if isinstance(code, Trouble) else code
+    assert advised(name, message) == shown
 
 
 # The commands
