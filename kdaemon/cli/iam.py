@@ -3,12 +3,21 @@ nothing.
 """
 
 import json
+import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
+from kdaemon.base.endpoint import region_problem, region_variable
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.cli.common import config_option, load, pairs, say, set_option
 from kdaemon.cli.help import Command
+
+if TYPE_CHECKING:
+    from kdaemon.config import Config
 
 
 @click.command(
@@ -71,6 +80,7 @@ def iam(
             dict.fromkeys((*listed, *streams, *_stored(config_path, config.spool.directory)))
         )
     names = config.upstream_names if upstream is None else (upstream,)
+    config, note = _with_region(config, names)
     found = rights(config, names, streams, with_passed_on=with_passed_on, kms_key=kms_key)
     policies: object = found.policies
     if len(found.policies) == 1:
@@ -79,11 +89,24 @@ def iam(
         click.echo(json.dumps(policies, indent=2))
     for line in found.words:
         say(line, err=bool(found.policies))
-    for line in found.notes:
+    for line in (*note, *found.notes):
         say(f"note: {line}", err=True)
     if not (found.policies or found.words):
         say("no such stream belongs to this upstream", err=True)
         sys.exit(1)
+
+
+def _with_region(config: "Config", names: Sequence[str]) -> tuple["Config", list[str]]:
+    """The configuration with the region of the environment, where it names none itself and the
+    daemon would take that; and a note that says so.
+    """
+    upstream, variable = config.upstream(DEFAULT_UPSTREAM), region_variable(os.environ)
+    is_needed = DEFAULT_UPSTREAM in names and upstream.traits.has_arns and not upstream.home_region
+    if variable is None or not is_needed or region_problem(variable[1]) is not None:
+        return config, []
+    name, region = variable
+    note = f"the region {region} is that of {name} here: the daemon must have the same"
+    return replace(config, region=region), [note]
 
 
 def _stored(config_path: str | None, directory: str) -> list[str]:

@@ -115,8 +115,10 @@ def _notes(
         yield f"{of}no stream is named or listed: the policy is for all of them; --stream names one"
     elif config.accept_unlisted and upstream.name == config.default.upstream:
         yield f"{of}accept_unlisted is true: clients may name other streams, which are not in here"
-    if any(f":{ANY}:" in each for each in resources):
-        yield f"{of}account or region is not known, and stands as *: set account_id and region"
+    unknown = {key for each in resources for key in _unknown(each)}
+    if unknown:
+        keys = " and ".join(key for key in ("account_id", "region") if key in unknown)
+        yield f"{of}* stands in the policy for what is not known: set {keys}"
     if kms_key is None:
         yield (
             f"{of}a stream that KMS encrypts also needs kms:GenerateDataKey on its key: --kms-key"
@@ -133,6 +135,12 @@ def _resource(upstream: UpstreamConfig, stream: StreamConfig) -> str:
     if parse_arn(name) is not None:
         return name
     return arn_of(name, upstream.account or ANY, upstream.home_region or ANY).text
+
+
+def _unknown(resource: str) -> Iterable[str]:
+    """The keys of the configuration whose values an ARN needs and does not have."""
+    _, _, _, region, account, _ = resource.split(":", 5)
+    return [key for key, part in (("region", region), ("account_id", account)) if part == ANY]
 
 
 def _any(upstream: UpstreamConfig) -> str:

@@ -20,7 +20,7 @@ from tests.kit.stores import append, open_store
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("KDAEMON_")]:
+    for name in [name for name in os.environ if name.startswith(("KDAEMON_", "AWS_"))]:
         monkeypatch.delenv(name)
 
 
@@ -126,11 +126,25 @@ def test_what_is_not_known_stands_as_a_star_and_is_told() -> None:
     result = invoke("iam", "--stream", "orders")
     resource = allowed(json.loads(result.stdout))["kinesis:PutRecords"]
     assert resource == ["arn:aws:kinesis:*:*:stream/orders"]
-    assert "set account_id and region" in result.stderr
+    assert "not known: set account_id and region\n" in result.stderr
     assert "accept_unlisted" in result.stderr
     result = invoke("iam", *HOME)
     assert allowed(json.loads(result.stdout))["kinesis:PutRecords"][0].endswith(":stream/*")
     assert "the policy is for all of them" in result.stderr
+
+
+def test_only_what_is_missing_is_said_to_be_and_a_region_of_the_environment_counts() -> None:
+    for key, told in (("account_id=123456789012", "region"), ("region=eu-central-1", "account_id")):
+        result = invoke("iam", "--stream", "orders", *settings(key))
+        assert f"not known: set {told}\n" in result.stderr
+    assert "not known" not in invoke("iam", "--stream", "orders", *HOME).stderr
+    environ = {"AWS_REGION": "eu-west-3"}
+    result = CliRunner().invoke(cli, ["iam", "--stream", "orders"], env=environ)
+    resource = allowed(json.loads(result.stdout))["kinesis:PutRecords"]
+    assert resource == ["arn:aws:kinesis:eu-west-3:*:stream/orders"]
+    assert "the region eu-west-3 is that of AWS_REGION here" in result.stderr
+    result = CliRunner().invoke(cli, ["iam", "--stream", "orders", *HOME], env=environ)
+    assert allowed(json.loads(result.stdout))["kinesis:PutRecords"] == [ORDERS]
 
 
 def test_another_partition_has_its_own_arns() -> None:
