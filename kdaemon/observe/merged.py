@@ -193,6 +193,7 @@ def _upstream(several: Sequence[UpstreamSnapshot]) -> UpstreamSnapshot:
         several[0].service,
         _first(each.region or None for each in several) or "",
         _first(each.account or None for each in several) or "",
+        several[0].endpoint,
         _counts([each.closed for each in several]),
         _relay(relays) if relays else None,
         min(ends, default=None),

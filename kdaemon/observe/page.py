@@ -241,7 +241,8 @@ class PassedOnStatus(msgspec.Struct, frozen=True):
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
-    """Where records go. `region`, `account`: "": not known (yet). `health`: "well" (the last call
+    """Where records go. `region`, `account`: "": not known (yet). `endpoint`: the configured
+    address; "": the service's own. `health`: "well" (the last call
     of some stream succeeded), "ill" (none did, and one failed), "untried". `hold`: of the first
     stream on hold.
     """
@@ -250,6 +251,7 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     service: str
     region: str
     account: str
+    endpoint: str
     health: str
     streams: int
     on_hold: int

@@ -81,6 +81,11 @@ class SeenUpstream(Protocol):
         ...
 
     @property
+    def endpoint(self) -> str:
+        """Empty: the service's own."""
+        ...
+
+    @property
     def credentials_end_s(self) -> float | None: ...
 
     @property
@@ -155,7 +160,8 @@ class RelaySnapshot(msgspec.Struct, frozen=True):
 
 
 class UpstreamSnapshot(msgspec.Struct, frozen=True):
-    """Where records go. `closed`: the counts of its streams that are closed now.
+    """Where records go. `endpoint`: the configured address; "": the service's own. `closed`: the
+    counts of its streams that are closed now.
     `credentials_end_s`: when its credentials end, since 1970, unless they are renewed; None: they
     do not end, or their source does not tell.
     """
@@ -164,6 +170,7 @@ class UpstreamSnapshot(msgspec.Struct, frozen=True):
     service: str
     region: str
     account: str
+    endpoint: str
     closed: StreamCounts
     relay: RelaySnapshot | None
     credentials_end_s: float | None
@@ -418,6 +425,7 @@ def _upstream(upstream: SeenUpstream, relay: Relay | None) -> UpstreamSnapshot:
         upstream.service.name,
         upstream.region,
         upstream.account,
+        upstream.endpoint,
         upstream.closed.snapshot(),
         None if relay is None else _relay(relay),
         upstream.credentials_end_s,

@@ -151,6 +151,7 @@ def _upstream(upstream: UpstreamSnapshot, engines: Sequence[EngineSnapshot]) -> 
         service=upstream.service,
         region=upstream.region,
         account=upstream.account,
+        endpoint=harmless_line(upstream.endpoint),
         health=health.value,
         streams=len(engines),
         on_hold=len(holds),

@@ -101,8 +101,15 @@ class Upstream:
 
     @property
     def region(self) -> str:
-        """The region, as far as it is known; "": it is not known."""
-        return self.identities.region or self.service.region or ""
+        """The configured region; where none is, the one that the service or the credentials told;
+        "": it is not known.
+        """
+        return self.config.home_region or self.identities.region or self.service.region or ""
+
+    @property
+    def endpoint(self) -> str:
+        """The configured address; "": the one that the service has for the region."""
+        return self.config.endpoint_url
 
     @property
     def credentials_end_s(self) -> float | None:

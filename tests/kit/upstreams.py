@@ -14,5 +14,6 @@ class SeenUpstream:
     service: Service = AWS
     account: str = ""
     region: str = "eu-central-1"
+    endpoint: str = ""
     credentials_end_s: float | None = None
     closed: StreamCounters = field(default_factory=StreamCounters)

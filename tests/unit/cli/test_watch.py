@@ -116,6 +116,13 @@ def test_a_hold_is_told_in_the_services_words_with_the_remedy() -> None:
     assert told == ["orders takes nothing: InvalidArgumentException: The stream is service-managed"]
 
 
+def test_an_upstream_is_shown_with_the_address_that_was_configured() -> None:
+    (upstream,) = PAGE["upstreams"]
+    url = "http://127.0.0.1:4567"
+    found = screen({**PAGE, "upstreams": [{**upstream, "endpoint": url}]})
+    assert any(f"default (aws eu-central-1 123456789012 at {url}): well" in x for x in found.head)
+
+
 def test_a_page_of_another_version_is_read_as_far_as_it_goes() -> None:
     found = screen({"streams": [{"name": "s", "hottest_shards": [{}], "news": 1}], "memory": 3})
     assert found.streams[0][0] == "s"

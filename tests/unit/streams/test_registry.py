@@ -175,6 +175,27 @@ async def test_a_stream_whose_account_is_known_is_called_by_its_name(opened: Ope
     assert [(target.name, target.arn) for target, _ in service.calls] == [("orders", None)]
 
 
+async def test_observers_see_the_region_that_was_configured_whatever_the_service_tells(
+    opened: Open,
+) -> None:
+    """A sandbox, or another stand-in, tells one of its own."""
+    service, url = FakeService(), "http://127.0.0.1:4567"
+    service.arn_of = lambda target: arn(name=target.name).replace("eu-central-1", "us-east-1")
+    streams = opened(service, f"endpoint_url = '{url}'")
+    found(streams, "orders")
+    await turn()
+    (upstream,) = streams.upstreams
+    assert service.described
+    assert (upstream.region, upstream.account) == ("eu-central-1", OURS)
+    assert upstream.endpoint == url
+    beside = make_streams(service)
+    found(beside, "orders")
+    await turn()
+    (upstream,) = beside.upstreams
+    assert upstream.region == "us-east-1", "nothing is configured: the service's word counts"
+    await beside.aclose()
+
+
 async def test_another_accounts_stream_is_another_stream_and_is_called_by_its_arn(
     opened: Open,
 ) -> None:
