@@ -45,13 +45,21 @@ ENVIRONMENT: Rows = (
 
 
 class Command(click.Command):
-    """A command that has examples: shell commands, each with what it does."""
+    """A command that has examples: shell commands, each with what it does. `columns`: those of the
+    table that it prints, each with what stands there.
+    """
 
-    def __init__(self, *arguments: Any, examples: Rows = (), **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, examples: Rows = (), columns: Rows = (), **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.examples = examples
+        self.columns = columns
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.columns:
+            with formatter.section("Columns"):
+                formatter.write_dl(self.columns)
         _write_examples(formatter, self.examples)
         super().format_epilog(ctx, formatter)
 

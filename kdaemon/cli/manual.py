@@ -72,6 +72,11 @@ def _command(name: str, parent: click.Context) -> Iterator[str]:
     yield from _paragraphs(cleandoc(command.help).split("\n\n"))
     records = (each.get_help_record(context) for each in command.params)
     yield from _terms(record for record in records if record is not None and record[1])
+    columns = getattr(command, "columns", ())
+    if columns:
+        yield ".PP"
+        yield "Columns:"
+        yield from _terms(columns)
     examples = getattr(command, "examples", ())
     if examples:
         yield ".PP"

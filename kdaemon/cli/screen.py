@@ -21,7 +21,7 @@ STREAM_COLUMNS = (
     ("OUT/S", "right"),
     ("REFUSED/S", "right"),
     ("BUFFERED", "right"),
-    ("SPOOLED", "right"),
+    ("DISK ONLY", "right"),
     ("IN FLIGHT", "right"),
     ("OLDEST", "right"),
     ("THROTTLED", "right"),
@@ -44,11 +44,15 @@ KEY_COLUMNS = (
     ("OF BYTES", "right"),
 )
 LEAVE_FIRST = (
-    *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "SPOOLED", "OLDEST"),
+    *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "DISK ONLY", "OLDEST"),
     *("REFUSED/S", "BUFFERED", "BACKLOG", "THROTTLED"),
 )
 """Columns that are left out of a table that is too wide, in this order, until the table fits. A
 number is never cut, because a part of a number is another number."""
+_STATES = {"hold": "hold", "unavailable": "off", "failing": "failing"}
+_TROUBLES = {"hold": "is on hold", "unavailable": "takes nothing", "failing": "is failing"}
+_RESTART = "restart the daemon, or take these changes back and run `kdaemon reload`"
+_MEND = "correct it, then run `kdaemon reload`; `kdaemon check` says all that is wrong"
 LOADS_MAX = 3  # hot shards whose keys are shown; ours, 2026-11-28
 KEYS_MAX = 5  # keys shown of each; `--json` has ten
 
@@ -177,16 +181,22 @@ def _holds(page: Page) -> list[str]:
     """What needs a human, each with its remedy."""
     lines = []
     for stream in _list(page, "streams"):
-        for kind, verb in (("hold", "is on hold"), ("unavailable", "takes nothing")):
+        for kind, verb in _TROUBLES.items():
             found = _part(stream, kind)
             if not found:
                 continue
             code, message = str(found.get("code", "?")), str(found.get("message", ""))
             help_text = None
-            if kind == "hold":
+            if kind != "unavailable":  # whose message says all
                 message, help_text = advised(code, message)
             lines.append(f"{_qualified(stream)} {verb}: {code}: {message}")
             lines += [f"  do: {help_text}"] if help_text else []
+    reload = _part(page, "refused_reload")
+    if reload:
+        is_restart = reload.get("outcome") == "restart"
+        why = f"{'needs a restart: ' if is_restart else ''}{reload.get('why', '?')}"
+        lines.append(f"the last reload was refused, and the old settings hold: {why}")
+        lines.append(f"  do: {_RESTART if is_restart else _MEND}")
     principals, tls = _part(page, "principals"), _part(page, "tls")
     if principals.get("problem"):
         lines.append(f"principals are not read anew: {principals['problem']}")
@@ -207,7 +217,7 @@ def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, 
 
     refused = max(0.0, _refused(stream) - _refused(before or {})) / over_s if over_s > 0 else 0.0
     oldest, delivery = stream.get("oldest_queued_s"), stream.get("delivery_mean_s")
-    state = "hold" if stream.get("hold") else "off" if stream.get("unavailable") else "ok"
+    state = next((word for kind, word in _STATES.items() if stream.get(kind)), "ok")
     return (
         _qualified(stream),
         rate("received"),

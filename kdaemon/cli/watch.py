@@ -10,13 +10,32 @@ import click
 
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
 from kdaemon.cli.common import say
-from kdaemon.cli.help import Command
+from kdaemon.cli.help import Command, Rows
 
 if TYPE_CHECKING:
     from kdaemon.cli.screen import Screen
 
 TIMEOUT_S = 5.0  # seconds for one page; ours, 2026-11-28
 HOT_SHARDS_MAX = 15  # rows of hot shards on a screen; ours
+
+_STATES = (
+    "ok; failing: nothing goes out, and kdaemon goes on trying; hold: nothing goes out until"
+    " somebody acts; off: no record is taken. Lines beside the table say why."
+)
+COLUMNS: Rows = (
+    ("STREAM", "The name; @UPSTREAM/NAME at another upstream than the default one."),
+    ("IN/S", "Records a second that clients sent."),
+    ("OUT/S", "Records a second that the service took."),
+    ("REFUSED/S", "Records a second whose clients were told no."),
+    ("BUFFERED", "Records in memory that wait for a call; of the spool, those that were read."),
+    ("DISK ONLY", "Records in the spool that are not in memory yet: on disk, or on their way."),
+    ("IN FLIGHT", "Records in calls that have no answer yet."),
+    ("OLDEST", "How long the oldest buffered record has waited."),
+    ("THROTTLED", "The part of all attempts that the service refused for its rate."),
+    ("DELIVERY", "The mean time from a record's acceptance to its delivery, since the start."),
+    ("STATE", _STATES),
+)
+"""The columns of the table of streams, `screen.STREAM_COLUMNS`."""
 
 timeout_option = click.option(
     "--timeout",
@@ -57,7 +76,7 @@ def health(timeout_s: float, *, is_live: bool, **options: Any) -> None:
     say(text)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, columns=COLUMNS)
 @admin_options
 @timeout_option
 @click.option(
@@ -80,7 +99,7 @@ def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
     _show(screen(page))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, columns=COLUMNS)
 @admin_options
 @timeout_option
 @click.option(

@@ -29,6 +29,11 @@ BACKLOGGED_NS = 1_000_000_000
 than a bucket saves up, so that a burst that the shard can take does not count."""
 
 
+FAILING_IN_A_ROW = 3
+"""So many answers in which a shard took nothing: it is failing. Ours, 2026-11-29: by chance, or by
+a burst of another producer, one or two answers are such."""
+
+
 class Reason(msgspec.Struct, frozen=True, gc=False):
     """Why nothing is sent, or taken: a code, and a message of the service or our own, as it is. The
     message may be long, and may hold text that must not be shown.
@@ -122,6 +127,22 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def is_on_demand(self) -> bool:
         return self.capacity is not None and self.capacity.is_on_demand
+
+    @property
+    def failing(self) -> Reason | None:
+        """Why the records that wait do not go out now, in the words of the last failure: calls fail
+        whole, or no hot shard takes any record. None: they go out, none waits, or `hold` or
+        `unavailable` says why.
+        """
+        if self.hold is not None or self.unavailable is not None or not self.failures:
+            return None
+        if not (self.counters.buffered or self.counters.in_flight):
+            return None
+        hot = [shard for shard in self.shards.shards if shard.is_hot]
+        is_taken = not hot or any(shard.failure_count < FAILING_IN_A_ROW for shard in hot)
+        if is_taken and self.health is not Health.ILL:
+            return None
+        return Reason(self.failures[0].code, self.failures[0].message)
 
     def hottest(self, count: int) -> list[ShardSnapshot]:
         """At most `count` of the hot shards."""

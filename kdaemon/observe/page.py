@@ -128,6 +128,7 @@ class CapacityStatus(msgspec.Struct, frozen=True):
 
 class StreamStatus(msgspec.Struct, frozen=True):
     """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even admitted.
+    `failing`: why the records that wait do not go out now, though kdaemon goes on trying.
     `keyless`: the buffered records that may go to any shard. `oldest_queued_s`: since the oldest
     queued record was accepted. `capacity`: None: the service told none. `record_bytes_max`: as
     configured, until the service tells. `is_auto`: the service ignores keys. `has_record_readers`:
@@ -139,6 +140,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     upstream: str
     hold: HoldStatus | None
     unavailable: HoldStatus | None
+    failing: HoldStatus | None
     spooled: int
     buffered: int
     keyless: int
@@ -270,6 +272,15 @@ class PrincipalsStatus(msgspec.Struct, frozen=True):
     problem: str | None
 
 
+class ReloadStatus(msgspec.Struct, frozen=True):
+    """The last reload, which was refused. `outcome`: as `/configz` has it. `why`: the first
+    problem, or the first of the keys that need a restart.
+    """
+
+    outcome: str
+    why: str
+
+
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One of several workers. `is_heir`: it takes no records, and delivers those in the spool of a
     worker that no longer exists. `restarts`: how often it ended without an order.
@@ -288,8 +299,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class StatusPage(msgspec.Struct, frozen=True):
-    """The whole page. Streams that need somebody come first, then those with the most queued.
-    `workers`: absent where there is one process.
+    """The whole page. Streams that need somebody come first, then those that fail, then those with
+    the most queued. `workers`: absent where there is one process.
     """
 
     version: str
@@ -302,6 +313,7 @@ class StatusPage(msgspec.Struct, frozen=True):
     log: LogStatus | None
     principals: PrincipalsStatus | None
     tls: TlsStatus | None
+    refused_reload: ReloadStatus | None
     listeners: dict[str, ListenerStatus]
     door: DoorStatus
     upstreams: list[UpstreamStatus]

@@ -87,6 +87,17 @@ class Reloads:
         self.count += 1
 
     @property
+    def refused(self) -> tuple[Outcome, str] | None:
+        """Why the configuration that was read last is not in force: the first problem, or the first
+        of the keys that need a restart. None: it is in force.
+        """
+        last = self.last
+        if last is None or last.outcome.is_success:
+            return None
+        first, *more = last.problems or last.keys or ("the log says why",)
+        return last.outcome, f"{first}, and {len(more)} more" if more else first
+
+    @property
     def file(self) -> str | None:
         """The path of the configuration file that the daemon reads; None: it reads none."""
         sources = None if self.loaded is None else self.loaded.sources

@@ -98,8 +98,17 @@ _REMEDIES: Mapping[tuple[str, ...], str] = {
     ("OptInRequired", "SubscriptionRequiredException", "PendingVerification", "Blocked"): (
         "the account itself may not use the service: see its console, or ask the service's support"
     ),
+    ("ProvisionedThroughputExceededException",): (
+        "its shards take no more, perhaps because others write to them: give the stream more"
+        " shards, or let the others write through kdaemon; kdaemon goes on by itself"
+    ),
+    (
+        *("InternalFailure", "InternalServerError", "InternalError", "InternalException"),
+        *("ServiceUnavailable", "ServiceUnavailableException", "Unavailable"),
+    ): "the service itself fails: see its status page; kdaemon goes on by itself",
     ("LimitExceededException", "ThrottlingException"): (
-        "others of the account use up its control calls: try again, or ask AWS for a higher quota"
+        "others use up what the account, or the stream, may be asked: kdaemon goes on by itself;"
+        " for a check, try again; ask AWS for a higher quota"
     ),
 }
 _BY_CODE: Mapping[str, str] = {code: text for codes, text in _REMEDIES.items() for code in codes}

@@ -226,12 +226,15 @@ class PrincipalsSnapshot(msgspec.Struct, frozen=True):
 
 
 class ReloadsSnapshot(msgspec.Struct, frozen=True):
-    """The reloads since the start."""
+    """The reloads since the start. `refused`: of the last one, if it was refused: the outcome, and
+    why.
+    """
 
     count: int
     failures: int
     is_last_successful: bool
     last_success_s: float
+    refused: tuple[str, str] | None
 
 
 class CertificatesSnapshot(msgspec.Struct, frozen=True):
@@ -473,8 +476,13 @@ def _principals(principals: "Principals") -> PrincipalsSnapshot:
 
 
 def _reloads(reloads: "Reloads") -> ReloadsSnapshot:
+    refused = reloads.refused
     return ReloadsSnapshot(
-        reloads.count, reloads.failures, reloads.is_last_successful, reloads.last_success_s
+        reloads.count,
+        reloads.failures,
+        reloads.is_last_successful,
+        reloads.last_success_s,
+        None if refused is None else (refused[0].value, refused[1]),
     )
 
 

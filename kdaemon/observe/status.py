@@ -44,6 +44,7 @@ from kdaemon.observe.page import (
     PassedOnStatus,
     PrincipalsStatus,
     RatesStatus,
+    ReloadStatus,
     ShardStatus,
     SpoolStatus,
     StatusPage,
@@ -58,6 +59,7 @@ from kdaemon.observe.snapshot import (
     PrincipalsSnapshot,
     Reader,
     RelaySnapshot,
+    ReloadsSnapshot,
     Snapshot,
     SpoolSnapshot,
     StreamSnapshot,
@@ -109,6 +111,7 @@ def _page(snapshot: Snapshot) -> StatusPage:
         log=None if log is None else LogStatus(log.waiting, log.lines_dropped),
         principals=None if principals is None else _principals(principals),
         tls=None if tls is None else _tls(tls),
+        refused_reload=_refused_reload(snapshot.reloads),
         listeners={name: _listener(counts) for name, counts in snapshot.listeners.items()},
         door=DoorStatus(door.received, happened(door.rejected)),
         upstreams=upstreams_of(snapshot),
@@ -168,10 +171,12 @@ def _json(value: object, line_break: bytes) -> bytes:
     return text if line_break == b"\n" else text.replace(b"\n", line_break)
 
 
-def urgency(stream: StreamSnapshot) -> tuple[bool, int, str]:
+def urgency(stream: StreamSnapshot) -> tuple[int, int, str]:
+    """Sorts streams: those that need somebody, those that fail, then those with the most queued."""
     engine = stream.engine
-    needs_nobody = engine.hold is None and engine.unavailable is None
-    return needs_nobody, -engine.counters.buffered, stream.name
+    needs_somebody = engine.hold is not None or engine.unavailable is not None
+    rank = 0 if needs_somebody else 1 if engine.failing is not None else 2
+    return rank, -engine.counters.buffered, stream.name
 
 
 def _passed_on(relay: RelaySnapshot) -> PassedOnStatus:
@@ -194,6 +199,13 @@ def _principals(principals: PrincipalsSnapshot) -> PrincipalsStatus:
         principals.reload_count,
         None if problem is None else harmless_line(problem),
     )
+
+
+def _refused_reload(reloads: ReloadsSnapshot | None) -> ReloadStatus | None:
+    if reloads is None or reloads.refused is None:
+        return None
+    outcome, why = reloads.refused
+    return ReloadStatus(outcome, harmless_line(why))
 
 
 def _tls(certificates: CertificatesSnapshot) -> TlsStatus:
@@ -231,6 +243,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         upstream=called.upstream,
         hold=hold_of(engine.hold),
         unavailable=hold_of(engine.unavailable),
+        failing=hold_of(engine.failing),
         spooled=counters.spooled,
         buffered=counters.buffered,
         keyless=shards.keyless_records,

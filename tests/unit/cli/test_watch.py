@@ -17,7 +17,8 @@ from kdaemon.base.errors import Trouble
 from kdaemon.base.verdict import Verdict
 from kdaemon.cli import cli
 from kdaemon.cli.live import rendered
-from kdaemon.cli.screen import screen
+from kdaemon.cli.screen import STREAM_COLUMNS, screen
+from kdaemon.cli.watch import COLUMNS
 from kdaemon.observe.remedies import advised, remedy
 from kdaemon.settle.verdict import _HOLDS, _MENDING, _TROUBLES
 from tests.kit.certificates import Authority
@@ -71,6 +72,17 @@ def page(uptime_s: float = 100.0, **stream: Any) -> dict[str, Any]:
     return {**PAGE, "uptime_s": uptime_s, "streams": [{**STREAM, **stream}]}
 
 
+def test_each_column_of_streams_is_explained_in_the_help_and_in_the_documents() -> None:
+    assert [name for name, _ in COLUMNS] == [name for name, _ in STREAM_COLUMNS]
+    document = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
+    for name, said in COLUMNS:
+        assert f"| {name} | {said} |" in document
+        assert said.endswith(".")
+    for command in ("status", "top"):
+        told = " ".join(invoke(command, "--help").stdout.split())
+        assert all(f"{name} {said}" in told for name, said in COLUMNS)
+
+
 def test_one_page_shows_the_rates_of_the_whole_life() -> None:
     found = screen(PAGE)
     assert found.streams == [
@@ -114,6 +126,31 @@ def test_a_hold_is_told_in_the_services_words_with_the_remedy() -> None:
     unavailable = {"code": "InvalidArgumentException", "message": "The stream is service-managed"}
     told = screen(page(unavailable=unavailable)).holds
     assert told == ["orders takes nothing: InvalidArgumentException: The stream is service-managed"]
+
+
+def test_a_stream_that_delivers_nothing_is_told_with_the_last_error_and_the_remedy() -> None:
+    failing = {"code": "ProvisionedThroughputExceededException", "message": "Rate exceeded"}
+    found = screen(page(failing=failing))
+    assert found.streams[0][-1] == "failing"
+    assert found.holds[0] == f"orders is failing: {failing['code']}: Rate exceeded"
+    assert found.holds[1].startswith("  do: its shards take no more")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "why", "told", "do"),
+    [
+        ("wrong", "k.toml: region: is x", "old settings hold: k.toml: region: is x", "correct it"),
+        ("restart", "log.format", "hold: needs a restart: log.format", "restart the daemon"),
+    ],
+)
+def test_a_refused_reload_is_told_until_one_is_taken(
+    outcome: str, why: str, told: str, do: str
+) -> None:
+    found = screen({**PAGE, "refused_reload": {"outcome": outcome, "why": why}})
+    assert "the last reload was refused" in found.holds[0]
+    assert found.holds[0].endswith(told)
+    assert found.holds[1].startswith(f"  do: {do}")
+    assert screen({**PAGE, "refused_reload": None}).holds == []
 
 
 def test_an_upstream_is_shown_with_the_address_that_was_configured() -> None:

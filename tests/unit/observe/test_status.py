@@ -16,6 +16,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.readiness import Readiness, ReadyMove, ReadyState, is_memory_full
+from kdaemon.observe.reloads import Outcome, Reloads, Report
 from kdaemon.observe.snapshot import HOT_SHARDS_MAX
 from kdaemon.observe.status import Status
 from kdaemon.sandbox.settings import Quota
@@ -91,6 +92,62 @@ def test_memory_is_full_when_less_than_a_sixteenth_is_free() -> None:
     assert not is_memory_full(memory)
     memory.take(1)
     assert is_memory_full(memory)
+
+
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        (Faults(lost_request=1.0), "ConnectError"),
+        (Faults(call_throttled=1.0), "ThrottlingException"),
+        (Faults(record_failure=1.0), "InternalFailure"),
+    ],
+    ids=["no answer", "throttled", "each record fails"],
+)
+def test_a_stream_that_delivers_nothing_says_why_until_it_delivers(
+    faults: Faults, code: str
+) -> None:
+    """Whether calls fail whole or each of their records does: it comes first, and names the last
+    error. It is nobody's fault here, so that it is no hold.
+    """
+    world = World(1, faults=faults)
+    place = Place(world, "idle", "orders")
+    place.run(100 * MS)
+    place.put("orders", *(Record(b"x", f"key-{i}") for i in range(50)))
+    place.run(2 * SECOND)
+    first, second = place.page()["streams"]
+    assert first["name"] == "orders"
+    assert first["hold"] is second["failing"] is None
+    assert first["failing"]["code"] == code
+    world.faults = Faults()
+    world.run_idle()
+    assert {each["failing"] for each in place.page()["streams"]} == {None}
+
+
+def test_a_stream_of_which_some_records_fail_is_not_failing() -> None:
+    place = Place(World(1, faults=Faults(failing_keys=frozenset({"k1"}))), "orders")
+    place.run(100 * MS)
+    place.put("orders", *(Record(b"x", f"k{i}") for i in range(50)))
+    place.run(50 * MS)
+    (stream,) = place.page()["streams"]
+    assert stream["buffered"] + stream["in_flight"] > 0
+    assert stream["failing"] is None
+
+
+def test_the_last_reload_is_told_while_it_is_refused() -> None:
+    world = World(1)
+    reloads = Reloads(lambda: 5.0, 1, 1)
+    status = Status(reader_of(Observing(world.memory), At(world), reloads=reloads))
+
+    def told() -> Any:
+        return json.loads(whole(status.steps()).body)["refused_reload"]
+
+    assert told() is None
+    reloads.note(Report(Outcome.WRONG, problems=("k.toml: region: is 3", "y")))
+    assert told() == {"outcome": "wrong", "why": "k.toml: region: is 3, and 1 more"}
+    reloads.note(Report(Outcome.RESTART, ("listen.http",)))
+    assert told() == {"outcome": "restart", "why": "listen.http"}
+    reloads.note(Report(Outcome.UNCHANGED))
+    assert told() is None
 
 
 def test_an_idle_daemon_s_page_says_so() -> None:
