@@ -49,7 +49,7 @@ LEAVE_FIRST = (
 )
 """Columns that are left out of a table that is too wide, in this order, until the table fits. A
 number is never cut, because a part of a number is another number."""
-_STATES = {"hold": "hold", "unavailable": "off", "failing": "failing"}
+_STATES = {"hold": "hold", "unavailable": "off", "failing": "failing", "missing": "missing"}
 _TROUBLES = {"hold": "is on hold", "unavailable": "takes nothing", "failing": "is failing"}
 _RESTART = "restart the daemon, or take these changes back and run `kdaemon reload`"
 _MEND = "correct it, then run `kdaemon reload`; `kdaemon check` says all that is wrong"

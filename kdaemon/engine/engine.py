@@ -82,6 +82,7 @@ class Engine:
         self.counters = StreamCounters(units)
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why no record is even admitted
+        self.missing: ServiceError | None = None  # there is no such stream, and nobody listed it
         self.has_record_readers = False  # as far as the service told; so is `capacity`
         self.capacity: Capacity | None = None
         self._was_told = False  # the service told of the stream's shards
@@ -192,9 +193,16 @@ class Engine:
         self._partings.work(now_ns, self._why())
 
     def give_up_missing(self, error: ServiceError, now_ns: int) -> None:
-        """The stream does not exist, and no configuration lists it: no record is kept for it."""
+        """The stream does not exist, and no configuration lists it: no record is kept for it. That
+        is no hold: only the clients that name the stream can act, and each of them is told.
+        """
+        self.hold, self.missing = None, error.kept()
         self._partings.give_up_missing(error)
         self._partings.work(now_ns, self._why())
+
+    def take_to_be_there(self) -> None:
+        """A configuration lists the stream now: a call that does not find it begins a hold."""
+        self.missing = None
 
     def handle_spooled(self, frame: Frame, now_ns: int) -> bool:
         """Takes in a frame that stands in the spool and was counted there; False if there is no
@@ -355,6 +363,7 @@ class Engine:
         the steps the engine goes on with the map that it has.
         """
         self._was_told |= description.shards is not None
+        self.missing = None
         is_changed = yield from self._shards.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
@@ -508,6 +517,7 @@ class Engine:
         counters, bill = self.counters.snapshot(), self._bill()
         footprint_bytes, health = self.ledger.footprint_bytes, self.health
         hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
+        missing = reason_of(self.missing)
         packer, settings, freshness = self._packer, self._settings, self.freshness
         failures = self._settlement.failures.snapshot()
         is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
@@ -534,6 +544,7 @@ class Engine:
             health=health,
             hold=hold,
             unavailable=unavailable,
+            missing=missing,
             failures=failures,
             capacity=self.capacity,
             record_bytes_max=self.record_bytes_max,
@@ -633,11 +644,12 @@ class Engine:
         if self._flow.state is not _OPEN:
             return
         self._last_error = None
-        if self.hold is None:
+        gone = self.missing or self.hold
+        if gone is None:
             return
-        if self.hold.code == MISSING_STREAM:
+        if gone.code == MISSING_STREAM:
             self.freshness.found(now_ns)
-        self.hold = None
+        self.hold = self.missing = None
         if self.unavailable is None:
             self._partings.keep_waiting()
 

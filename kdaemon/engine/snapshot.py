@@ -94,13 +94,14 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One stream. `read_ns`: the time of the look. `hold`: why nothing can be sent until somebody
-    acts; `unavailable`: why no record is even admitted. `shard_count`: 0: unknown. `is_asking`: the
-    service is being asked for the shards; `asks_in_ns`: otherwise, the time until it is asked;
-    below 0: it is due. Facts of the stream are as far as the service told them: see `Engine`.
-    `splits_shards`: an operator can split a shard at any hash key. `is_joined`: records go out in
-    aggregates. `loads`: the input of hot shards and its keys, by shard. `failures`: the latest
-    failures, the last first.
+    """One stream. `read_ns`: the time of the look. `hold`: why nothing can be sent until
+    somebody acts; `unavailable`: why no record is even admitted; `missing`: the service has no
+    such stream, and no configuration lists it, so that no record is kept. `shard_count`: 0:
+    unknown. `is_asking`: the service is being asked for the shards; `asks_in_ns`: otherwise,
+    the time until it is asked; below 0: it is due. Facts of the stream are as far as the
+    service told them: see `Engine`. `splits_shards`: an operator can split a shard at any hash
+    key. `is_joined`: records go out in aggregates. `loads`: the input of hot shards and its
+    keys, by shard. `failures`: the latest failures, the last first.
     """
 
     read_ns: int
@@ -110,6 +111,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     health: Health
     hold: Reason | None
     unavailable: Reason | None
+    missing: Reason | None
     failures: tuple[FailureSnapshot, ...]
     capacity: Capacity | None
     record_bytes_max: int

@@ -240,6 +240,7 @@ def _engine(several: Sequence[EngineSnapshot]) -> EngineSnapshot:
         health=health,
         hold=_first(each.hold for each in several),
         unavailable=_first(each.unavailable for each in several),
+        missing=_first(each.missing for each in several),
         failures=_failures(several),
         capacity=_first(each.capacity for each in several),
         record_bytes_max=min(each.record_bytes_max for each in several),

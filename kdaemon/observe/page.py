@@ -129,6 +129,7 @@ class CapacityStatus(msgspec.Struct, frozen=True):
 class StreamStatus(msgspec.Struct, frozen=True):
     """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even admitted.
     `failing`: why the records that wait do not go out now, though kdaemon goes on trying.
+    `missing`: there is no such stream, and no configuration lists it: its records are refused.
     `keyless`: the buffered records that may go to any shard. `oldest_queued_s`: since the oldest
     queued record was accepted. `capacity`: None: the service told none. `record_bytes_max`: as
     configured, until the service tells. `is_auto`: the service ignores keys. `has_record_readers`:
@@ -141,6 +142,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     hold: HoldStatus | None
     unavailable: HoldStatus | None
     failing: HoldStatus | None
+    missing: HoldStatus | None
     spooled: int
     buffered: int
     keyless: int

@@ -145,7 +145,8 @@ def upstreams_of(snapshot: Snapshot) -> list[UpstreamStatus]:
 
 
 def _upstream(upstream: UpstreamSnapshot, engines: Sequence[EngineSnapshot]) -> UpstreamStatus:
-    healths = {engine.health for engine in engines}
+    # That a stream is missing says nothing of the upstream.
+    healths = {engine.health for engine in engines if engine.missing is None}
     health = next((each for each in (Health.WELL, Health.ILL) if each in healths), Health.UNTRIED)
     holds = [engine.hold for engine in engines if engine.hold is not None]
     counters = [engine.counters for engine in engines]
@@ -244,6 +245,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         hold=hold_of(engine.hold),
         unavailable=hold_of(engine.unavailable),
         failing=hold_of(engine.failing),
+        missing=hold_of(engine.missing),
         spooled=counters.spooled,
         buffered=counters.buffered,
         keyless=shards.keyless_records,

@@ -183,9 +183,13 @@ STREAM: tuple[Metric[EngineSnapshot], ...] = (
            " the spool counts from when it was stored.",
            _oldest_queued_ns, per=NS_PER_SECOND),
     Metric("kdaemon_stream_on_hold", _G,
-           "1: nothing can be sent until somebody acts (credentials, access, a missing stream);"
-           " /statusz says why.",
+           "1: nothing can be sent until somebody acts (credentials, access, a missing stream that"
+           " is listed); /statusz says why.",
            lambda s: int(s.hold is not None)),
+    Metric("kdaemon_stream_missing", _G,
+           "1: clients name this stream, no configuration lists it, and the service does not have"
+           " it: its records are refused, and each client is told.",
+           lambda s: int(s.missing is not None)),
     Metric("kdaemon_stream_unavailable", _G,
            "1: no record is taken, because the stream cannot keep what was configured for it;"
            " /statusz says why.",

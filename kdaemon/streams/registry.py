@@ -54,6 +54,11 @@ UPSTREAM_TIMES = 3
 streams so many times the slots that are left. Ours, 2026-11-28: the same rule as for one stream
 among others."""
 
+FORGOTTEN_NS = 60_000_000_000
+"""60 s: so long a useless stream (`Stream.is_useless`) stays after its last record, for people to
+see. Ours, 2026-11-29: less than the two minutes after which a hold alerts, so that one request with
+a misspelt name wakes nobody, and a client that goes on sending does."""
+
 UNLISTED_PART = 2  # unlisted streams may have one of so many parts of memory, if any are listed
 
 
@@ -80,6 +85,7 @@ class Streams:
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._leaving: set[Stream] = set()  # a reload has no use for them: closed when idle
+        self._useless: dict[Stream, tuple[int, int]] = {}  # records received, and since when
         self._is_draining = False
         self.routes = _routes(config)
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
@@ -415,9 +421,9 @@ class Streams:
 
     def _missing(self, stream: Stream, driver: StreamDriver, error: ServiceError) -> None:
         """The service has no such stream. Records of an unlisted one are not kept."""
-        self._hear(stream, Word.NOT_FOUND)
         if not stream.is_listed:
             driver.give_up_missing(error)
+        self._hear(stream, Word.NOT_FOUND)
 
     def _hear(self, stream: Stream, word: Word) -> None:
         stream.hear(word)
@@ -524,11 +530,25 @@ class Streams:
         return False
 
     def look(self) -> None:
-        """Closes the idle ones of the streams that a reload left behind; called every second
-        or so.
+        """Closes the idle ones of the streams that a reload left behind, and streams that nobody
+        has a use for; called every second or so.
         """
         for stream in [each for each in self._leaving if each.is_idle]:
             self._close(stream)
+        self._forget_useless()
+
+    def _forget_useless(self) -> None:
+        """Closes the useless streams for which nobody has sent a record for FORGOTTEN_NS."""
+        now_ns, before = self._clock.now_ns(), self._useless
+        self._useless = {}
+        for stream in [each for each in self._drivers if each.is_useless]:
+            received, since_ns = before.get(stream, (-1, now_ns))
+            if received != stream.counters.received:
+                received, since_ns = stream.counters.received, now_ns
+            if now_ns - since_ns >= FORGOTTEN_NS:
+                self._close(stream)
+            else:
+                self._useless[stream] = received, since_ns
 
     @property
     def left_upstreams(self) -> set[str]:

@@ -36,7 +36,6 @@ from kdaemon.config import StreamConfig
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
 from kdaemon.send.driver import StreamDriver
-from kdaemon.settle.verdict import MISSING_STREAM
 from kdaemon.wire.put import PutLimits
 
 log = logging.getLogger("kdaemon.streams")
@@ -191,6 +190,7 @@ class Stream:
         self.line_acknowledge = line_acknowledge(config, has_spool=self.has_spool)
         if is_listed and not self.is_listed and self._existence is not Existence.THERE:
             self._existence, self.was_missing = Existence.THERE, False
+            self.engine.take_to_be_there()
         self.is_listed = is_listed
         self.target = self._driver.target = replace(self.target, is_listed=is_listed)
         if memory is not self.memory:
@@ -365,15 +365,22 @@ class Stream:
         """
         if not self.was_missing or self.is_listed or self.existence() is not Existence.MISSING:
             return None
-        hold = self.engine.hold
-        if hold is not None and hold.code == MISSING_STREAM:
-            return hold
-        return ServiceError(MISSING_STREAM, f"Stream {self.name} not found.", status=400)
+        return self.engine.missing
 
     @property
     def is_idle(self) -> bool:
         """Whether no record of it is queued, in flight or on disk, and no client waits for it."""
         return self._driver.is_idle and not self.counters.spooled and not self.is_waited_for
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether nothing would be lost without it: only a client has written its name, and no
+        record is kept for it. It is missing; or nothing was ever delivered, and its hold has no
+        end, because no record is left that could try whether it is over.
+        """
+        engine = self.engine
+        is_of_use = engine.missing is None and (engine.hold is None or self.counters.delivered > 0)
+        return not (self.is_listed or is_of_use) and self.is_idle
 
     @property
     def is_waited_for(self) -> bool:

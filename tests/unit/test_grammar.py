@@ -22,12 +22,21 @@ SHELL = {"send/driver.py", "streams/stream.py"}
 
 FOR_THE_SHELL = {
     # what happens goes in
-    *("begin_drain", "give_up", "give_up_missing", "take_description"),
+    *("begin_drain", "give_up", "give_up_missing", "take_to_be_there", "take_description"),
     # what is owed comes out
     *("take_settled", "next_wakeup_ns"),
     # what admission asks
     *("refusal_at", "has_room", "is_missing", "is_idle", "is_refusing", "is_auto"),
-    *("record_bytes_max", "hold", "unavailable", "health", "counters", "ledger", "freshness"),
+    *(
+        "record_bytes_max",
+        "hold",
+        "unavailable",
+        "missing",
+        "health",
+        "counters",
+        "ledger",
+        "freshness",
+    ),
     # where the records of the disk go
     *("ways", "low_shards", "is_crowded", "map_count"),
 }

@@ -133,6 +133,27 @@ def test_a_stream_of_which_some_records_fail_is_not_failing() -> None:
     assert stream["failing"] is None
 
 
+def test_a_missing_stream_that_nobody_listed_is_no_hold_and_its_upstream_is_not_ill() -> None:
+    world = World(1)
+    place = Place(world, "bogus", "orders")
+    place.run(100 * MS)
+    place.put("orders", Record(b"x", "k"))
+    world.run_idle()
+    missing = ServiceError("ResourceNotFoundException", "Stream bogus not found.", status=400)
+    bogus = place.observing.streams["bogus"]
+    bogus.hold = missing
+    assert place.page()["upstreams"][0]["on_hold"] == 1
+    bogus.give_up_missing(missing, world.now_ns)
+    page = place.page()
+    (stream,) = (each for each in page["streams"] if each["name"] == "bogus")
+    assert stream["hold"] is stream["failing"] is None
+    assert stream["missing"] == {"code": missing.code, "message": missing.message}
+    (upstream,) = page["upstreams"]
+    assert (upstream["on_hold"], upstream["health"]) == (0, "well")
+    place.observing.streams.pop("orders")
+    assert place.page()["upstreams"][0]["health"] == "untried"
+
+
 def test_the_last_reload_is_told_while_it_is_refused() -> None:
     world = World(1)
     reloads = Reloads(lambda: 5.0, 1, 1)

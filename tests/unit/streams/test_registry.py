@@ -15,9 +15,10 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream, Streams
-from kdaemon.streams.stream import MISSING_NS, Existence
+from kdaemon.streams.registry import FORGOTTEN_NS
+from kdaemon.streams.stream import MISSING_NS, Existence, Word
 from tests.kit.observing import delivered_by
-from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import DENIED, MISSING, FakeClock, FakeService, make_streams, turn
 
 OURS, OTHERS = "111111111111", "222222222222"
 REGION = "region = 'eu-central-1'\n"
@@ -59,6 +60,12 @@ def accepted(*data: bytes) -> Frame:
     records = [Record(each, "k") for each in data]
     sizes = [len(each) + 1 for each in data]
     return make_frame(records, sizes, Acknowledge.ACCEPTED, None, None)
+
+
+def put_waiting(stream: Stream) -> None:
+    """A record whose client waits: it is refused at once where waiting is no use."""
+    frame = make_frame([Record(b"a", "k")], [2], Acknowledge.DELIVERED, None, 2**62)
+    assert stream.submit(frame)
 
 
 def put(stream: Stream, *data: bytes) -> None:
@@ -394,6 +401,75 @@ async def test_nothing_is_kept_for_a_missing_unlisted_stream(opened: Open) -> No
     assert streams.memory.bytes_taken == 0
     assert bogus.engine.is_idle
     assert bogus.counters.unaccounted() == 0
+
+
+async def test_a_misspelt_name_is_no_hold_and_its_clients_hear_the_service(opened: Open) -> None:
+    """Only the client can act, and was told: nobody must be woken for it."""
+    service = FakeService()
+    service.missing = {"bogus"}
+    streams = opened(service, "[default]\nlinger_ms = 0")
+    bogus = found(streams, "bogus")
+    put(bogus, b"a")
+    await turn()
+    assert bogus.engine.hold is None
+    assert bogus.engine.missing is not None
+    assert bogus.missing() is bogus.engine.missing
+    assert bogus.engine.missing.message == MISSING.message
+    service.missing = set()
+    bogus.hear(Word.OLD)
+    bogus.doubt()
+    await turn()
+    assert bogus.engine.missing is None, "the stream was made"
+
+
+@pytest.mark.parametrize("why", ["missing", "denied"])
+async def test_a_name_that_only_a_client_wrote_is_forgotten_a_minute_after_its_last_record(
+    opened: Open, why: str
+) -> None:
+    """Least rights say "denied" of a misspelt name. Nothing is left that could end that hold."""
+    service, clock = FakeService(), FakeClock()
+    getattr(service, why).add("bogus")
+    streams = opened(service, "[default]\nlinger_ms = 0", clock)
+    kept = found(streams, "orders")
+    put(kept, b"a")
+    for _ in range(2):
+        bogus = found(streams, "bogus")
+        bogus.reject(RejectReason.HOLD, 1, 1)
+        put_waiting(bogus)
+        await turn()
+        assert bogus.is_useless
+        streams.look()
+        clock.ns += FORGOTTEN_NS - 1
+        streams.look()
+        assert streams.known("bogus") is bogus
+    clock.ns += 1
+    streams.look()
+    assert streams.known("bogus") is None
+    assert streams.known("orders") is kept
+    (upstream,) = streams.upstreams
+    assert upstream.closed.received == bogus.counters.received, "totals never fall"
+
+
+async def test_a_stream_that_somebody_needs_is_not_forgotten(opened: Open) -> None:
+    """It is listed, has records, or was there: its hold wakes somebody."""
+    service, clock = FakeService(), FakeClock()
+    service.denied = {"listed", "full"}
+    streams = opened(service, "[default]\nlinger_ms = 0\n[streams.listed]", clock)
+    there = found(streams, "there")
+    put(there, b"a")
+    await turn()
+    service.denied.add("there")
+    for each in (there, found(streams, "listed")):
+        put_waiting(each)
+    put(found(streams, "full"), b"a")
+    await turn()
+    for _ in range(3):
+        streams.look()
+        clock.ns += FORGOTTEN_NS
+    for name in ("listed", "full", "there"):
+        stream = streams.known(name)
+        assert stream is not None
+        assert stream.engine.hold is not None
 
 
 async def test_a_missing_listed_stream_keeps_what_was_accepted(opened: Open) -> None:

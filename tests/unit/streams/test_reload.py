@@ -111,6 +111,11 @@ async def test_a_stream_that_was_missing_is_taken_to_be_there_once_it_is_listed(
     assert stream.existence() is Existence.MISSING
     change(streams, BASE + "[streams.a]\n")
     assert found(streams, "a").existence() is Existence.THERE
+    assert stream.engine.missing is None
+    put(stream, b"1")
+    await turn()
+    assert stream.engine.hold is not None, "a missing stream that is listed is a hold"
+    assert stream.counters.buffered == 1
     await streams.aclose()
 
 
