@@ -1,8 +1,8 @@
 """The latest failures, by the code that the service, or the way to the service, gave: counts,
 messages.
 
-They are for observers, so that an error that came and went can still be read. Decides nothing; no
-other part of the engine reads them. Messages are kept as they are, so they may hold text that must
+They are for observers, so that an error that came and went can still be read, and for the words of
+records that expire. Decides nothing. Messages are kept as they are, so they may hold text that must
 not be shown: a room that shows a message cleans it first.
 Bound: CODES_MAX codes of a stream, those that came last; MESSAGE_CHARACTERS_MAX characters of a
 message. A code that makes room takes its counts along: `counters.failures` has all.
@@ -72,6 +72,13 @@ class Failures:
         failure.message = message[:MESSAGE_CHARACTERS_MAX]
         failure.last_ns = now_ns
         return failure
+
+    @property
+    def last(self) -> FailureSnapshot | None:
+        """The failure that came last; None: nothing has failed."""
+        for code, each in reversed(self._of_code.items()):
+            return FailureSnapshot(code, each.message, each.calls, each.records, each.last_ns)
+        return None
 
     def snapshot(self) -> tuple[FailureSnapshot, ...]:
         """One entry for each code; the code that came last is first."""

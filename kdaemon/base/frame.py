@@ -64,6 +64,7 @@ class Frame:
     __slots__ = (
         "accepted_ns",
         "acknowledge",
+        "attempt_count",
         "attempt_counts",
         "byte_count",
         "client",
@@ -72,7 +73,6 @@ class Frame:
         "history",
         "is_abandoned",
         "is_reserved",
-        "is_tried",
         "keys",
         "on_settled",
         "records",
@@ -106,8 +106,8 @@ class Frame:
             False  # its client was told the outcome; what is in flight is not sent again
         )
         self.is_reserved = False  # its memory was set aside before the frame was made
-        self.is_tried = False  # some of its records came back from a call
         self.keys = _NO_KEYS
+        self.attempt_count = 0  # from how many calls the record came back that was sent most
         self.attempt_counts: dict[int, int] | None = None
         self.history: FrameHistory | None = None
         self.refusal: tuple[str, str] | None = None

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 
 LIST_LIMIT = 100  # letters in a table if --limit is not given: a few screens; ours
 
+_AGAIN = (
+    "this may pass: kdaemon tries a stream that is on hold again within 30 s. Replay when `kdaemon"
+    " status` shows the stream as ok; or with --acknowledge stored: the spool keeps the records"
+    " until then"
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -385,6 +391,8 @@ def _summarise(replayed: "Replayed", total: int, acknowledge: str) -> None:
         say(f"rejected: {reason}", err=True)
     if replayed.rejected > len(replayed.reasons):
         say(f"rejected: and {replayed.rejected - len(replayed.reasons):,} more", err=True)
+    if replayed.may_pass:
+        say(_AGAIN, err=True)
     if replayed.damaged:
         letters = count(replayed.damaged, "dead letter")
         say(f"not sent: {letters} not as written (damaged)", err=True)

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from kdaemon.base.errors import SpoolError
+from kdaemon.base.errors import ServiceError, SpoolError
 from kdaemon.base.names import parse_qualified
+from kdaemon.base.verdict import Verdict
 from kdaemon.cli.values_text import record_fields
 from kdaemon.put.unix import Block, PutError, Totals, UnixPut
+from kdaemon.settle.verdict import judge_call
 from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
 
 BLOCK_LETTERS_MAX = 500  # letters formed and written at once
@@ -38,8 +40,11 @@ class Way:
 
 @dataclass(slots=True)
 class Replayed:
-    """The outcome of the letters. `rejected`: refused again, and kept. `damaged`: never sent."""
+    """The outcome of the letters. `rejected`: refused again, and kept. `damaged`: never sent.
+    `may_pass`: some were refused for what ends: a hold, an outage.
+    """
 
+    may_pass: bool = False
     sent: int = 0
     deleted: int = 0
     rejected: int = 0
@@ -148,6 +153,9 @@ class StreamReplay:
         if number is None:  # then no acknowledgement could be matched with its letter
             raise PutError(f"the daemon rejects a record that was not sent: {reason}")
         self._rejected.add(number)
+        code, _, message = reason.partition(": ")
+        verdict = judge_call(ServiceError(code, message, status=400))
+        self._replayed.may_pass |= verdict is not Verdict.POISON
         self._replayed.rejected += 1
         if len(self._replayed.reasons) < REASONS_MAX:
             letter_id = next(each for at, each in self._open if at == number)

@@ -246,8 +246,10 @@ class FrameLedger:
         """
         self._counters.dead[reason] += frame.unsettled
         self._counters.buffered -= frame.unsettled
-        dead = frame.remember().dead_reasons
-        dead.update((index, reason) for index, each in enumerate(frame.results) if each is None)
+        left = [index for index, each in enumerate(frame.results) if each is None]
+        frame.remember().dead_reasons.update(dict.fromkeys(left, reason))
+        tried = dict.fromkeys(left, frame.attempt_count)
+        frame.attempt_counts = {**(frame.attempt_counts or {}), **tried}
         frame.results = [result if each is None else each for each in frame.results]
         frame.is_abandoned = True
         self._deadlines.discard(frame)

@@ -253,12 +253,22 @@ class Partings:
         """
         in_flight = self._in_flight_of(frames)
         for frame in frames:
-            is_new = not frame.is_tried and frame.unsettled == len(frame.results)
+            is_new = not frame.attempt_count and frame.unsettled == len(frame.results)
             if frame in in_flight or (is_new and frame.acknowledge is Acknowledge.STORED):
                 self._ledger.put_off(frame, now_ns + EXPIRY_PUT_OFF_NS)
             else:
-                self._ledger.give_up(frame, EXPIRED, DeadReason.EXPIRED)
+                self._ledger.give_up(frame, self._expired(frame), DeadReason.EXPIRED)
                 self.is_sweep_due = True
+
+    def _expired(self, frame: Frame) -> RecordResult:
+        """Why the records of the frame were not delivered in time: with the stream's last error, if
+        there was one since they were accepted.
+        """
+        last = self._settlement.failures.last
+        if last is None or last.last_ns < frame.accepted_ns:
+            return EXPIRED
+        text = f"{EXPIRED.error_message} The last error was {last.code}: {last.message}"
+        return RecordResult(error_code=EXPIRED.error_code, error_message=text)
 
     def _in_flight_of(self, frames: list[Frame]) -> dict[Frame, set[int]]:
         """Which records of these frames are in calls that are out, or strays, by index."""

@@ -366,7 +366,9 @@ class Settlement:
         if frame.is_abandoned:
             self._reject(run, indices)
             return
-        frame.is_tried = True
+        attempts = run.attempt_count + 1
+        if attempts > frame.attempt_count:  # noqa: PLR1730 - `max` is a call
+            frame.attempt_count = attempts
         counters.buffered += count
         for reason, reason_count in reasons.items():
             counters.retries[reason] += reason_count
@@ -374,7 +376,6 @@ class Settlement:
                 counters.possible_duplicates += reason_count
         sizes = frame.sizes
         byte_count = sum([sizes[index] for index in indices])
-        attempts = run.attempt_count + 1
         again = Run(frame, indices, byte_count, run.lane, attempts, is_keyless=run.is_keyless)
         self._queues.put_back(again, now_ns)
 

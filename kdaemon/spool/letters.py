@@ -27,9 +27,10 @@ class DeadLetter(msgspec.Struct, gc=False):
     """One record, and why it is dead.
 
     `reason`: one of `base/counters.DeadReason`. `code`, `message`: the service's last words, or
-    ours. `attempts`: how often the record was sent. `first_ms`, `last_ms`: when the record was
-    accepted and when it died, Unix milliseconds. `id`: given by the store, never given twice; 0
-    before. `is_intact`: False if the stored letter is not the one that was written; then it must
+    ours. `attempts`: how often the record was sent; if it was given up with others of its request:
+    how often the one was that was sent most. `first_ms`, `last_ms`: when the record was accepted
+    and when it died, Unix milliseconds. `id`: given by the store, never given twice; 0 before.
+    `is_intact`: False if the stored letter is not the one that was written; then it must
     not be replayed.
     """
 

@@ -198,8 +198,8 @@ _OPEN_LOG = """\
         log = self._mended_log()
 """
 _TRIED = """\
-        frame.is_tried = True
-        counters.buffered += count
+        attempts = run.attempt_count + 1
+        if attempts > frame.attempt_count:  # noqa: PLR1730 - `max` is a call
 """
 _LEFT_OUT = """\
         if count > 1:

@@ -476,6 +476,23 @@ def test_replay_keeps_what_is_rejected_again_and_says_why(spool: Path) -> None:
     assert "20 stored and deleted, 10 rejected and kept" in result.stdout
 
 
+def test_replay_says_how_to_go_on_where_the_refusal_may_pass(spool: Path) -> None:
+    """Just after a hold: kdaemon has not tried again yet."""
+
+    def holding(_daemon: FakeDaemon, number: int, _line: dict[str, Any]) -> bytes:
+        return b'{"rejected":%d,"code":"AccessDeniedException","message":"no"}\n' % number
+
+    bury(spool, letter(b"one"))
+    with fake(spool.parent / "s", holding):
+        result = replay(spool)
+    assert result.exit_code == 1
+    said = result.stderr.splitlines()
+    assert said[0] == "rejected: letter 1: AccessDeniedException: no"
+    assert said[1].startswith("this may pass: ")
+    assert "--acknowledge stored" in said[1]
+    assert left(spool) == [1]
+
+
 def test_a_letter_is_there_until_its_record_is_acknowledged(spool: Path) -> None:
     bury(spool, *[letter(b"%d" % number) for number in range(1, 6)])
     seen: list[list[int]] = []

@@ -8,6 +8,8 @@ from kdaemon.base.counters import DeadReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
+from kdaemon.settle.ledger import EXPIRED
+from kdaemon.spool.held import letters_of
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import SECOND, delivered, failed, make_frame
 
@@ -68,6 +70,41 @@ def test_what_was_tried_and_failed_expires(how: str) -> None:
             rig.now_ns += SECOND
     assert rig.settled() == [frame]
     assert rig.counters.dead[DeadReason.EXPIRED] == (1 if how == "one of them" else 2)
+
+
+def test_what_expires_says_how_often_it_was_sent_and_what_failed_last() -> None:
+    """Its dead letters are all that is left of it, and of why."""
+    rig = a_rig()
+    frame = spooled(rig)
+    for _ in range(2):
+        rig.fail(rig.call(), NOT_SENT)
+        rig.wait()
+    denied = ServiceError("AccessDeniedException", "Not for you.", status=400)
+    rig.fail(rig.call(), denied)
+    rig.now_ns += 2 * SECOND
+    while not frame.is_abandoned:
+        rig.engine.handle_timeout(rig.now_ns)
+        rig.now_ns += SECOND
+    letters = letters_of("orders", frame, 1, 2)
+    assert [letter.attempts for letter in letters] == [3, 3]
+    assert {letter.reason for letter in letters} == {"expired"}
+    assert {letter.code for letter in letters} == {"Expired"}
+    last = "The last error was AccessDeniedException: Not for you."
+    assert {letter.message for letter in letters} == {f"{EXPIRED.error_message} {last}"}
+
+
+def test_an_error_from_before_a_record_came_is_not_why_it_expired() -> None:
+    rig = a_rig()
+    spooled(rig)
+    rig.fail(rig.call(), NOT_SENT)
+    rig.now_ns += SECOND
+    frame = a_frame(rig, 1, Acknowledge.ACCEPTED)
+    assert rig.engine.handle_frame(frame, rig.now_ns)
+    rig.now_ns += MAX_AGE_NS
+    rig.engine.handle_timeout(rig.now_ns)
+    (letter,) = letters_of("orders", frame, 1, 2)
+    assert letter.message == EXPIRED.error_message
+    assert letter.attempts == 0
 
 
 def test_while_nothing_can_be_sent_what_was_stored_waits() -> None:
