@@ -188,10 +188,9 @@ def _trust_problem(source: str, key: str, path: str, setting: str | None) -> lis
     return []
 
 
-def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str | None]:
+def find_daemon(config: "Config") -> tuple[str | None, str | None]:
     """(socket, endpoint) of a daemon on this machine; one of them is None. A socket that exists
-    comes first, then HTTP. `system_socket`: the socket of a daemon that the system's service
-    manager runs.
+    comes first, then HTTP.
     """
     from kdaemon.config import resolve_unix_path  # noqa: PLC0415 - see load
 
@@ -201,10 +200,10 @@ def find_daemon(config: "Config", system_socket: str) -> tuple[str | None, str |
         http = f"https://{http}"
     if config.listen.unix != "auto":
         return (path, None) if path else (None, http)
-    for candidate in (path, system_socket):
+    for candidate in (path, SYSTEM_SOCKET):
         if candidate and os.path.exists(candidate):  # noqa: PTH110 - one look
             return candidate, None
-    return (None, http) if http else (path or system_socket, None)
+    return (None, http) if http else (path or SYSTEM_SOCKET, None)
 
 
 def exit_config(problems: Sequence[ConfigProblem], hint: str = "") -> NoReturn:

@@ -18,7 +18,6 @@ from kdaemon.base.text import printable
 from kdaemon.cli.common import (
     EITHER_DAEMON,
     EXIT_INTERRUPTED,
-    SYSTEM_SOCKET,
     config_option,
     confirm,
     count,
@@ -351,7 +350,7 @@ def replay(
                 say("no dead letters")
             return
         if socket is None and endpoint is None:
-            socket, endpoint = find_daemon(load(config_path, [], EITHER_DAEMON), SYSTEM_SOCKET)
+            socket, endpoint = find_daemon(load(config_path, [], EITHER_DAEMON))
         way = Way(socket, endpoint, acknowledge)
         exit_code = _replay(view, by_stream, way, sum(counts.values()))
     sys.exit(exit_code)

@@ -3,11 +3,11 @@
 A command's own words stand with the command: its docstring, its options, its `examples`. The words
 that all commands share stand here; `manual.py` puts them into the man page, too. Must not know what
 a command does.
-Invariant: a command is imported only when it is asked for, so that `kdaemon run` imports no command
-of another file.
+Invariant: a command is imported only when it is asked for, so that `kdaemon run` imports no other
+command.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -65,31 +65,31 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """The program. `elsewhere`: commands by name, as `module:name`, imported when they are asked
+    """The program. `places`: its commands by name, as `module:name`, imported when they are asked
     for. `unlisted`: the same for commands that nobody types; the help does not list them.
     """
 
     def __init__(
         self,
         *arguments: Any,
-        elsewhere: dict[str, str] | None = None,
-        unlisted: dict[str, str] | None = None,
+        places: Mapping[str, str],
+        unlisted: Mapping[str, str],
         examples: Rows = (),
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self._elsewhere = elsewhere or {}
-        self._unlisted = unlisted or {}
+        self._places = places
+        self._unlisted = unlisted
         self.examples = examples
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *self._elsewhere])
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
+        return sorted(self._places)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, imported if it has a file of its own; None: there is none."""
-        place = self._elsewhere.get(cmd_name) or self._unlisted.get(cmd_name)
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported; None: there is none."""
+        place = self._places.get(cmd_name) or self._unlisted.get(cmd_name)
         if place is None:
-            return super().get_command(ctx, cmd_name)
+            return None
         module, _, name = place.partition(":")
         found: click.Command = getattr(import_module(module), name)
         return found

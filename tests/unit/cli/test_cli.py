@@ -16,8 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kdaemon import build
-from kdaemon import cli as cli_module
-from kdaemon.cli import cli
+from kdaemon.cli import cli, common
 from tests.kit.certificates import Authority, Files
 from tests.kit.patience import PATIENCE_S
 
@@ -267,9 +266,9 @@ def test_check_reads_certificates_and_says_what_is_wrong(tmp_path: Path) -> None
 
 
 def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> object:
-    monkeypatch.setattr(cli_module, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))
+    monkeypatch.setattr(common, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))
     flags = [(f"listen.{key}", value) for key, value in settings.items()]
-    return cli_module._find_daemon(cli_module._load(None, flags))
+    return common.find_daemon(common.load(None, flags))
 
 
 def test_put_finds_the_socket_of_the_user_then_the_systems_then_http(
