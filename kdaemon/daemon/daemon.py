@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from kdaemon.http.renewal import Certificates
     from kdaemon.http.takeover import Taken
     from kdaemon.spool.spool import Spool
+    from kdaemon.streams.upstream import Reach
 
 log = logging.getLogger("kdaemon")
 
@@ -156,26 +157,15 @@ class Daemon:
         sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
         if self._part is not None:
             sandboxed = self._part.sandboxed
-        is_anonymous = sandboxed is not None
         config = sandboxed or config
         self._stack.callback(self._takeover.released)
         if self._taken is not None:
             self._stack.callback(self._taken.close)
-        libraries = self._libraries = Libraries(
-            self._loaded, partial(load_pages, config.listen), is_anonymous=is_anonymous
-        )
-        # May end the start: before there is anything to lose.
-        libraries.look(needed_by_pages(config.listen))
-        self._stack.push_async_callback(libraries.aclose)
-        upstreams = Upstreams(self._dice, memory, libraries, is_anonymous=is_anonymous)
-        self._stack.push_async_callback(upstreams.aclose)
-        reached = upstreams.open(config, config.upstream_names)
-        upstreams.adopt(reached)
+        upstreams, reaches = self._reach(config, is_anonymous=sandboxed is not None)
         opening = self._spool_opening
         spool = await opening.open(memory, clock, self._turns, is_sandboxed=with_sandbox)
         if spool is not None:
             self._stack.push_async_callback(spool.aclose)
-        reaches = {name: each.reach for name, each in reached.items()}
         streams = self.streams = Streams(config, reaches, clock, self._dice, memory, spool)
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
@@ -187,7 +177,37 @@ class Daemon:
         self._drain = Drain(self.listeners, streams, spool, self._takeover, reader, self._notifier)
         if self._taken is None:  # otherwise probes would find a daemon that is not ready
             await self._start_admin(hubs)
-        door = Door(streams, clock)
+        await self._open_doors(config, hubs, upstreams)
+        if self._taken is not None:
+            await self._start_admin(hubs)
+        self._readiness.started()
+        await self._takeover.take_turns()
+        self._is_ready = True
+        self.ready.set()
+        self._notifier.ready("takes records")
+        # The supervisor says "ready", for all its workers.
+        text = "ready" if self._part is None else "takes records"
+        log.info(text, extra={"fields": {"version": __version__}})
+        self._allow_reload(change)
+
+    def _reach(self, config: Config, *, is_anonymous: bool) -> tuple[Upstreams, dict[str, "Reach"]]:
+        """The upstreams, and how each is called. Nobody is called yet."""
+        libraries = self._libraries = Libraries(
+            self._loaded, partial(load_pages, config.listen), is_anonymous=is_anonymous
+        )
+        # May end the start: before there is anything to lose.
+        libraries.look(needed_by_pages(config.listen))
+        self._stack.push_async_callback(libraries.aclose)
+        upstreams = Upstreams(self._dice, self._memory.all, libraries, is_anonymous=is_anonymous)
+        self._stack.push_async_callback(upstreams.aclose)
+        reached = upstreams.open(config, config.upstream_names)
+        upstreams.adopt(reached)
+        return upstreams, {name: each.reach for name, each in reached.items()}
+
+    async def _open_doors(self, config: Config, hubs: Hubs, upstreams: Upstreams) -> None:
+        """Opens what takes records, behind all that must come before the first of them."""
+        streams, libraries = self.streams, self._libraries
+        door = Door(streams, self.clock)
         self._taps.watch(door)
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
@@ -205,17 +225,6 @@ class Daemon:
         doors = Doors(config, self.listeners, hubs, lines_of, handler_behind, self._guards())
         await doors.open()
         libraries.load()  # calls wait for these; loading earlier would delay the doors
-        if self._taken is not None:
-            await self._start_admin(hubs)
-        self._readiness.started()
-        await self._takeover.take_turns()
-        self._is_ready = True
-        self.ready.set()
-        self._notifier.ready("takes records")
-        # The supervisor says "ready", for all its workers.
-        text = "ready" if self._part is None else "takes records"
-        log.info(text, extra={"fields": {"version": __version__}})
-        self._allow_reload(change)
 
     def _handler_behind(
         self, door: Door, upstreams: Upstreams
