@@ -33,8 +33,8 @@ from kdaemon.base.steps import at_once
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness
+from kdaemon.observe.reading import SnapshotReader, Sources
 from kdaemon.observe.slices import SLICE_NS
-from kdaemon.observe.snapshot import SnapshotReader, Sources
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = {

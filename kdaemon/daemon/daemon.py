@@ -52,8 +52,9 @@ from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.reading import SnapshotReader, Sources
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader, Sources
+from kdaemon.observe.snapshot import Snapshot
 from kdaemon.observe.tap import Taps
 from kdaemon.send.late import Libraries
 from kdaemon.streams import Streams

@@ -19,7 +19,8 @@ from kdaemon.config import DrainConfig
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.telling import tell_on
 from kdaemon.observe.notify import Notifier
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader
+from kdaemon.observe.reading import SnapshotReader
+from kdaemon.observe.snapshot import Snapshot
 from kdaemon.streams import Streams
 
 if TYPE_CHECKING:

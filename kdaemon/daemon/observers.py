@@ -2,7 +2,7 @@
 
 About: building the observers over one reader of snapshots, and ending them. Must not know the rooms
 that are observed: `Sources` names those.
-Invariant: all observers read what `observe/snapshot.py` reads, and nothing else.
+Invariant: all observers read what `observe/reading.py` reads, and nothing else.
 Where it sits: daemon.py -> here -> observe/.
 """
 
@@ -17,8 +17,9 @@ from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.hot import HotWatch
+from kdaemon.observe.reading import SnapshotReader, Sources
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader, Sources
+from kdaemon.observe.snapshot import Snapshot
 from kdaemon.observe.tap import Taps
 from kdaemon.system import SystemClock
 

@@ -35,17 +35,9 @@ from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.merged import merged
 from kdaemon.observe.metrics import Metrics, Workers
 from kdaemon.observe.readiness import Readiness
+from kdaemon.observe.reading import SeenEngine, SeenUpstream, SnapshotReader, Sources
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import (
-    HOT_SHARDS_MAX,
-    SeenEngine,
-    SeenUpstream,
-    Snapshot,
-    SnapshotReader,
-    Sources,
-    StreamSnapshot,
-    WorkerSnapshot,
-)
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, StreamSnapshot, WorkerSnapshot
 from kdaemon.system import SystemClock
 
 log = logging.getLogger("kdaemon")

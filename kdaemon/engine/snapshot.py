@@ -7,7 +7,7 @@ Invariant: the counters of a stream were read in one synchronous pass, and each 
 its own. They are msgspec Structs, because a scrape makes thousands: each costs a tenth of a frozen
 dataclass, in time and in memory of its class, and the garbage collector does not track values
 without cycles.
-Flow: engine.py, heat.py -> here -> `observe/snapshot.py`.
+Flow: engine.py, heat.py -> here -> `observe/reading.py`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -17,9 +17,9 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.observe.heartbeat import NS_PER_SECOND, Heartbeat
 from kdaemon.observe.metrics import Metrics, accepts_openmetrics
 from kdaemon.observe.readiness import Readiness
+from kdaemon.observe.reading import Reader
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.slices import JSON, TEXT, Page, SlicedPages, Steps
-from kdaemon.observe.snapshot import Reader
 
 if TYPE_CHECKING:  # see above
     from kdaemon.observe.live import Ahead, Live

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.observe.emf import Emf
 from kdaemon.observe.log_queue import LogQueue
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader
+from kdaemon.observe.reading import SnapshotReader
+from kdaemon.observe.snapshot import Snapshot
 
 INTERVAL_S = 60.0  # CloudWatch's standard resolution is a minute
 LINES_WAITING_MAX = (

@@ -3,12 +3,12 @@
 About: a look at all streams every 10 s. A shard is named, with advice, if it was more than a second
 behind at two looks in a row, answered in between, and did not catch up. In an outage no shard
 answers, and after an outage the queues get shorter: neither is reported as heat. Knows streams as
-snapshot.py reads them, and a clock. A look changes nothing but this: from then on the keys of hot
+reading.py reads them, and a clock. A look changes nothing but this: from then on the keys of hot
 shards are watched, so that the second look can name the keys.
 Bound: WATCHED_MAX shards are watched; HOT_SHARDS_MAX shards of each stream are remembered. A stream
 with nothing queued costs nothing. One call takes SLICE_NS and one step; if that is too short for
 all streams, the next calls look at the rest.
-Flow: heartbeat.py -> here (and snapshot.py) -> the log.
+Flow: heartbeat.py -> here (and reading.py) -> the log.
 """
 
 import logging
@@ -20,8 +20,8 @@ from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import BACKLOGGED_NS, EngineSnapshot, ShardSnapshot
 from kdaemon.observe.keys import KEY_FIELD, advice, key_name
+from kdaemon.observe.reading import SnapshotReader, StreamReading
 from kdaemon.observe.slices import SLICE_NS
-from kdaemon.observe.snapshot import SnapshotReader, StreamReading
 from kdaemon.observe.table import NS_PER_SECOND
 
 LOOK_INTERVAL_NS = 10_000_000_000  # 10 s: shorter heat is a burst, and queues exist for bursts

@@ -25,8 +25,8 @@ from kdaemon.base.steps import Steps
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.request import HttpRequest
 from kdaemon.observe.live_event import event_steps
+from kdaemon.observe.reading import Reader
 from kdaemon.observe.slices import NO_SNIFF, NO_STORE, SLICE_NS, TEXT
-from kdaemon.observe.snapshot import Reader
 
 INTERVAL_S = 1.0  # between two events; ours, 2026-11-28: an eye can follow
 # At one time: a screen on a wall, and some people; of the listener's 64 places; ours.

@@ -29,15 +29,10 @@ from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
 from kdaemon.observe.page import LoadStatus, MemoryStatus, UpstreamStatus
+from kdaemon.observe.reading import Reader
 from kdaemon.observe.recent import SaidSnapshot
 from kdaemon.observe.remedies import advised
-from kdaemon.observe.snapshot import (
-    HOT_SHARDS_MAX,
-    Reader,
-    Snapshot,
-    SpoolSnapshot,
-    StreamSnapshot,
-)
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, SpoolSnapshot, StreamSnapshot
 from kdaemon.observe.status import (
     NS_PER_SECOND,
     happened,

@@ -29,8 +29,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from kdaemon.base.histogram import Buckets
 from kdaemon.base.text import printable
 from kdaemon.engine.snapshot import ShardSnapshot
+from kdaemon.observe.reading import Reader
 from kdaemon.observe.slices import Page, Steps
-from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Reader, Snapshot
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot
 from kdaemon.observe.table import (
     ACCOUNTS,
     AUTH,

@@ -4,7 +4,7 @@ About: a small state machine, and the other reasons to keep clients away. Is tol
 full and whether the disk or a listener is in trouble; must not know the service: an outage of the
 service keeps no client away.
 Invariant: there is no way back from DRAINING.
-Flow: daemon/ moves it -> here -> admin.py, snapshot.py.
+Flow: daemon/ moves it -> here -> admin.py, reading.py.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ cleans it.
 Bound: PLACES_MAX places, those that logged last; each has one line, whose texts logs.py has
 bounded. Written under the log handler's lock, from any thread. The loop reads without the lock: an
 entry of the dictionary is never changed, only replaced.
-Flow: logs.py -> here -> snapshot.py.
+Flow: logs.py -> here -> reading.py.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

@@ -53,11 +53,11 @@ from kdaemon.observe.page import (
     UpstreamStatus,
     WorkerStatus,
 )
+from kdaemon.observe.reading import Reader
 from kdaemon.observe.slices import JSON, Page, Steps
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     PrincipalsSnapshot,
-    Reader,
     RelaySnapshot,
     ReloadsSnapshot,
     Snapshot,

@@ -11,7 +11,7 @@ from kdaemon.base.ports import Clock
 from kdaemon.engine import Engine
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.readiness import Readiness
-from kdaemon.observe.snapshot import SnapshotReader, Sources
+from kdaemon.observe.reading import SnapshotReader, Sources
 from kdaemon.streams import Streams
 from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import World

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.engine import Engine
-from kdaemon.observe.snapshot import SeenEngine
+from kdaemon.observe.reading import SeenEngine
 from tests.kit.engine_rig import Rig
 
 PACKAGE = Path(__file__).resolve().parents[2] / "kdaemon"
@@ -69,7 +69,7 @@ def test_only_the_shell_and_those_who_look_ask_an_engine() -> None:
 
 
 def test_those_who_look_have_no_engine() -> None:
-    """But snapshot.py, as `SeenEngine`; mypy holds that what others call so is a snapshot."""
+    """But reading.py, as `SeenEngine`; mypy holds that what others call so is a snapshot."""
     for path in (PACKAGE / "observe").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):

@@ -21,8 +21,9 @@ from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
+from kdaemon.observe.reading import SnapshotReader
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader
+from kdaemon.observe.snapshot import Snapshot
 from kdaemon.system import SystemDice
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S

@@ -12,7 +12,7 @@ from kdaemon.observe import emf_log
 from kdaemon.observe.emf import Emf
 from kdaemon.observe.emf_log import EmfLog
 from kdaemon.observe.log_queue import LogQueue
-from kdaemon.observe.snapshot import SnapshotReader
+from kdaemon.observe.reading import SnapshotReader
 from tests.kit.emf import read_line
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.patience import PATIENCE_S

@@ -18,8 +18,9 @@ from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.live_event import event_steps
 from kdaemon.observe.merged import merged
 from kdaemon.observe.metrics import Metrics, Workers
+from kdaemon.observe.reading import SnapshotReader
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Snapshot, SnapshotReader, WorkerSnapshot
+from kdaemon.observe.snapshot import Snapshot, WorkerSnapshot
 from kdaemon.observe.status import Status
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
