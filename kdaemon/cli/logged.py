@@ -36,7 +36,7 @@ def run_logged(
         try:
             exit_code = await start(logs)
         except Exception:
-            log.exception("kdaemon failed: this is a defect of kdaemon")
+            log.exception("kdaemon failed: a defect of kdaemon")
             exit_code = 1
         logs.close()
         os._exit(exit_code)

@@ -117,11 +117,10 @@ def connections_max(config: Config, open_files_max: int) -> int:
     allowed = max(1, open_files_max - OPEN_FILES_RESERVE - upstream)
     wanted = config.listen.connections_max
     if allowed < wanted:
-        log.warning(
-            "the limit of open files (%d) allows %d client connections, not the %d of"
-            " listen.connections_max: raise it (ulimit -n, LimitNOFILE), or lower the setting",
-            open_files_max,
-            allowed,
-            wanted,
+        text = (
+            "the limit of open files allows fewer client connections than listen.connections_max:"
+            " raise it (ulimit -n, LimitNOFILE), or lower the setting"
         )
+        fields = {"open_files_max": open_files_max, "allowed": allowed, "connections_max": wanted}
+        log.warning(text, extra={"fields": fields})
     return min(wanted, allowed)

@@ -182,9 +182,10 @@ class Member:
             self._try_again()
             return
         wait_s = self.restarts.ended(SystemClock.now_ns())
-        fields = {"process": self.pid, "how": how_ended(self.exit_code), "again_in_s": wait_s}
-        text = "worker %d ended: it is started again; what it had on disk is delivered"
-        log.error(text, self.number, extra={"fields": fields, "is_always_shown": True})
+        fields: dict[str, object] = {"worker": self.number, "pid": self.pid}
+        fields |= {"how": how_ended(self.exit_code), "again_in_seconds": wait_s}
+        text = "a worker ended: it is started again; what it had on disk is delivered"
+        log.error(text, extra={"fields": fields, "is_always_shown": True})
         self._again = asyncio.get_running_loop().call_later(wait_s, self._try_again)
 
     def _try_again(self) -> None:
@@ -193,7 +194,8 @@ class Member:
         try:
             self.begin()
         except OSError as error:
-            log.warning("worker %d cannot be started: %s", self.number, error.strerror)
+            fields = {"worker": self.number, "error": error.strerror or str(error)}
+            log.warning("a worker cannot be started", extra={"fields": fields})
             wait_s = max(1.0, self.restarts.ended(SystemClock.now_ns()))
             self._again = asyncio.get_running_loop().call_later(wait_s, self._try_again)
 
@@ -217,8 +219,9 @@ class Member:
 
     def renew(self) -> None:
         """Makes the worker drain and end, and starts it again with the configuration in force."""
-        text = "worker %d is started again, with the configuration that is in force"
-        log.warning(text, self.number, extra={"is_always_shown": True})
+        text = "a worker is started again, with the configuration that is in force"
+        extra = {"fields": {"worker": self.number}, "is_always_shown": True}
+        log.warning(text, extra=extra)
         self._is_renewed = True
         self.tell({"drain": False})
 
@@ -299,8 +302,9 @@ class Member:
         self._still_looks = self._still_looks + 1 if is_still else 0
         self._beats = beats
         if self._still_looks > STILL_LOOKS_MAX:
-            text = "the loop of worker %d stood still for %d s: its process is ended"
-            log.error(text, self.number, STILL_LOOKS_MAX, extra={"is_always_shown": True})
+            fields = {"worker": self.number, "seconds": STILL_LOOKS_MAX}
+            text = "the loop of a worker stood still: its process is ended"
+            log.error(text, extra={"fields": fields, "is_always_shown": True})
             self.kill()
 
 

@@ -6,7 +6,6 @@ in any case. Where it sits: config -> here -> the budgets that http/ and the eng
 
 import logging
 
-from kdaemon.base.limits import MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config
 from kdaemon.http.hub import ConnectionLimits
@@ -40,10 +39,10 @@ def tell_memory(bytes_max: int, limit_bytes: int | None, beside_bytes: int) -> N
         log.info("memory for the records of clients", extra={"fields": fields})
         return
     text = (
-        "the container's memory limit is too low for memory_bytes_max and the %d MiB beside it:"
+        "the container's memory limit is too low for memory_bytes_max and what is beside it:"
         " raise the limit, or lower the setting"
     )
-    log.warning(text, beside_bytes // MIB, extra={"fields": fields})
+    log.warning(text, extra={"fields": {**fields, "beside_bytes": beside_bytes}})
 
 
 def _bodies_bytes_max(config: Config) -> int:

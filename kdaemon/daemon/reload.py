@@ -98,7 +98,7 @@ class Reload:
         except ConfigError as error:
             return Report(Outcome.WRONG, problems=tuple(map(str, error.problems)))
         except Exception:
-            log.exception("the configuration could not be read: this is a defect of kdaemon")
+            log.exception("the configuration could not be read: a defect of kdaemon")
             return Report(Outcome.FAILED, problems=("kdaemon broke while it read: see the log",))
         new = loaded.config
         changes = find_changes(self.config, new)

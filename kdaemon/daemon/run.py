@@ -91,7 +91,8 @@ async def serve(
     ("": none). `is_supervisor`: workers do the work.
     """
     for name, text in find_twins(loaded.config):
-        log.warning("the upstream %s %s", name, text)
+        fields = {"upstream": name}
+        log.warning("an upstream is hidden by another: %s", text, extra={"fields": fields})
     loop = asyncio.get_running_loop()
     signals: asyncio.Queue[int] = asyncio.Queue()
     try:
@@ -116,30 +117,31 @@ async def run_daemon(
     """
     loop = asyncio.get_running_loop()
     first = loop.create_task(signals.get())
-    failure: str | None = None
+    has_failed = False
     try:
         try:
             if not await _started(daemon, first, with_sandbox=with_sandbox):
                 log.info("stopped before it was ready: nothing was taken", extra={"is_last": True})
                 return 0
         except _NOT_STARTED as error:
-            failure = f"cannot start: {error}"
-            await _tell_failure(failure, partial(others, daemon.held_spool))
+            has_failed = True
+            await _tell_failure(str(error), partial(others, daemon.held_spool))
             if not daemon.takes_records:
                 return 1
         except Exception:
             if not daemon.takes_records:
                 raise
-            failure = "the start broke: this is a defect of kdaemon"
-            log.exception(failure)
+            has_failed = True
+            log.exception("the start broke: a defect of kdaemon")
         else:
             either: set[asyncio.Future[Any]] = {first, daemon.ended}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             failure = daemon.ended.result() if daemon.ended.done() else None
             if failure is not None:
-                log.error(failure)
+                has_failed = True
+                log.error("%s", failure)
         exit_code = await _drained(daemon, first, signals)  # some door was open
-        return 1 if failure is not None else exit_code
+        return 1 if has_failed else exit_code
     finally:
         first.cancel()
         await _close(daemon, signals)
@@ -150,16 +152,14 @@ async def _tell_failure(failure: str, find: Callable[[], Sequence[ConfigProblem]
     The time is short, since doors may be open, and the configuration may be a pipe, which can be
     read only once.
     """
-    log.error(failure)
+    log.error("cannot start: %s", failure)
     try:
         async with asyncio.timeout(OTHERS_TIMEOUT_S):
             problems = await asyncio.to_thread(find)
     except TimeoutError:
         return
     except Exception:
-        log.exception(
-            "the rest of the configuration could not be checked: this is a defect of kdaemon"
-        )
+        log.exception("the rest of the configuration could not be checked: a defect of kdaemon")
         return
     for problem in problems:
         if problem.problem not in failure:

@@ -164,7 +164,8 @@ class Supervisor:
 
         warning = prepare_root(root)
         if warning is not None:
-            log.warning("the directory of the spools, %s: %s", root, warning)
+            fields = {"directory": root, "error": warning}
+            log.warning("the directory of the spools is doubtful", extra={"fields": fields})
         taken = self._taken
         is_left = taken is not None and (taken.has_spool(root) or taken.pid == holder_pid(root))
         if not is_left:

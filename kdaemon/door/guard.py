@@ -68,12 +68,9 @@ class Strangers:
         if 0 <= now_s - self._told_s < TOLD_AGAIN_S:
             return
         self._told_s = now_s
-        log.warning(
-            "%d requests or connections were refused, of whoever has not shown who he is; the last"
-            " one heard %s",
-            self._count,
-            self._code,
-        )
+        text = "requests or connections were refused, of whoever has not shown who he is"
+        fields = {"refused": self._count, "last_code": self._code}
+        log.warning(text, extra={"fields": fields})
         self._count = 0
 
 

@@ -56,7 +56,7 @@ class Voice:
         if self.is_silent:
             first = rejected[0]
             fields = {"stream": self._own_stream, "lines": len(rejected), "code": first.code}
-            fields["why"] = first.message
+            fields["error"] = first.message
             log.warning("lines of a stream's own socket are refused", extra={"fields": fields})
         else:
             self.say(b"".join(map(encode_rejected, rejected)))
@@ -73,7 +73,7 @@ class Voice:
         if self.last_words:
             self.say(self.last_words)
             if self.is_silent:
-                fields = {"stream": self._own_stream, "why": self.last_words.decode().strip()}
+                fields = {"stream": self._own_stream, "error": self.last_words.decode().strip()}
                 log.warning("a stream's own socket ends a connection", extra={"fields": fields})
 
     def probe(self, look: Callable[[], object]) -> None:

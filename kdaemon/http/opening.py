@@ -245,7 +245,7 @@ class Opening(asyncio.Protocol):
         self._since_tick = self._hub.tick
         self._hub.counters.refused["tls_failed"] += 1
         if self._hub.may_tell(problem):
-            fields = {"client": self._shown_client(), "problem": problem}
+            fields = {"client": self._shown_client(), "error": problem}
             log.warning("a TLS handshake failed", extra={"fields": fields})
 
     def _tell_tls_unexpected(self) -> None:

@@ -219,7 +219,8 @@ class ConnectionServer:
         self.counters.rebound += 1
         self.trouble = None
         self._task = None
-        log.warning("the socket file was gone; it was made again at %s", file.path)
+        fields = {"at": file.path}
+        log.warning("the socket file was gone: it is made again", extra={"fields": fields})
         if self._is_closing:
             self.close_listener()
 

@@ -201,7 +201,8 @@ class Giver:
             self._yield(said["listening"])
         else:
             if self._passed:
-                log.info("process %d does not take over: it is gone", self._pid)
+                text = "a process does not take over: it is gone"
+                log.info(text, extra={"fields": {"pid": self._pid}})
             self._drop()
 
     def _give(self) -> None:
@@ -223,7 +224,7 @@ class Giver:
         if self._conn is not None:
             self._pid = peer_of(self._conn)[0]
             self._passed = frozenset(each.name for each in socks)
-            log.info("process %d is about to take over", self._pid)
+            log.info("a process is about to take over", extra={"fields": {"pid": self._pid}})
 
     def _yield(self, names: Any) -> None:
         self.has_given = True
@@ -298,8 +299,8 @@ class Taken:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await self._has_yielded.wait()
         except TimeoutError:
-            text = "process %d, which is taken over from, does not answer: it may still listen, too"
-            log.warning(text, self.pid)
+            text = "the process that is taken over from does not answer: it may still listen, too"
+            log.warning(text, extra={"fields": {"pid": self.pid}})
 
     async def released(self) -> None:
         """Waits until the other daemon has closed its spool, or has gone."""

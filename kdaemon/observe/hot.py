@@ -147,10 +147,9 @@ def _tell(stream: str, shard: ShardSnapshot, engine: EngineSnapshot, *, shows_ke
         fields[KEY_FIELD] = key_name(load.keys[0].key, shows_keys=shows_keys)
     if behind == count and count > 1:
         text = "a stream is behind: more comes than its shards take; give it more shards"
-    elif load is not None:
-        text = f"a shard is hot: {advice(load, engine)}"
-    else:
-        text = (
-            "a shard is hot: more comes for it than it takes; spread its keys, or split the shard"
-        )
-    log.warning(text, extra={"fields": fields})
+        log.warning(text, extra={"fields": fields})
+        return
+    advised = "more comes for it than it takes; spread its keys, or split the shard"
+    if load is not None:
+        advised = advice(load, engine)
+    log.warning("a shard is hot: %s", advised, extra={"fields": fields})

@@ -1,9 +1,11 @@
 """Logs: lines on standard error, JSON on a pipe and readable on a terminal; repeats are summed.
 
 All rooms log with `logging.getLogger("kdaemon.room")` and `extra={"fields": {...}}`: the text is
-constant, and values are fields. Fields name streams, counts and codes, never data, keys or secrets;
-bytes are shown only by their length, whatever is passed. Texts of others (a stream's name, a
-service's words) are cleaned of secrets and made printable here, in every format.
+constant, a clause in lower case, and values are fields; a whole sentence of others may stand behind
+a colon. A field has one name everywhere: `error` has the words of an error, `pid` a process
+(`tests/unit/observe/test_log_style.py`). Fields name streams, counts and codes, never data, keys or
+secrets; bytes are shown only by their length, whatever is passed. Texts of others (a stream's name,
+a service's words) are cleaned of secrets and made printable here, in every format.
 
 A line of one call site opens a window. In the window, the site is shown once for each of
 STREAMS_SHOWN_MAX streams (`fields` has a `stream`; no stream counts as one, too); more lines are

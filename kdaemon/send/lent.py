@@ -97,8 +97,8 @@ class Lent(Generic[T]):
         except ServiceError as error:
             self._retry_at = datetime.now(UTC) + RETRY
             if is_early:
-                fields = {"fields": {"error": f"{error.code}: {error.message}"}}
-                log.warning("%s: not renewed, and still good", self._what, extra=fields)
+                fields = {"of": self._what, "code": error.code, "error": error.message}
+                log.warning("credentials are not renewed, and still good", extra={"fields": fields})
             raise
         else:
             self.value = value

@@ -383,7 +383,8 @@ class Relay:
                 lane.counters.calls[PassedOnOutcome.FAILED] += 1
                 raise
             except Exception:  # a defect of ours, or something unforeseen
-                log.exception("%s could not be passed on", operation.name)
+                fields = {"operation": operation.name}
+                log.exception("a call could not be passed on", extra={"fields": fields})
                 text = "kdaemon failed to pass this on; its log says why."
                 outcome = ServiceError(INTERNAL, text, status=500)
             lane.counters.calls[_outcome_of(outcome)] += 1

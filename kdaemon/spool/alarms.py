@@ -38,7 +38,8 @@ class Alarms:
     def opened(self, store: Store) -> None:
         """Tells what the store found when it was opened."""
         if store.warning is not None:
-            log.warning("the spool's directory", extra={"fields": {"why": store.warning}})
+            text = "the spool's directory is doubtful"
+            log.warning(text, extra={"fields": {"error": store.warning}})
         if store.mended_count:
             fields = {"bytes": store.mended_count}
             log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
@@ -61,7 +62,7 @@ class Alarms:
         if store.restored is not None:
             self._counters.restorations += 1
             text = "files of the spool were taken away, and are made again"
-            log.error(text, extra={"fields": {"what": store.restored}})
+            log.error(text, extra={"fields": {"files": store.restored}})
             store.restored = None
 
     def letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:

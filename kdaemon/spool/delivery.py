@@ -298,7 +298,7 @@ class Delivery:
             return
         error = read.exception()
         if error is not None:
-            log.error("the spool cannot be read", extra={"fields": {"why": str(error)}})
+            log.error("the spool cannot be read", extra={"fields": {"error": str(error)}})
             self._let_go(spooled)
             self._wait_for_room(spooled)
             return

@@ -86,7 +86,7 @@ class GivingBack:
         self._is_out = False
         error = give.exception()
         if error is not None:
-            log.warning("space cannot be given back", extra={"fields": {"why": str(error)}})
+            log.warning("space cannot be given back", extra={"fields": {"error": str(error)}})
             return
         before_bytes = self._space.file_bytes
         self._space.measured(give.result())

@@ -45,7 +45,7 @@ def find_streams(
         except RefusedError as error:
             text = "records of a stream that is not taken any more stay in the spool"
             fields = {"stream": stored.stream, "records": stored.record_count}
-            log.warning(text, extra={"fields": {**fields, "why": error.message}})
+            log.warning(text, extra={"fields": {**fields, "error": error.message}})
             yield None
 
 

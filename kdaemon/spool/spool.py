@@ -360,9 +360,9 @@ class Spool:
         if self._timer is not None:
             self._timer.cancel()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
-            fields = {"frames": self.frame_count, "why": str(self.trouble)}
-            text = "the spool's files are gone: what was stored and is not delivered ends with this"
-            log.error("%s process", text, extra={"fields": fields})
+            fields = {"frames": self.frame_count, "error": str(self.trouble)}
+            text = "the spool's files are gone: what is not delivered ends with this process"
+            log.error(text, extra={"fields": fields})
         await self._in_thread(self._store.close)
         self._thread.shutdown()
 
@@ -468,7 +468,7 @@ class Spool:
         self.counters.commit_failures += 1
         trouble = error if isinstance(error, SpoolError) else SpoolError("io", "spool", str(error))
         if self.trouble is None or self.trouble.kind != trouble.kind:  # each cause is told once
-            log.error("the spool takes no frames", extra={"fields": {"why": str(trouble)}})
+            log.error("the spool takes no frames", extra={"fields": {"error": str(trouble)}})
         self.trouble = trouble
         self._probe_at_ns = self._clock.now_ns() + int(PROBE_INTERVAL_S * 1e9)
         self._probe_later()

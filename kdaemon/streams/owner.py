@@ -138,12 +138,12 @@ class Owner:
         if not self.is_asking or (self._may_assume and self._assume()):
             return
         self._move(Event.SILENT)
-        log.warning(
-            "kdaemon does not know its own account (%s): a stream that clients call by ARN is"
-            " sent by its ARN, apart from the stream that they call by its name, and shares"
-            " neither order nor pace with it. Set account_id, or list the stream by its ARN.",
-            self._why,
+        text = (
+            "kdaemon does not know its own account: a stream that clients call by ARN is sent by"
+            " its ARN, apart from the stream that they call by its name, and shares neither order"
+            " nor pace with it; set account_id, or list the stream by its ARN"
         )
+        log.warning(text, extra={"fields": {"error": self._why}})
         self._end()
 
     async def aclose(self) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from kdaemon.base.counters import StreamCounters
 from kdaemon.base.description import Caller
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import DEFAULT_UPSTREAM, Arn
+from kdaemon.base.names import Arn
 from kdaemon.config import StreamConfig, UpstreamConfig
 from kdaemon.send.driver import Client, Describer
 from kdaemon.streams.identity import Identities, Identity
@@ -186,8 +186,9 @@ class Upstream:
             self._forget()
             wanted = self.config.account_id
             if wanted and caller.account not in {"", wanted}:
-                of = "" if self.name == DEFAULT_UPSTREAM else f"upstreams.{self.name}."
-                log.error("%saccount_id is wrong: kdaemon calls as account %s", of, caller.account)
+                fields = {"upstream": self.name, "account_id": wanted, "account": caller.account}
+                text = "account_id is wrong: kdaemon calls as another account"
+                log.error(text, extra={"fields": fields})
         if self.identities.is_known:
             self._owner.told()
 
@@ -199,13 +200,12 @@ class Upstream:
         arn = self._first_arn
         if arn is None or not self._may_assume:
             return False
-        log.warning(
-            "the service is a stand-in for AWS, and nobody tells kdaemon's own account: it is taken"
-            " to be %s, because a client calls a stream by the ARN %s. Set account_id if it is"
-            " another.",
-            arn.account,
-            arn.text,
+        text = (
+            "the service is a stand-in for AWS, and nobody tells kdaemon's own account: the account"
+            " of the ARN by which a client calls a stream is taken for it; set account_id if it is"
+            " another"
         )
+        log.warning(text, extra={"fields": {"account": arn.account, "arn": arn.text}})
         self._learn(Caller(arn.account, arn.region))
         return True
 

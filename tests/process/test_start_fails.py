@@ -152,5 +152,5 @@ def test_a_start_that_breaks_behind_its_doors_drains_all_the_same(
     assert daemon.wait() == 1
     log = "\n".join(daemon.lines)
     assert "unforeseen" in log
-    assert "this is a defect of kdaemon" in log
+    assert "a defect of kdaemon" in log
     assert '"stopped"' in log

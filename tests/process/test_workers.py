@@ -136,7 +136,7 @@ def test_a_worker_that_is_killed_is_started_again_and_its_spool_is_delivered(
         first, second = workers_of(daemon)
         os.kill(first["pid"], signal.SIGKILL)
         ended = daemon.wait_log(
-            "worker 1 ended: it is started again; what it had on disk is delivered"
+            "a worker ended: it is started again; what it had on disk is delivered"
         )
         assert ended["fields"]["how"] == "signal SIGKILL"
 

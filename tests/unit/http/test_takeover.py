@@ -163,7 +163,7 @@ async def test_one_that_does_not_answer_holds_up_nobody_for_ever(
     with closing(theirs):
         taken = Taken([], 1, ours)
         await taken.listening(["http"])
-        assert "process 1, which is taken over from, does not answer" in caplog.text
+        assert "the process that is taken over from does not answer" in caplog.text
         assert json.loads(theirs.recv(1000)) == {"listening": ["http"], "spool": ""}
         taken.close()
 

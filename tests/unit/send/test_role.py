@@ -145,9 +145,9 @@ async def test_a_renewal_that_fails_leaves_the_keys_until_they_end(
                 await client.put_records(ORDERS, RECORDS)
                 await renewed(client)
         assert len(sts.asked) == 3  # the second is too soon after a failure
-        assert [each.getMessage() for each in caplog.records] == [
-            f"upstream eu: role_arn {ROLE}: STS: not renewed, and still good"
-        ] * 2
+        said = [(each.getMessage(), each.__dict__["fields"]["of"]) for each in caplog.records]
+        of = f"upstream eu: role_arn {ROLE}: STS"
+        assert said == [("credentials are not renewed, and still good", of)] * 2
         hours_later(monkeypatch, 1.1)
         error = await failure(client.put_records(ORDERS, RECORDS))
         assert (error.code, error.trouble, error.was_sent) == (

@@ -166,7 +166,10 @@ async def test_keys_of_another_account_are_told(
     streams = opened(eu=eu)
     assert eu.on_new_keys is not None
     eu.on_new_keys(Caller("999999999999", "eu-central-1"))
-    assert "upstreams.eu.account_id is wrong: kdaemon calls as account 999999999999" in caplog.text
+    (line,) = caplog.records
+    assert line.getMessage() == "account_id is wrong: kdaemon calls as another account"
+    fields = line.__dict__["fields"]
+    assert (fields["upstream"], fields["account"]) == ("eu", "999999999999")
     await streams.aclose()
 
 

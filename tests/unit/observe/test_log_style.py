@@ -1,0 +1,101 @@
+"""One style for all lines of the log, as `observe/logs.py` says it: the text is constant, values
+are fields, and a field has one name everywhere.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[3] / "kdaemon"
+METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
+NAMES = ("PutRecords", "TLS")  # with which a text may begin although it is no name of ours
+OTHER_WORDS = {
+    "why": "error",
+    "problem": "error",
+    "message": "error",
+    "exception": "error",
+    "process": "pid",
+    "number": "worker",
+    "path": "at, file or directory",
+    "count": "what is counted",
+}
+"""Names of fields that are not used, and those that are used in their place."""
+
+
+def calls() -> Iterator[tuple[str, ast.Call, ast.AST]]:
+    """Each call that logs, with its place and the function around it."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for around in ast.walk(tree):
+            if not isinstance(around, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(around):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and node.func.attr in METHODS
+                    and isinstance(node.func.value, ast.Name)
+                    and node.func.value.id == "log"
+                ):
+                    place = f"{path.relative_to(PACKAGE)}:{node.lineno}"
+                    yield place, node, around
+
+
+CALLS = [pytest.param(call, around, id=place) for place, call, around in calls()]
+
+
+def texts(call: ast.Call, around: ast.AST) -> list[str]:
+    """The texts that a call may log: a constant, or the constants that a name may stand for."""
+    given = call.args[0]
+    if not isinstance(given, ast.Name):
+        found = [given]
+    else:
+        found = [
+            node.value
+            for node in ast.walk(around)
+            if isinstance(node, ast.Assign)
+            and any(isinstance(to, ast.Name) and to.id == given.id for to in node.targets)
+        ]
+    whole = [each for one in found for each in one_of(one)]
+    assert not any(isinstance(each, ast.JoinedStr | ast.BinOp) for each in whole), "values: fields"
+    return [str(each.value) for each in whole if isinstance(each, ast.Constant) and each.value]
+
+
+def one_of(node: ast.expr) -> Iterator[ast.expr]:
+    """Both sides of a choice."""
+    if isinstance(node, ast.IfExp):
+        yield from (*one_of(node.body), *one_of(node.orelse))
+    else:
+        yield node
+
+
+@pytest.mark.parametrize(("call", "around"), CALLS)
+def test_a_text_is_constant_and_what_others_said_stands_behind_a_colon(
+    call: ast.Call, around: ast.AST
+) -> None:
+    for text in texts(call, around):
+        assert text[:1].islower() or text.startswith(NAMES) or text == "%s", "it is no sentence"
+        assert not text.endswith("."), "fields follow"
+        if "%" in text:
+            assert text == "%s" or text.removesuffix(": %s").count("%") == 0, "values: fields"
+    assert len(call.args) <= 2
+
+
+@pytest.mark.parametrize(("call", "around"), CALLS)
+def test_a_field_has_one_name_everywhere(call: ast.Call, around: ast.AST) -> None:
+    for node in ast.walk(around):
+        is_fields = isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and any(
+            isinstance(each, ast.Name) and each.id == "fields" for each in ast.walk(node)
+        )
+        if is_fields or node is call:
+            for table in ast.walk(node):
+                keys = table.keys if isinstance(table, ast.Dict) else []
+                for key in keys:
+                    name = key.value if isinstance(key, ast.Constant) else ""
+                    assert name not in OTHER_WORDS, f"call it {OTHER_WORDS[str(name)]}"
+
+
+def test_the_calls_are_found() -> None:
+    assert len(CALLS) > 80
