@@ -25,6 +25,7 @@ from kdaemon.base.failures import FailureSnapshot
 from kdaemon.base.redact import harmless_line
 from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
+from kdaemon.engine.health import Health
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
@@ -91,8 +92,10 @@ class LiveBill(msgspec.Struct, frozen=True):
 
 
 class LiveStream(msgspec.Struct, frozen=True):
-    """`key`: unique in the daemon. Counts are since the start; other values are of now. `shards`:
-    the hottest of `shard_count`, then those that took most.
+    """`key`: unique in the daemon. `health`: as of the engine; "failing": calls are answered, and
+    take no record; "missing": there is no such stream, and no configuration lists it. Counts are
+    since the start; other values are of now. `shards`: the hottest of `shard_count`, then those
+    that took most.
     """
 
     key: str
@@ -345,7 +348,7 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
         key=printable(stream.name),
         name=printable(called.name),
         upstream=called.upstream,
-        health=engine.health.value,
+        health=_health(engine),
         hold=_hold(engine.hold),
         unavailable=_hold(engine.unavailable),
         buffered=counters.buffered,
@@ -367,6 +370,14 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
             bill.record_bytes,
         ),
     )
+
+
+def _health(engine: EngineSnapshot) -> str:
+    """Of a stream whose calls are answered, and that delivers nothing all the same: why."""
+    if engine.missing is not None:
+        return "missing"
+    is_answered = engine.health is not Health.ILL
+    return "failing" if is_answered and engine.failing is not None else engine.health.value
 
 
 def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> LiveShard:

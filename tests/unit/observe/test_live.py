@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
@@ -33,9 +34,9 @@ from kdaemon.observe.page import HotKeyStatus, LoadStatus
 from kdaemon.observe.recent import Recent
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit.frames import describe, even_shards, make_frame
-from tests.kit.observing import Observing, reader_of
+from tests.kit.observing import At, Observing, reader_of
 from tests.kit.patience import PATIENCE_S
-from tests.kit.world import SETTINGS
+from tests.kit.world import SECOND, SETTINGS, Faults, World
 from tests.unit.observe.test_admin import Place
 
 HTML = LivePage().body.decode()
@@ -163,6 +164,24 @@ def test_an_event_conserves() -> None:
     assert records["rejected"] == {"invalid": 7}
     assert sum(told["delivery"]["counts"]) == 180
     assert len(told["delivery"]["counts"]) == len(told["delivery"]["bounds_s"]) + 1
+
+
+def test_a_stream_that_delivers_nothing_says_so_in_its_row() -> None:
+    """Its calls are answered, so that it is not ill, and nobody listed the other."""
+    world = World(1, faults=Faults(record_failure=1.0))
+    failing, missing = world.add_engine(), world.add_engine()
+    seen = Observing(world.memory, {"failing": failing, "missing": missing})
+    world.run_until(world.now_ns + SECOND // 10)
+    world.submit(failing, make_frame([Record(b"x", f"k{number}") for number in range(50)]))
+    world.run_until(world.now_ns + 2 * SECOND)
+    error = ServiceError("ResourceNotFoundException", "not found", status=400)
+    missing.give_up_missing(error, world.now_ns)
+    event = one(at_once(event_steps(reader_of(seen, At(world)))))
+    assert {each["name"]: each["health"] for each in event["streams"]} == {
+        "failing": "failing",
+        "missing": "missing",
+    }
+    assert event["held_count"] == 0
 
 
 def test_a_name_of_a_stranger_is_text_and_never_a_line() -> None:
