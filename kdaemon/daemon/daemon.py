@@ -25,7 +25,8 @@ from kdaemon.config import Config
 from kdaemon.config.load import Loaded
 from kdaemon.config.settings import MEMORY_BESIDE_BYTES
 from kdaemon.daemon.change import Change
-from kdaemon.daemon.doors import Doors, Guards
+from kdaemon.daemon.clients import Clients
+from kdaemon.daemon.doors import Doors
 from kdaemon.daemon.drain import Drain
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
@@ -37,14 +38,13 @@ from kdaemon.daemon.sandboxed import start_sandbox
 from kdaemon.daemon.spool_opening import SpoolOpening
 from kdaemon.daemon.takeover import Takeover
 from kdaemon.door.door import Door
-from kdaemon.door.guard import Guard, Strangers
+from kdaemon.door.guard import Guard
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.door.routes import make_handler
 from kdaemon.door.spoken import lines_behind
 from kdaemon.http.arrivals import Arrivals
-from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import ConnectionLimits
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.turns import Turns
@@ -70,9 +70,7 @@ from kdaemon.system import (
 
 if TYPE_CHECKING:
     from kdaemon.daemon.part import Before, Part, Turn
-    from kdaemon.door.principals import Principals
     from kdaemon.http.passed import Inherited
-    from kdaemon.http.renewal import Certificates
     from kdaemon.http.takeover import Taken
     from kdaemon.spool.spool import Spool
     from kdaemon.streams.upstream import Reach
@@ -131,12 +129,10 @@ class Daemon:
             config, self._notifier, before, self._end, is_lone=part is None
         )
         self.left: Snapshot | None = None  # at the end of the drain
-        self._principals: Principals | None = None
-        self._certificates: Certificates | None = None
-        self._strangers = Strangers(self.clock.wall_seconds)
         self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
         self.streams: Streams
         self._readiness: Readiness
+        self._clients: Clients
         self._observers: Observers
         self.change: Change
         self._drain: Drain
@@ -154,7 +150,7 @@ class Daemon:
         config, clock, memory = self._config, self.clock, self._memory.all
         if self._part is None:
             tell_memory(config.memory_bytes_max, memory_limit_bytes(), MEMORY_BESIDE_BYTES)
-        self._open_principals()
+        clients = self._clients = Clients(config, clock, self._turns)
         sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
         if self._part is not None:
             sandboxed = self._part.sandboxed
@@ -170,7 +166,8 @@ class Daemon:
         streams = self.streams = Streams(config, reaches, clock, self._dice, memory, spool)
         self._stack.push_async_callback(streams.aclose)
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
-        hubs = Hubs(config, self._arrivals, self._turns, self._open_certificates(), clock.now_ns)
+        handshakes = clients.handshakes(self._stack)
+        hubs = Hubs(config, self._arrivals, self._turns, handshakes, clock.now_ns)
         change = self.change = Change(streams, upstreams, self._memory, spool, sandboxed)
         self._observe(change, upstreams)
         change.rooms += [hubs, self._observers, self._takeover]
@@ -223,7 +220,8 @@ class Daemon:
         self.takes_records = True
         calm_collector()
         lines_of = partial(lines_behind, door)
-        doors = Doors(config, self.listeners, hubs, lines_of, handler_behind, self._guards())
+        guards = self._clients.guards()
+        doors = Doors(config, self.listeners, hubs, lines_of, handler_behind, guards)
         await doors.open()
         libraries.load()  # calls wait for these; loading earlier would delay the doors
 
@@ -257,43 +255,6 @@ class Daemon:
         """
         return self._spool_opening.trouble or self.listeners.trouble
 
-    # Which clients may come, and with which keys
-
-    def _open_principals(self) -> None:
-        path = self._config.auth.principals_file
-        if path:
-            from kdaemon.door.principals import Principals  # noqa: PLC0415 - 0.4 MiB, only if clients are asked
-
-            self._principals = Principals(path, self.clock.wall_seconds)
-
-    def _guards(self) -> Guards:
-        auth, principals = self._config.auth, self._principals
-        if principals is None:
-            assert (auth.http, auth.unix) == ("none", "none"), "config/rules.py asks for the file"
-            return Guards()
-        from kdaemon.door.access import Peers, Signed  # noqa: PLC0415 - as Principals
-
-        strangers, wall = self._strangers, self.clock.wall_seconds
-        signed = Signed(principals, strangers, wall, self._turns.later)
-        peers = Peers(principals, strangers)
-        return Guards(
-            tcp=signed if auth.http == "sigv4" else None,
-            unix=peers if auth.unix == "peer" else None,
-        )
-
-    def _open_certificates(self) -> Handshakes | None:
-        """Raises TlsError."""
-        if not self._config.listen.tls_certificate:
-            return None
-        from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - as Principals
-
-        files = files_of(self._config.listen, "listen")
-        assert files is not None, "there is a certificate"
-        self._certificates = Certificates(files, self.clock.wall_seconds)
-        self._stack.callback(self._certificates.stop)
-        self._certificates.start()
-        return Handshakes(self._certificates.context, self.clock.now_ns)
-
     # Observers
 
     def _observe(self, change: Change, upstreams: Upstreams) -> None:
@@ -304,8 +265,7 @@ class Daemon:
         looks: list[Callable[[], object]] = [freed.look, change.look_for_left]
         if self._part is not None:
             looks.append(self._part.look)
-        if self._principals is not None:
-            looks += [self._principals.look, self._strangers.look]
+        looks += self._clients.looks()
         heartbeat = Heartbeat(
             self.clock,
             self._notifier.watchdog,
@@ -323,8 +283,8 @@ class Daemon:
             spool=self.spool,
             log_queue=self._logs.queue,
             recent=self._logs.recent,
-            principals=self._principals,
-            certificates=self._certificates,
+            principals=self._clients.principals,
+            certificates=self._clients.certificates,
             reloads=self._reloads,
         )
         self._observers = Observers(
