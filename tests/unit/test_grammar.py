@@ -27,16 +27,8 @@ FOR_THE_SHELL = {
     *("take_settled", "next_wakeup_ns"),
     # what admission asks
     *("refusal_at", "has_room", "is_missing", "is_idle", "is_refusing", "is_auto"),
-    *(
-        "record_bytes_max",
-        "hold",
-        "unavailable",
-        "missing",
-        "health",
-        "counters",
-        "ledger",
-        "freshness",
-    ),
+    *("record_bytes_max", "hold", "unavailable", "missing", "health"),
+    *("counters", "ledger", "freshness"),
     # where the records of the disk go
     *("ways", "low_shards", "is_crowded", "map_count"),
 }
