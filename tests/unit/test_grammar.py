@@ -84,7 +84,7 @@ def test_all_that_can_be_asked_is_in_the_grammar_or_of_the_shell() -> None:
     """Of what is told, one is a question, and the others are of a snapshot, and for tests."""
     told = {
         *("handle_description", "lanes", "shard_count", "shard_bytes_per_second"),
-        *("capacity", "has_record_readers"),
+        *("capacity", "has_record_readers", "audit"),
     }
     made = inspect.getmembers(Engine) + inspect.getmembers(Rig().engine)
     public = {name for name, _ in made if not name.startswith("_")}
