@@ -437,8 +437,8 @@ class ServiceClient:
         """A refusal of fresh credentials. That of a token mends when its source gives a new one."""
         if self._settings.has_iam_token:
             error.trouble = Trouble.CREDENTIALS
-            place = self._settings.iam_token_file or self._settings.iam_token_url
-            error.message = f"the IAM token of {place} was refused: {error.message}"
+            source = self._settings.iam_token_file or self._settings.iam_token_url
+            error.message = f"the IAM token of {source} was refused: {error.message}"
         return error
 
     def _route(self, who: Who, operation: str, arn: str | None, keys: Keys) -> Route:

@@ -1,8 +1,8 @@
 """How many connections to a service are in use at one time, and whose turn the next one is.
 
-Knows a number and waiters; no connection. Invariant: no place is given beyond `limit` (a lowered
-limit takes no place away). A place that was given to a waiter who has gone meanwhile goes to the
-next one. Where it sits: `exchange.py` takes a place for each request of any kind.
+Knows a number and waiters; no connection. Invariant: no slot is given beyond `limit` (a lowered
+limit takes no slot away). A slot that was given to a waiter who has gone meanwhile goes to the
+next one. Where it sits: `exchange.py` takes a slot for each request of any kind.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections import deque
 
 
 class ConnectionSlots:
-    """The places of one client. In the loop's thread only."""
+    """The slots of one client. In the loop's thread only."""
 
     __slots__ = ("_taken", "_waiters", "limit")
 
@@ -24,14 +24,14 @@ class ConnectionSlots:
         return len(self._waiters)
 
     def take(self) -> bool:
-        """Takes a place at once. False: there is none, or others wait."""
+        """Takes a slot at once. False: there is none, or others wait."""
         if self._taken >= self.limit or self._waiters:
             return False
         self._taken += 1
         return True
 
     async def wait(self) -> None:
-        """Waits for a place, and returns with it."""
+        """Waits for a slot, and returns with it."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -39,17 +39,17 @@ class ConnectionSlots:
         except asyncio.CancelledError:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            elif not waiter.cancelled():  # it was given a place, and does not know it
+            elif not waiter.cancelled():  # it was given a slot, and does not know it
                 self.give()
             raise
 
     def give(self) -> None:
-        """Gives a place back."""
+        """Gives a slot back."""
         self._taken -= 1
         self._wake()
 
     def set_limit(self, limit: int) -> None:
-        """Sets the number of places from now on."""
+        """Sets the number of slots from now on."""
         self.limit = limit
         self._wake()
 

@@ -84,12 +84,12 @@ class Aws:
     botocore reads a profile and the environment only once.
     """
 
-    __slots__ = ("_credentials", "_frozen", "_keys", "_owner", "place")
+    __slots__ = ("_credentials", "_frozen", "_keys", "_owner", "rules")
     uses_proxies: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read."""
-        self.place = EndpointRules(settings)
+        self.rules = EndpointRules(settings)
         # Of secrets: an object that replaces this one has the same.
         self._owner = f"{settings.name}: keys"
         self._credentials: Any = None
@@ -98,7 +98,7 @@ class Aws:
 
     async def find_credentials(self) -> None:
         """Tries all sources: environment, profile, web identity, SSO, container, instance role."""
-        self._credentials = await self.place.session.get_credentials()
+        self._credentials = await self.rules.session.get_credentials()
         if self._credentials is None:
             raise ServiceError(
                 Trouble.NO_CREDENTIALS,
@@ -155,29 +155,29 @@ class Aws:
 
     @property
     def region(self) -> str | None:
-        return self.place.region
+        return self.rules.region
 
     @property
     def trust(self) -> ssl.SSLContext | bool:
-        return self.place.trust
+        return self.rules.trust
 
     @property
     def is_beside_stand_in(self) -> bool:
-        return self.place.is_beside_stand_in
+        return self.rules.is_beside_stand_in
 
     @property
     def may_ask_sts(self) -> bool:
         """Whether there is an STS that can tell the account."""
-        return self.place.may_ask_sts
+        return self.rules.may_ask_sts
 
     def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
         """The prepared request. Raises `ServiceError`, not sent."""
-        return signed_route(self.place, operation, arn, keys)
+        return signed_route(self.rules, operation, arn, keys)
 
 
 class Anonymous:
-    """Stands in for credentials and place where nobody checks signatures. Of the AWS libraries it
-    needs only the signer.
+    """Stands in for credentials and endpoint rules where nobody checks signatures. Needs only the
+    signer of the AWS libraries.
     """
 
     __slots__ = ("_url", "account_id", "region")
@@ -206,9 +206,9 @@ class Anonymous:
         return SignedRoute(self._url, self.region, keys, signed)
 
 
-def signed_route(place: EndpointRules, operation: str, arn: str | None, keys: Keys) -> Route:
+def signed_route(rules: EndpointRules, operation: str, arn: str | None, keys: Keys) -> Route:
     """A prepared request that is signed. Raises `ServiceError`, not sent."""
-    url, region = place.endpoint(operation, arn, keys.account_id)
+    url, region = rules.endpoint(operation, arn, keys.account_id)
     return SignedRoute(url, region, keys, canonical(operation, url, region, keys))
 
 

@@ -68,23 +68,23 @@ def _timeout(settings: ClientSettings, connect_s: float) -> aiohttp.ClientTimeou
 
 class Exchanges:
     """The requests of one client. `bodies`: the memory of the bodies that are not yet written.
-    `places`: the connections in use, ours and aiohttp's.
+    `slots`: the connections in use, ours and aiohttp's.
     """
 
-    __slots__ = ("_encode", "_settings", "bodies", "http", "places", "pool")
+    __slots__ = ("_encode", "_settings", "bodies", "http", "pool", "slots")
 
     def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
         self.http = http
         self._settings = settings
         self.bodies = Bodies()
-        self.places = ConnectionSlots(settings.connections_max)
+        self.slots = ConnectionSlots(settings.connections_max)
         self.pool = Pool(self._dial)
         self._encode = msgspec.json.Encoder().encode
 
     def take_limits(self, settings: ClientSettings) -> None:
         """Takes times and a number of connections, from the next request on."""
         self._settings = settings
-        self.places.set_limit(settings.connections_max)
+        self.slots.set_limit(settings.connections_max)
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -110,15 +110,15 @@ class Exchanges:
         held = self.bodies.add(stream, len(body))
         connection: Connection | None = None
         waiter: asyncio.Future[Outcome] | None = None
-        is_placed = has_left = False
+        has_slot = has_left = False
         try:
-            is_placed = self.places.take()
-            connection = self.pool.take(peer) if is_placed else None
+            has_slot = self.slots.take()
+            connection = self.pool.take(peer) if has_slot else None
             if connection is None:
                 async with asyncio.timeout(self._settings.connect_timeout_s):
-                    if not is_placed:
-                        await self.places.wait()
-                        is_placed = True
+                    if not has_slot:
+                        await self.slots.wait()
+                        has_slot = True
                     connection = self.pool.take(peer) or await self.pool.open(peer)
             head = route.head(body)
             has_left = leave()
@@ -143,8 +143,8 @@ class Exchanges:
             outcome = unforeseen(error, what, "endpoint_url or the credentials")
         finally:
             held.give()
-            if is_placed:
-                self.places.give()
+            if has_slot:
+                self.slots.give()
             if connection is not None:
                 self._done(connection, waiter)
         if isinstance(outcome, answers.Answer):
@@ -184,13 +184,13 @@ class Exchanges:
         body = self._body_of(request, stream, leave)
         proxy = route.proxy
         where = route.host if proxy is None else f"{route.host} through {proxy.shown}"
-        is_placed = False
+        has_slot = False
         try:
             connect_s = self._settings.connect_timeout_s
-            is_placed = self.places.take()
-            if not is_placed:
-                connect_s = await self._placed(connect_s)
-                is_placed = True
+            has_slot = self.slots.take()
+            if not has_slot:
+                connect_s = await self._slot_within(connect_s)
+                has_slot = True
             async with self.http.request(
                 "POST",
                 route.url,
@@ -219,17 +219,17 @@ class Exchanges:
             failure = unforeseen(error, f"the request to {route.host}", setting)
         finally:
             body.drop()
-            if is_placed:
-                self.places.give()
+            if has_slot:
+                self.slots.give()
         raise failure  # here, so that no context of the error holds the request's headers
 
-    async def _placed(self, limit_s: float) -> float:
-        """Waits for a place, `limit_s` at most. Returns how long connecting may take then."""
+    async def _slot_within(self, limit_s: float) -> float:
+        """Waits for a slot, `limit_s` at most. Returns how long connecting may take then."""
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
         try:
             async with asyncio.timeout(limit_s):
-                await self.places.wait()
+                await self.slots.wait()
         except TimeoutError:
             pass
         else:

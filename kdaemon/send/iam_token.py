@@ -1,12 +1,12 @@
 """Yandex's IAM token, which a header carries instead of a signature.
 
 The token is in a file that some other program refreshes, or comes from the machine's metadata
-service. Knows both places, the forms that a token has there, and as much HTTP as the metadata
+service. Knows both sources, the forms that a token has there, and as much HTTP as the metadata
 service needs. Must not know the AWS libraries. Imported only where there is a token, to save the
 memory elsewhere. Sources: Yandex Cloud's documents, `yc iam create-token` and "Getting an IAM token
 from within a VM"; 2026-11-28.
 Invariants: no file is read on the event loop, and a dead mount costs one waiting thread, whatever
-the load. A token is registered as a secret before it is used. If a place fails, the token that was
+the load. A token is registered as a secret before it is used. If a source fails, the token that was
 found there before is used until the service refuses it. Each failure is a `ServiceError` that was
 not sent, and names the file or the URL.
 """
@@ -53,7 +53,7 @@ T = TypeVar("T")
 class Bearer:
     """Calls Yandex with an IAM token: nothing is signed."""
 
-    __slots__ = ("_source", "place")
+    __slots__ = ("_source", "rules")
     uses_proxies: Final = True
     account_id: Final = None
     may_ask_sts: Final = False
@@ -61,7 +61,7 @@ class Bearer:
 
     def __init__(self, settings: ClientSettings, source: "TokenSource") -> None:
         """Blocks and raises as `Aws` does."""
-        self.place = EndpointRules(settings)
+        self.rules = EndpointRules(settings)
         self._source = source
 
     async def find_credentials(self) -> None:
@@ -82,14 +82,14 @@ class Bearer:
 
     @property
     def region(self) -> str | None:
-        return self.place.region
+        return self.rules.region
 
     @property
     def trust(self) -> ssl.SSLContext | bool:
-        return self.place.trust
+        return self.rules.trust
 
     def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
-        url, _ = self.place.endpoint(operation, arn, None)
+        url, _ = self.rules.endpoint(operation, arn, None)
         headers = {
             "Content-Type": CONTENT_TYPE,
             "X-Amz-Target": f"{TARGET_PREFIX}.{operation}",
@@ -99,7 +99,7 @@ class Bearer:
 
 
 class TokenSource(Protocol):
-    """A place of tokens. `ends_at`: when the token in use ends; None: the place does not tell."""
+    """A file or a URL. `ends_at`: when the token in use ends; None: the source does not tell."""
 
     @property
     def ends_at(self) -> datetime | None: ...

@@ -7,7 +7,7 @@ call is signed (`client.py`).
 For operations that only look, a request shares the answer of a call that is under way for the same
 question, or of one a moment ago (`kept.py`). All other requests wait in a line for each operation,
 in which clients take turns (`waiting.py`): for the operation's own rate, for one of CALLS_MAX
-places, and, if the operation looks, for a turn of all control calls (`control.py`). A client is
+slots, and, if the operation looks, for a turn of all control calls (`control.py`). A client is
 told within PATIENCE_S, whatever becomes of the call. A call that nobody waits for is given up.
 Invariants: each request is told one outcome, unless its client left. Refusals are never kept. All
 memory that grows with requests or answers is taken from a part of the daemon's budget, and is
@@ -323,12 +323,12 @@ class Relay:
         """Lets the calls of one operation go, one by one. Which call goes is decided at its
         turn.
         """
-        places = self._reads if lane.operation.is_read else self._looks
+        slots = self._reads if lane.operation.is_read else self._looks
         try:
             while lane.line:
                 if lane.throttler is not None:
                     await lane.throttler.acquire()  # type: ignore[no-untyped-call]  # it ships half its types
-                await places.acquire()
+                await slots.acquire()
                 call = None
                 try:
                     if lane.throttler is not None:
@@ -336,19 +336,19 @@ class Relay:
                     call = lane.line.next()
                 finally:
                     if call is None:  # the clients have gone, or this task is cancelled
-                        places.release()
+                        slots.release()
                 if call is not None:
-                    self._start(lane, call, places)
+                    self._start(lane, call, slots)
         finally:
             lane.granting = None
 
-    def _start(self, lane: _Lane, call: _Call, places: asyncio.Semaphore) -> None:
+    def _start(self, lane: _Lane, call: _Call, slots: asyncio.Semaphore) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             """Is also called for a task that was cancelled before its first step."""
             del self._made[task]
             self._unlist(call)
             self._give_back(call)
-            places.release()
+            slots.release()
 
         name = f"{lane.operation.name} passed on"
         call.task = asyncio.create_task(self._make(lane, call), name=name)

@@ -26,7 +26,7 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 """Asks STS, signed with the machine's credentials. Raises `ServiceError` for any answer but 200."""
 
 AskSts = Callable[[EndpointRules, bytes, Keys], Awaitable[bytes]]
-"""Asks the STS of this place, signed with these keys. Raises as `Ask`."""
+"""Asks the STS at the endpoint of these rules, signed with these keys. Raises as `Ask`."""
 
 BASE_REFUSED: Final = frozenset(  # codes by which STS refuses the machine's own credentials
     {
@@ -152,7 +152,7 @@ class AssumedRole(Aws):
             except Exception as error:  # noqa: BLE001 - as in `keys_of`
                 failure = credentials_error(error)
             else:
-                return await ask_sts(self.place, question, own)
+                return await ask_sts(self.rules, question, own)
             raise failure
 
         self._role = Role(settings, ask, spawn)

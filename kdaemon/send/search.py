@@ -142,8 +142,8 @@ class Search:
         return Aws(settings)
 
     def _token_source(self) -> "TokenSource":
-        """One source for the client's whole life, so that a token outlasts a failure of its
-        place.
+        """One source for the client's whole life, so that a token outlasts a failure of the
+        file or the URL.
         """
         from kdaemon.send.iam_token import TokenFile, TokenUrl  # noqa: PLC0415 - as in `_who`
 
@@ -158,14 +158,14 @@ class Search:
                 self._token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
         return self._token
 
-    async def _ask_sts(self, place: EndpointRules, question: bytes, keys: Keys) -> bytes:
+    async def _ask_sts(self, rules: EndpointRules, question: bytes, keys: Keys) -> bytes:
         """STS's answer. Raises `ServiceError`."""
-        route = signed_route(place, ASSUME_ROLE, None, keys)
+        route = signed_route(rules, ASSUME_ROLE, None, keys)
         route.go_through(proxy_to(route.url, self._settings.proxy_url))
         limit_s = self._settings.call_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                answer = await self._exchanges.post(route, question, "", place.trust, STS_ANSWER)
+                answer = await self._exchanges.post(route, question, "", rules.trust, STS_ANSWER)
         except TimeoutError:
             pass
         else:

@@ -283,7 +283,7 @@ async def until_received(service: ScriptedService) -> None:
 
 
 def waits_for_a_connection(client: ServiceClient) -> bool:
-    return bool(client.audit().places.waiting_count)
+    return bool(client.audit().slots.waiting_count)
 
 
 async def test_no_answer_in_time_may_have_written(service: ScriptedService) -> None:
@@ -339,7 +339,7 @@ async def test_other_times_hold_from_the_next_call_on(service: ScriptedService) 
         assert not before.done()
         jump(8 * PATIENCE_S)
         assert (await before).code == "ReadTimeout"
-        assert client.audit().places.limit == 3
+        assert client.audit().slots.limit == 3
 
 
 async def test_waiting_for_a_free_connection_ends_as_not_sent(service: ScriptedService) -> None:

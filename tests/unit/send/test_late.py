@@ -69,12 +69,12 @@ async def test_all_who_wait_have_one_client_and_what_was_set_before(
     asked = [client.call("ListShards", {}, TARGET) for _ in range(3)]
     libraries.load()
     await asyncio.gather(*asked)
-    places = client._client.audit().places  # type: ignore[union-attr]
-    assert places.limit == 1
+    slots = client._client.audit().slots  # type: ignore[union-attr]
+    assert slots.limit == 1
     assert len(service.received) == 3, "where is called stays as it was"
     assert len(callers) == 1
     client.take_limits(replace(settings, connections_max=7))
-    assert places.limit == 7
+    assert slots.limit == 7
     await client.aclose()
     await libraries.aclose()
 

@@ -135,7 +135,7 @@ async def test_calls_at_the_same_time_have_a_connection_each_and_no_more() -> No
     ):
         await asyncio.gather(*(client.put_records(ORDERS, RECORDS) for _ in range(20)))
         assert client.audit().pool.open_count == len(peers.asked) == 3
-        assert client.audit().places.take()
+        assert client.audit().slots.take()
     assert sum(peers.asked) == 20
 
 
@@ -159,7 +159,7 @@ async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedS
                 else client.call("ListShards", {}, ORDERS)
             )
             asked = asyncio.create_task(failure(call))
-            while not client.audit().places.waiting_count:
+            while not client.audit().slots.waiting_count:
                 await asyncio.sleep(0)
             jump(PATIENCE_S)
             error = await asked
@@ -167,7 +167,7 @@ async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedS
             assert error.message.endswith(": no connection in time")
         service.script.append(answering_json({}))
         later = asyncio.create_task(client.call("ListShards", {}, ORDERS))
-        while not client.audit().places.waiting_count:
+        while not client.audit().slots.waiting_count:
             await asyncio.sleep(0)
         held.cancel()
         assert await later == {}
@@ -207,7 +207,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
                 else client.call("ListShards", {}, ORDERS)
             )
             waits = asyncio.create_task(failure(call))
-            while not (dials or client.audit().places.waiting_count):
+            while not (dials or client.audit().slots.waiting_count):
                 await asyncio.sleep(0)
             jump(PATIENCE_S)
             errors = [await sent, await waits]
@@ -215,7 +215,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
         assert [error.was_sent for error in errors] == [True, False]
         assert "a connection" in errors[1].message
         assert not client.bodies.byte_count
-        assert client.audit().places.take()
+        assert client.audit().slots.take()
 
 
 async def test_whoever_waits_when_the_client_is_closed_hears_that_the_call_is_lost(
@@ -291,39 +291,39 @@ async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connecti
             await asyncio.sleep(0)
 
 
-async def test_a_limit_of_places_that_is_lowered_takes_none_away_and_raised_lets_go_on() -> None:
-    places = ConnectionSlots(2)
-    assert places.take()
-    assert places.take()
-    places.set_limit(1)
-    waiting = [asyncio.create_task(places.wait()) for _ in range(3)]
+async def test_a_limit_of_slots_that_is_lowered_takes_none_away_and_raised_lets_go_on() -> None:
+    slots = ConnectionSlots(2)
+    assert slots.take()
+    assert slots.take()
+    slots.set_limit(1)
+    waiting = [asyncio.create_task(slots.wait()) for _ in range(3)]
     await asyncio.sleep(0)
-    places.give()
+    slots.give()
     await asyncio.sleep(0)
     assert not any(each.done() for each in waiting)
-    places.set_limit(3)
+    slots.set_limit(3)
     await asyncio.sleep(0)
     assert [each.done() for each in waiting] == [True, True, False]
-    places.give()
+    slots.give()
     await waiting[2]
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_places_are_never_more_than_the_limit_and_none_is_lost(seed: int) -> None:
-    dice, places = random.Random(seed), ConnectionSlots(3)
+async def test_slots_are_never_more_than_the_limit_and_none_is_lost(seed: int) -> None:
+    dice, slots = random.Random(seed), ConnectionSlots(3)
     used = 0
 
     async def use(go: asyncio.Event) -> None:
         nonlocal used
-        if not places.take():
-            await places.wait()
+        if not slots.take():
+            await slots.wait()
         used += 1
         assert used <= 3
         try:
             await go.wait()
         finally:
             used -= 1
-            places.give()
+            slots.give()
 
     calls: list[tuple[asyncio.Task[None], asyncio.Event]] = []
     for _ in range(300):
@@ -340,7 +340,7 @@ async def test_places_are_never_more_than_the_limit_and_none_is_lost(seed: int) 
     for _, go in calls:
         go.set()
     await asyncio.gather(*(task for task, _ in calls), return_exceptions=True)
-    assert [places.take() for _ in range(4)] == [True, True, True, False]
+    assert [slots.take() for _ in range(4)] == [True, True, True, False]
 
 
 # One connection.
