@@ -35,7 +35,7 @@ RESTART_STREAMS = 90
 RESTART_OUTAGE_S = 15.0  # that it is watched before the service is there
 QUICK_SHARE = 16
 ROOM = ("--set", f"memory_bytes_max={4096 * MIB}")  # to fill the disk for many streams
-HELD = "kdaemon_memory_held_bytes"
+HELD = "kdaemon_memory_held_bytes"  # the old name: a tree before has no other
 
 
 @dataclass(frozen=True, slots=True)

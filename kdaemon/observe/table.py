@@ -176,7 +176,10 @@ DELIVERY: tuple[Metric[StreamCounts], ...] = (
 STREAM: tuple[Metric[EngineSnapshot], ...] = (
     Metric("kdaemon_shards", _G, "Open shards, as far as known; 0: nothing is known.",
            lambda s: s.shard_count),
-    Metric("kdaemon_stream_held_bytes", _G, "Memory that the stream's unsettled records hold.",
+    Metric("kdaemon_stream_memory_bytes", _G, "Memory that the stream's unsettled records take.",
+           lambda s: s.footprint_bytes),
+    Metric("kdaemon_stream_held_bytes", _G,
+           "The old name of kdaemon_stream_memory_bytes: gone with 0.3.0.",
            lambda s: s.footprint_bytes),
     Metric("kdaemon_stream_oldest_queued_seconds", _G,
            "How long ago the oldest record was taken that is queued; 0: nothing is. A record from"
@@ -318,9 +321,12 @@ CONFIG: tuple[Metric[ReloadsSnapshot], ...] = (
 
 # no label
 MEMORY: tuple[Metric[MemorySnapshot], ...] = (
-    Metric("kdaemon_memory_held_bytes", _G, "Memory that unsettled records of all streams hold.",
+    Metric("kdaemon_memory_bytes", _G, "Memory that unsettled records of all streams take.",
            lambda m: m.held_bytes),
-    Metric("kdaemon_memory_bytes_max", _G, "Bound of kdaemon_memory_held_bytes.",
+    Metric("kdaemon_memory_held_bytes", _G,
+           "The old name of kdaemon_memory_bytes: gone with 0.3.0.",
+           lambda m: m.held_bytes),
+    Metric("kdaemon_memory_bytes_max", _G, "Bound of kdaemon_memory_bytes.",
            lambda m: m.bytes_max),
 )  # fmt: skip
 

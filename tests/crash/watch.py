@@ -96,7 +96,7 @@ class Watch:
             answer = await self._ask("/metrics")
             if answer is not None:
                 self.seen.scrapes_s.append(answer[0])
-                held = Metrics(answer[1]).total("kdaemon_memory_held_bytes")
+                held = Metrics(answer[1]).total("kdaemon_memory_bytes")
                 kinds = [each.startswith("socket:") for each in open_files(self._pid)]
                 sockets = sum(kinds)
                 at_s = time.monotonic() - self._began_s

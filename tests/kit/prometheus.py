@@ -115,10 +115,17 @@ def values_asked_for(query: str, label: str) -> list[str]:
 
 
 def problems(query: str) -> list[str]:
-    """Names of the query that kdaemon has not."""
+    """Names of the query that kdaemon has not, or will not have for long."""
+    old = {
+        each.name: each.text
+        for metrics, _ in SECTIONS
+        for each in metrics
+        if each.text.startswith("The old name of ")
+    }
     known = labels_of_series()
     series, groupings = asked_for(query)
     found = [f"no metric {name}" for name in series if name not in known]
+    found += [old[name] for name in series if name in old]
     found += [] if series else [f"names no metric: {query}"]
     for name in series.keys() & known.keys():
         found += [f"{name} has no label {each}" for each in series[name] - known[name]]

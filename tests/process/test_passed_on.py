@@ -180,7 +180,7 @@ def test_large_records_are_read_whole(daemon: Daemon) -> None:
     found = [data_of(each) for each in reading.read_shard(stream, "shardId-000000000000")]
     assert found == data
     wait_quiet(daemon)
-    assert daemon.counted("kdaemon_memory_held_bytes") == 0
+    assert daemon.counted("kdaemon_memory_bytes") == 0
 
 
 # One call for many, in turns
@@ -268,7 +268,7 @@ def test_a_client_that_goes_leaves_nothing_behind(run: Run) -> None:
     daemon.clear_faults()
     assert post(daemon.url, "DescribeStream", b'{"StreamName":"demo"}').status == 200
     wait_quiet(daemon)
-    assert daemon.counted("kdaemon_memory_held_bytes") == 0
+    assert daemon.counted("kdaemon_memory_bytes") == 0
 
 
 def test_a_service_that_does_not_answer_is_told_within_the_patience_of_every_sdk(

@@ -199,5 +199,5 @@ def test_a_client_that_waits_is_answered_by_its_deadline_and_nothing_is_held_for
     code = "InternalFailure" if attempts else "ProvisionedThroughputExceededException"
     assert answer.refusal == (500 if attempts else 400, code)
     assert metrics.left_over("demo") == 0
-    assert metrics.total("kdaemon_memory_held_bytes") == 0
+    assert metrics.total("kdaemon_memory_bytes") == 0
     assert metrics.total("kdaemon_records_possible_duplicates_total") == attempts

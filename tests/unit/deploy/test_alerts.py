@@ -162,6 +162,7 @@ def test_the_dashboard_is_one_that_grafana_takes() -> None:
         ("sum(kdaemon_no_such_total)", "no metric kdaemon_no_such_total"),
         ('kdaemon_stream_on_hold{shard="1"}', "kdaemon_stream_on_hold has no label shard"),
         ("max by (listener) (kdaemon_stream_on_hold)", "nothing there has the label listener"),
+        ("kdaemon_memory_held_bytes", "The old name of kdaemon_memory_bytes: gone with 0.3.0."),
         ("sum by (le) (kdaemon_delivery_seconds)", "no metric kdaemon_delivery_seconds"),
         ("1 > 0", "names no metric: 1 > 0"),
     ],

@@ -199,8 +199,8 @@ def test_what_was_delivered_is_in_every_number_that_tells_of_it() -> None:
     before = samples(metrics)
     assert value(before, "kdaemon_records_in_flight", stream="a") == 10
     assert value(before, "kdaemon_put_records_in_flight", stream="a") == 1
-    assert value(before, "kdaemon_stream_held_bytes", stream="a") == frame.footprint_bytes
-    assert value(before, "kdaemon_memory_held_bytes") == frame.footprint_bytes
+    assert value(before, "kdaemon_stream_memory_bytes", stream="a") == frame.footprint_bytes
+    assert value(before, "kdaemon_memory_bytes") == frame.footprint_bytes
     world.run_idle()
     found = samples(metrics)
     assert value(found, "kdaemon_records_received_total", stream="a") == 10
@@ -214,7 +214,7 @@ def test_what_was_delivered_is_in_every_number_that_tells_of_it() -> None:
     assert value(found, "kdaemon_shards", stream="a") == 4
     assert value(found, "kdaemon_shard_map_refreshes_total", stream="a") == 1
     assert value(found, "kdaemon_stream_on_hold", stream="a") == 0
-    assert value(found, "kdaemon_memory_held_bytes") == 0
+    assert value(found, "kdaemon_memory_bytes") == 0
     assert value(found, "kdaemon_memory_bytes_max") == world.memory.bytes_max
     assert value(found, "kdaemon_build_info", version="1.2.3") == 1
 
