@@ -18,10 +18,11 @@ from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import KIB, MIB, SHARD_BYTES_PER_SECOND, SHARD_RECORDS_PER_SECOND
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.service import AWS, YANDEX
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken as ServiceTaken
-from kdaemon.sandbox.settings import Flavour, LimiterKind, SandboxSettings
+from kdaemon.sandbox.settings import LimiterKind, SandboxSettings
 from tests.kit.world import MS, RECORD_FOOTPRINT_BYTES, SECOND, SETTINGS, STREAM, Client, World
 
 ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}"
@@ -70,9 +71,9 @@ class Plan:
             changes += f", one joins at {self.joins_at_s} s"
         if self.leaves_at_s is not None:
             changes += f", one leaves at {self.leaves_at_s} s"
-        flavour = ", Yandex" if self.is_yandex else ", warm" if self.is_warm else ""
+        service = ", Yandex" if self.is_yandex else ", warm" if self.is_warm else ""
         return (
-            f"{self.daemons} daemons, {self.limiter.value}, {self.load.value}{flavour}{changes}, "
+            f"{self.daemons} daemons, {self.limiter.value}, {self.load.value}{service}{changes}, "
             f"seed {self.seed}"
         )
 
@@ -203,7 +204,7 @@ class Fleet:
             plan.seed,
             shard_count=1,
             service_settings=SandboxSettings(
-                flavour=Flavour.YANDEX if plan.is_yandex else Flavour.AWS,
+                service=YANDEX if plan.is_yandex else AWS,
                 limiter=plan.limiter,
                 quota_wait_ms=YANDEX_WAIT_MS if plan.is_yandex else None,
                 retained_bytes_max=RETAINED_BYTES_MAX,

@@ -105,7 +105,7 @@ class Sandbox:
         self._do(self._server.service.clear_faults)
 
     def _shards(self, stream: str) -> list[str]:
-        """The ids of the stream's shards, by DescribeStream, the one call that both flavours
+        """The ids of the stream's shards, by DescribeStream, the one call that both services
         have.
         """
         shards: list[str] = []
@@ -129,11 +129,11 @@ def sandbox(
     streams: tuple[str, ...] = ("demo",),
     shard_count: int = 1,
     *,
-    flavour: ServiceName = "aws",
+    service: ServiceName = "aws",
     shard_records_per_second: int = SHARD_RECORDS_PER_SECOND,
     shard_bytes_per_second: int = SHARD_BYTES_PER_SECOND,
 ) -> Iterator[Sandbox]:
-    """A sandbox with these streams. `flavour`: "aws" or "yandex". The quotas are for each shard:
+    """A sandbox with these streams. `service`: "aws" or "yandex". The quotas are for each shard:
     records a second, and bytes a second of data and partition keys.
     """
     config = SandboxConfig(
@@ -154,7 +154,7 @@ def sandbox(
         return asyncio.run_coroutine_threadsafe(run(), loop).result()
 
     try:
-        server = wait(open_sandbox(config, service=flavour))
+        server = wait(open_sandbox(config, service=service))
         try:
             yield Sandbox(loop, server)
         finally:

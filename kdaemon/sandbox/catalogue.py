@@ -7,10 +7,11 @@ over all stored records, and after every write it is at most the setting.
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
 from kdaemon.base.names import partition_of
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox import yandex_words
 from kdaemon.sandbox.payload import Payload, arn, optional_arn, optional_text, refuse
 from kdaemon.sandbox.quota import TokenBuckets
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
 
 # A stream's name: AWS's pattern [M]; Yandex's are paths, `/region/cloud/database/stream` [YD].
@@ -38,12 +39,12 @@ class Catalogue:
 
     @property
     def name_pattern(self) -> str:
-        is_yandex = self.settings.flavour is Flavour.YANDEX
+        is_yandex = self.settings.service is YANDEX
         return NAME_PATTERN_YANDEX if is_yandex else NAME_PATTERN_AWS
 
     def arn_of(self, name: str) -> str:
         """AWS: an ARN that looks real. Yandex: the name itself."""
-        if self.settings.flavour is Flavour.YANDEX:
+        if self.settings.service is YANDEX:
             return name
         region = self.settings.region
         where = f"{partition_of(region)}:kinesis:{region}:{self.settings.account}"
@@ -77,7 +78,7 @@ class Catalogue:
         stream = Stream(
             name,
             shard_count,
-            flavour=settings.flavour,
+            service=settings.service,
             quota=quota or settings.quota,
             limiter_kind=settings.limiter,
             sequencer=self._sequencer,
@@ -103,7 +104,7 @@ class Catalogue:
         """The stream. Raises ServiceError, ResourceNotFoundException, for an unknown name."""
         stream = self.streams.get(name)
         if stream is None:
-            if self.settings.flavour is Flavour.YANDEX:
+            if self.settings.service is YANDEX:
                 raise yandex_words.missing_stream(name)
             raise refuse(
                 "ResourceNotFoundException",

@@ -6,6 +6,7 @@ merge, `capacity.py` a stream's mode. Invariant: a refused call has changed noth
 """
 
 from kdaemon.base.limits import KIB
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.capacity import require_on_demand
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.control import (
@@ -23,7 +24,6 @@ from kdaemon.sandbox.payload import (
     refuse,
     text,
 )
-from kdaemon.sandbox.settings import Flavour
 from kdaemon.sandbox.shards import Shard, Stream
 
 SHARDS_MAX = 10_000  # TargetShardCount of UpdateShardCount [M]
@@ -75,7 +75,7 @@ def update_shard_count(catalogue: Catalogue, payload: Payload, now_ns: int) -> A
     """AWS: from half to twice the open shards. Yandex: never fewer, and only of static streams."""
     stream = catalogue.find_in(payload)
     current = len(stream.open_shards)
-    is_yandex = catalogue.settings.flavour is Flavour.YANDEX
+    is_yandex = catalogue.settings.service is YANDEX
     if not is_yandex or "ScalingType" in payload:
         choice(payload, "ScalingType", ("UNIFORM_SCALING",))
     target = integer(payload, "TargetShardCount", 1, SHARDS_MAX)

@@ -1,7 +1,7 @@
 """Calls about consumers: registering, describing, listing and deregistering them.
 
 Pure. As in `control.py`, each function takes the catalogue, a payload and the time. Only of AWS's
-flavour: Yandex has no SubscribeToShard. A new consumer is CREATING for a moment, which clients must
+service: Yandex has no SubscribeToShard. A new consumer is CREATING for a moment, which clients must
 expect. A deregistered consumer is gone at once; the service shows DELETING for a while.
 Invariant: a refused call has changed nothing; a stream has CONSUMERS_MAX consumers at most.
 Where it sits: between `service.py` and `catalogue.py`; `subscription.py` finds its consumer here.

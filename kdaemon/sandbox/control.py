@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
+from kdaemon.base.service import AWS, YANDEX
 from kdaemon.sandbox import yandex_words
 from kdaemon.sandbox.capacity import (
     is_on_demand_in,
@@ -32,7 +33,7 @@ from kdaemon.sandbox.payload import (
     text,
     timestamp_ns,
 )
-from kdaemon.sandbox.settings import Flavour, Quota
+from kdaemon.sandbox.settings import Quota
 from kdaemon.sandbox.shards import Shard, Stream
 
 PAGE_MAX = 10_000  # shards or streams in one answer [M]
@@ -67,7 +68,7 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
     quota = None
     can_split = is_on_demand = is_auto = False
     warm_mib: int | None = None
-    if catalogue.settings.flavour is Flavour.YANDEX:
+    if catalogue.settings.service is YANDEX:
         can_split, shard_count = _partitioning(payload, shard_count)
         kib = integer(payload, "WriteQuotaKbPerSec", 1, 1024, default=1024)
         if kib not in WRITE_QUOTAS_KIB_YANDEX:
@@ -119,7 +120,7 @@ def delete_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answe
 def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
     """DescribeStream: shards in the order of their ids, from ExclusiveStartShardId on."""
     stream = catalogue.find_in(payload)
-    is_yandex = catalogue.settings.flavour is Flavour.YANDEX
+    is_yandex = catalogue.settings.service is YANDEX
     most = DESCRIBE_SHARDS_DEFAULT if is_yandex else PAGE_MAX
     limit = integer(payload, "Limit", 1, most, DESCRIBE_SHARDS_DEFAULT)
     after = optional_text(payload, "ExclusiveStartShardId", SHARD_ID_PATTERN)
@@ -285,7 +286,7 @@ def shard_form(stream: Stream, shard: Shard) -> Answer:
     """
     start, end = stream.told_range(shard)
     sequences = {"StartingSequenceNumber": shard.template % shard.starting_sequence}
-    if shard.ending_sequence is not None and stream.flavour is Flavour.AWS:
+    if shard.ending_sequence is not None and stream.service is AWS:
         sequences["EndingSequenceNumber"] = shard.template % shard.ending_sequence
     form: Answer = {
         "ShardId": shard.shard_id,

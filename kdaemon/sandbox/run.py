@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.errors import TlsError
+from kdaemon.base.service import SERVICES
 from kdaemon.config import SandboxConfig
 from kdaemon.http.renewal import files_of
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import ACCOUNT, REGION, Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import ACCOUNT, REGION, Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice, on_signals
 
 log = logging.getLogger("kdaemon.sandbox")
@@ -37,7 +38,7 @@ async def open_sandbox(
     clock = SystemClock()
     quota = Quota(config.shard_records_per_second, config.shard_bytes_per_second)
     settings = SandboxSettings(
-        flavour=Flavour(service),
+        service=SERVICES[service],
         quota=quota,
         account=account or ACCOUNT,
         region=region or REGION,

@@ -1,7 +1,7 @@
 """The sandbox service: its streams take, throttle, reshard and return records as Kinesis or Yandex.
 
 Pure: time is an argument, dice are passed in, nothing is awaited. The HTTP server, the simulations
-and the tests all drive this one object. Knows the operations by name, and which flavour offers
+and the tests all drive this one object. Knows the operations by name, and which service offers
 which. Other files do the work: `writes.py` (records in), `reads.py` (records out), `control.py`
 (streams and shards), `consumers.py` and `subscription.py` (pushing a shard's records), `tags.py`
 (tags and limits), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
@@ -22,6 +22,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox import (
     capacity,
     changes,
@@ -42,7 +43,7 @@ from kdaemon.sandbox.faults import (
     failure_of,
 )
 from kdaemon.sandbox.payload import Payload, refuse
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import StoredRecord, Stream
 from kdaemon.sandbox.subscription import Subscription, subscribe
 from kdaemon.sandbox.yandex_auth import Entrance
@@ -140,7 +141,7 @@ class Service:
 
     @property
     def is_yandex(self) -> bool:
-        return self.settings.flavour is Flavour.YANDEX
+        return self.settings.service is YANDEX
 
     @property
     def stream_names(self) -> list[str]:
@@ -376,7 +377,7 @@ class Service:
         return found
 
     def offers(self, operation: str) -> bool:
-        """Whether this flavour has the operation."""
+        """Whether the imitated service has the operation."""
         if operation in _PUT_OPERATIONS:
             return True
         is_known = operation in _OPERATIONS or operation == SUBSCRIBE
@@ -401,7 +402,7 @@ class Service:
         """Streams, shards and counts, for people and tests; no data and no keys."""
         proofs = {"requests_with": self.entrance.counts} if self.is_yandex else {}
         return {
-            "flavour": self.settings.flavour.value,
+            "service": self.settings.service.name,
             "calls": self.call_counts,
             **proofs,
             "faults": self.pending_faults(),

@@ -1,4 +1,4 @@
-"""The settings of a sandbox: its flavour, its quotas, its bounds.
+"""The settings of a sandbox: the service that it imitates, its quotas, its bounds.
 
 Pure data. Knows nothing of records or HTTP. Every number is a default with its source; a test or
 the configuration replaces it. Every other file of this room reads it.
@@ -9,11 +9,10 @@ from enum import Enum
 
 from kdaemon.base.limits import (
     MIB,
-    REQUEST_BYTES_MAX,
-    REQUEST_BYTES_MAX_AWS,
     SHARD_BYTES_PER_SECOND,
     SHARD_RECORDS_PER_SECOND,
 )
+from kdaemon.base.service import AWS, YANDEX, Service
 
 ACCOUNT = "000000000000"  # twelve digits that are no real account
 REGION = "us-east-1"
@@ -23,13 +22,6 @@ STREAM_COUNT_MAX = 1_000  # ours: bounded for the same reason
 # Milliseconds; ours: even 5 MiB at 128 KiB/s, a debt of 40 s after the grant, are answered with it
 # before the 60 s after which Yandex's front gives up (`RequestExpired`) [YS].
 QUOTA_WAIT_MS_MAX = 15_000
-
-
-class Flavour(Enum):
-    """Which service is imitated."""
-
-    AWS = "aws"
-    YANDEX = "yandex"
 
 
 class LimiterKind(Enum):
@@ -55,16 +47,16 @@ class Quota:
 class SandboxSettings:
     """All settings of a sandbox.
 
-    `request_bytes_max`: data and partition keys of one PutRecords; None: the flavour's own (AWS 10
-    MiB since 2025-10, Yandex 5 MiB). `request_units_per_second`: Yandex only, a stream's quota of
-    request units (a call costs 1, and one more for each 4 KiB); None: calls are not metered.
+    `service`: which one is imitated. `request_bytes_max`: data and partition keys of one
+    PutRecords; None: the service's own. `request_units_per_second`: Yandex only, a stream's quota
+    of request units (a call costs 1, and one more for each 4 KiB); None: calls are not metered.
     `quota_wait_ms`: Yandex only, its QuotaWaitDurationMs: a write over its shard's quota is stalled
     until the shard has quota for it, and is refused after this time in the shard's queue; None: it
     is refused at once. `retained_bytes_max`: records of all streams, as Python holds them; the
     oldest are trimmed.
     """
 
-    flavour: Flavour = Flavour.AWS
+    service: Service = AWS
     quota: Quota = field(default_factory=Quota)
     limiter: LimiterKind = LimiterKind.BUCKET
     request_bytes_max: int | None = None
@@ -80,7 +72,7 @@ class SandboxSettings:
         wait_ms = self.quota_wait_ms
         if wait_ms is None:
             return
-        if self.flavour is not Flavour.YANDEX:
+        if self.service is not YANDEX:
             raise ValueError("quota_wait_ms: only Yandex holds writes; AWS refuses them at once")
         if not 1 <= wait_ms <= QUOTA_WAIT_MS_MAX:
             raise ValueError(f"quota_wait_ms is 1 to {QUOTA_WAIT_MS_MAX}, or None; not {wait_ms}")
@@ -90,4 +82,4 @@ class SandboxSettings:
         """The request limit in force, bytes of data and partition keys."""
         if self.request_bytes_max is not None:
             return self.request_bytes_max
-        return REQUEST_BYTES_MAX if self.flavour is Flavour.YANDEX else REQUEST_BYTES_MAX_AWS
+        return self.service.request_bytes_max

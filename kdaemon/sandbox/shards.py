@@ -19,9 +19,10 @@ import msgspec
 
 from kdaemon.base.limits import HASH_KEY_MAX, RECORD_BYTES_MAX
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.sandbox.consumer import Consumer
 from kdaemon.sandbox.quota import Limiter, TokenBuckets, make_limiter
-from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
+from kdaemon.sandbox.settings import LimiterKind, Quota
 
 # Bytes that Python holds for one stored record beside its data and key: 92 for StoredRecord, its
 # number and a list slot (RSS over 200,000 records), 48 for Record, headers of a bytes and a str
@@ -92,7 +93,7 @@ class Shard:
 
     def __init__(
         self,
-        flavour: Flavour,
+        service: Service,
         index: int,
         hash_range: tuple[int, int],
         parents: tuple["Shard", ...],
@@ -111,7 +112,7 @@ class Shard:
         self.log: list[StoredRecord] = []
         self.written_count = 0
         self.throttled_count = 0
-        if flavour is Flavour.YANDEX:
+        if service is YANDEX:
             self.shard_id = f"shard-{index:06d}"
             self.template = "%d"
             self.starting_sequence = 0
@@ -175,7 +176,7 @@ class Stream:
         name: str,
         shard_count: int,
         *,
-        flavour: Flavour,
+        service: Service,
         quota: Quota,
         limiter_kind: LimiterKind,
         sequencer: Sequencer,
@@ -187,7 +188,7 @@ class Stream:
         can_split: bool = False,
     ) -> None:
         self.name = name
-        self.flavour = flavour
+        self.service = service
         self.quota = quota
         self.created_ns = now_ns
         self.record_bytes_max = record_bytes_max
@@ -197,12 +198,12 @@ class Stream:
         self.warm_mib_per_second: int | None = None
         self.tags: dict[str, str] = {}
         self.consumers: dict[str, Consumer] = {}
-        self.can_split = can_split or flavour is Flavour.AWS
+        self.can_split = can_split or service is AWS
         self.next_turn = 0  # AUTO: counts records, so that they are spread
         self.shards: list[Shard] = []
         self._limiter_kind = limiter_kind
         self._sequencer = sequencer
-        for hash_range in uniform_ranges(shard_count, flavour):
+        for hash_range in uniform_ranges(shard_count, service):
             self._open(hash_range, (), now_ns)
         self._reindex()
 
@@ -272,8 +273,8 @@ class Stream:
         stay open with other ranges, so that keys map anew, and new shards join them; never fewer
         shards, and not for a stream that splits by itself.
         """
-        ranges = uniform_ranges(target_count, self.flavour)
-        if self.flavour is Flavour.YANDEX:
+        ranges = uniform_ranges(target_count, self.service)
+        if self.service is YANDEX:
             assert not self.can_split
             assert target_count >= len(self.shards)
             for shard, (start, end) in zip(self.shards, ranges, strict=False):
@@ -302,15 +303,15 @@ class Stream:
         next shard [YS: `TDescribeStreamActor::ReplyAndDie`, `TBoundaryChooser`].
         """
         start, end = shard.starting_hash_key, shard.ending_hash_key
-        if self.flavour is Flavour.AWS or not self.can_split:
+        if self.service is AWS or not self.can_split:
             return start, end
         return start + 1 if start else 0, min(end + 1, HASH_KEY_MAX)
 
     def _open(self, hash_range: tuple[int, int], parents: tuple[Shard, ...], now_ns: int) -> None:
-        is_yandex = self.flavour is Flavour.YANDEX
+        is_yandex = self.service is YANDEX
         self.shards.append(
             Shard(
-                self.flavour,
+                self.service,
                 len(self.shards),
                 hash_range,
                 parents,
@@ -329,12 +330,12 @@ class Stream:
         self.changed()
 
 
-def uniform_ranges(shard_count: int, flavour: Flavour) -> list[tuple[int, int]]:
+def uniform_ranges(shard_count: int, service: Service) -> list[tuple[int, int]]:
     """Equal hash ranges, both ends inclusive. The last one takes the rest of the division.
 
     AWS divides 2**128, Yandex 2**128 - 1: so with two shards AWS's first ends one higher.
     """
-    width = (HASH_KEY_MAX if flavour is Flavour.YANDEX else HASH_KEY_MAX + 1) // shard_count
+    width = (HASH_KEY_MAX if service is YANDEX else HASH_KEY_MAX + 1) // shard_count
     starts = [index * width for index in range(shard_count)]
     return list(
         zip(starts, [start - 1 for start in starts[1:]] + [HASH_KEY_MAX], strict=True),

@@ -1,7 +1,7 @@
 """Tags of streams, and the limits of the account: what tools ask for beside shards and records.
 
 Pure. As in `control.py`, each function takes the catalogue, a payload and the time. Only of AWS's
-flavour: Yandex documents neither. Invariant: a refused call has changed nothing, and a stream has
+service: Yandex documents neither. Invariant: a refused call has changed nothing, and a stream has
 TAGS_MAX tags at most.
 """
 

@@ -1,4 +1,4 @@
-"""What Yandex answers, how it throttles, what it tells of shards, as the sandbox's flavour does."""
+"""What Yandex answers, how it throttles, what it tells of shards, as the sandbox imitates it."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""What kdaemon makes of what Yandex does: a daemon as a process before the sandbox's flavour.
+"""What kdaemon makes of what Yandex does: a daemon as a process before the sandbox.
 
 Each case has a stream of its own, so that one which holds harms no other. What the service does is
 pinned in `test_yandex_requests.py` and `test_yandex_answers.py`.
@@ -40,7 +40,7 @@ UNSIGNED: dict[str, str | None] = {"authorization": None, "x-amz-date": None}  #
 
 
 def endpoint_of(daemon: Daemon) -> Endpoint:
-    """Puts go to the daemon, all else to the flavour behind it."""
+    """Puts go to the daemon, all else to the sandbox behind it."""
     return Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url, headers=dict(UNSIGNED))
 
 

@@ -1,4 +1,4 @@
-"""What Yandex reads, checks and refuses, and whom it lets in, as the sandbox's flavour has it."""
+"""What Yandex reads, checks and refuses, and whom it lets in, as the sandbox imitates it."""
 
 import contextlib
 from typing import Any

@@ -49,13 +49,13 @@ def test_the_schema_is_the_older_one_s() -> None:
     assert len(schema.MIGRATIONS) == SCHEMA
 
 
-def settings(tmp_path: Path, flavour: str, service: str) -> dict[str, object]:
+def settings(tmp_path: Path, service: str, endpoint_url: str) -> dict[str, object]:
     """All that the older version knows."""
-    region = {"aws": "us-east-1", "yandex": "ru-central1"}[flavour]
+    region = {"aws": "us-east-1", "yandex": "ru-central1"}[service]
     return {
-        "service": flavour,
+        "service": service,
         "region": region,
-        "endpoint_url": service,
+        "endpoint_url": endpoint_url,
         "spool.directory": str(tmp_path / "spool"),
         "send.call_timeout_ms": 70_000,  # above what the older one waits for an answer of Yandex
         "drain.deadline_ms": 500,
@@ -94,17 +94,17 @@ def store(daemon: Daemon, data: list[bytes]) -> None:
     assert (answer.status, answer.members["FailedRecordCount"]) == (200, 0)
 
 
-@pytest.mark.parametrize("flavour", ["aws", "yandex"])
+@pytest.mark.parametrize("service", ["aws", "yandex"])
 async def test_an_older_version_loses_nothing_of_other_upstreams(
-    tmp_path: Path, flavour: str
+    tmp_path: Path, service: str
 ) -> None:
     """It knows none. At AWS it keeps their records on disk; at Yandex it takes them for records of
     a stream that is missing, and keeps them as dead letters: docs/operate.md says what to do.
     """
     older.skip_without()
     data = [b"record-%d" % number for number in range(20)]
-    with sandbox("orders", 2, service=flavour) as main, sandbox("orders", 2) as eu:
-        known = settings(tmp_path, flavour, main)
+    with sandbox("orders", 2, service=service) as main, sandbox("orders", 2) as eu:
+        known = settings(tmp_path, service, main)
         with run(write_config(tmp_path, with_another(known, NOBODY))) as daemon:
             store(daemon, data)
         life = await Life.start(
@@ -115,7 +115,7 @@ async def test_an_older_version_loses_nothing_of_other_upstreams(
         )
         try:
             assert await life.wait_ready(), life.tell("ended at its start")
-            if flavour == "aws":
+            if service == "aws":
                 assert any(KEPT in line for line in life.lines), life.tell("is silent")
             else:
                 await until(lambda: len(letters(tmp_path)) == len(data), life)
@@ -124,7 +124,7 @@ async def test_an_older_version_loses_nothing_of_other_upstreams(
         finally:
             await life.aclose()
         with run(write_config(tmp_path, with_another(known, eu))) as daemon:
-            if flavour == "yandex":
+            if service == "yandex":
                 replay(tmp_path, daemon)
             found = wait_for(lambda: at(eu) if len(at(eu)) == len(data) else None, "the records")
         assert Counter(found) == Counter(data)

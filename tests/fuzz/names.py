@@ -4,8 +4,9 @@ import re
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import ARN_CHARACTERS_MAX, is_path, is_stream_name, parse_arn
+from kdaemon.base.service import SERVICES
 from kdaemon.sandbox.catalogue import Catalogue
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 from kdaemon.wire.explain import stream_problems
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/s"
@@ -25,7 +26,7 @@ TOKENS = [
 # As the service's model has it (quadratic, so only short texts are held to it).
 _MODEL = re.compile(r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+", re.ASCII)
 _PATTERN_CHARACTERS_MAX = 300
-_CATALOGUES = [Catalogue(SandboxSettings(flavour=flavour), 0) for flavour in Flavour]
+_CATALOGUES = [Catalogue(SandboxSettings(service=each), 0) for each in SERVICES.values()]
 
 
 def one_input(data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""Yandex Data Streams as the sandbox's flavour, called as its server calls it, without one.
+"""Yandex Data Streams as the sandbox imitates it, called as its server calls it, without one.
 
-Nobody else imitates this service, so there is no second one to hold the flavour to: the facts that
+Nobody else imitates this service, so there is no second one to hold the sandbox to: the facts that
 `test_yandex_*.py` pin are those of its source (ydb-platform/ydb: `http_proxy/`, `datastreams/`) and
 of its documentation, as read 2026-11-28.
 """
@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX
+from kdaemon.base.service import YANDEX
 from kdaemon.base.steps import at_once
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 from kdaemon.sandbox.wire import encoding_of, read_call, refusal
 from kdaemon.wire.refusals import ApiError
 from tests.kit import cbor
@@ -27,7 +28,7 @@ LOW, HIGH = "0", str(HASH_KEY_MAX)
 
 
 class Said(NamedTuple):
-    """An answer of the flavour."""
+    """An answer of the sandbox."""
 
     status: int
     members: dict[str, Any]
@@ -39,10 +40,10 @@ class Said(NamedTuple):
 
 
 class Yandex:
-    """The flavour with a stream of two shards."""
+    """The sandbox with a stream of two shards."""
 
     def __init__(self, shard_count: int = 2, *, can_split: bool = False, **settings: Any) -> None:
-        self.service = Service(SandboxSettings(flavour=Flavour.YANDEX, **settings))
+        self.service = Service(SandboxSettings(service=YANDEX, **settings))
         if shard_count:
             self.service.create_stream(STREAM, shard_count, can_split=can_split)
 

@@ -13,7 +13,8 @@ import pytest
 
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import MIB
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.base.service import YANDEX
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from tests.kit.rivals import PLAIN, Load, Plan, Way, Where, alone, simulate
 from tests.kit.world import MS
 
@@ -91,7 +92,7 @@ KINDS = {
     "AUTO": Plan(where=Where.ALL_SHARDS, is_auto=True),
     "Yandex": Plan(
         settings=replace(PLAIN, is_shard_atomic=True),
-        service=SandboxSettings(flavour=Flavour.YANDEX),
+        service=SandboxSettings(service=YANDEX),
     ),
     "tiny records of the greedy one": Plan(
         quiet=Load(1, 200.0, 1_000, 1), greedy=Load(data_bytes=8)

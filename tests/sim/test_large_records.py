@@ -11,12 +11,13 @@ from itertools import pairwise
 
 import pytest
 
+from kdaemon.base import service as services
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 from tests.kit.world import (
     MS,
     SECOND,
@@ -58,7 +59,7 @@ AWS = Place("aws", replace(ROOMY, record_bytes_max=10 * MIB), SandboxSettings(),
 YANDEX = Place(
     "yandex",
     replace(ROOMY, batch_bytes_max=MIB // 2, is_shard_atomic=True),
-    SandboxSettings(flavour=Flavour.YANDEX),
+    SandboxSettings(service=services.YANDEX),
     900_000,
 )
 PLACES = [
@@ -75,7 +76,7 @@ PLACES = [
     replace(
         YANDEX,
         name="yandex-holding",
-        service=SandboxSettings(flavour=Flavour.YANDEX, quota_wait_ms=2_000),
+        service=SandboxSettings(service=services.YANDEX, quota_wait_ms=2_000),
     ),
 ]
 everywhere = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)

@@ -11,12 +11,13 @@ from functools import partial
 import pytest
 
 from kdaemon.base import limits as base
+from kdaemon.base import service as services
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import hash_key_of
 from tests.kit.aggregates import python_reads
 from tests.kit.world import (
@@ -51,7 +52,7 @@ class Way:
 
     @property
     def is_yandex(self) -> bool:
-        return self.service.flavour is Flavour.YANDEX
+        return self.service.service is services.YANDEX
 
     @property
     def poison_bytes(self) -> int:
@@ -74,9 +75,9 @@ class Way:
 
 AWS = Way("aws", PLAIN, SandboxSettings())
 AWS_AGGREGATED = Way("aws-aggregated", AGGREGATED, SandboxSettings())
-YANDEX = Way("yandex", ATOMIC, SandboxSettings(flavour=Flavour.YANDEX))
+YANDEX = Way("yandex", ATOMIC, SandboxSettings(service=services.YANDEX))
 YANDEX_HOLDING = Way(
-    "yandex-holding", ATOMIC, SandboxSettings(flavour=Flavour.YANDEX, quota_wait_ms=2_000)
+    "yandex-holding", ATOMIC, SandboxSettings(service=services.YANDEX, quota_wait_ms=2_000)
 )
 WAYS = (AWS, AWS_AGGREGATED, YANDEX, YANDEX_HOLDING)
 

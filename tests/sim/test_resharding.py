@@ -18,8 +18,9 @@ from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import StreamDescription
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record
+from kdaemon.base.service import YANDEX
 from kdaemon.engine import Engine
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, World, make_frame, total
 
 SEEDS = range(2)
@@ -222,14 +223,14 @@ def test_a_change_of_shards_loses_and_doubles_nothing_and_is_soon_known(
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_yandex_grows_and_every_key_may_move(seed: int) -> None:
-    world = World(seed, service_settings=SandboxSettings(flavour=Flavour.YANDEX))
+    world = World(seed, service_settings=SandboxSettings(service=YANDEX))
     watched = change_under_load(world, resize(5))
     assert all(each.mismatch_ns is not None for each in watched)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_yandex_splits_by_itself_and_closes_the_parent(seed: int) -> None:
-    world = World(seed, service_settings=SandboxSettings(flavour=Flavour.YANDEX))
+    world = World(seed, service_settings=SandboxSettings(service=YANDEX))
     control("DeleteStream")(world)
     world.service.create_stream(STREAM, 4, world.now_ns, can_split=True)
     watched = change_under_load(world, split_by_itself)

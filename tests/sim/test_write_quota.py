@@ -8,10 +8,11 @@ import pytest
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.service import YANDEX
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from tests.kit.world import MS, SECOND, SETTINGS, Client, World
 
 QUOTA = Quota(1000, 128 * KIB)
@@ -29,9 +30,7 @@ def test_a_small_shard_is_used_and_holds_little(daemons: int, held_ms_max: int) 
         taken_records += count
         stalled_ns += count * (taken.held_until_ns - world.now_ns)
 
-    service = SandboxSettings(
-        flavour=Flavour.YANDEX, quota_wait_ms=5_000, retained_bytes_max=4 * MIB
-    )
+    service = SandboxSettings(service=YANDEX, quota_wait_ms=5_000, retained_bytes_max=4 * MIB)
     world = World(
         1,
         shard_count=1,

@@ -88,7 +88,7 @@ def test_a_closed_shard_s_records_are_read_too(kinesis_sandbox: Sandbox, client:
 
 def test_nothing_of_it_is_left_behind() -> None:
     before = threading.active_count()
-    with sandbox(flavour="yandex", streams=()) as running:
+    with sandbox(service="yandex", streams=()) as running:
         assert running.call("ListStreams")["StreamNames"] == []
     assert threading.active_count() == before
     with pytest.raises(urllib.error.URLError):
@@ -147,7 +147,7 @@ def test_a_port_is_not_chosen_twice() -> None:
 
 def test_what_a_stream_of_yandex_holds_can_be_read() -> None:
     with (
-        sandbox(("orders",), 150, flavour="yandex") as running,
+        sandbox(("orders",), 150, service="yandex") as running,
         client_of(running, "ru-central1") as client,
     ):
         keys = [f"key-{index}" for index in range(20)]
@@ -158,7 +158,7 @@ def test_what_a_stream_of_yandex_holds_can_be_read() -> None:
 
 def test_another_region_is_refused_as_yandex_does() -> None:
     with (
-        sandbox(("orders",), flavour="yandex") as running,
+        sandbox(("orders",), service="yandex") as running,
         client_of(running) as client,
         pytest.raises(ClientError, match="Wrong service region: got us-east-1"),
     ):
@@ -166,7 +166,7 @@ def test_another_region_is_refused_as_yandex_does() -> None:
 
 
 def test_a_token_can_be_made_to_expire() -> None:
-    with sandbox(("orders",), flavour="yandex") as running:
+    with sandbox(("orders",), service="yandex") as running:
         running.accept_tokens("t1.new")
         body = b'{"StreamName": "orders"}'
         head = {"content-type": "application/json", "x-amz-target": "x.DescribeStream"}

@@ -9,10 +9,11 @@ import pytest
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
+from kdaemon.base.service import YANDEX
 from kdaemon.base.steps import at_once
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.wire import read_call
 from kdaemon.wire.put import ApiError
 
@@ -195,7 +196,7 @@ def test_shards_of_an_on_demand_stream_are_the_services_business(
 
 
 def test_yandex_knows_none_of_these_calls() -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     for operation in (STRATEGY, "UpdateStreamMode", "UpdateMaxRecordSize"):
         assert refusal(service, operation).code == "InvalidAction"
 

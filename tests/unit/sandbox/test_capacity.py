@@ -9,8 +9,9 @@ import pytest
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.testing import Sandbox
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
@@ -140,7 +141,7 @@ def test_there_must_be_room_for_the_shards_that_it_needs() -> None:
 
 
 def test_yandex_has_no_warm_throughput() -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     service.create_stream("/r/c/d/s", 1)
     assert refusal(service, WARM, StreamName="/r/c/d/s", WarmThroughputMiBps=4) == "InvalidAction"
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.consumer import CREATING_NS
 from kdaemon.sandbox.consumers import CONSUMERS_MAX, CREATING_MAX
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 
 SECOND = 1_000_000_000
 WALL_OFFSET = 1_700_000_000 * SECOND
@@ -185,6 +186,6 @@ def test_a_stream_with_consumers_is_deleted_only_if_that_is_meant(service: Servi
     ],
 )
 def test_yandex_has_none_of_them(operation: str) -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     assert not service.offers("SubscribeToShard")
     assert refusal(service, operation).code == "InvalidAction"

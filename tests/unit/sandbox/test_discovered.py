@@ -7,11 +7,11 @@ import pytest
 from kdaemon.base.description import Capacity, StreamDescription, StreamTarget
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import Record
-from kdaemon.base.service import AWS, YANDEX
+from kdaemon.base.service import AWS, SERVICES, YANDEX
 from kdaemon.route.shard_map import ShardMap
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 from kdaemon.send.control import ControlCalls, ControlSettings
 from kdaemon.send.discovery import Discovery
 from kdaemon.system import SystemDice
@@ -51,7 +51,7 @@ async def test_a_changed_record_limit_is_discovered() -> None:
 
 
 async def test_yandex_s_write_quota_is_discovered() -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     payload = {"StreamName": NAME, "ShardCount": 1, "WriteQuotaKbPerSec": 128}
     service.handle("CreateStream", payload, 0)
     assert (await discovered(service)).shard_bytes_per_second == 128 * KIB
@@ -73,9 +73,9 @@ async def test_what_is_warm_of_a_stream_is_discovered() -> None:
 
 
 async def test_closed_shards_of_both_services_are_left_out() -> None:
-    for flavour in Flavour:
-        service = Service(SandboxSettings(flavour=flavour))
-        service.create_stream(NAME, 2, can_split=flavour is Flavour.YANDEX)
+    for which in SERVICES.values():
+        service = Service(SandboxSettings(service=which))
+        service.create_stream(NAME, 2, can_split=which is YANDEX)
         parent = service.stream(NAME).shards[0].shard_id
         service.split_shard(NAME, parent, 0)
         found = (await discovered(service)).shards
@@ -91,14 +91,14 @@ async def test_closed_shards_of_both_services_are_left_out() -> None:
 
 @pytest.mark.parametrize("kib", [128, 512, 1024])
 async def test_what_a_shard_of_yandex_takes_is_discovered(kib: int) -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     payload = {"StreamName": NAME, "ShardCount": 1, "WriteQuotaKbPerSec": kib}
     service.handle("CreateStream", payload, 0)
     assert (await discovered(service)).shard_bytes_per_second == kib * KIB
 
 
 async def test_all_pages_of_a_stream_of_yandex_are_read() -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     service.create_stream(NAME, 250)
     found = (await discovered(service)).shards
     assert found is not None
@@ -109,7 +109,7 @@ async def test_all_pages_of_a_stream_of_yandex_are_read() -> None:
 @pytest.mark.parametrize("shard_count", [1, 2, 3, 7])
 @pytest.mark.parametrize("change", ["as made", "more shards", "splits"])
 async def test_where_a_key_goes_at_yandex_is_foretold(change: str, shard_count: int) -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     service.create_stream(NAME, shard_count, can_split=change == "splits")
     if change == "more shards":
         payload = {"StreamName": NAME, "TargetShardCount": shard_count + 2}
@@ -128,7 +128,7 @@ async def test_where_a_key_goes_at_yandex_is_foretold(change: str, shard_count: 
 
 
 async def test_a_stream_of_yandex_that_may_not_be_described_is_unknown_and_not_missing() -> None:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     service.create_stream(NAME, 2)
     fault = Fault(kind=FaultKind.ACCESS_DENIED, operation="DescribeStream")
     description = await discovered(service, fault)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.record import Record
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota, SandboxSettings
+from kdaemon.sandbox.settings import LimiterKind, Quota, SandboxSettings
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -21,7 +22,7 @@ LOW, HIGH = Record(b"x", "k", "0"), Record(b"x", "k", str(HASH_KEY_MAX))
 
 
 def make_service(wait_ms: int | None = 2000, **given: object) -> Service:
-    made = SandboxSettings(flavour=Flavour.YANDEX, quota_wait_ms=wait_ms, **given)  # type: ignore[arg-type]
+    made = SandboxSettings(service=YANDEX, quota_wait_ms=wait_ms, **given)  # type: ignore[arg-type]
     service = Service(made)
     service.create_stream(NAME, 2)
     return service
@@ -159,7 +160,7 @@ def test_the_setting_is_yandexs_own_and_bounded() -> None:
         SandboxSettings(quota_wait_ms=1000)
     for wait_ms in (0, 15_001):
         with pytest.raises(ValueError, match="1 to 15000"):
-            SandboxSettings(flavour=Flavour.YANDEX, quota_wait_ms=wait_ms)
+            SandboxSettings(service=YANDEX, quota_wait_ms=wait_ms)
 
 
 @settings(deadline=None)  # a busy machine is no failure

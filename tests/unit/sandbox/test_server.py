@@ -13,10 +13,11 @@ import cbor2
 import pytest
 
 from kdaemon.base.record import Record
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.server import UNPARSABLE, SandboxServer, WallClock
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit import cbor
 from tests.kit.clock import jump
@@ -344,7 +345,7 @@ async def test_the_port_is_known_only_while_it_listens() -> None:
 
 
 async def test_yandex_is_spoken_over_http() -> None:
-    settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(2, 10**6))
+    settings = SandboxSettings(service=YANDEX, quota=Quota(2, 10**6))
     async with running(settings) as sandbox:
         sandbox.service.create_stream("/region/cloud/base/orders", 1)
         url = f"{sandbox.url}/region/cloud/base"
@@ -406,7 +407,7 @@ THROTTLED = "<main>: Error: quota exceeded, code: 500002\n"
 
 
 async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
-    settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(10, 10**6), quota_wait_ms=250)
+    settings = SandboxSettings(service=YANDEX, quota=Quota(10, 10**6), quota_wait_ms=250)
     async with running(settings, StoppedClock()) as sandbox:
         sandbox.service.create_stream("orders", 1)
         five = {**PUT, "Records": [*PUT["Records"], *PUT["Records"][:2]]}
@@ -434,7 +435,7 @@ async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
 
 
 async def test_closing_drops_held_answers() -> None:
-    settings = SandboxSettings(flavour=Flavour.YANDEX, quota=Quota(1, 10**6), quota_wait_ms=9000)
+    settings = SandboxSettings(service=YANDEX, quota=Quota(1, 10**6), quota_wait_ms=9000)
     async with running(settings, StoppedClock()) as sandbox:
         sandbox.service.create_stream("orders", 1)
         await sandbox.answer("PutRecords", PUT)  # leaves a debt of 2: two seconds

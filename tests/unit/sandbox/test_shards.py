@@ -8,15 +8,16 @@ from hypothesis import strategies as st
 
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
-from kdaemon.sandbox.settings import Flavour, LimiterKind, Quota
+from kdaemon.base.service import AWS, YANDEX, Service
+from kdaemon.sandbox.settings import LimiterKind, Quota
 from kdaemon.sandbox.shards import Sequencer, Stream, hash_key_of, trim_oldest, uniform_ranges
 
 
-def make_stream(shard_count: int, flavour: Flavour = Flavour.AWS) -> Stream:
+def make_stream(shard_count: int, service: Service = AWS) -> Stream:
     return Stream(
         "orders",
         shard_count,
-        flavour=flavour,
+        service=service,
         quota=Quota(),
         limiter_kind=LimiterKind.BUCKET,
         sequencer=Sequencer(),
@@ -39,8 +40,8 @@ def test_the_hash_key_is_the_md5_of_the_key_read_big_endian() -> None:
 
 def test_two_shards_divide_as_each_service_divides() -> None:
     half = 2**127
-    assert uniform_ranges(2, Flavour.AWS) == [(0, half - 1), (half, HASH_KEY_MAX)]
-    assert uniform_ranges(2, Flavour.YANDEX) == [
+    assert uniform_ranges(2, AWS) == [(0, half - 1), (half, HASH_KEY_MAX)]
+    assert uniform_ranges(2, YANDEX) == [
         (0, 170141183460469231731687303715884105726),
         (170141183460469231731687303715884105727, HASH_KEY_MAX),
     ]
@@ -55,7 +56,7 @@ def test_a_key_on_the_edge_of_a_range_goes_to_the_shard_that_holds_it() -> None:
 
 
 def test_yandex_routes_by_division_as_its_source_does() -> None:
-    stream = make_stream(7, Flavour.YANDEX)
+    stream = make_stream(7, YANDEX)
     for step in range(1000):
         key = step * (HASH_KEY_MAX // 999)
         assert stream.shard_of(key).index == min(key // (HASH_KEY_MAX // 7), 6)
@@ -63,7 +64,7 @@ def test_yandex_routes_by_division_as_its_source_does() -> None:
 
 def test_ids_and_sequence_numbers_have_each_services_form() -> None:
     aws = make_stream(1).shards[0]
-    yandex = make_stream(1, Flavour.YANDEX).shards[0]
+    yandex = make_stream(1, YANDEX).shards[0]
     record = Record(b"x", "k")
     assert aws.shard_id == "shardId-000000000000"
     assert yandex.shard_id == "shard-000000"
@@ -151,7 +152,7 @@ def test_resizing_gives_equal_ranges_whatever_came_before(
         stream.resize(target, now_ns=1)
         assert len(stream.shards) - before <= most
         found = [(shard.starting_hash_key, shard.ending_hash_key) for shard in stream.open_shards]
-        assert found == uniform_ranges(target, Flavour.AWS)
+        assert found == uniform_ranges(target, AWS)
         assert all(shard.shard_id == f"shardId-{i:012d}" for i, shard in enumerate(stream.shards))
     assert_covers_all(stream)
 
@@ -164,7 +165,7 @@ def test_doubling_splits_each_shard_once() -> None:
 
 
 def test_resizing_at_yandex_keeps_shards_open_and_remaps_all_keys() -> None:
-    stream = make_stream(2, Flavour.YANDEX)
+    stream = make_stream(2, YANDEX)
     key = 2**127 - 2**120
     assert stream.shard_of(key).index == 0
     stream.resize(4, now_ns=1)

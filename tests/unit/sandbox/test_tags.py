@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from kdaemon.base.errors import ServiceError
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, SandboxSettings
+from kdaemon.sandbox.settings import SandboxSettings
 from tests.unit.sandbox.test_control import call, refusal
 
 
@@ -114,7 +115,7 @@ def test_the_limits_count_what_is_there(service: Service) -> None:
     ["DescribeLimits", "AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"],
 )
 def test_yandex_offers_neither_tags_nor_limits(operation: str) -> None:
-    yandex = Service(SandboxSettings(Flavour.YANDEX))
+    yandex = Service(SandboxSettings(YANDEX))
     with pytest.raises(ServiceError) as caught:
         yandex.handle(operation, {}, 0)
     assert caught.value.code == "InvalidAction"

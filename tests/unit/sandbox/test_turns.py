@@ -8,20 +8,21 @@ import msgspec
 import pytest
 
 from kdaemon.base.limits import MIB
+from kdaemon.base.service import SERVICES
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.sandbox import scripting, yandex
 from kdaemon.sandbox.faults import FAULT_COUNT_MAX
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit.doors import FakeTransport
 
 ENTRY = {"Data": "QUJD" * 30_000, "PartitionKey": "k"}
 
 
-def put(flavour: Flavour, *members: str) -> bytes:
-    name = "/s" if flavour is Flavour.YANDEX else "s"
+def put(which: str, *members: str) -> bytes:
+    name = "/s" if which == "yandex" else "s"
     body = json.dumps({"StreamName": name, "Records": [ENTRY] * 12})[:-1]
     body = ",".join([body, *members]) + "}"
     assert len(body) > MIB
@@ -30,10 +31,10 @@ def put(flavour: Flavour, *members: str) -> bytes:
     return (head + body).encode()
 
 
-def serve(flavour: Flavour) -> tuple[HttpProtocol, FakeTransport]:
+def serve(which: str) -> tuple[HttpProtocol, FakeTransport]:
     quota = Quota(1_000_000, 1 << 40)
-    service = Service(SandboxSettings(flavour=flavour, quota=quota), SystemDice(7))
-    service.create_stream("/s" if flavour is Flavour.YANDEX else "s", 1, 0)
+    service = Service(SandboxSettings(service=SERVICES[which], quota=quota), SystemDice(7))
+    service.create_stream("/s" if which == "yandex" else "s", 1, 0)
     server = SandboxServer(service, SystemClock())
     protocol, transport = HttpProtocol(server._on_request), FakeTransport()
     transport.protocol = protocol
@@ -41,24 +42,24 @@ def serve(flavour: Flavour) -> tuple[HttpProtocol, FakeTransport]:
     return protocol, transport
 
 
-@pytest.mark.parametrize("flavour", Flavour)
-async def test_a_large_call_takes_several_turns(flavour: Flavour) -> None:
-    protocol, transport = serve(flavour)
-    protocol.data_received(put(flavour) + put(flavour))
+@pytest.mark.parametrize("which", SERVICES)
+async def test_a_large_call_takes_several_turns(which: str) -> None:
+    protocol, transport = serve(which)
+    protocol.data_received(put(which) + put(which))
     assert not transport.written
     for _ in range(50):
         await asyncio.sleep(0)
     assert transport.take().count(b"HTTP/1.1 200 OK") == 2
 
 
-@pytest.mark.parametrize("flavour", Flavour)
+@pytest.mark.parametrize("which", SERVICES)
 async def test_one_that_no_client_needs_is_refused_without_being_read(
-    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+    which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Any] = []
     monkeypatch.setattr(yandex, "_decode_put_records", decoded.append)
-    protocol, transport = serve(flavour)
-    protocol.data_received(put(flavour, f'"X":{json.dumps([[]] * 400_000)}'))
+    protocol, transport = serve(which)
+    protocol.data_received(put(which, f'"X":{json.dumps([[]] * 400_000)}'))
     for _ in range(50):
         await asyncio.sleep(0)
     assert transport.take().startswith(b"HTTP/1.1 400")

@@ -1,4 +1,4 @@
-"""PutRecord and PutRecords against the AWS flavour: routing, quotas per record, refusals of
+"""PutRecord and PutRecords against the imitated AWS: routing, quotas per record, refusals of
 requests.
 """
 

@@ -1,4 +1,4 @@
-"""The Yandex flavour: what it refuses, how it throttles, how it is described."""
+"""The imitated Yandex: what it refuses, how it throttles, how it is described."""
 
 import base64
 from itertools import pairwise
@@ -10,17 +10,18 @@ import pytest
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.service import YANDEX
 from kdaemon.sandbox import yandex
 from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
-from kdaemon.sandbox.settings import Flavour, Quota, SandboxSettings
+from kdaemon.sandbox.settings import Quota, SandboxSettings
 
 NAME = "/ru-central1/b1gfolder/etndatabase/orders"
 LOW, HIGH = "0", str(HASH_KEY_MAX)
 
 
 def make_service(shard_count: int = 2, **settings: object) -> Service:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX, **settings))  # type: ignore[arg-type]
+    service = Service(SandboxSettings(service=YANDEX, **settings))  # type: ignore[arg-type]
     service.create_stream(NAME, shard_count)
     return service
 
@@ -187,7 +188,7 @@ def test_growing_a_static_stream_maps_every_key_anew_among_open_shards() -> None
 
 
 def make_splitting_service() -> Service:
-    service = Service(SandboxSettings(flavour=Flavour.YANDEX))
+    service = Service(SandboxSettings(service=YANDEX))
     service.create_stream(NAME, 2, can_split=True)
     return service
 
