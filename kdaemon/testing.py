@@ -29,6 +29,7 @@ from kdaemon.config import SandboxConfig
 from kdaemon.config.values import ServiceName
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.run import open_sandbox
+from kdaemon.sandbox.scripting import explained
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.system import SystemClock
 
@@ -55,8 +56,14 @@ class Sandbox:
         self._loop = loop
         self._server = server
         self._clock = SystemClock()
-        self.url = http_url(HOST, server.port)
-        """The endpoint to give to an SDK. Any keys will do, and any region, at Yandex its own."""
+        self._url = http_url(HOST, server.port)
+
+    @property
+    def url(self) -> str:
+        """The endpoint to give to an SDK. Any keys will do, and any region; for Yandex only its
+        own region.
+        """
+        return self._url
 
     def create_stream(self, name: str, shard_count: int = 1) -> None:
         """Makes a stream that takes records at once."""
@@ -71,7 +78,9 @@ class Sandbox:
         return self._do(lambda: service.handle(operation, members, self._clock.now_ns()))
 
     def records(self, stream: str) -> list[StoredRecord]:
-        """All records of the stream, shard after shard, those of a shard in their order."""
+        """All records of the stream, shard after shard, those of a shard in their order. Each has
+        `data`, `partition_key`, `shard_id` and `sequence_number`.
+        """
         found = []
         for shard in self._shards(stream):
             asked = {"StreamName": stream, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
@@ -89,9 +98,13 @@ class Sandbox:
 
     def fail(self, **fault: Any) -> None:
         """Makes calls fail, as `POST /sandbox/faults` does: `fail(kind="throttle", calls=2)`.
-        Raises msgspec.ValidationError if there is no such fault.
+        Raises msgspec.ValidationError if there is no such fault, ValueError if there is no such
+        operation.
         """
-        read = msgspec.convert(fault, Fault)
+        try:
+            read = msgspec.convert(fault, Fault)
+        except msgspec.ValidationError as error:
+            raise msgspec.ValidationError(explained(error, Fault)) from None
         self._do(lambda: self._server.service.add_faults(read))
 
     def accept_tokens(self, *tokens: str) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
-from kdaemon.sandbox.faults import FAULT_COUNT_MAX, Fault
+from kdaemon.sandbox.faults import FAULT_COUNT_MAX, Fault, FaultKind
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota
 from kdaemon.wire.explain import reason_of
@@ -46,6 +46,12 @@ class _TokensCall(msgspec.Struct, forbid_unknown_fields=True):
     is_required: bool = False
 
 
+_CALLS: dict[str, type[msgspec.Struct]] = {
+    "faults": Fault,
+    "quotas": _QuotaCall,
+    "splits": _SplitCall,
+    "tokens": _TokensCall,
+}
 _decode_faults = msgspec.json.Decoder(Fault | list[Fault]).decode
 _decode_quota = msgspec.json.Decoder(_QuotaCall).decode
 _decode_split = msgspec.json.Decoder(_SplitCall).decode
@@ -98,9 +104,19 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
     except ServiceError as error:
         return error.status, _error(error.code, error.message)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        text = f"{method} {PREFIX}{name}: {reason_of(error)}"
+        text = f"{method} {PREFIX}{name}: {explained(error, _CALLS[name])}"
         return 400, _error("InvalidArgumentException", text)
     return 200, _encode({"faults": service.pending_faults()})
+
+
+def explained(error: Exception, call: type[msgspec.Struct]) -> str:
+    """What is wrong with a call, and which names there are if one is mistyped or missing."""
+    text = reason_of(error)
+    if "Invalid enum value" in text or "required field `kind`" in text:
+        return f"{text}; the kinds are {', '.join(kind.value for kind in FaultKind)}"
+    if "unknown field" in text or "required field" in text:
+        return f"{text}; the members are {', '.join(call.__struct_fields__)}"
+    return text
 
 
 def _refuse_route(method: str, name: str) -> tuple[int, bytes]:

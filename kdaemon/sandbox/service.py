@@ -213,8 +213,12 @@ class Service:
         self.entrance.accept(tokens, is_required=is_required)
 
     def add_faults(self, *faults: Fault) -> None:
-        """Appends to the script. ValueError if it is full, or if dice are needed and missing."""
+        """Appends to the script. ValueError if it is full, if the imitated service has not the
+        operation, or if dice are needed and missing.
+        """
         for fault in faults:
+            if not self.offers(fault.operation):
+                raise ValueError(f"there is no operation {fault.operation!r} that could fail")
             by_chance = fault.kind is FaultKind.RECORD_FAILURE and not fault.indices
             if by_chance and fault.fraction < 1.0 and self._dice is None:
                 raise ValueError("a fault by fraction needs dice: give the Service some")

@@ -10,7 +10,7 @@ Bounds: only a body of up to CONTROL_BYTES_MAX is decoded to plain values. The r
 PutRecord(s) has its own bounds, and reads large bodies in steps.
 
 No signature is required: a user with curl gets an answer where AWS says MissingAuthenticationToken.
-As Yandex does, a signature that is there is read (`yandex_auth.py`).
+Where Yandex is imitated, a signature that is there is read (`yandex_auth.py`).
 """
 
 from collections.abc import Callable

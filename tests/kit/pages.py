@@ -5,6 +5,7 @@
 What stands outside the two marks of a page is written by hand, and stays.
 """
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from kdaemon.config import document
 from kdaemon.observe import table
 from kdaemon.observe.table import Kind, Metric
+from kdaemon.testing import Sandbox
 from tests.kit.markdown import DOCS, ROOT, with_part
 
 COMMAND = "make docs"
@@ -107,11 +109,31 @@ def performance() -> str:
     return "\n".join([*head, *rows, ""])
 
 
+def sandbox_methods() -> str:
+    """Of the fixture `kinesis_sandbox`, with what the docstring of each says."""
+    found = [(name, each) for name, each in vars(Sandbox).items() if not name.startswith("_")]
+    rows = [f"| `{name}{_arguments(each)}` | {inspect.getdoc(each)} |" for name, each in found]
+    return "\n".join(
+        ["| method | what it does |", "|---|---|", *(" ".join(row.split()) for row in rows), ""]
+    )
+
+
+def _arguments(member: object) -> str:
+    """As a caller writes them, without types; "" of a property."""
+    if not callable(member):
+        return ""
+    signature = inspect.signature(member)
+    _, *given = signature.parameters.values()
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in given]
+    return str(inspect.Signature(plain))
+
+
 PAGES = {
     DOCS / "metrics.md": metrics,
     DOCS / "performance.md": performance,
     DOCS / "configure.md": document.tables,
     DOCS / "reload.md": document.marks,
+    DOCS / "sandbox.md": sandbox_methods,
 }
 
 

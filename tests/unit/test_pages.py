@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.observe.table import CONFIG
+from kdaemon.sandbox.faults import Fault, FaultKind
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "yandex.md").read_text()
@@ -32,6 +33,14 @@ def test_each_row_of_the_page_of_yandex_names_a_test() -> None:
     facts = [row for row in rows if not row.startswith("| the service |")]
     assert len(facts) > 20
     assert [row for row in facts if "`test_" not in row] == []
+
+
+SANDBOX = (ROOT / "docs" / "sandbox.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*(kind.value for kind in FaultKind), *Fault.__struct_fields__])
+def test_the_page_of_the_sandbox_has_each_fault_and_each_member_of_one(name: str) -> None:
+    assert f"`{name}`" in SANDBOX
 
 
 RELOAD = (ROOT / "docs" / "reload.md").read_text()

@@ -62,8 +62,10 @@ def test_it_fails_as_it_is_told(kinesis_sandbox: Sandbox, client: object) -> Non
     records = [{"Data": b"x", "PartitionKey": "k"}] * 3
     answer = client.put_records(StreamName="demo", Records=records)  # type: ignore[attr-defined]
     assert [each.get("ErrorCode") for each in answer["Records"]] == [None, "InternalFailure", None]
-    with pytest.raises(msgspec.ValidationError, match="earthquake"):
+    with pytest.raises(msgspec.ValidationError, match=r"'earthquake'.*latency, reset, hang"):
         kinesis_sandbox.fail(kind="earthquake")
+    with pytest.raises(msgspec.ValidationError, match=r"`operatoin`.*kind, calls, operation"):
+        kinesis_sandbox.fail(kind="reset", operatoin="PutRecord")
     kinesis_sandbox.fail(kind="throttle", calls=None)
     kinesis_sandbox.clear_faults()
     answer = client.put_records(StreamName="demo", Records=records)  # type: ignore[attr-defined]

@@ -302,9 +302,20 @@ async def test_quotas_are_set_by_call(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "text"),
     [
-        ("POST", "/sandbox/faults", {"kind": "earthquake"}, 400, "Invalid enum value"),
-        ("POST", "/sandbox/faults", {"kind": "reset", "cals": 1}, 400, "unknown field `cals`"),
+        ("POST", "/sandbox/faults", [{"kind": "trottle"}], 400, "latency, reset, hang, status"),
+        ("POST", "/sandbox/faults", {}, 400, "latency, reset, hang, status"),
+        ("POST", "/sandbox/faults", {"kind": "reset", "cals": 1}, 400, "kind, calls, operation"),
+        (
+            "POST",
+            "/sandbox/faults",
+            {"kind": "reset", "operation": "PutRecord s"},
+            400,
+            "no operation 'PutRecord s'",
+        ),
         ("POST", "/sandbox/quotas", {"records_per_second": 1}, 400, "bytes_per_second"),
+        ("POST", "/sandbox/quotas", {"records": 1}, 400, "records_per_second, bytes_per_second"),
+        ("POST", "/sandbox/splits", {"shard": "x"}, 400, "stream, shard_id"),
+        ("POST", "/sandbox/tokens", {"accept": None}, 400, "accepted, is_required"),
         (
             "POST",
             "/sandbox/quotas",
