@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdaemon.config.keys import KEYS, STREAM_KEYS, dotted
 from kdaemon.observe.table import CONFIG
 from kdaemon.sandbox.faults import Fault, FaultKind
 
@@ -41,6 +42,40 @@ SANDBOX = (ROOT / "docs" / "sandbox.md").read_text()
 @pytest.mark.parametrize("name", [*(kind.value for kind in FaultKind), *Fault.__struct_fields__])
 def test_the_page_of_the_sandbox_has_each_fault_and_each_member_of_one(name: str) -> None:
     assert f"`{name}`" in SANDBOX
+
+
+KPL = (ROOT / "docs" / "migrate-from-kpl.md").read_text()
+KPL_PROPERTIES = """
+    AggregationEnabled AggregationMaxCount AggregationMaxSize CaCertFile CaCertPath
+    CloudwatchEndpoint CloudwatchPort CollectionMaxCount CollectionMaxSize ConnectTimeout
+    CredentialsProvider CredentialsRefreshDelay DaemonHealthCheckTimeoutMs EnableCoreDumps
+    EnableDaemonHealthCheck EnableOldestFutureTracker FailIfThrottled
+    GlueSchemaRegistryConfiguration GlueSchemaRegistryCredentialsProvider
+    GlueSchemaRegistryPropertiesFilePath KinesisEndpoint KinesisPort LogLevel MaxConnections
+    MaxUserRecordSize MetricsCredentialsProvider MetricsGranularity MetricsLevel MetricsNamespace
+    MetricsUploadDelay MinConnections NativeExecutable ProxyHost ProxyPassword ProxyPort
+    ProxyUserName RateLimit RecordMaxBufferedTime RecordTtl Region RequestTimeout
+    ReturnUserRecordOnFailure StsEndpoint StsPort TempDirectory ThreadPoolSize ThreadingModel
+    UserRecordTimeoutInMillis VerifyCertificate AdditionalMetricsDimension
+    AwsAccessKeyId AwsSecretKey CustomEndpoint Port
+"""
+"""What KinesisProducerConfiguration of KPL 1.0.7 can be set, and in the last line what a file of
+properties of 0.x can have besides; read 2026-11-29.
+"""
+
+
+@pytest.mark.parametrize("name", KPL_PROPERTIES.split())
+def test_each_property_of_the_kpl_is_on_its_page(name: str) -> None:
+    assert f"`{name}`" in KPL
+
+
+def test_each_setting_that_the_page_of_the_kpl_names_is_there() -> None:
+    settings = KPL.partition("## Settings side by side")[2].partition("## What else")[0]
+    cells = [row.split(" | ")[1] for row in settings.splitlines() if row.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`([a-z_.]+)(?: = [^`]+)?`", cell)}
+    assert len(named) > 15
+    known = {dotted(path) for path in KEYS} | set(STREAM_KEYS) | {"stored", "accepted"}
+    assert named - known == set()
 
 
 RELOAD = (ROOT / "docs" / "reload.md").read_text()
