@@ -6,9 +6,12 @@ Java, Go and JavaScript run where their runtime and their SDK are (`make clients
 A snippet of an SDK that was pointed at the daemon must have delivered something when it ends.
 """
 
+import contextlib
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,15 +68,19 @@ func main() {
 
 @dataclass
 class Reader:
-    """Who reads one page: a directory, a daemon, and what was exported so far."""
+    """Who reads one page: a directory, a daemon, a port for what the page starts, and what was
+    exported so far.
+    """
 
     directory: Path
     daemon: Daemon
+    free_port: int
     exported: dict[str, str] = field(default_factory=dict)
 
     def read(self, text: str) -> str:
         """With this daemon's addresses in the place of the page's."""
         places = {
+            "127.0.0.1:4599": f"127.0.0.1:{self.free_port}",
             "127.0.0.1:8990": self.daemon.url.removeprefix("http://"),
             "127.0.0.1:8991": self.daemon.address("admin").removeprefix("http://"),
             "127.0.0.1:4567": self.daemon.sandbox_url.removeprefix("http://"),
@@ -84,16 +91,26 @@ class Reader:
         return text
 
     def run(self, *command: str, cwd: Path | None = None) -> None:
-        done = subprocess.run(
-            command,
-            cwd=cwd or self.directory / "work",
-            env={**environment(), **self.given(), **self.exported},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        told = self.directory / "told"
+        with told.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=cwd or self.directory / "work",
+                env={**environment(), **self.given(), **self.exported},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                code: object = process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                code = "none"
+            finally:  # also what a page started and did not end
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        assert code == 0, f"exit {code}\n{told.read_text()}"
 
     def given(self) -> dict[str, str]:
         return {
@@ -111,8 +128,9 @@ class Reader:
         ending = f'\nenv -0 > "{told}"\n'
         self.run("bash", "-euo", "pipefail", "-c", text + ending)
         now = dict(each.split("=", 1) for each in told.read_text().split("\0") if "=" in each)
-        before = {**environment(), **self.given(), "_": "", "SHLVL": "", "PWD": "", "OLDPWD": ""}
-        self.exported |= {k: v for k, v in now.items() if k not in before}
+        before = {**environment(), **self.given()}
+        shells = {"_", "SHLVL", "PWD", "OLDPWD"}
+        self.exported |= {k: v for k, v in now.items() if k not in shells and before.get(k) != v}
 
     def console(self, text: str) -> None:
         self.shell("\n".join(re.findall(r"^\$ (.*)$", text, re.MULTILINE)))
@@ -168,8 +186,10 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         "listen.unix": str(tmp_path / "kdaemon.sock"),
         "spool.directory": str(tmp_path / "spool"),
     }
-    with running(tmp_path, settings) as daemon:
-        yield Reader(tmp_path, daemon)
+    with running(tmp_path, settings) as daemon, socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))  # and does not listen: a server of the page can
+        yield Reader(tmp_path, daemon, reserved.getsockname()[1])
 
 
 def test_there_is_something_to_type() -> None:
