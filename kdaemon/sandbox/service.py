@@ -1,11 +1,11 @@
 """The sandbox service: its streams take, throttle, reshard and return records as Kinesis or Yandex.
 
 Pure: time is an argument, dice are passed in, nothing is awaited. The HTTP server, the simulations
-and the tests all drive this one object. Knows the operations by name, and which service offers
-which. Other files do the work: `writes.py` (records in), `reads.py` (records out), `control.py`
-(streams and shards), `consumers.py` and `subscription.py` (pushing a shard's records), `tags.py`
-(tags and limits), and `faults.py` (what goes wrong). Errors are ServiceError with the service's
-code, message and HTTP status.
+and the tests all drive this one object. Other files do the work: `operations.py` (a table of the
+operations), `writes.py` (records in), `reads.py` (records out), `control.py` (streams and shards),
+`consumers.py` and `subscription.py` (pushing a shard's records), `tags.py` (tags and limits), and
+`faults.py` (what goes wrong). Errors are ServiceError with the service's code, message and HTTP
+status.
 
 Where the service stalls a write until its shard has quota (Yandex with `quota_wait_ms`), nothing
 waits here: `take_records` returns the results at once, and the time until which they are stalled.
@@ -15,7 +15,6 @@ Invariant: an operation that raises has changed nothing, except that a fault wit
 first.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from kdaemon.base.errors import ServiceError
@@ -23,16 +22,7 @@ from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import YANDEX
-from kdaemon.sandbox import (
-    capacity,
-    changes,
-    consumers,
-    control,
-    reads,
-    tags,
-    writes,
-    yandex_words,
-)
+from kdaemon.sandbox import changes, consumers, writes, yandex_words
 from kdaemon.sandbox.catalogue import Catalogue
 from kdaemon.sandbox.faults import (
     Fault,
@@ -42,66 +32,21 @@ from kdaemon.sandbox.faults import (
     failing_indices,
     failure_of,
 )
+from kdaemon.sandbox.operations import (
+    OPERATIONS,
+    READ_OPERATIONS,
+    SUBSCRIBE,
+    offers,
+    unknown_operation,
+)
 from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import StoredRecord, Stream
 from kdaemon.sandbox.subscription import Subscription, subscribe
 from kdaemon.sandbox.yandex_auth import Entrance
 
-Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
-
-_OPERATIONS: dict[str, Operation] = {
-    "AddTagsToStream": tags.add_tags,
-    "CreateStream": control.create_stream,
-    "DeleteStream": consumers.delete_stream,
-    "DeregisterStreamConsumer": consumers.deregister,
-    "DescribeLimits": tags.describe_limits,
-    "DescribeStream": control.describe_stream,
-    "DescribeStreamConsumer": consumers.describe,
-    "DescribeStreamSummary": control.describe_stream_summary,
-    "ListShards": control.list_shards,
-    "ListStreamConsumers": consumers.list_consumers,
-    "ListStreams": control.list_streams,
-    "ListTagsForStream": tags.list_tags,
-    "MergeShards": changes.merge_shards,
-    "RegisterStreamConsumer": consumers.register,
-    "RemoveTagsFromStream": tags.remove_tags,
-    "SplitShard": changes.split_shard,
-    "UpdateMaxRecordSize": changes.update_max_record_size,
-    "UpdateShardCount": changes.update_shard_count,
-    "UpdateStreamMode": capacity.update_stream_mode,
-    "UpdateStreamRecordDistributionStrategy": changes.update_distribution,
-    "UpdateStreamWarmThroughput": capacity.update_warm_throughput,
-    "GetRecords": lambda catalogue, payload, now_ns: reads.get_records(
-        catalogue.find, payload, now_ns, catalogue.wall_offset_ns
-    ),
-    "GetShardIterator": lambda catalogue, payload, now_ns: reads.shard_iterator(
-        catalogue.find_in(payload),
-        payload,
-        now_ns,
-        catalogue.wall_offset_ns,
-        catalogue.settings.account,
-    ),
-}
-_PUT_OPERATIONS = ("PutRecord", "PutRecords")
-SUBSCRIBE = "SubscribeToShard"  # it is answered with events
-_READ_OPERATIONS = ("GetRecords", "GetShardIterator")
-
 DRY_RUN_TEXT = "The request would have succeeded, but DryRun was set. Nothing was done."
 """A dry run that would succeed is answered with an error [M]; AWS's own text is not known."""
-
-# Yandex documents the first three as not supported; clients must use DescribeStream [YD api-ref].
-# No call splits or merges its partitions. It does not document tags. The rest are AWS's alone.
-_NOT_AT_YANDEX = frozenset(
-    {
-        *("ListShards", "DescribeStreamSummary", "DescribeLimits", "SplitShard", "MergeShards"),
-        *("AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"),
-        *("DeregisterStreamConsumer", "DescribeStreamConsumer", "ListStreamConsumers"),
-        *("RegisterStreamConsumer", SUBSCRIBE),
-        *("UpdateMaxRecordSize", "UpdateStreamMode", "UpdateStreamRecordDistributionStrategy"),
-        "UpdateStreamWarmThroughput",
-    }
-)
 
 
 class Taken(NamedTuple):
@@ -353,7 +298,7 @@ class Service:
         ServiceError: UnknownOperationException (Yandex: InvalidAction) for an operation that is not
         offered.
         """
-        perform = _OPERATIONS.get(operation)
+        perform = OPERATIONS.get(operation)
         if perform is None or not self.offers(operation):
             raise self.unknown_operation(operation)
         self._count(operation)
@@ -363,7 +308,7 @@ class Service:
         answer = perform(self._catalogue, payload, now_ns)
         if fault is not None:
             self._raise_for(fault, stream_name)
-        if operation in _READ_OPERATIONS and payload.get("DryRun") is True:
+        if operation in READ_OPERATIONS and payload.get("DryRun") is True:
             raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return answer
 
@@ -382,18 +327,11 @@ class Service:
 
     def offers(self, operation: str) -> bool:
         """Whether the imitated service has the operation."""
-        if operation in _PUT_OPERATIONS:
-            return True
-        is_known = operation in _OPERATIONS or operation == SUBSCRIBE
-        return is_known and not (self.is_yandex and operation in _NOT_AT_YANDEX)
+        return offers(operation, is_yandex=self.is_yandex)
 
     def unknown_operation(self, operation: str) -> ServiceError:
-        """The error of each service for an unknown operation."""
-        if not self.is_yandex:
-            return refuse("UnknownOperationException", "")
-        if not operation:
-            return refuse("MissingAction", "No action was specified")
-        return refuse("InvalidAction", f'Unknown method name "{operation}"')
+        """The error of the imitated service for an unknown operation."""
+        return unknown_operation(operation, is_yandex=self.is_yandex)
 
     def stream_in(self, payload: Payload) -> str | None:
         """The stream that a control or reading call names, to choose its fault; None: it names

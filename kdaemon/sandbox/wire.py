@@ -26,8 +26,9 @@ from kdaemon.sandbox import keyless, yandex, yandex_words
 from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.feed import Feed
+from kdaemon.sandbox.operations import SUBSCRIBE
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
-from kdaemon.sandbox.service import SUBSCRIBE, Service
+from kdaemon.sandbox.service import Service
 from kdaemon.wire import cbor, envelope
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
