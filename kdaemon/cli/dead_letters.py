@@ -114,7 +114,7 @@ def dead_letters() -> None:
     """List records that could not be delivered; send them again.
 
     Their clients have an acknowledgement; the spool keeps each record with its reason: `poison`
-    (the service refuses this very record), `expired` (the record is older than max_age) or
+    (the service refuses this very record), `expired` (the record is older than max_age_ms) or
     `missing_stream` (the stream is not listed, and does not exist).
     """
 

@@ -84,7 +84,7 @@ def health(timeout_s: float, *, is_live: bool, **options: Any) -> None:
     "--json", "is_json", is_flag=True, help="Print everything that the daemon tells, as JSON."
 )
 def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
-    """Show what a running daemon holds, why, and what to do.
+    """Show what waits in a running daemon, why, and what to do.
 
     Rates are averages since the daemon started; `kdaemon top` shows the rates of now.
     """
