@@ -11,7 +11,6 @@ duplicate.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Self
 
@@ -22,79 +21,26 @@ from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.names import DEFAULT_UPSTREAM
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import Record
 from kdaemon.send import answers
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.credentials import Who, import_libraries, keys_of
 from kdaemon.send.exchange import Exchanges, always, http_session, unforeseen
 from kdaemon.send.proxy import proxy_to
+from kdaemon.send.put_call import PutAnswer, PutByArn, PutByName, read_answer, stream_of
 from kdaemon.send.relayed import Relayed, relayed_error, relayed_success
 from kdaemon.send.request import Keys, Route
 from kdaemon.send.search import Search
 from kdaemon.send.settings import ClientSettings
+from kdaemon.send.stale import STALE_CREDENTIALS, is_stale
 from kdaemon.send.sts import GET_CALLER_IDENTITY, STS_QUESTION, account_in
 
 __all__ = ["ClientSettings", "PutAnswer", "ServiceClient"]
 
 RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest known messages take 2.4 KiB
-LARGE_BYTES: Final = 256  # ours: of one result; a delivered record's takes some 115
 ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have this much, whatever was asked
 CONTROL_ANSWER_BYTES_MAX: Final = 2 * MIB  # ours: 1,000 shards take 0.5 MiB; 2026-11-28
 ROUTES_MAX: Final = 512  # ours: prepared pairs of operation and ARN; when full, all are dropped
-STALE_CREDENTIALS: Final = frozenset(  # refused before anything was written; newer ones may pass
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "TokenRefreshRequired",
-        "InvalidSignatureException",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-        "InvalidClientTokenId",
-    }
-)
-STALE_TOKEN: Final = frozenset(  # the same for Yandex's IAM token
-    {
-        *("Unauthenticated", "UnauthenticatedException", "NotAuthenticated", "AuthFailure"),
-        *("Unauthorized", "UnauthorizedException", "InvalidToken", "InvalidTokenException"),
-    }
-)
-# Stale only if the text says so.
-DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})
-_speaks_of_token: Final = re.compile(r"\btoken\b|expired", re.IGNORECASE).search
-_ENCRYPTIONS: Final = ("NONE", "KMS", None)  # known values, which need no check
-
-
-class _PutByName(
-    msgspec.Struct,
-    gc=False,
-    omit_defaults=True,
-    rename={"name": "StreamName", "records": "Records", "is_dry": "DryRun"},
-):
-    name: str
-    records: list[Record]
-    is_dry: bool = False
-
-
-class _PutByArn(
-    msgspec.Struct,
-    gc=False,
-    omit_defaults=True,
-    rename={"arn": "StreamARN", "records": "Records", "is_dry": "DryRun"},
-):
-    arn: str
-    records: list[Record]
-    is_dry: bool = False
-
-
-class PutAnswer(
-    msgspec.Struct, gc=False, rename={"records": "Records", "encryption_type": "EncryptionType"}
-):
-    """A result for each record sent, in order (a service outside its contract gives another
-    number), and how the stream is encrypted: NONE, KMS, None if the service did not say.
-    """
-
-    records: list[RecordResult]
-    encryption_type: Any = None
 
 
 class ServiceClient:
@@ -105,7 +51,7 @@ class ServiceClient:
     """
 
     __slots__ = (
-        *("_access_key", "_decode", "_exchanges", "_routes", "_search", "_settings"),
+        *("_access_key", "_exchanges", "_routes", "_search", "_settings"),
         "on_new_keys",
     )
     is_ready: Final = True
@@ -115,7 +61,6 @@ class ServiceClient:
         self._settings = settings
         self._exchanges = Exchanges(settings, http)
         self._search = Search(settings, self._exchanges)
-        self._decode = msgspec.json.Decoder(PutAnswer).decode
         self._routes: dict[tuple[str, str | None], Route] = {}
         self._access_key = ""  # of the route that was prepared last
         self.on_new_keys: Callable[[Caller], object] | None = None
@@ -221,21 +166,7 @@ class ServiceClient:
         first as stale, and within the same timeout.
         """
         body, headers = await self._put(target, records, leave, is_dry=False)
-        try:
-            # Before the answer is decoded; only if it is larger than any answer should be.
-            if len(body) > LARGE_BYTES * len(records) + 4 * KIB and (
-                body.count(b"{") > 8 * len(records) + 64
-            ):
-                raise answers.unreadable_answer("far more objects than records were sent")
-            answer = self._decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass  # raised below, so that no context carries the answer along
-        else:
-            answers.clean_results(answer.records)
-            if answer.encryption_type not in _ENCRYPTIONS:
-                answer.encryption_type = answers.word(answer.encryption_type)
-            return answer
-        raise answers.no_answer("PutRecords", body, headers)
+        return read_answer(body, headers, len(records))
 
     async def dry_run(self, target: StreamTarget, records: list[Record]) -> ServiceError:
         """What the service says of these records without writing them; DryRunOperationException: it
@@ -314,9 +245,9 @@ class ServiceClient:
     ) -> tuple[bytes, answers.Headers]:
         arn = self._arn_of(target)
         request: object = (
-            _PutByName(target.name, records, is_dry)
+            PutByName(target.name, records, is_dry)
             if arn is None
-            else _PutByArn(arn, records, is_dry)
+            else PutByArn(arn, records, is_dry)
         )
         bytes_max = ANSWER_BYTES_MIN + RESULT_BYTES_MAX * len(records)
         return await self._call("PutRecords", arn, request, bytes_max, leave, is_put=not is_dry)
@@ -364,7 +295,7 @@ class ServiceClient:
             return was_sent
 
         waits_for = "in search of credentials"
-        stream = _stream_of(request)
+        stream = stream_of(request)
         bodies = self._exchanges.bodies
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
@@ -391,7 +322,7 @@ class ServiceClient:
                         return answer, None
                     through = route.proxy.shown if route.proxy else None
                     error = answers.error_answer(*answer, through)
-                    if not self._is_stale(error):
+                    if not is_stale(error, has_iam_token=self._settings.has_iam_token):
                         return answer, error
                     if is_second:
                         return answer, self._of_token(error)
@@ -418,15 +349,6 @@ class ServiceClient:
         # Many calls that wait for one search share its error.
         if not error.message.startswith(label):
             error.message = label + error.message
-
-    def _is_stale(self, error: ServiceError) -> bool:
-        """Whether newer credentials may pass: the call was refused before anything was written."""
-        if error.code in STALE_CREDENTIALS:
-            return True
-        if not self._settings.has_iam_token:
-            return False
-        is_denied = error.code in DENIED and _speaks_of_token(error.message) is not None
-        return is_denied or error.code in STALE_TOKEN or error.status == 401
 
     async def _renew(self, who: Who, refused: Keys) -> None:
         """Gets other keys than the refused ones. Raises `ServiceError`."""
@@ -470,12 +392,3 @@ class ServiceClient:
         self._access_key = keys.access_key
         if self.on_new_keys is not None:
             self.on_new_keys(Caller(who.account_id or "", who.region or ""))
-
-
-def _stream_of(request: object) -> str:
-    """The stream in whose room the body is counted. Only PutRecords has one: all other calls are
-    small, and wait for no room.
-    """
-    if isinstance(request, _PutByName):
-        return request.name
-    return request.arn if isinstance(request, _PutByArn) else ""
