@@ -40,7 +40,7 @@ class DrainConfig:
     deadline_ms: MillisecondsOrZero = setting(
         25_000,
         _LIVE,
-        "After the lame duck: how long it may deliver what it holds.",
+        "After the lame duck: how long it may deliver what it has.",
         "Keep the sum below the supervisor's patience (TimeoutStopSec,"
         " terminationGracePeriodSeconds).",
     )

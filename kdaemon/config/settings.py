@@ -69,9 +69,9 @@ class Config(ReachConfig):
     memory_bytes_max: MemoryBytes = setting(
         MEMORY_BYTES_DEFAULT,
         Mark.GROWS,  # the frames that are held were promised room
-        "Memory that clients' data may hold: records of all streams, what arrives, what waits for"
+        "Memory that clients' data may take: records of all streams, what arrives, what waits for"
         " the disk or for a client that does not read.",
-        "The process takes 60 MiB when idle, 62 with a spool, and 90 beside this at most. Not set:"
+        "The process takes 59 MiB when idle, 63 with a spool, and 90 beside this at most. Not set:"
         " 256 MiB, or with several workers 128 MiB for each; or what the memory limit of the"
         " container (cgroup) leaves beside 96 MiB for each, if that is lower.",
         follows="256 MiB, with several workers 128 MiB each, or what the container leaves",

@@ -51,26 +51,27 @@ class StreamConfig:
     arn: Arn = setting(
         "",
         _LIVE,
-        "The stream is called by this ARN rather than by its name: one of another account.",
+        "The stream is called by this ARN and not by its name: for a stream of another account.",
     )
     upstream: UpstreamName = setting(
         DEFAULT_UPSTREAM,
         _LIVE,
         'The upstream that streams belong to: "default", which the keys at the top describe, or'
-        " one of [upstreams.NAME]. Not set: of an ARN the one that has its account and region.",
+        ' one of [upstreams.NAME]. Not set: "default", or for an ARN the one that has its account'
+        " and region.",
         of_default=_RESTART,  # all streams that are not listed belong to it
     )
     upstream_name: Text = setting(
         "",
         _LIVE,
-        "What the upstream calls the stream, where its clients call it by another name, that of the"
+        "What the upstream calls the stream, if its clients call it by another name: that of the"
         " table.",
     )
     socket: SocketPath = setting(
         "",
         _RESTART,  # as for the addresses of [listen]
-        "A Unix socket of this stream's own: all that is written to it is raw lines, and nothing is"
-        ' answered. "": none.',
+        "A Unix socket of this stream alone. All that is written to it is raw lines, and kdaemon"
+        ' answers nothing. "": none.',
     )
     acknowledge: Acknowledgement = setting(
         "delivered",
@@ -92,7 +93,7 @@ class StreamConfig:
     partition_key_field: FieldPath = setting(
         "",
         _LIVE,
-        'Of raw lines that are JSON: the field that holds the partition key, such as "user.id".'
+        'In raw lines that are JSON, the field that is the partition key, such as "user.id".'
         ' "": no line has a key.',
         "That is the member `id` of the object `user`; a dot within a name has a backslash before"
         r" it, so write such a path in single quotes: 'log\.user.id'. A text, a number as it is"
@@ -187,26 +188,26 @@ class StreamConfig:
     only_writer: Flag = setting(
         False,
         _LIVE,  # for shards that are seen for the first time
-        "Nobody else writes to the stream: each shard is begun with at its whole quota.",
-        "Else it is begun with at a small part, which doubles twice a second until the shard"
-        " throttles; from then on the daemon follows what the shard takes.",
+        "Nobody else writes to the stream: kdaemon begins each shard with its whole quota.",
+        "Otherwise it begins with a small part, which doubles twice a second until the shard"
+        " throttles. From then on it follows what the shard takes.",
     )
     shard_records_per_second: Quota = setting(
         limits.SHARD_RECORDS_PER_SECOND,
         _LIVE,
-        "What this daemon sends to one shard at most, a second: records.",
-        "Lower than the shard's quota, if the rest is for others.",
+        "The most records a second that this daemon sends to one shard.",
+        "Set it below the shard's quota to leave the rest to others.",
     )
     shard_bytes_per_second: Quota = setting(
         limits.SHARD_BYTES_PER_SECOND,
         _LIVE,
-        "The same in bytes of data and partition keys.",
-        "A Yandex stream tells what its shards take; if that is less, that.",
+        "The most bytes a second that this daemon sends to one shard: data and partition keys.",
+        "A Yandex stream tells what its shards take. If that is less, it is what counts.",
     )
     buffer_bytes_max: MemoryBytes = setting(
         64 * limits.MIB,
         _LIVE,
-        "Memory that one stream's records may hold: at most memory_bytes_max, at least twice"
+        "Memory that one stream's records may take: at most memory_bytes_max, at least twice"
         " request_bytes_max.",
         follows="64 MiB, or memory_bytes_max",
     )

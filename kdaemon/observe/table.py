@@ -340,7 +340,7 @@ LOOP: tuple[Metric[Buckets], ...] = (
 
 # no label, only where there is a spool
 SPOOL: tuple[Metric[SpoolSnapshot], ...] = (
-    Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that hold something.",
+    Metric("kdaemon_spool_bytes", _G, "Pages of the spool's database that are in use.",
            lambda s: s.live_bytes),
     Metric("kdaemon_spool_file_bytes", _G, "What the spool's files take on disk.",
            lambda s: s.file_bytes),
