@@ -111,9 +111,10 @@ def _head(page: Page) -> list[str]:
     ready = state if is_told else f"{state}, but not ready: {why}"
     uptime = age_text(int(_number(page, "uptime_s") * 1000))
     memory = _part(page, "memory")
+    full = ", full" if memory.get("is_full") else ""
     lines = [
         f"kdaemon {page.get('version', '?')}: {ready}, up {uptime}",
-        f"memory: {_of(memory, 'held_bytes', 'bytes_max')}{', full' * bool(memory.get('is_full'))}",
+        f"memory: {_of(memory, 'bytes_taken', 'bytes_max')}{full}",
     ]
     listeners = _part(page, "listeners")
     if listeners:

@@ -105,7 +105,7 @@ def _worker(member: Member, told: Snapshot | None) -> WorkerSnapshot:
         restarts=member.restarts.count,
         connections=member.open_count if told is None else _connections(told),
         handed=member.handed_ever,
-        held_bytes=0 if told is None else told.memory.held_bytes,
+        memory_bytes=0 if told is None else told.memory.bytes_taken,
         delivered=0 if told is None else told.delivered,
     )
 

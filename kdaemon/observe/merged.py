@@ -128,7 +128,7 @@ def _listener(several: Sequence[ListenerCounts]) -> ListenerCounts:
 
 def _memory(several: Sequence[MemorySnapshot]) -> MemorySnapshot:
     return MemorySnapshot(
-        sum(each.held_bytes for each in several),
+        sum(each.bytes_taken for each in several),
         sum(each.bytes_max for each in several),
         bool(several) and all(each.is_full for each in several),
     )

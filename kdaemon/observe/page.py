@@ -148,7 +148,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     keyless: int
     in_flight: int
     in_flight_calls: int
-    held_bytes: int
+    memory_bytes: int
     oldest_queued_s: float | None
     received: int
     delivered: int
@@ -192,7 +192,7 @@ class ListenerStatus(msgspec.Struct, frozen=True):
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
-    held_bytes: int
+    bytes_taken: int
     bytes_max: int
     is_full: bool
 
@@ -296,7 +296,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     uptime_s: float
     restarts: int
     connections: int
-    held_bytes: int
+    memory_bytes: int
     delivered: int
 
 

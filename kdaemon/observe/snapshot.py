@@ -27,7 +27,7 @@ HOT_SHARDS_MAX = 5
 
 
 class MemorySnapshot(msgspec.Struct, frozen=True):
-    held_bytes: int
+    bytes_taken: int
     bytes_max: int
     is_full: bool
 
@@ -153,7 +153,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     connections: int
     handed: int
-    held_bytes: int
+    memory_bytes: int
     delivered: int
 
 

@@ -106,7 +106,7 @@ def _page(snapshot: Snapshot) -> StatusPage:
         state=snapshot.state.value,
         not_ready_because=snapshot.why_not_ready,
         heartbeat_age_s=seconds_of(snapshot.heartbeat_age_ns),
-        memory=MemoryStatus(memory.held_bytes, memory.bytes_max, memory.is_full),
+        memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, memory.is_full),
         spool=None if snapshot.spool is None else _spool(snapshot.spool),
         log=None if log is None else LogStatus(log.waiting, log.lines_dropped),
         principals=None if principals is None else _principals(principals),
@@ -131,7 +131,7 @@ def _worker(worker: WorkerSnapshot) -> WorkerStatus:
         uptime_s=seconds_of(worker.uptime_ns),
         restarts=worker.restarts,
         connections=worker.connections,
-        held_bytes=worker.held_bytes,
+        memory_bytes=worker.memory_bytes,
         delivered=worker.delivered,
     )
 
@@ -251,7 +251,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         keyless=shards.keyless_records,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,
-        held_bytes=engine.footprint_bytes,
+        memory_bytes=engine.footprint_bytes,
         oldest_queued_s=None if oldest_ns is None else seconds_of(engine.read_ns - oldest_ns),
         received=counters.received,
         delivered=counters.delivered,

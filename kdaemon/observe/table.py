@@ -322,10 +322,10 @@ CONFIG: tuple[Metric[ReloadsSnapshot], ...] = (
 # no label
 MEMORY: tuple[Metric[MemorySnapshot], ...] = (
     Metric("kdaemon_memory_bytes", _G, "Memory that unsettled records of all streams take.",
-           lambda m: m.held_bytes),
+           lambda m: m.bytes_taken),
     Metric("kdaemon_memory_held_bytes", _G,
            "The old name of kdaemon_memory_bytes: gone with 0.3.0.",
-           lambda m: m.held_bytes),
+           lambda m: m.bytes_taken),
     Metric("kdaemon_memory_bytes_max", _G, "Bound of kdaemon_memory_bytes.",
            lambda m: m.bytes_max),
 )  # fmt: skip

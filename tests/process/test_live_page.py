@@ -234,7 +234,7 @@ async def look_at_numbers(browser: Browser) -> None:
     # A stream that was closed and opened again counts from 0: there is no rate below 0.
     assert await browser.value("rate(3, 1000, 4)") is None
     # Memory is full before its last byte is held: what comes is refused from then on.
-    memory = "{held_bytes: 95, bytes_max: 100, is_full: true}"
+    memory = "{bytes_taken: 95, bytes_max: 100, is_full: true}"
     await browser.value(f"showRoom({{...shown[0], memory: {memory}}}, shown[1], shown[2])")
     assert "full" in await browser.value("byId('room-rows').children[0].children[3].textContent")
     # After a restart all counters begin at 0, and the configuration may be another one, however

@@ -57,7 +57,7 @@ PAGE: dict[str, Any] = {
     "uptime_s": 100.0,
     "state": "ready",
     "not_ready_because": None,
-    "memory": {"held_bytes": 1048576, "bytes_max": 268435456, "is_full": False},
+    "memory": {"bytes_taken": 1048576, "bytes_max": 268435456, "is_full": False},
     "spool": {"frames": 3, "live_bytes": 1000, "bytes_max": 10000, "trouble": None},
     "listeners": {"http": {"connections": 7}},
     "upstreams": [

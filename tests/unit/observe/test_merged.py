@@ -41,7 +41,7 @@ def worker(number: int, **other: Any) -> WorkerSnapshot:
         "restarts": number,
         "connections": 3,
         "handed": 4,
-        "held_bytes": 5,
+        "memory_bytes": 5,
         "delivered": 6,
     }
     return WorkerSnapshot(**{**given, **other})
@@ -135,7 +135,7 @@ def test_sums_conserve_at_every_moment(seed: int) -> None:
             each.rejected[RejectReason.DEADLINE] for part in fleet.parts for each in counts_of(part)
         )
         assert together.delivered == sum(part.delivered for part in fleet.parts)
-        assert together.memory.held_bytes == sum(part.memory.held_bytes for part in fleet.parts)
+        assert together.memory.bytes_taken == sum(part.memory.bytes_taken for part in fleet.parts)
 
 
 def test_a_shard_of_several_is_one_with_their_rates_together() -> None:

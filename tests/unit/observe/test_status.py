@@ -181,7 +181,7 @@ def test_an_idle_daemon_s_page_says_so() -> None:
     assert page["state"] == "ready"
     assert page["not_ready_because"] is None
     assert page["heartbeat_age_s"] == 2.5
-    assert page["memory"] == {"held_bytes": 0, "bytes_max": 1 << 30, "is_full": False}
+    assert page["memory"] == {"bytes_taken": 0, "bytes_max": 1 << 30, "is_full": False}
     assert page["listeners"]["http"]["connections"] == 0
     (stream,) = page["streams"]
     assert stream["name"] == "orders"
@@ -232,7 +232,7 @@ def test_a_throttled_stream_shows_its_hottest_shards_and_how_far_they_are_behind
     assert said["calls"] == 0
     assert 0 <= said["age_s"] < 1
     assert stream["buffered"] > 0
-    assert stream["held_bytes"] > 0
+    assert stream["memory_bytes"] > 0
     assert 0.5 < stream["oldest_queued_s"] <= 1.0
     shards = stream["hottest_shards"]
     assert len(shards) == HOT_SHARDS_MAX
