@@ -140,7 +140,7 @@ async def _held(shape: Shape) -> list[int]:
     """What each slice of the page takes of this thread, in nanoseconds; the page is made once
     before, so that what a process does once is not in it.
     """
-    observed, _, clock = open_streams(make_records(1), shape)
+    observed, _, clock, _ = open_streams(make_records(1), shape)
     for _ in range(shape.streams):  # the shards are told, in steps
         await asyncio.sleep(0)
     sources = Sources(observed, Readiness(lambda: False), Heartbeat(clock), "bench")

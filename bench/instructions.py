@@ -18,8 +18,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from bisect import bisect
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from hashlib import md5
@@ -38,6 +40,7 @@ _SINGLES = 1_280  # distinct requests of one record
 _READ_BYTES = 256 * 1024
 _SETTLING_TURNS = 200
 _TURNS = 3  # of the loop, which a call takes: others come meanwhile
+_LOOK_S = 0.001  # seconds between two looks while only the spool's thread has something to do
 _COUNTS = ("shards", "streams", "connections", "keys")  # of a Shape, and options
 _ROUNDS = (2, 4)
 _COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
@@ -46,7 +49,8 @@ _COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What stands around a work: `shards` of each stream, `streams` that requests go to in turn,
-    `connections` (0: as many as the work has), `keys` of records, and whether their order is kept.
+    `connections` (0: as many as the work has), `keys` of records, whether their order is kept, and
+    what `promise` clients ask for.
     """
 
     shards: int = 16
@@ -54,6 +58,7 @@ class Shape:
     connections: int = 0
     keys: int = KEY_COUNT
     is_ordered: bool = False
+    promise: str = "delivered"
 
     def names(self) -> list[str]:
         """Of its streams."""
@@ -63,6 +68,7 @@ class Shape:
         """As the command line says it."""
         counts = {name: getattr(self, name) for name in _COUNTS}
         said = [part for name, number in counts.items() for part in (f"--{name}", str(number))]
+        said += ["--acknowledge", self.promise]
         return [*said, "--ordered"] if self.is_ordered else said
 
 
@@ -126,14 +132,16 @@ class _Transport(asyncio.Transport):
 
 
 class _Work:
-    """`payloads`: of one round, each of so many records. `connect`: one of the connections."""
+    """`payloads`: of one round, each of so many records. `connect`: one of the connections, for a
+    promise.
+    """
 
     def __init__(
         self,
         payloads: Callable[[Shape], list[bytes]],
         payload_records: int,
         connections: int,
-        connect: Callable[[Any], Any],
+        connect: Callable[[Any, str], Any],
     ) -> None:
         self.payloads = payloads
         self.payload_records = payload_records
@@ -154,7 +162,8 @@ def _batches(encoding: str, shape: Shape) -> list[bytes]:
     ]
     head = bench_records.request_head
     return [
-        head("PutRecords", len(body), encoding=encoding, number=number) + body
+        head("PutRecords", len(body), acknowledge=shape.promise, encoding=encoding, number=number)
+        + body
         for number, body in enumerate(bodies)
     ]
 
@@ -168,7 +177,8 @@ def _singles(shape: Shape) -> list[bytes]:
     ]
     head = bench_records.request_head
     return [
-        head("PutRecord", len(body), number=number) + body for number, body in enumerate(bodies)
+        head("PutRecord", len(body), acknowledge=shape.promise, number=number) + body
+        for number, body in enumerate(bodies)
     ]
 
 
@@ -179,13 +189,13 @@ def _lines(form: str, shape: Shape) -> list[bytes]:
     return [b"".join(made[at : at + 100]) for at in range(0, len(made), 100)]
 
 
-def _http2(streams: int) -> Callable[[Any], Any]:
-    return lambda sock: Http2Connection(sock, "delivered", streams)
+def _http2(streams: int) -> Callable[[Any, str], Any]:
+    return lambda sock, promise: Http2Connection(sock, promise, streams)
 
 
-def _session(form: str) -> Callable[[Any], Any]:
+def _session(form: str) -> Callable[[Any, str], Any]:
     _, more = bench_records.FORMS[form]
-    return lambda sock: NdjsonConnection(sock, STREAM, 4_000, **more)
+    return lambda sock, promise: NdjsonConnection(sock, STREAM, 4_000, promise, **more)
 
 
 WORKS = {
@@ -214,20 +224,32 @@ def carry(name: str, shape: Shape, rounds: int) -> None:
         uvloop.run(calls.carry(name, rounds))
         return
     work = WORKS[name]
-    uvloop.run(_carry(work, shape, work.payloads(shape), rounds))
+    with ExitStack() as stack:
+        directory = ""
+        if shape.promise == "stored":
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdaemon-bench-"))
+        uvloop.run(_carry(work, shape, work.payloads(shape), rounds, directory))
 
 
-async def _carry(work: _Work, shape: Shape, payloads: list[bytes], rounds: int) -> None:
+async def _carry(
+    work: _Work, shape: Shape, payloads: list[bytes], rounds: int, directory: str
+) -> None:
+    """`directory`: of the spool; "": there is none."""
     from kdaemon.system import calm_collector
 
-    opened = _open_door(make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys), shape)
+    records = make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys)
+    streams, config, clock, spool = open_streams(records, shape, directory)
+    if spool is not None:
+        await spool.open()
+        await spool.recover(streams.find_stored)
+    opened = _open_door(streams, config, clock)
     for _ in range(_SETTLING_TURNS):  # the shards are told, in steps
         await asyncio.sleep(0)
     # Only who has something to do is looked at: 5,000 that have not cost more than the daemon.
     asking: dict[_Socket, None] = {}
     answered: dict[_Socket, None] = {}
     sockets = [_Socket(asking, answered) for _ in range(shape.connections or work.connections)]
-    connections = {sock: work.connect(sock) for sock in sockets}
+    connections = {sock: work.connect(sock, shape.promise) for sock in sockets}
     for sock in sockets:
         sock.protocol = opened()
         sock.protocol.connection_made(_Transport(sock))
@@ -249,6 +271,12 @@ async def _carry(work: _Work, shape: Shape, payloads: list[bytes], rounds: int) 
             await asyncio.sleep(0)
             free = [connections[sock] for sock in _taken(answered)]
             owed -= sum(connection.readable() for connection in free)
+            if spool is not None and not (free or asking):
+                await asyncio.sleep(_LOOK_S)
+        while spool is not None and not (spool.is_empty and spool.is_written):
+            await asyncio.sleep(_LOOK_S)
+    if spool is not None:
+        await spool.aclose()
     if any(connection.failed for connection in connections.values()):
         raise RuntimeError("not every record was delivered")
 
@@ -259,8 +287,16 @@ def _taken(sockets: dict[_Socket, None]) -> list[_Socket]:
     return found
 
 
-def _open_door(records: Iterator[BenchRecord], shape: Shape) -> Callable[[], Any]:
-    """What makes the protocols of new connections, in front of a service that is a table."""
+def _make_spool(directory: str, memory: Any, clock: Any) -> Any:
+    from kdaemon.spool.spool import Spool
+    from kdaemon.spool.store import Store
+
+    open_store = partial(Store.open, directory, letters_bytes_max=1 << 20, wall_ms=lambda: 1)
+    return Spool(open_store, 1 << 30, memory, clock)
+
+
+def _open_door(streams: Any, config: Any, clock: Any) -> Callable[[], Any]:
+    """What makes the protocols of new connections."""
     from kdaemon.door.door import Door
     from kdaemon.door.kinesis import KinesisDoor, widest_limits
     from kdaemon.door.ndjson import NdjsonDoor
@@ -269,7 +305,6 @@ def _open_door(records: Iterator[BenchRecord], shape: Shape) -> Callable[[], Any
     from kdaemon.http.hub import ConnectionLimits, Hub
     from kdaemon.http.opening import Opening
 
-    streams, config, clock = open_streams(records, shape)
     door = Door(streams, clock)
     handler = make_handler(KinesisDoor(door, widest_limits([config.traits]), 1), NdjsonDoor(door))
     # Time stands still for turns: under valgrind their 4 ms are a few requests.
@@ -277,9 +312,11 @@ def _open_door(records: Iterator[BenchRecord], shape: Shape) -> Callable[[], Any
     return lambda: Opening(handler, hub, lines)
 
 
-def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any, Any]:
+def open_streams(
+    records: Iterator[BenchRecord], shape: Shape, directory: str = ""
+) -> tuple[Any, Any, Any, Any]:
     """The streams, in front of a service that is a table for these records; their configuration,
-    and their clock.
+    their clock, and their spool in `directory`, which is not open yet (None: they have none).
     """
     from kdaemon.base.description import Caller, OpenShard, StreamDescription
     from kdaemon.base.memory import ByteBudget
@@ -342,10 +379,11 @@ def open_streams(records: Iterator[BenchRecord], shape: Shape) -> tuple[Any, Any
     clock, service = Clock(), Service()
     memory = ByteBudget(config.memory_bytes_max)
     called = {"default": Reach(service, service)}  # type: ignore[arg-type]
-    streams: Any = Streams(config, called, clock, SystemDice(), memory)
+    spool = _make_spool(directory, memory, clock) if directory else None
+    streams: Any = Streams(config, called, clock, SystemDice(), memory, spool)
     for _ in streams.open_listed() or ():
         pass
-    return streams, config, clock
+    return streams, config, clock, spool
 
 
 def _hash(key: str) -> int:
@@ -396,12 +434,15 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=_USUAL.streams)
     parser.add_argument("--connections", type=int, default=0, help="0: as the work has them")
     parser.add_argument("--keys", type=int, default=KEY_COUNT, help="distinct ones")
+    parser.add_argument(
+        "--acknowledge", choices=("delivered", "accepted", "stored"), default=_USUAL.promise
+    )
     parser.add_argument("--ordered", action="store_true", help="order per key is kept")
     parser.add_argument("--carry", type=int, help=argparse.SUPPRESS)  # the child's side
     options = parser.parse_args()
     works = options.works or list(_NAMES)
     counts = {name: getattr(options, name) for name in _COUNTS}
-    shape = Shape(**counts, is_ordered=options.ordered)
+    shape = Shape(**counts, is_ordered=options.ordered, promise=options.acknowledge)
     if not set(_NAMES) >= set(works):
         parser.error(f"a WORK is one of {', '.join(_NAMES)}")
     if options.carry is not None:
