@@ -341,11 +341,11 @@ class Store:
     def _apply(self, changes: Changes) -> Committed:
         letters_dropped = 0
         with self._database.writing() as connection:
+            if changes.settled:  # first: new frames take their pages, and fewer are copied
+                remove_frames(connection, changes.settled)
             append_frames(connection, changes.appended)
             if changes.progress:
                 note_progress(connection, changes.progress)
-            if changes.settled:
-                remove_frames(connection, changes.settled)
             if changes.dead:
                 letters_dropped = add_letters(connection, changes.dead, self._letters_bytes_max)
             if changes.probes is not None:

@@ -47,10 +47,10 @@ class StoredFrame(msgspec.Struct, gc=False):
 class Changes:
     """The changes of one commit, all or nothing.
 
-    `settled`: ids of frames that are done with; they are deleted. `progress`: (id, bitmap), which
-    replaces the bitmap noted before. An id that is not stored is no error in either. `dead`:
-    letters to bury. `probes`: the kind of trouble whose end is looked for; then the commit writes
-    even if the rest is empty.
+    `settled`: ids of frames of earlier commits that are done with; they are deleted. `progress`:
+    (id, bitmap), which replaces the bitmap noted before. An id that is not stored is no error in
+    either. `dead`: letters to bury. `probes`: the kind of trouble whose end is looked for; then the
+    commit writes even if the rest is empty.
     """
 
     appended: list[NewFrame] = field(default_factory=list)

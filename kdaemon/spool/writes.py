@@ -62,22 +62,21 @@ def remove_frames(connection: sqlite3.Connection, ids: Iterable[int]) -> tuple[i
     """Deletes frames and their noted progress; an id that is not there is no error. Returns how
     many frames, records and bytes of payload went.
     """
+    asked = (json.dumps(list(ids)),)  # one statement for all; IN takes each id once
     removed: dict[int, list[int]] = {}
-    rows = [(frame_id,) for frame_id in dict.fromkeys(ids)]  # each once, for the sums
-    for row in rows:
-        # Not RETURNING, for which SQLite reads all of the payload; this reads only its length.
-        # CAST, because damage may have given a field any type.
-        for key, record_count, byte_count in connection.execute(
-            "SELECT stream, ifnull(CAST(record_count AS INTEGER), 0), ifnull(length(payload), 0)"
-            " FROM frame WHERE id = ?",
-            row,
-        ):
-            sums = removed.setdefault(key, [0, 0, 0])
-            sums[0] -= 1
-            sums[1] -= record_count
-            sums[2] -= byte_count
-    connection.executemany("DELETE FROM frame WHERE id = ?", rows)
-    connection.executemany("DELETE FROM progress WHERE id = ?", rows)
+    # Not RETURNING, for which SQLite reads all of the payload; this reads only its length. CAST,
+    # because damage may have given a field any type.
+    for key, record_count, byte_count in connection.execute(
+        "SELECT stream, ifnull(CAST(record_count AS INTEGER), 0), ifnull(length(payload), 0)"
+        " FROM frame WHERE id IN (SELECT value FROM json_each(?))",
+        asked,
+    ):
+        sums = removed.setdefault(key, [0, 0, 0])
+        sums[0] -= 1
+        sums[1] -= record_count
+        sums[2] -= byte_count
+    connection.execute("DELETE FROM frame WHERE id IN (SELECT value FROM json_each(?))", asked)
+    connection.execute("DELETE FROM progress WHERE id IN (SELECT value FROM json_each(?))", asked)
     _add_to_totals(connection, removed)
     frame_count, record_count, byte_count = (
         -sum(sums[at] for sums in removed.values()) for at in range(3)
