@@ -5,7 +5,7 @@ Each is a line of the log, and a counter where there is one. Knows the store and
 frame, no stream, and nothing of when a commit is made.
 Invariant: nothing is told twice. A drop of letters that goes on is told at most once a minute, with
 the number since the last line.
-Where it sits: `spool.py` calls here after each commit and each look.
+Where it sits: `commits.py` calls here after each commit, `spool.py` after each look.
 """
 
 import logging

@@ -6,10 +6,10 @@ Keshav, Shenker 1989). So a frame of a stream or a client that stores little is 
 however much of others waits. A client's own frames keep their order. Knows sizes, streams and
 clients; no disk and no answer.
 
-Bound: the memory budget (`spool.py`); drained by commits.
+Bound: the memory budget (`commits.py`); drained by commits.
 Invariant: a frame that waits is in the line, or in its client's queue; a client with frames waits
 for a turn in its stream, and a stream with clients waits for a turn among all.
-Where it sits: `spool.py` adds frames and takes them for each commit.
+Where it sits: `commits.py` adds frames and takes them for each commit.
 """
 
 from collections import deque

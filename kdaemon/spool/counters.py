@@ -1,6 +1,6 @@
 """Counters of the spool as a whole, for metrics; each stream has counters of its own.
 
-Knows no disk. Invariant: a counter never falls. Where it sits: `spool.py` and `alarms.py` count,
+Knows no disk. Invariant: a counter never falls. Where it sits: `commits.py` and `alarms.py` count,
 `observe/` reads.
 """
 

@@ -75,7 +75,7 @@ class Delivery:
         """`later`: makes work that takes more than a turn of the loop go on in another turn."""
         self._later = later
         self._store = store
-        self._thread = thread
+        self._store_thread = thread
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._owed = owed
@@ -161,7 +161,7 @@ class Delivery:
         spooled.scan = scan
         spooled.is_reading = True
         read = self._loop.run_in_executor(
-            self._thread,
+            self._store_thread,
             self._store.read,
             spooled.target.name,
             scan.at_id,
@@ -277,7 +277,7 @@ class Delivery:
         # Rows of which an engine has records, or some deliveries are not on disk, are kept.
         kept = self._held.kept() if after_id < spooled.counted_until else ()
         drop = self._loop.run_in_executor(
-            self._thread,
+            self._store_thread,
             partial(
                 self._store.drop_oldest,
                 spooled.target.name,

@@ -4,7 +4,7 @@ Settled frames leave free pages in the database, whose space other programs coul
 store, its thread and the sizes; no frame and no commit: the caller decides when a part begins.
 Invariants: one part is under way at a time; none begins after `stop`; `on_given` is called after
 each part that made the files smaller, so that the next one can be asked for.
-Where it sits: `spool.py` begins a part when a commit has ended and none follows.
+Where it sits: `commits.py` begins a part when a commit has ended and none follows.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class GivingBack:
         "_on_given",
         "_space",
         "_store",
-        "_thread",
+        "_store_thread",
         "_timer",
     )
 
@@ -44,7 +44,7 @@ class GivingBack:
         self, store: Store, thread: StoreThread, space: Space, on_given: Callable[[], object]
     ) -> None:
         self._store = store
-        self._thread = thread
+        self._store_thread = thread
         self._space = space
         self._on_given = on_given
         self._loop = asyncio.get_running_loop()
@@ -75,7 +75,7 @@ class GivingBack:
 
     def _begin_part(self) -> None:
         self._timer = None
-        give = self._loop.run_in_executor(self._thread, self._in_thread)
+        give = self._loop.run_in_executor(self._store_thread, self._in_thread)
         give.add_done_callback(self._given)
 
     def _in_thread(self) -> Sizes:

@@ -10,7 +10,7 @@ take memory of their own until they are written. Where there is none, the letter
 not on disk is dropped, and the drop is told.
 Invariant: deletions and bitmaps that no commit has written yet are known by the ids of their
 frames, because a read of the disk does not show them.
-Where it sits: `held.py` and `spool.py` fill it; `spool.py` takes from it for each commit.
+Where it sits: `held.py` and `spool.py` fill it; `commits.py` takes from it for each commit.
 """
 
 from collections import deque

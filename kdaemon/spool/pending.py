@@ -6,7 +6,7 @@ streams and the memory; no disk and no commit.
 Invariants: a client is told exactly once, in the order of the disk; when it is told, the memory of
 its frame is given back, and a stored frame is offered to its engine.
 Bound: the memory budget.
-Where it sits: `spool.py` says how each commit ended; `delivery.py` is offered the stored frames.
+Where it sits: `commits.py` says how each commit ended; `delivery.py` is offered the stored frames.
 """
 
 from collections import deque
@@ -68,21 +68,20 @@ class _Ended:
 
 
 class Ended:
-    """The frames whose commit has ended, and whose clients are still to be told."""
+    """The frames whose commit has ended, and whose clients are still to be told. `offer`: takes a
+    stored frame on, as `Delivery.offer`; set before the first commit.
+    """
 
-    __slots__ = ("_is_turn_due", "_later", "_memory", "_offer", "_streams", "_waiting")
+    __slots__ = ("_is_turn_due", "_later", "_memory", "_streams", "_waiting", "offer")
 
     def __init__(
         self,
-        offer: Callable[[SpooledStream, int, Frame, int], object],
         streams: SpooledStreams,
         memory: ByteBudget,
         later: Later,
     ) -> None:
-        """`offer`: takes a stored frame on, as `Delivery.offer`. `later`: makes the rest go on in
-        another turn of the loop.
-        """
-        self._offer = offer
+        """`later`: makes the rest go on in another turn of the loop."""
+        self.offer: Callable[[SpooledStream, int, Frame, int], object]
         self._streams = streams
         self._memory = memory
         self._later = later
@@ -121,7 +120,7 @@ class Ended:
             if ended.refusal is not None:
                 self._streams.add(pending.spooled, -1, -row_bytes)
             else:
-                self._offer(pending.spooled, pending.frame_id, frame, row_bytes)
+                self.offer(pending.spooled, pending.frame_id, frame, row_bytes)
         if self._waiting:
             self._is_turn_due = True
             self._later(self._tell_on)

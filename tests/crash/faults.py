@@ -74,7 +74,7 @@ def copy_with(fault: Fault, directory: Path) -> Path:
 
 
 _SUBMIT = """\
-        self._pending.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
+        self._commits.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
 """
 _ANSWER = """\
         from kdaemon.spool.pending import STORED
@@ -267,7 +267,7 @@ FAULTS = (
     Fault(
         "ids that begin anew, and a clash that nobody sees",
         (
-            Change("spool/spool.py", "self._next_id = self._store.next_id", "self._next_id = 1"),
+            Change("spool/commits.py", "self._next_id = store.next_id", "self._next_id = 1"),
             Change(
                 "spool/writes.py",
                 '"INSERT INTO frame VALUES',
@@ -278,7 +278,7 @@ FAULTS = (
     ),
     Fault(
         "stored is told of a commit that failed",
-        (Change("spool/spool.py", _FAILED, _CALLED_STORED),),
+        (Change("spool/commits.py", _FAILED, _CALLED_STORED),),
         (LOST,),
         manners=Manners(full_every=400),
     ),

@@ -17,7 +17,7 @@ from tests.crash.records import is_poison, shown
 
 SETTLE_WINDOW_S = 1.5
 """Seconds from the service's answer until it is on disk: partly delivered frames are noted once a
-second (`spool/spool.py`), a commit takes its time, and the machine has others to serve."""
+second (`spool/commits.py`), a commit takes its time, and the machine has others to serve."""
 
 SLACK_FACTOR = 10.0
 """Of how late this process was served at most: how late the daemon may be, whose way to the disk is

@@ -101,7 +101,7 @@ async def test_while_a_backlog_is_on_its_way_there_is_a_pause_before_each_part(
         parts.count = 0
         await settle_some_on_the_way(spool, target, held)
         assert parts.count == 0
-        assert spool._giving_back._timer is not None
+        assert spool._commits._giving_back._timer is not None
         held.let_go()  # and the end of the spool is not held up by the pause
 
 
@@ -162,12 +162,12 @@ async def test_a_disk_that_is_full_has_its_space_at_once(
     target, held = FakeTarget(), Held()
     async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
         await settle_some_on_the_way(spool, target, held)
-        assert spool._giving_back._timer is not None
-        spool._giving_back._timer.cancel()
-        spool._giving_back._is_out = False
+        assert spool._commits._giving_back._timer is not None
+        spool._commits._giving_back._timer.cancel()
+        spool._commits._giving_back._is_out = False
         parts.count = 0
-        spool._failed([], SpoolError("full", "spool.db", "no space"))
-        spool._give_back()
+        spool._commits.failed([], SpoolError("full", "spool.db", "no space"))
+        spool._commits._give_back()
         await until(lambda: parts.count)
         held.let_go()
 

@@ -13,8 +13,8 @@ import pytest
 from kdaemon.base.counters import DropReason
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.record import RecordResult
+from kdaemon.spool import commits as commits_module
 from kdaemon.spool import delivery as delivery_module
-from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
@@ -150,14 +150,14 @@ async def test_what_the_disk_does_not_know_yet_is_not_sent_again(
     async with a_spool(tmp_path / "spool", target) as spool:
         target.full = {"k1"}
         await stored(spool, target, b"a0", b"a1", b"a2")
-        monkeypatch.setattr(spool, "_is_committing", True)  # none is made
+        monkeypatch.setattr(spool._commits, "_is_under_way", True)  # none is made
         target.settle(target.frames[0])
         target.full = set()
         await until(lambda: len(target.frames) == 2)
         target.settle(target.frames[1])
         assert target.data == [b"a0", b"a2", b"a1"]
-        monkeypatch.setattr(spool, "_is_committing", False)
-        spool._commit()
+        monkeypatch.setattr(spool._commits, "_is_under_way", False)
+        spool._commits.begin()
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
         assert target.counters.unaccounted() == target.counters.spooled == 0
@@ -224,7 +224,7 @@ async def test_in_an_outage_nothing_is_taken_and_all_goes_in_order_after(tmp_pat
 async def test_notes_that_the_disk_did_not_take_are_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(commits_module, "PROBE_INTERVAL_S", 0.01)
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         target.full = {"k1"}

@@ -13,8 +13,8 @@ from kdaemon.base.errors import RefusedError, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commit_queue
+from kdaemon.spool import commits as commits_module
 from kdaemon.spool import progress as progress_module
-from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.pending import STORED
@@ -133,7 +133,7 @@ async def test_a_refused_record_becomes_a_dead_letter_with_its_reason(tmp_path: 
 async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(commits_module, "PROBE_INTERVAL_S", 0.01)
     target = FakeTarget()
     real_commit = Store.commit
     full = SpoolError("full", "/spool", "no space left on the disk")
@@ -152,10 +152,10 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
         assert str(spool.trouble) == str(full)
         assert target.counters.rejected[RejectReason.SPOOL] == 1
         assert target.counters.unaccounted() == 0
-        spool._probe_at_ns = 1 << 62  # not yet time to probe
+        spool._commits._probe_at_ns = 1 << 62  # not yet time to probe
         with pytest.raises(RefusedError, match="no space left"):
             spool.put(target, a_frame(b"b"))
-        spool._probe_at_ns = 0
+        spool._commits._probe_at_ns = 0
         is_full = False
         assert (await stored(spool, target, b"c")).results == [STORED]
         assert spool.trouble is None
@@ -165,7 +165,7 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
 async def test_deletions_owed_while_the_disk_failed_are_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(commits_module, "PROBE_INTERVAL_S", 0.01)
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         await stored(spool, target, b"a")
@@ -509,9 +509,9 @@ async def test_who_waits_for_room_is_asked_once_however_often_it_asks(tmp_path: 
         spool.when_room(lambda: counts.append(ref() is not None))
         ref = weakref.ref(closed)
         del closed
-        assert len(spool._room_waiters) == 3
+        assert len(spool._commits._room_waiters) == 3
         await stored(spool, FakeTarget(), b"x")
-        assert (waiting.count, spool._room_waiters) == (1, {})
+        assert (waiting.count, spool._commits._room_waiters) == (1, {})
         assert counts == [True], "one that is closed may still have lines to put"
 
 

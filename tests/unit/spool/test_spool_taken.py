@@ -13,6 +13,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
+from kdaemon.spool import commits as commits_module
 from kdaemon.spool import spool as spool_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
@@ -28,14 +29,14 @@ FOUND = "the spool takes frames again"
 
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(commits_module, "PROBE_INTERVAL_S", 0.01)
     monkeypatch.setattr(spool_module, "LOOK_INTERVAL_S", 0.01)
 
 
 async def answered(spool: Spool, target: FakeTarget, data: bytes) -> RecordResult | None:
     """What the client of a frame of one record hears."""
     settled: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-    spool._probe_at_ns = 0  # it is let through, as one a second is
+    spool._commits._probe_at_ns = 0  # it is let through, as one a second is
     assert spool.put(target, a_frame(data, on_settled=settled.set_result))
     frame = await asyncio.wait_for(settled, PATIENCE_S)
     return frame.results[0]
@@ -225,7 +226,7 @@ async def test_a_clock_that_was_set_is_said_once(
     clock.ahead_s = ahead_s
     said = "the clock was set"
     await until(lambda: said in caplog.text)
-    spool._alarms.look_at_clock()
+    spool._commits.alarms.look_at_clock()
     await spool.aclose()
     assert caplog.text.count(said) == 1
 

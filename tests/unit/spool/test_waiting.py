@@ -7,7 +7,7 @@ import pytest
 
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
-from kdaemon.spool import spool as spool_module
+from kdaemon.spool import commits as commits_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
@@ -74,7 +74,7 @@ async def test_a_full_disk_that_was_found_meanwhile_is_looked_at_until_it_has_sp
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though nobody stores anything: as long as it is in trouble, probes keep clients away."""
-    monkeypatch.setattr(spool_module, "PROBE_INTERVAL_S", 0)
+    monkeypatch.setattr(commits_module, "PROBE_INTERVAL_S", 0)
     spool, _ = a_waiting_spool(tmp_path / "spool")
     with monkeypatch.context() as full:
         full.setattr(Reserve, "take", lambda _reserve: False)
