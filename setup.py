@@ -28,7 +28,26 @@ PACKAGE = ROOT / "kdaemon"
 ROOMS = ("base", "route", "pace", "pack", "settle", "engine", "wire", "http", "door")
 """Compiled whole, but for what PURE names."""
 
-OTHERS = ("send/driver.py",)
+OTHERS = (
+    "send/driver.py",
+    # What each stored frame passes in the loop. The rest of the room waits for the disk.
+    "spool/commit_queue.py",
+    "spool/commits.py",
+    "spool/delivery.py",
+    "spool/held.py",
+    "spool/last_part.py",
+    "spool/left.py",
+    "spool/owed.py",
+    "spool/passing_on.py",
+    "spool/pending.py",
+    "spool/progress.py",
+    "spool/read_position.py",
+    "spool/room.py",
+    "spool/space.py",
+    "spool/spool.py",
+    "spool/spooled_stream.py",
+    "spool/spooled_streams.py",
+)
 """Compiled, of rooms that are not."""
 
 LIBRARIES = ("msgspec", "h2", "hpack", "httptools")

@@ -173,6 +173,7 @@ async def test_streams_that_are_read_back_take_turns(tmp_path: Path, stream_coun
     turns.close()
 
 
+@pytest.mark.pure("counts the calls of a method")
 async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
     turns.close()
 
 
+@pytest.mark.pure("counts the calls of a method")
 async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
