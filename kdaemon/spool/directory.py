@@ -57,7 +57,7 @@ class SpoolDirectory:
     """A directory that this process holds. `claim` makes it; `release` gives it up."""
 
     def __init__(self, directory: str, lock: Lock) -> None:
-        self.directory = directory
+        self.path = directory
         self.database_path = database_path(directory)
         self._next_path = Path(self.database_path + ".next")
         self._lock = lock
@@ -82,17 +82,17 @@ class SpoolDirectory:
         """
         try:
             try:
-                found = os.stat(self.directory).st_dev  # noqa: PTH116 - its siblings are os's, too
+                found = os.stat(self.path).st_dev  # noqa: PTH116 - its siblings are os's, too
             except FileNotFoundError:
-                found = Path(self.directory).parent.stat().st_dev
+                found = Path(self.path).parent.stat().st_dev
             if found != device:
                 text = "another disk stands there: mount the spool's own again"
-                raise SpoolError("directory", self.directory, text)
+                raise SpoolError("directory", self.path, text)
             if self._lock.is_standing:
                 return
         except OSError as error:
-            raise directory_error(self.directory, error) from error
-        old, self._lock = self._lock, Lock.claim(self.directory)
+            raise directory_error(self.path, error) from error
+        old, self._lock = self._lock, Lock.claim(self.path)
         old.release()
         self.sign()
 
@@ -105,7 +105,7 @@ class SpoolDirectory:
 
     def look(self) -> Found:
         """As `look_at`; sets `is_emptied`."""
-        found = look_at(self.directory, was_spool=self._was_spool)
+        found = look_at(self.path, was_spool=self._was_spool)
         if found is Found.NOTHING:
             self.is_emptied = self._was_spool  # we never leave a database empty
         return found
@@ -128,7 +128,7 @@ class SpoolDirectory:
             finally:
                 os.close(fd)
             path.rename(self._next_path)
-            sync(Path(self.directory))
+            sync(Path(self.path))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
 
@@ -166,7 +166,7 @@ class SpoolDirectory:
         try:
             aside = self.set_aside(now_ms) if self._stands_something() else self._last_aside()
             self._next_path.rename(self.database_path)
-            sync(Path(self.directory))
+            sync(Path(self.path))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
         return aside
@@ -193,7 +193,7 @@ class SpoolDirectory:
             for suffix in _SUFFIXES:
                 with contextlib.suppress(FileNotFoundError):
                     Path(self.database_path + suffix).rename(aside + suffix)
-            sync(Path(self.directory))
+            sync(Path(self.path))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
         return aside
@@ -209,7 +209,7 @@ class SpoolDirectory:
                 if self._log_copy is not None and os.path.samestat(log.lstat(), self._log_copy):
                     return  # our copy, from a try that failed: it is replaced
                 log.rename(f"{log}.foreign-{stamp}")
-            sync(Path(self.directory))
+            sync(Path(self.path))
         except OSError as error:
             raise directory_error(self.database_path, error) from error
 
@@ -231,7 +231,7 @@ class SpoolDirectory:
                     os.fsync(file.fileno())
                     self._log_copy = os.fstat(file.fileno())
                 copy.rename(log)
-                sync(Path(self.directory))
+                sync(Path(self.path))
             finally:
                 copy.unlink(missing_ok=True)
 

@@ -278,8 +278,8 @@ class _Log:
             return None
         ((word, mended),) = candidates
         gap = _HEAD.size - _HEAD_SUMMED_BYTES  # salts and sums, which are not summed
-        place = offset + word * 4 + (0 if word * 4 < _HEAD_SUMMED_BYTES else gap)
-        self._write(place, mended.to_bytes(4, self._order))
+        byte_offset = offset + word * 4 + (0 if word * 4 < _HEAD_SUMMED_BYTES else gap)
+        self._write(byte_offset, mended.to_bytes(4, self._order))
         return stored
 
     def _goes_on(self, at: int, before: Sums) -> bool:
@@ -303,7 +303,7 @@ class _Log:
 
 
 def _candidates(words: "array[int]", found: Sums, stored: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(place, word) of every change of one byte that would turn the sums found into those stored. A
+    """(index, word) of every change of one byte that would turn the sums found into those stored. A
     change in the high bytes of a word has several candidates: Fibonacci's numbers repeat soon
     modulo small powers of two.
     """

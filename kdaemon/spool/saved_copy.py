@@ -102,9 +102,9 @@ def _copy(source: Path, directory: str) -> bool:
         copy.touch(0o600)
         shutil.copyfile(f"{source}{suffix}", copy)
         sync(copy)
-    place = SpoolDirectory.claim(directory)
-    place.sign()
-    place.release()
+    claimed = SpoolDirectory.claim(directory)
+    claimed.sign()
+    claimed.release()
     sync(Path(directory))
     return has_log
 

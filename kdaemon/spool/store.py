@@ -75,14 +75,14 @@ class Store:
     """A spool that this process holds. Made by `open`."""
 
     def __init__(
-        self, place: SpoolDirectory, letters_bytes_max: int, wall_ms: Callable[[], int]
+        self, directory: SpoolDirectory, letters_bytes_max: int, wall_ms: Callable[[], int]
     ) -> None:
-        self._place = place
+        self._directory = directory
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
         self._is_closed = False
-        self._reserve = Reserve(place.directory)
-        self._upkeep = Upkeep(place, self._reserve, letters_bytes_max, wall_ms)
+        self._reserve = Reserve(directory.path)
+        self._upkeep = Upkeep(directory, self._reserve, letters_bytes_max, wall_ms)
         try:
             self._next_id = self._upkeep.run(self._found_next_id)
         except BaseException:
@@ -99,11 +99,11 @@ class Store:
         into a new one: see `salvage`. Raises SpoolError: directory, foreign, busy, version, full,
         io, read_only; then nothing is held and nothing was changed.
         """
-        place = SpoolDirectory.claim(directory)
+        claimed = SpoolDirectory.claim(directory)
         try:
-            return cls(place, letters_bytes_max, wall_ms)
+            return cls(claimed, letters_bytes_max, wall_ms)
         except BaseException:
-            place.release()
+            claimed.release()
             raise
 
     @classmethod
@@ -150,7 +150,7 @@ class Store:
     @property
     def warning(self) -> str | None:
         """A warning about the directory: others may write there."""
-        return self._place.warning
+        return self._directory.warning
 
     @property
     def lack(self) -> SpoolError | None:
@@ -160,7 +160,7 @@ class Store:
     @property
     def is_emptied(self) -> bool:
         """Whether a spool stood here and its database was empty or gone, with all its records."""
-        return self._place.is_emptied
+        return self._directory.is_emptied
 
     @property
     def salvaged_count(self) -> int:
@@ -175,7 +175,7 @@ class Store:
     @property
     def size_bytes(self) -> int:
         """Bytes that the database and its log take on disk. The reserve takes 16 MiB more."""
-        return size_bytes(self._place.database_path)
+        return size_bytes(self._directory.database_path)
 
     @property
     def live_bytes(self) -> int:
@@ -325,7 +325,7 @@ class Store:
         if not self._is_closed:
             self._is_closed = True
             self._upkeep.close()
-            self._place.release()
+            self._directory.release()
 
     @property
     def _database(self) -> Database:

@@ -40,13 +40,13 @@ class Upkeep:
 
     def __init__(
         self,
-        place: SpoolDirectory,
+        directory: SpoolDirectory,
         reserve: Reserve,
         letters_bytes_max: int,
         wall_ms: Callable[[], int],
     ) -> None:
         """Opens the database. Raises SpoolError as `Store.open` does; then nothing is open."""
-        self._place = place
+        self._directory = directory
         self._reserve = reserve
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
@@ -65,7 +65,7 @@ class Upkeep:
         failures in a row, the connection is opened anew first, for it may hold on to a file that is
         gone. Raises SpoolError: the call's, or that of the repair.
         """
-        if self._place.is_exchanging:
+        if self._directory.is_exchanging:
             self._end_failed_exchange()
         elif self._failure_count >= _FAILURES_BEFORE_REOPEN and not self._files.taken():
             self.database.reopen()
@@ -91,7 +91,7 @@ class Upkeep:
         they can be. Raises SpoolError: `gone`, and the errors that kept files from being made
         again.
         """
-        if self._place.is_exchanging:
+        if self._directory.is_exchanging:
             self._end_failed_exchange()
         try:
             self._files.check()
@@ -126,14 +126,14 @@ class Upkeep:
         """Opens the database. An exchange that an earlier process did not finish is finished first,
         and told.
         """
-        aside = self._place.exchange(self._wall_ms()) if self._place.is_exchanging else ""
+        aside = self._directory.exchange(self._wall_ms()) if self._directory.is_exchanging else ""
         database = self._found()
         if aside and self.salvage is None:
             self.salvage = self._saved(aside, database)
         return database
 
     def _found(self) -> Database:
-        found = self._place.look()
+        found = self._directory.look()
         log = self._mended_log()
         if found is Found.DAMAGED or not log.is_whole:
             return self._renewed(lost=log.lost)
@@ -141,13 +141,13 @@ class Upkeep:
             return self._opened(found)
         except SpoolError as error:
             if error.kind == "full" and self._reserve.free():
-                return self._opened(self._place.look())  # a new one may be in its place by now
+                return self._opened(self._directory.look())  # a new one may be in its place by now
             if error.kind == "corrupt":
                 return self._renewed()
             raise
 
     def _mended_log(self) -> LogState:
-        path = self._place.database_path + "-wal"
+        path = self._directory.database_path + "-wal"
         try:
             log = mend_log(path)
         except OSError as error:
@@ -157,9 +157,9 @@ class Upkeep:
 
     def _opened(self, found: Found) -> Database:
         if found is Found.NOTHING:
-            self._place.make(_make_tables)
-            self._place.exchange(self._wall_ms())
-        database = Database(self._place.database_path, is_owner=True)
+            self._directory.make(_make_tables)
+            self._directory.exchange(self._wall_ms())
+        database = Database(self._directory.database_path, is_owner=True)
         try:
             with database.reading() as connection:
                 schema.begin(connection, database.path)
@@ -168,9 +168,9 @@ class Upkeep:
         except BaseException:
             database.close()
             raise
-        self._place.sign()
+        self._directory.sign()
         self._reserve.take()
-        self._files = database.files = Files(self._place.directory)
+        self._files = database.files = Files(self._directory.path)
         return database
 
     def _renewed(self, damaged: Database | None = None, *, lost: tuple[int, ...] = ()) -> Database:
@@ -189,24 +189,24 @@ class Upkeep:
             nonlocal saved
             _make_tables(path)
             # SQLite would delete the log of an empty database.
-            if size_bytes(self._place.database_path, with_log=False) == 0:
+            if size_bytes(self._directory.database_path, with_log=False) == 0:
                 return
             with contextlib.closing(Database(path, is_owner=True)) as new:
                 model = None if self._has_whole_schema() else path
                 if lost or model:
                     with (
                         contextlib.suppress(OSError, SpoolError),  # no room for a copy
-                        self._place.copied(lost or self._mended_log().read, model) as copy,
+                        self._directory.copied(lost or self._mended_log().read, model) as copy,
                     ):
                         saved = self._salvaged(copy, "ro&immutable=1", new)
                         return
                 with contextlib.suppress(SpoolError):
-                    saved = self._salvaged(self._place.database_path, "ro", new)
+                    saved = self._salvaged(self._directory.database_path, "ro", new)
 
-        self._place.make(fill)
+        self._directory.make(fill)
         if damaged is not None:
             damaged.close()
-        path = self._place.exchange(self._wall_ms())
+        path = self._directory.exchange(self._wall_ms())
         self.salvage = replace(saved, path=path)
         return self._opened(Found.SPOOL)
 
@@ -221,7 +221,7 @@ class Upkeep:
     def _has_whole_schema(self) -> bool:
         """Whether the schema of the database in its place is whole, as far as SQLite reads it."""
         with contextlib.suppress(SpoolError):
-            old = Database(self._place.database_path, is_owner=False, mode="ro")
+            old = Database(self._directory.database_path, is_owner=False, mode="ro")
             with contextlib.closing(old), old.reading() as connection:
                 return schema.is_whole(connection)
         return False
@@ -242,7 +242,7 @@ class Upkeep:
                 raise error
             return  # the files were put back
         try:
-            self._place.claim_again(self._files.device)
+            self._directory.claim_again(self._files.device)
             if DATABASE in taken:
                 self._make_again()
             elif taken != [LOCK]:
@@ -252,8 +252,8 @@ class Upkeep:
             if obstacle.kind in ("full", "io", "read_only"):
                 raise
             text = f"{' and '.join(taken)} cannot be made again: {obstacle.message}"
-            raise gone(self._place.directory, text) from obstacle
-        self.restored = f"{' and '.join(taken)} in {self._place.directory}"
+            raise gone(self._directory.path, text) from obstacle
+        self.restored = f"{' and '.join(taken)} in {self._directory.path}"
         if CUT_LOG in taken:
             self.restored += ": what had been in it and not in the database is lost"
 
@@ -270,16 +270,18 @@ class Upkeep:
             if saved.cut_off_by is not None:
                 raise saved.cut_off_by
 
-        if Path(self._place.database_path).exists():
-            raise SpoolError("foreign", self._place.database_path, "another file is in its place")
-        self._place.make(fill)
+        if Path(self._directory.database_path).exists():
+            raise SpoolError(
+                "foreign", self._directory.database_path, "another file is in its place"
+            )
+        self._directory.make(fill)
         self._end_exchange()
 
     def _end_exchange(self) -> str:
         """Puts the new database in its place and opens it instead of the old one. Returns the path
         that the old one has now.
         """
-        path = self._place.exchange(self._wall_ms())
+        path = self._directory.exchange(self._wall_ms())
         old, self.database = self.database, self._opened(Found.SPOOL)
         old.close()
         return path
@@ -298,10 +300,10 @@ class Upkeep:
         """
         if CUT_LOG not in taken:
             if LOG in taken:
-                self._place.set_log_aside(self._wall_ms())
+                self._directory.set_log_aside(self._wall_ms())
                 open_fd = self._files.open_log()
                 if open_fd is not None:
-                    self._place.put_log(open_fd)
+                    self._directory.put_log(open_fd)
             with self.database.reading() as connection:  # copies the log; fails unless we are alone
                 connection.execute("PRAGMA journal_mode = DELETE").fetchone()
         self.database.reconnect()  # copies the rest of a log that was cut: half a commit, maybe

@@ -194,7 +194,7 @@ _SHARD_WHOLE = """\
             shard_id = lane.shard_id
 """
 _OPEN_LOG = """\
-        found = self._place.look()
+        found = self._directory.look()
         log = self._mended_log()
 """
 _TRIED = """\
@@ -258,7 +258,7 @@ FAULTS = (
             Change(
                 "spool/upkeep.py",
                 _OPEN_LOG,
-                '        Path(self._place.database_path + "-wal").unlink(missing_ok=True)\n'
+                '        Path(self._directory.database_path + "-wal").unlink(missing_ok=True)\n'
                 + _OPEN_LOG,
             ),
         ),

@@ -146,13 +146,13 @@ def test_the_pid_of_an_earlier_holder_is_not_taken_for_that_of_the_present_one(
 
 
 def test_a_database_put_aside_twice_in_a_second_gets_two_names(tmp_path: Path) -> None:
-    place = SpoolDirectory.claim(str(tmp_path))
+    directory = SpoolDirectory.claim(str(tmp_path))
     names = []
     for content in ("first", "second", "third"):
         (tmp_path / "spool.db").write_text(content)
         (tmp_path / "spool.db-wal").write_text(f"log of {content}")
-        names.append(place.set_aside(0))
-    place.release()
+        names.append(directory.set_aside(0))
+    directory.release()
     assert [Path(name).name for name in names] == [
         "spool.db.corrupt-19700101T000000Z",
         "spool.db.corrupt-19700101T000000Z-2",

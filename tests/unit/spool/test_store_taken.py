@@ -133,8 +133,8 @@ def test_the_power_may_fail_while_a_log_without_a_name_is_copied(
     HEALED[taking](directory)
     put_log = SpoolDirectory.put_log
 
-    def fail(place: SpoolDirectory, open_fd: int) -> None:
-        put_log(place, open_fd)
+    def fail(claimed: SpoolDirectory, open_fd: int) -> None:
+        put_log(claimed, open_fd)
         shutil.copytree(directory, lost, ignore=shutil.ignore_patterns("*-shm"))
 
     monkeypatch.setattr(SpoolDirectory, "put_log", fail)
@@ -393,8 +393,8 @@ def test_a_kill_while_it_is_made_again_loses_nothing_that_was_made(
 
     real = getattr(SpoolDirectory, step)
 
-    def kill(place: SpoolDirectory, *arguments: object) -> None:
-        real(place, *arguments)
+    def kill(claimed: SpoolDirectory, *arguments: object) -> None:
+        real(claimed, *arguments)
         shutil.copytree(directory, killed)
         raise Killed
 
