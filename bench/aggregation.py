@@ -6,17 +6,15 @@ without a quota: its CPU for each user record, plain and aggregated, rounds inte
 Invariant: a figure is given only if the daemon counts every record that was offered as delivered.
 """
 
-import os
+import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 
-from bench.carried import cpu_us
-from bench.command import run_alone
-from bench.compare import daemon_config, started_sink
-from bench.host import choose_cores, pinned
+from bench import command
 from bench.records import DATA_BYTES, make_records
 from bench.table import table
+from bench.targets import Scenario, measure_daemon, started_sink
 from kdaemon.base.record import Record
 from tests.kit.world import MS, SECOND, SETTINGS, World, counters_of, make_frame
 
@@ -26,25 +24,17 @@ CPU_TARGET = 1.3  # of plain, for each user record (issue 4)
 _FEED_NS = 20 * MS
 _OFFERED = 6_000  # user records a second: more than a shard takes either way
 _WARM_S, _MEASURED_S = 10, 30  # a lane grows from its first share meanwhile
-_TITLE = "## Aggregation"
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way for user records into the daemon."""
-
-    title: str
-    arguments: tuple[str, ...]  # of bench.load
-    records: int  # carried in one round
-
+JOINED = {"default.aggregation": "kpl"}
 
 WAYS = (
-    Way(
+    Scenario(
+        "a",
         "PutRecords of 500, 32 connections",
         ("put_records", "--unix", "{unix}", "--connections", "32"),
         600_000,
     ),
-    Way(
+    Scenario(
+        "c",
         "NDJSON, 4 connections",
         ("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "8000"),
         600_000,
@@ -76,55 +66,48 @@ def records_per_second(aggregate_bytes_max: int) -> tuple[float, float]:
     return (counters.delivered - delivered) / _MEASURED_S, part
 
 
-def config_of(sink_port: int, *, is_joined: bool) -> str:
-    """Of a daemon in front of the sink, with aggregation or without."""
-    config = daemon_config(sink_port)
-    if is_joined:
-        config = config.replace("[default]\n", '[default]\naggregation = "kpl"\n')
-    return config
-
-
-def measure(rounds: int, share: int) -> str:
-    """The section of RESULTS.md; prints each round as it comes."""
+def measure(options: argparse.Namespace) -> str:
+    """The section of RESULTS.md."""
     plain, _ = records_per_second(0)
     joined, throttled = records_per_second(AGGREGATE_BYTES)
-    what = f"user records of {DATA_BYTES} B with keys of 12, one daemon, simulated"
     of_one_shard = (
         f"{plain:,.0f}/s plain, {joined:,.0f}/s aggregated ({throttled:.2%} throttled); target"
         f" {PER_SECOND_TARGET:,}/s."
     )
-    cpu = "CPU of the real daemon for each user record, sink without quota, 16 shards, medians of"
-    lines = [
-        _TITLE,
-        "",
-        f"One shard (1,000 records/s, 1 MiB/s), {what}:",
-        of_one_shard,
-        "",
-        f"{cpu} {rounds}:",
-        "",
-    ]
-    print("\n".join(lines[2:4]), flush=True)
-    cores = choose_cores(os.sched_getaffinity(0))
-    seen: dict[tuple[Way, bool], list[float]] = {
-        (way, is_joined): [] for way in WAYS for is_joined in (False, True)
-    }
-    with pinned(cores.load), started_sink(cores.sink) as sink:
-        for _ in range(rounds):
-            for (way, is_joined), figures in seen.items():
-                config = config_of(sink.port, is_joined=is_joined)
-                records = way.records // share
-                figure = cpu_us(way.title, config, way.arguments, records, cores)
-                figures.append(figure)
-                name = "aggregated" if is_joined else "plain"
-                print(f"{way.title}, {name}: {figure:.2f} us a record", flush=True)
+    command.tell(of_one_shard)
+    with started_sink() as sink:
+
+        def figure(case: tuple[Scenario, bool]) -> float:
+            way, is_joined = case
+            settings = JOINED if is_joined else None
+            return measure_daemon(way, way.records // options.share, sink, settings).us_per_record
+
+        seen = command.interleaved(
+            options.rounds,
+            [(way, is_joined) for way in WAYS for is_joined in (False, True)],
+            figure,
+            lambda case, us: f"{case[0].title}, {'joined' if case[1] else 'plain'}: {us:.2f} us",
+        )
     rows = []
     for way in WAYS:
         before, after = median(seen[way, False]), median(seen[way, True])
         ratio = after / before
         rows.append((way.title, f"{before:.2f} us", f"{after:.2f} us", f"{ratio:.2f}"))
-    heading = ("in", "plain", "aggregated", f"ratio (target {CPU_TARGET})")
-    return "\n".join([*lines, *table(heading, rows)])
+    what = f"user records of {DATA_BYTES} B with keys of 12, one daemon, simulated"
+    cpu = "CPU of the real daemon for each user record, sink without quota, 16 shards, medians of"
+    lines = [
+        "## Aggregation",
+        "",
+        f"One shard (1,000 records/s, 1 MiB/s), {what}:",
+        of_one_shard,
+        "",
+        f"{cpu} {options.rounds}:",
+        "",
+        *table(("in", "plain", "aggregated", f"ratio (target {CPU_TARGET})"), rows),
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(run_alone("aggregation", "What aggregation gives and costs.", measure))
+    parser = command.arguments("aggregation", "What aggregation gives and costs.", is_written=True)
+    sys.exit(command.run(parser, measure))

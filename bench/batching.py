@@ -7,26 +7,22 @@ child that does so, commanded over its standard input (worker.py).
 """
 
 import argparse
-import os
 import select
 import sys
-import tempfile
 import time
 from collections import deque
 from itertools import cycle, islice
-from pathlib import Path
 
+from bench import command
 from bench import records as bench_records
-from bench.compare import daemon_config, started_sink
-from bench.daemon import DaemonProcess, environment
-from bench.host import choose_cores, cpu_seconds, pinned
 from bench.load import STALL_S, HttpConnection, connect
 from bench.table import table
-from bench.worker import Result, Worker, serve_commands
+from bench.targets import Scenario, measure_daemon, started_sink
+from bench.worker import Result, serve_commands
 
 SINK_MS = 25.0
 RATES = (1_000, 5_000, 20_000)
-SECONDS = 6  # of a measured run; a third of that before it
+SECONDS = 6  # of a measured run
 _CONNECTIONS = 1_500
 _BODIES = 20_000
 
@@ -76,38 +72,24 @@ class _Paced:
         }
 
 
-def measure(rates: tuple[int, ...], seconds: float) -> str:
-    cores = choose_cores(os.sched_getaffinity(0))
+def measure(options: argparse.Namespace) -> str:
+    rates, seconds = (RATES[:1], 1) if options.quick else (RATES, SECONDS)
     rows = []
-    with pinned(cores.load), started_sink(cores.sink, latency_ms=SINK_MS) as sink:
+    with started_sink("--latency-ms", str(SINK_MS)) as sink:
         for rate in rates:
-            with (
-                tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-                DaemonProcess(
-                    Path(directory), daemon_config(sink.port), cores=cores.under_test
-                ) as daemon,
-                Worker(
-                    ["bench.batching", "--load", str(rate), str(daemon.http_port)],
-                    cores.load,
-                    environment(),
-                ) as load,
-            ):
-                load.run(int(rate * seconds / 3))
-                before, cpu_before = sink.counts(), cpu_seconds(daemon.pid)
-                result = load.run(int(rate * seconds)).result
-                cpu_s = cpu_seconds(daemon.pid) - cpu_before
-                after = sink.counts()
-            if result["failed"]:
-                raise RuntimeError(f"{result['failed']} requests failed at {rate} a second")
-            calls = after[1] - before[1]
+            arguments = ("--load", str(rate), "{http}")
+            scenario = Scenario(
+                "paced", f"{rate} a second", arguments, rate * seconds, load="bench.batching"
+            )
+            seen = measure_daemon(scenario, scenario.records, sink)
+            latencies = (f"{each:.1f}" for each in seen.latency_ms)
             rows.append(
                 (
                     f"{rate:,}",
-                    f"{result['records'] / result['seconds']:,.0f}",
-                    f"{result['records'] / calls:.0f}",
-                    f"{result['latency_ms_p50']:.1f}",
-                    f"{result['latency_ms_p99']:.1f}",
-                    f"{cpu_s / result['seconds']:.0%}",
+                    f"{seen.records_per_s:,.0f}",
+                    f"{seen.records_per_call:.0f}",
+                    *latencies,
+                    f"{seen.cpu_s / seen.seconds:.0%}",
                 )
             )
     heading = ("asked/s", "answered/s", "records a call", "p50 ms", "p99 ms", "CPU")
@@ -115,24 +97,11 @@ def measure(rates: tuple[int, ...], seconds: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.batching", description="Records a call under single requests."
-    )
-    parser.add_argument("--quick", action="store_true", help="a second of each: does it run at all")
-    parser.add_argument("--load", nargs=2, type=int, help=argparse.SUPPRESS)  # the child's side
-    options = parser.parse_args()
-    if options.load:
-        serve_commands(_Paced(*options.load).run)
+    if "--load" in sys.argv:  # the child's side
+        serve_commands(_Paced(*map(int, sys.argv[2:])).run)
         return 0
-    if not hasattr(os, "sched_setaffinity"):
-        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
-        return 2
-    try:
-        print(measure(RATES[:1] if options.quick else RATES, 1 if options.quick else SECONDS))
-    except RuntimeError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return 0
+    parser = command.arguments("batching", "Records a call under single requests.", rounds=None)
+    return command.run(parser, measure)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ changed. The sandbox throttles as the service does: 1,000 records/s a shard boun
 """
 
 import argparse
+import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bench.daemon import DaemonProcess, Metrics
 from bench.flights import (
     SAMPLE_PATH,
     UNKNOWN_KEY,
@@ -32,7 +31,8 @@ from bench.flights import (
     read_back,
     shard_counts,
 )
-from bench.host import free_port
+from bench.targets import daemon
+from tests.kit.daemon import Metrics
 
 STREAM = "flights"
 SHARD_COUNT = 16
@@ -40,11 +40,11 @@ SHARD_RECORDS_PER_SECOND = 1_000  # the service's quota of a shard, which the sa
 _ACTIVE_WITHIN_S = 30.0  # seconds from CreateStream to ACTIVE
 
 
-def client(port: int, connections: int) -> Any:
+def client(url: str, connections: int) -> Any:
     """boto3 as anybody has it; a connection for every thread."""
     return boto3.client(
         "kinesis",
-        endpoint_url=f"http://127.0.0.1:{port}",
+        endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id="demo",
         aws_secret_access_key="demo",
@@ -66,51 +66,40 @@ def create_stream(sandbox: Any) -> None:
         time.sleep(0.02)
 
 
-def total(metrics: Metrics, name: str) -> int:
-    """A counter over all its labels."""
-    return round(sum(metrics[name].values()))
-
-
 def print_daemon_counts(metrics: Metrics) -> None:
     """What it cost at the service, as the daemon's own metrics tell it."""
-    calls = total(metrics, "kdaemon_put_records_calls_total")
-    attempts = total(metrics, "kdaemon_records_attempts_total")
-    delivered = total(metrics, "kdaemon_records_delivered_total")
+    calls = metrics.total("kdaemon_put_records_calls_total")
+    attempts = metrics.total("kdaemon_records_attempts_total")
+    delivered = metrics.total("kdaemon_records_delivered_total")
     print(f"delivered by the daemon:        {delivered:,}")
     print(
         f"PutRecords calls by the daemon: {calls:,}, {attempts / max(calls, 1):,.1f} records each"
     )
-    print(f"throttled by a shard:           {total(metrics, 'kdaemon_records_throttled_total'):,}")
-    print(f"records sent again:             {total(metrics, 'kdaemon_records_retries_total'):,}")
+    print(f"throttled by a shard:           {metrics.total('kdaemon_records_throttled_total'):,}")
+    print(f"records sent again:             {metrics.total('kdaemon_records_retries_total'):,}")
 
 
 def run(flights: list[Flight], source: Path, via: str, threads: int) -> int:
-    """The whole demo in a temporary directory; the exit code."""
-    sandbox_port = free_port()
-    extra = f'[sandbox]\nlisten = "127.0.0.1:{sandbox_port}"\nstreams = ["demo"]\n'
-    extra += "[drain]\nlame_duck_ms = 0\n"  # nobody is served after the put
+    """The whole demo; the exit code."""
     # What is in flight at its deadline is sent again by its client: on a slow machine twice there.
-    extra += "[default]\ndeadline_ms = 45000\n"
-    with tempfile.TemporaryDirectory(prefix="kdaemon-demo-") as directory:
-        daemon = DaemonProcess(Path(directory), extra, flags=("--sandbox",))
-        with daemon:
-            print(f"kdaemon is ready after {daemon.ready_s:.2f} s")
-            sandbox = client(sandbox_port, 1)
-            create_stream(sandbox)
-            started = time.monotonic()
-            if via == "put":
-                counts = put_through_command(source, daemon.socket_path, STREAM)
-            else:
-                sdk = client(daemon.http_port, threads)
-                counts = put_through_sdk(sdk, STREAM, flights, threads)
-                sdk.close()
-            seconds = time.monotonic() - started
-            print_put(counts, flights, seconds)
-            print_daemon_counts(daemon.metrics())
-            received, shard_count = read_back(sandbox, STREAM)
-            sandbox.close()
-            print(f"read back:                      {len(received):,} from {shard_count} shards")
-            code = daemon.stop()
+    settings = {"sandbox.streams": ["demo"], "default.deadline_ms": 45_000}
+    with daemon(None, settings, frozenset(os.sched_getaffinity(0))) as started:
+        print(f"kdaemon is ready after {started.ready_s:.2f} s")
+        sandbox = client(started.sandbox_url, 1)
+        create_stream(sandbox)
+        began_s = time.monotonic()
+        if via == "put":
+            counts = put_through_command(source, started.address("unix"), STREAM)
+        else:
+            sdk = client(started.url, threads)
+            counts = put_through_sdk(sdk, STREAM, flights, threads)
+            sdk.close()
+        print_put(counts, flights, time.monotonic() - began_s)
+        print_daemon_counts(started.metrics())
+        received, shard_count = read_back(sandbox, STREAM)
+        sandbox.close()
+        print(f"read back:                      {len(received):,} from {shard_count} shards")
+        code = started.stop()
     difference = compare(flights, received)
     print(difference.text())
     if code != 0:

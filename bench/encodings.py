@@ -7,14 +7,14 @@ machine is not the same from one to the next; the table has medians. Upstream th
 in both cases. A single round says little: on a busy machine its ratio is off by a quarter.
 """
 
+import argparse
 import sys
 from statistics import median
 
-from bench.command import run_beside_sink
-from bench.compare import Scenario, Sink, measure_daemon
-from bench.host import Cores
+from bench import command
 from bench.report import Outcome
-from bench.table import table
+from bench.table import Target, table, verdicts
+from bench.targets import Scenario, measure_daemon, started_sink
 
 SECTION = "## CBOR beside JSON (`python -m bench.encodings --write`)"
 TARGET_RATIO = 0.9  # of JSON's records per CPU-second
@@ -36,7 +36,6 @@ def scenario(data_bytes: int, encoding: str) -> Scenario:
             *("--data-bytes", str(data_bytes), "--bodies", str(bodies), "--encoding", encoding),
         ),
         SIZES[data_bytes],
-        is_daemon=True,
     )
 
 
@@ -50,31 +49,32 @@ def ratio(pairs: list[Pair]) -> float:
     return median(cbor.records_per_cpu_s / json.records_per_cpu_s for json, cbor in pairs)
 
 
-def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
-    """All rounds; the table, and whether the target is reached."""
-    measured: dict[int, list[Pair]] = {data_bytes: [] for data_bytes in SIZES}
-    for round_number in range(1, rounds + 1):
-        for data_bytes, pairs in measured.items():
-            records = SIZES[data_bytes] // share
-            order = ("json", "cbor") if round_number % 2 else ("cbor", "json")
-            found = {
-                encoding: measure_daemon(scenario(data_bytes, encoding), records, sink, cores)
-                for encoding in order
-            }
-            pairs.append((found["json"], found["cbor"]))
-            print(f"[{round_number}/{rounds}] {data_bytes:,} B", file=sys.stderr, flush=True)
+def measure(options: argparse.Namespace) -> str:
+    """The section of RESULTS.md, and whether the target is reached."""
+    number = 0
+
+    def pair(data_bytes: int) -> Pair:
+        nonlocal number
+        number += 1
+        order = ("json", "cbor") if (number - 1) // len(SIZES) % 2 == 0 else ("cbor", "json")
+        records = SIZES[data_bytes] // options.share
+        found = {
+            encoding: measure_daemon(scenario(data_bytes, encoding), records, sink)
+            for encoding in order
+        }
+        return found["json"], found["cbor"]
+
+    with started_sink() as sink:
+        measured = command.interleaved(
+            options.rounds, SIZES, pair, lambda data_bytes, _: f"{data_bytes:,} B"
+        )
     heading = ("bytes of data", "JSON, rec/CPU-s", "CBOR, rec/CPU-s", "ratio")
-    worst = min(map(ratio, measured.values()))
-    word = "reached" if worst >= TARGET_RATIO else "missed"
-    return "\n".join(
-        [
-            *table(heading, (row(*each) for each in measured.items()), words=0),
-            "",
-            f"The least ratio is {worst:.2f}; at least {TARGET_RATIO} is to be reached: {word}.",
-        ]
-    )
+    least = Target("the least ratio", TARGET_RATIO, min(map(ratio, measured.values())), ".2f")
+    lines = [SECTION, "", *table(heading, (row(*each) for each in measured.items()), words=0)]
+    return "\n".join([*lines, "", *verdicts([least])])
 
 
 if __name__ == "__main__":
     text = "What CBOR costs the daemon beside JSON."
-    sys.exit(run_beside_sink("encodings", text, run, rounds=5, heading=SECTION))
+    parser = command.arguments("encodings", text, rounds=5, is_written=True)
+    sys.exit(command.run(parser, measure))

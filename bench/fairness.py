@@ -13,7 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-import tempfile
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,9 +23,10 @@ from math import inf
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench import report
+from bench import command
 from bench.rivals import Mission, Told, run_client
-from bench.table import table
+from bench.table import table, today
+from bench.targets import place
 from kdaemon.base.limits import SHARD_RECORDS_PER_SECOND
 from tests.kit.daemon import Daemon, from_scratch, get, running
 
@@ -108,7 +109,7 @@ def written(daemon: Daemon, stream: str, shard: int) -> int:
     return count
 
 
-def measure(case: Case, directory: Path, seconds: float, *, is_alone: bool) -> Figures:
+def measure_case(case: Case, directory: Path, seconds: float, *, is_alone: bool) -> Figures:
     path = str(directory / "k.sock")
     settings: dict[str, object] = {
         "listen.unix": path,
@@ -185,12 +186,8 @@ HEADING = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A quiet client beside a greedy one.")
-    parser.add_argument("--only", default="", help="cases whose name holds this text")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each case, beside")
-    parser.add_argument("--write", action="store_true", help="into bench/RESULTS.md")
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> str:
+    """The section of RESULTS.md."""
     load = os.getloadavg()[0]
     rows = []
     alone: dict[tuple[str, str], Figures] = {}
@@ -199,27 +196,32 @@ def main() -> None:
         for is_alone in (True, False):
             if is_alone and kind in alone:
                 continue
-            with tempfile.TemporaryDirectory() as place:
+            with place() as directory:
                 seconds = ALONE_S if is_alone else options.seconds
-                figures = measure(case, Path(place), seconds, is_alone=is_alone)
+                figures = measure_case(case, directory, seconds, is_alone=is_alone)
             if is_alone:
                 alone[kind] = figures
             else:
                 rows.append(row(case, alone[kind], figures))
-                print(" | ".join(rows[-1]), flush=True)
-    today = time.strftime("%Y-%m-%d", time.gmtime())
+                command.tell(" | ".join(rows[-1]))
     lines = [
         TITLE,
         "",
         "Written by `python -m bench.fairness --write`; how to read it: [README.md](README.md).",
-        f"{today}, {os.cpu_count()} cores, load average {load:.1f} before the start.",
+        f"{today()}, {os.cpu_count()} cores, load average {load:.1f} before the start.",
         "",
         *table(HEADING, rows),
     ]
-    print("\n".join(lines))
-    if options.write:
-        report.write_section("\n".join(lines) + "\n")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    text = "A quiet client beside a greedy one."
+    parser = command.arguments("fairness", text, rounds=None, is_written=True)
+    parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each case, beside")
+    return command.run(parser, measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

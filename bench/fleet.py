@@ -7,7 +7,6 @@ missed.
 """
 
 import argparse
-import datetime as dt
 import sys
 from dataclasses import replace
 
@@ -15,8 +14,8 @@ from bench import fleet_picture, hot, hot_sim
 from bench import fleet_report as report
 from bench.fleet_sim import Load, Plan, Run, simulate
 from bench.plans import simulate_all
-from bench.report import write_section
-from bench.table import aligned
+from bench.table import aligned, today
+from bench.table import write as write_section
 from kdaemon.sandbox.settings import LimiterKind
 
 __all__ = ["Load", "Plan", "Run", "main", "simulate"]
@@ -73,8 +72,7 @@ def write(seeds: range, jobs: int) -> bool:
     keyless_runs = simulate_all(hot_sim.simulate, hot.keyless_plans(kinds, seeds, *size), jobs)
     pair = (report.hot_table(hot_runs), report.keyless_table(keyless_runs))
     print("", *map(aligned, pair), sep="\n\n", flush=True)
-    today = f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"
-    by = f"Simulated by `python -m bench.fleet --write`, {today}; how: [README.md](README.md)."
+    by = f"Simulated by `python -m bench.fleet --write`, {today()}; how: [README.md](README.md)."
     over = f"Least / median / most over {len(seeds)} seeds, and the target."
     fleet_intro = f"{by} {SECONDS} s, twice the shard's quota on offer in all. {over}"
     span = f"{hot_sim.SECONDS} s after a warm-up of {hot_sim.WARM_UP_S} s"

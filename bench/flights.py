@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.daemon import environment
+from tests.kit.daemon import environment
 
 _ROOT = Path(__file__).resolve().parent.parent
 WHOLE_PATH = _ROOT.parent / "shared" / "data" / "flights.csv.gz"

@@ -11,30 +11,29 @@ valgrind the first three parts are left out, and that is said.
 
 import argparse
 import asyncio
-import os
 import resource
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from bench import report
-from bench.compare import Sink, daemon_config, started_sink
-from bench.daemon import DaemonProcess
-from bench.host import Cores, choose_cores, cpu_seconds, pinned
+from bench import command
 from bench.instructions import Shape, count, open_streams
 from bench.records import make_records, put_record_body, request_head
+from bench.table import growth
+from bench.targets import UNPACED, Sink, daemon, started_sink
 from kdaemon.base.steps import at_once
 from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness
 from kdaemon.observe.reading import SnapshotReader, Sources
 from kdaemon.observe.slices import SLICE_NS
+from tests.kit.daemon import Daemon
+from tests.kit.linux import cores_used
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTED = {
@@ -63,32 +62,28 @@ def counted(part: str, *, is_quick: bool) -> str:
     shapes = shapes[:2] if is_quick else shapes
     rows = {TITLES[work]: [count(work, ROOT, shape) for shape in shapes] for work in works}
     counts = [getattr(shape, part) for shape in shapes]
-    return report.growth(f"instructions a record, by {part}", counts, rows)
+    return growth(f"instructions a record, by {part}", counts, rows)
 
 
-def measure_idle(what: str, number: int, seconds: float, sink: Sink, cores: Cores) -> float:
+def measure_idle(what: str, number: int, seconds: float, sink: Sink) -> float:
     """The part of a core that an idle daemon takes with so many streams or connections, 0..1."""
     names = [f"bench-{each}" for each in range(number if what == "streams" else 1)]
-    config = daemon_config(sink.port) + "".join(f"[streams.{name}]\n" for name in names)
+    settings: dict[str, object] = {**UNPACED, "streams_max": max(100, number)}
+    settings |= {f"streams.{name}": {} for name in names}
     connections = number if what == "connections" else 0
     with (
-        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(
-            Path(directory), f"streams_max = {max(100, number)}\n{config}", cores=cores.under_test
-        ) as daemon,
-        kept_connections(daemon.http_port, connections),
+        daemon(sink.url, settings, sink.cores.under_test) as started,
+        kept_connections(started.port, connections),
     ):
-        wait_until_told(daemon, len(names))
+        wait_until_told(started, len(names))
         time.sleep(min(SETTLED_S, seconds))
-        before_s, began_s = cpu_seconds(daemon.pid), time.monotonic()
-        time.sleep(seconds)
-        return (cpu_seconds(daemon.pid) - before_s) / (time.monotonic() - began_s)
+        return cores_used(started.pid, seconds)
 
 
-def wait_until_told(daemon: DaemonProcess, streams: int) -> None:
+def wait_until_told(daemon: Daemon, streams: int) -> None:
     """Until the service has told of all of them: RuntimeError if it does not."""
     deadline_s = time.monotonic() + TOLD_WITHIN_S
-    while sum(daemon.metrics()["kdaemon_shard_map_refreshes_total"].values()) < streams:
+    while daemon.counted("kdaemon_shard_map_refreshes_total") < streams:
         if time.monotonic() > deadline_s:
             raise RuntimeError("the service did not tell of all streams")
         time.sleep(1.0)
@@ -112,17 +107,16 @@ def kept_connections(port: int, number: int) -> Iterator[None]:
 def idle(*, is_quick: bool) -> str:
     """The table of the idle daemon, in percent of a core."""
     seconds, rounds = (QUICK_IDLE_S, 1) if is_quick else (IDLE_S, 2)
-    cores = choose_cores(os.sched_getaffinity(0))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     tables = []
-    with pinned(cores.load), started_sink(cores.sink) as sink:
+    with started_sink() as sink:
         for what, shown in (QUICK_IDLE if is_quick else IDLE).items():
             parts = [
-                100 * median(measure_idle(what, each, seconds, sink, cores) for _ in range(rounds))
+                100 * median(measure_idle(what, each, seconds, sink) for _ in range(rounds))
                 for each in shown
             ]
-            tables.append(report.growth(f"idle, % of a core, by {what}", shown, {"daemon": parts}))
+            tables.append(growth(f"idle, % of a core, by {what}", shown, {"daemon": parts}))
     return "\n\n".join(tables)
 
 
@@ -158,47 +152,32 @@ async def _held(shape: Shape) -> list[int]:
     return stalled_ns
 
 
-def run(parts: list[str], *, is_quick: bool) -> Iterator[str]:
-    """The tables of these parts, each as it is measured."""
-    has_valgrind = shutil.which("valgrind") is not None
-    for part in parts:
-        if part == "idle":
-            yield idle(is_quick=is_quick)
-        elif part == "scrape":
-            yield scrape(is_quick=is_quick)
-        elif has_valgrind:
-            yield counted(part, is_quick=is_quick)
-        else:
-            yield f"{part}: left out, there is no valgrind here, which counts instructions"
+def part_of(part: str, *, is_quick: bool) -> str:
+    """The table of one part."""
+    if part == "idle":
+        return idle(is_quick=is_quick)
+    if part == "scrape":
+        return scrape(is_quick=is_quick)
+    if shutil.which("valgrind") is not None:
+        return counted(part, is_quick=is_quick)
+    return f"{part}: left out, there is no valgrind here, which counts instructions"
+
+
+def measure(options: argparse.Namespace) -> str:
+    """The section of RESULTS.md; tells each table as it is measured."""
+    tables = []
+    for part in options.only or PARTS:
+        tables.append(part_of(part, is_quick=options.quick))
+        command.tell(tables[-1])
+    return "\n\n".join([HEADING, *tables])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.growth", description="What more of everything costs."
+    parser = command.arguments(
+        "growth", "What more of everything costs.", rounds=None, is_written=True
     )
-    parser.add_argument("--quick", action="store_true", help="little of each: does it run at all")
     parser.add_argument("--only", action="append", choices=PARTS, help="this part alone")
-    parser.add_argument("--write", action="store_true", help="into bench/RESULTS.md")
-    options = parser.parse_args()
-    if not hasattr(os, "sched_setaffinity"):
-        print("bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
-        return 2
-    if options.write and (options.quick or options.only):
-        print("--write needs a whole run: not with --quick or --only", file=sys.stderr)
-        return 2
-    tables = []
-    try:
-        for table in run(options.only or list(PARTS), is_quick=options.quick):
-            print(table, end="\n\n", flush=True)
-            tables.append(table)
-    except RuntimeError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    if options.write:
-        report.write_section("\n\n".join([HEADING, *tables]))
-    return 0
+    return command.run(parser, measure)
 
 
 if __name__ == "__main__":

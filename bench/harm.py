@@ -72,12 +72,6 @@ class Probe(threading.Thread):
             time.sleep(PROBE_S)
 
 
-def peak_mib(daemon: Daemon) -> int:
-    status = Path(f"/proc/{daemon.pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 // MIB
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="attacks whose name holds this text")
@@ -124,7 +118,7 @@ def main() -> None:
                     f"{times[-1]:.0f}",
                     bad,
                     f"{probe.worst_s * 1000:.0f}",
-                    peak_mib(daemon),
+                    daemon.peak_bytes() // MIB,
                 )
                 print(f"| {name} | " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 

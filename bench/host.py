@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kit.linux import memory_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Cores:
@@ -61,34 +63,6 @@ def half_left(cores: frozenset[int]) -> Iterator[None]:
     finally:
         busy.kill()
         busy.wait()
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system seconds of all threads of a live process, to the nanosecond.
-
-    The process CPU clock of `pid` (clock_getcpuclockid(3): `~pid << 3 | CPUCLOCK_SCHED`);
-    /proc/PID/stat gives the same in ticks of 10 ms.
-    """
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def with_descendants(pid: int) -> list[int]:
-    """A live process, its children, theirs, and so on."""
-    found = [pid]
-    for each in found:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            found += [int(child) for child in children.read_text().split()]
-    return found
-
-
-def memory_bytes(pid: int, field: str) -> int:
-    """`VmRSS` (resident now) or `VmHWM` (its peak) of a live process, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    message = f"/proc/{pid}/status has no {field}"
-    raise LookupError(message)
 
 
 def settled_rss_bytes(pid: int, quiet_s: float = 3.0, deadline_s: float = 15.0) -> int:

@@ -5,24 +5,22 @@ rounds interleaved. The same requests, of the same size, over HTTP/1.1, over as 
 HTTP/2, and as streams of one connection.
 """
 
+import argparse
 import sys
 from statistics import median
 
-from bench.command import run_beside_sink
-from bench.compare import Scenario, Sink, measure_daemon
-from bench.host import Cores
+from bench import command
 from bench.report import Outcome
 from bench.table import table
+from bench.targets import Scenario, measure_daemon, started_sink
 
 _BATCHES, _SINGLES = 250_000, 30_000  # records of a round
 
 
-def _scenarios(
-    load: str, title: str, connections: int, records: int
-) -> tuple[Scenario, Scenario, Scenario]:
+def _scenarios(load: str, title: str, connections: int, records: int) -> tuple[Scenario, ...]:
     def over(name: str, connection_count: int, *more: str) -> Scenario:
         where = ("--tcp", "{http}", "--connections", str(connection_count))
-        return Scenario(load, f"{title}, {name}", (load, *where, *more), records, is_daemon=True)
+        return Scenario(load, f"{title}, {name}", (load, *where, *more), records)
 
     many = f"{connections} connections"
     return (
@@ -38,18 +36,18 @@ SCENARIOS = (
 )
 
 
-def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
+def measure(options: argparse.Namespace) -> str:
     """All rounds; the table."""
-    measured: dict[str, list[Outcome]] = {each.title: [] for each in SCENARIOS}
-    for round_number in range(1, rounds + 1):
-        for scenario in SCENARIOS:
-            outcome = measure_daemon(scenario, scenario.records // share, sink, cores)
-            measured[scenario.title].append(outcome)
-            print(f"[{round_number}/{rounds}] {scenario.title}", file=sys.stderr, flush=True)
+    with started_sink() as sink:
+        measured = command.interleaved(
+            options.rounds,
+            SCENARIOS,
+            lambda each: measure_daemon(each, each.records // options.share, sink),
+            lambda each, _: each.title,
+        )
     rows = []
     first: list[Outcome] = []
-    for scenario in SCENARIOS:
-        outcomes = measured[scenario.title]
+    for scenario, outcomes in measured.items():
         first = outcomes if "HTTP/1.1" in scenario.title else first
         share_of = median(
             b.records_per_cpu_s / a.records_per_cpu_s for a, b in zip(first, outcomes, strict=True)
@@ -60,4 +58,5 @@ def run(rounds: int, share: int, sink: Sink, cores: Cores) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_beside_sink("http2", "What HTTP/2 costs beside HTTP/1.1.", run))
+    parser = command.arguments("http2", "What HTTP/2 costs beside HTTP/1.1.")
+    sys.exit(command.run(parser, measure))

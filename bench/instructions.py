@@ -30,10 +30,16 @@ from typing import Any
 
 from bench import calls
 from bench import records as bench_records
-from bench.daemon import UNLIMITED
 from bench.load import HttpConnection, NdjsonConnection
 from bench.load_http2 import Http2Connection
-from bench.records import BATCH_RECORDS, KEY_COUNT, STREAM, BenchRecord, make_records
+from bench.records import (
+    BATCH_RECORDS,
+    KEY_COUNT,
+    STREAM,
+    UNLIMITED,
+    BenchRecord,
+    make_records,
+)
 
 _BODIES = 16  # distinct ones of 500 records
 _SINGLES = 1_280  # distinct requests of one record

@@ -14,19 +14,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import report
-from bench.compare import daemon_config, started_sink
-from bench.daemon import DaemonProcess, Tree, environment
-from bench.host import Cores, choose_cores, free_port, memory_bytes, pinned, settled_rss_bytes
-from bench.spool import wait_for_records
+from bench import command
+from bench.host import Cores, choose_cores, free_port, pinned, settled_rss_bytes
+from bench.table import MIB, table
+from bench.targets import ORDINARY, UNPACED, Tree, check, daemon, place, started_sink
 from bench.worker import Worker
+from tests.kit.daemon import Daemon
 
-MIB = 1024 * 1024
 TITLE = "## Memory"
 SPOOL_BYTES_MAX = 4 * 1024 * MIB
 LOOK_S = 0.25  # between two looks at what is resident and what is held
@@ -34,7 +33,7 @@ AFTER_S = 10.0  # from the last record to the last look
 RESTART_STREAMS = 90
 RESTART_OUTAGE_S = 15.0  # that it is watched before the service is there
 QUICK_SHARE = 16
-ROOM = ("--set", f"memory_bytes_max={4096 * MIB}")  # to fill the disk for many streams
+ROOM = {"memory_bytes_max": 4096 * MIB}  # to fill the disk for many streams
 HELD = "kdaemon_memory_held_bytes"  # the old name: a tree before has no other
 
 
@@ -87,7 +86,7 @@ class Seen:
 class Watch:
     """Looks at a daemon again and again, in a thread."""
 
-    daemon: DaemonProcess
+    daemon: Daemon
     seen: Seen
     _ended: threading.Event = field(default_factory=threading.Event)
 
@@ -100,47 +99,45 @@ class Watch:
         finally:
             self._ended.set()
             thread.join()
-            self.seen.peak = max(self.seen.peak, memory_bytes(self.daemon.pid, "VmHWM"))
+            self.seen.peak = max(self.seen.peak, self.daemon.peak_bytes())
 
     def _run(self) -> None:
         while not self._ended.wait(LOOK_S):
-            resident = memory_bytes(self.daemon.pid, "VmRSS")
-            held = int(sum(self.daemon.metrics()[HELD].values()))
+            resident, held = self.daemon.rss_bytes(), self.daemon.counted(HELD)
             self.seen.held = max(self.seen.held, held)
             self.seen.above = max(self.seen.above, resident - held)
 
 
-def config(sink_port: int, spool: Path, streams: int) -> str:
-    listed = "".join(f"[streams.{name}]\n" for name in names(streams))
-    table = f'[spool]\ndirectory = "{spool}"\nbytes_max = {SPOOL_BYTES_MAX}\n'
-    return f"streams_max = {max(100, streams)}\n" + daemon_config(sink_port) + table + listed
+def settings_of(spool: Path, streams: int) -> dict[str, object]:
+    return {
+        **UNPACED,
+        "streams_max": max(100, streams),
+        "spool.directory": str(spool),
+        "spool.bytes_max": SPOOL_BYTES_MAX,
+        **{f"streams.{name}": {} for name in names(streams)},
+    }
 
 
 def names(streams: int) -> list[str]:
     return [f"bench-{number}" for number in range(streams)]
 
 
-def measure(tree: Tree, load: Load, cores: Cores, place: Path, share: int) -> Seen:
+def measure_load(tree: Tree, load: Load, cores: Cores, parent: Path, share: int) -> Seen:
     """One load, from an idle daemon to ten seconds after its end."""
     seen = Seen()
-    with tempfile.TemporaryDirectory(prefix="kdaemon-bench-", dir=place) as name:
-        directory = Path(name)
+    with place(parent) as directory:
         port = free_port()
-        toml = config(port, directory / "spool", load.streams)
+        settings = settings_of(directory / "spool", load.streams)
 
-        @contextmanager
-        def daemon(*flags: str) -> Iterator[DaemonProcess]:
-            with DaemonProcess(
-                directory, toml, flags=flags, cores=cores.under_test, tree=tree
-            ) as running:
-                yield running
+        def started(more: Mapping[str, object] | None = None) -> AbstractContextManager[Daemon]:
+            given, service = {**settings, **(more or {})}, f"http://127.0.0.1:{port}"
+            return daemon(service, given, cores.under_test, directory=directory, tree=tree)
 
         count = 0
         if load.restarts:
-            with daemon(*ROOM) as running:
+            with started(ROOM) as running:
                 count = fill(running, load, cores, share)
-                running.kill()
-        with daemon() as running:
+        with started() as running:
             if not load.restarts:
                 seen.idle = settled_rss_bytes(running.pid)
             watch = Watch(running, seen)
@@ -149,83 +146,75 @@ def measure(tree: Tree, load: Load, cores: Cores, place: Path, share: int) -> Se
                     time.sleep(RESTART_OUTAGE_S)
                 else:
                     count = fill(running, load, cores, share)
-                with started_sink(cores.sink, port=port) as sink:
+                with started_sink("--port", str(port), cores=cores) as sink:
                     began = time.monotonic()
-                    wait_for_records(sink, count)
+                    sink.wait_for(count)
                     seen.seconds = time.monotonic() - began
                     time.sleep(AFTER_S)
-                    seen.after = memory_bytes(running.pid, "VmRSS")
-                    wait_for_records(sink, count)  # none came twice
+                    seen.after = running.rss_bytes()
+                    sink.wait_for(count)  # none came twice
     return seen
 
 
-def fill(daemon: DaemonProcess, load: Load, cores: Cores, share: int) -> int:
+def fill(daemon: Daemon, load: Load, cores: Cores, share: int) -> int:
     """How many records were acknowledged as stored."""
     count = 0
     for stream in names(load.streams):
         arguments = [
-            *("bench.load", "put_records", "--unix", daemon.socket_path),
+            *("bench.load", "put_records", "--unix", daemon.address("unix")),
             *("--acknowledge", "stored", "--stream", stream, "--batch", str(load.batch)),
             *("--data-bytes", str(load.data_bytes), "--bodies", "16"),
         ]
-        with Worker(arguments, cores.load, environment()) as worker:
+        with Worker(arguments, cores.load, ORDINARY) as worker:
             result = worker.run(max(load.batch, load.records // share)).result
-        if result["failed"]:
-            message = f"{load.title}: {result['failed']} records were refused"
-            raise RuntimeError(message)
+        check(load.title, result)
         count += result["records"]
     return count
 
 
-def row(load: Load, tree: Tree, seen: Seen) -> str:
+def row(load: Load, tree: Tree, seen: Seen) -> list[str]:
     figures = (seen.idle, seen.peak, seen.held, seen.above, seen.after)
     cells = [load.title, tree.title, *(f"{each / MIB:.0f}" if each else "-" for each in figures)]
-    return "| " + " | ".join([*cells, f"{seen.seconds:.0f}"]) + " |"
+    return [*cells, f"{seen.seconds:.0f}"]
 
 
-HEAD = (
-    "| stored in an outage, drained | | idle | peak | held | above held | 10 s after | drain s |",
-    "|---|---|--:|--:|--:|--:|--:|--:|",
+HEADING = (
+    "stored in an outage, drained",
+    "",
+    "idle",
+    "peak",
+    "held",
+    "above held",
+    "10 s after",
+    "drain s",
 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.memory", description="What memory a load takes, in MiB."
-    )
-    parser.add_argument("--before", type=Path, help="another tree, to compare with")
-    parser.add_argument("--only", default="", help="loads whose title holds this text")
-    parser.add_argument("--quick", action="store_true", help="a part of each: does it run at all")
-    parser.add_argument("--write", action="store_true", help="write it into bench/RESULTS.md")
-    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> str:
+    """The section of RESULTS.md."""
     trees = [Tree("now")]
     if options.before is not None:
         trees.insert(0, Tree("before", options.before.resolve()))
     cores = choose_cores(os.sched_getaffinity(0))
-    lines = list(HEAD)
-    print("\n".join(lines), flush=True)
-    try:
-        with pinned(cores.load):
-            for load in LOADS:
-                if options.only not in load.title:
-                    continue
-                for tree in trees:
-                    share = QUICK_SHARE if options.quick else 1
-                    seen = measure(tree, load, cores, options.directory, share)
-                    lines.append(row(load, tree, seen))
-                    print(lines[-1], flush=True)
-    except RuntimeError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    if options.write:
-        report.write_section("\n".join([TITLE, "", *lines, ""]))
-        print(f"written: {report.RESULTS_PATH.name}")
-    return 0
+    rows = []
+    with pinned(cores.load):
+        for load in [each for each in LOADS if options.only in each.title]:
+            for tree in trees:
+                seen = measure_load(tree, load, cores, options.directory, options.share)
+                rows.append(row(load, tree, seen))
+                command.tell(", ".join(rows[-1]))
+    return "\n".join([TITLE, "", *table(HEADING, rows, words=2)])
+
+
+def main() -> int:
+    parser = command.arguments(
+        "memory", "What memory a load takes, in MiB.", rounds=None, is_written=True
+    )
+    parser.add_argument("--before", type=Path, help="another tree, to compare with")
+    parser.add_argument("--only", default="", help="loads whose title holds this text")
+    parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
+    return command.run(parser, measure, quick_share=QUICK_SHARE)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -3,14 +3,13 @@
 What is told is the ratio within a round: its two daemons saw the same machine, within seconds. CPU
 time on a machine that others use drifts by a factor of two within minutes. Where the least and the
 most ratio lie far apart, trust their median little, and `bench.instructions` more.
-Pure but for the date. Where it sits: compare.py -> here -> report.py writes it.
+Pure but for the date. Where it sits: compare.py -> here -> table.py writes it.
 """
 
-import datetime as dt
 from dataclasses import dataclass, field
 from statistics import median
 
-from bench.table import aligned, table
+from bench.table import spread, table, today
 
 TITLE = "## Beside the version before"
 _COLUMNS = ("records a CPU-second", "old", "new", "new of old", "least", "most", "rounds")
@@ -43,14 +42,11 @@ class Pairs:
             rows.append([what, *_cells(self.lone_ms, ".2f")])
         return rows
 
-    def text(self) -> str:
-        return aligned(self.rows())
-
     def markdown(self) -> str:
         """A section of RESULTS.md."""
         heading, *rows = self.rows()
         how = (
-            f"`python -m bench.compare --pair OLD --write`, {dt.datetime.now(tz=dt.UTC):%Y-%m-%d};"
+            f"`python -m bench.compare --pair OLD --write`, {today()};"
             f" load average {self.load_before:.1f} before the start. Old, new, old, new: a ratio is"
             " that of a round."
         )
@@ -58,7 +54,6 @@ class Pairs:
 
 
 def _cells(pairs: list[tuple[float, float]], form: str) -> list[str]:
-    ratios = sorted(new / old for old, new in pairs)
     old, new = (median(side) for side in zip(*pairs, strict=True))
-    shown = (median(ratios), ratios[0], ratios[-1])
-    return [f"{old:{form}}", f"{new:{form}}", *(f"{each:.2f}" for each in shown), str(len(pairs))]
+    ratios = spread(after / before for before, after in pairs)
+    return [f"{old:{form}}", f"{new:{form}}", *ratios, str(len(pairs))]

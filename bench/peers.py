@@ -22,8 +22,8 @@ from typing import Any
 import uvloop
 
 from bench import records as bench_records
-from bench.host import memory_bytes
 from bench.worker import Result, serve_commands
+from tests.kit.linux import memory_bytes
 
 IN_FLIGHT = 8  # aiobotocore calls at once
 _CREDENTIALS = {

@@ -6,18 +6,14 @@ to look, then measure with bench.compare.
 """
 
 import argparse
-import os
 import pstats
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from bench.compare import SCENARIOS, daemon_config, load_arguments, started_sink
-from bench.daemon import DaemonProcess, environment
-from bench.host import choose_cores, cpu_seconds, pinned
-from bench.worker import Worker
+from bench.targets import SCENARIOS, UNPACED, daemon, place, started_sink
+from tests.kit.linux import cpu_seconds
 
 _WRITE_WITHIN_S = 30.0  # seconds from SIGUSR2 to the profile's file
 
@@ -25,24 +21,18 @@ _WRITE_WITHIN_S = 30.0  # seconds from SIGUSR2 to the profile's file
 def profile(name: str, records: int, path: Path, map_mode: str) -> float:
     """Writes the profile of one run to `path`; returns the daemon's CPU seconds in it."""
     scenario = next(one for one in SCENARIOS if one.name == name)
-    cores = choose_cores(os.sched_getaffinity(0))
+    program = ("-m", "bench.profiled", str(path))
     with (
-        pinned(cores.load),
-        started_sink(cores.sink, map_mode) as sink,
-        DaemonProcess(
-            path.parent,
-            daemon_config(sink.port),
-            cores=cores.under_test,
-            launcher=("-m", "bench.profiled", str(path)),
-        ) as daemon,
-        Worker(load_arguments(scenario, daemon), cores.load, environment()) as load,
+        started_sink("--map", map_mode) as sink,
+        daemon(sink.url, UNPACED, sink.cores.under_test, program=program) as started,
+        scenario.worker(started, sink.cores.load) as load,
     ):
         load.run(records // 10)
-        daemon.signal(signal.SIGUSR1)
-        before = cpu_seconds(daemon.pid)
+        started.signal(signal.SIGUSR1)
+        before = cpu_seconds(started.pid)
         load.run(records)
-        used_s = cpu_seconds(daemon.pid) - before
-        daemon.signal(signal.SIGUSR2)
+        used_s = cpu_seconds(started.pid) - before
+        started.signal(signal.SIGUSR2)
         deadline = time.monotonic() + _WRITE_WITHIN_S
         while not path.exists():
             if time.monotonic() > deadline:
@@ -66,8 +56,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the profile in this file (pstats)")
     options = parser.parse_args()
     records = options.records or (30_000 if options.scenario == "b" else 300_000)
-    with tempfile.TemporaryDirectory(prefix="kdaemon-profile-") as directory:
-        path = Path(directory) / "daemon.pstats"
+    with place() as directory:
+        path = directory / "daemon.pstats"
         used_s = profile(options.scenario, records, path, options.map_mode)
         stats = pstats.Stats(str(path), stream=sys.stdout)
         print(f"{records:,} records, {used_s:.2f} CPU-seconds with the profiler on")

@@ -1,25 +1,15 @@
-"""Figures to tables: medians over rounds, targets, RESULTS.md.
+"""The figures of bench.compare to tables: medians over rounds, and targets.
 
-RESULTS.md is an opening (this table) and sections ("## ..."): each bench replaces its own and keeps
-the others. Pure but for the date, the machine's description and that file. Knows nothing of how a
-figure came about.
+Pure but for what stands in `facts`. Knows nothing of how a figure came about. Where it sits: below
+targets.py, which makes outcomes, and compare.py.
 """
 
-import datetime as dt
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
-from bench.host import Cores, describe
-from bench.table import facts, table
-
-RESULTS_PATH = Path(__file__).with_name("RESULTS.md")
-_SECTION = re.compile(r"^## ", re.MULTILINE)
-
-MIB = 1024 * 1024
+from bench.host import Cores
+from bench.table import MIB, Target, facts, table, verdicts
 
 # What must be reached (issue "The main job", section Proof).
 TARGET_A_PER_CPU_S = 200_000  # records per CPU-second of the daemon
@@ -32,7 +22,10 @@ TARGET_LONE_MS = 3.0  # added to a lone synchronous client's request
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One round of one scenario. `startup_cpu_s`: peers only, and in no other figure."""
+    """One round of one scenario. `startup_cpu_s`: peers only, and in no other figure. `cpu_s`: of
+    all processes under test, the first one's first in `cpu_s_of_each`. `latency_ms`: of a request,
+    p50 and p99, if the load tells them.
+    """
 
     records: int
     seconds: float
@@ -42,6 +35,13 @@ class Outcome:
     idle_rss_bytes: int | None = None
     ready_s: float | None = None
     startup_cpu_s: float | None = None
+    cpu_s_of_each: tuple[float, ...] = ()
+    latency_ms: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def us_per_record(self) -> float:
+        """Microseconds of CPU."""
+        return self.cpu_s / self.records * 1e6
 
     @property
     def records_per_cpu_s(self) -> float:
@@ -101,19 +101,18 @@ def median_of(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 _COLUMNS = (
-    ("records", 9),
-    ("rec/CPU-s", 10),
-    ("us/rec", 8),
-    ("rec/s", 9),
-    ("rec/call", 8),
-    ("peak MiB", 8),
-    ("idle MiB", 8),
-    ("ready s", 8),
-    ("start CPU s", 11),
-    ("with start", 10),
+    "process under test",
+    "records",
+    "rec/CPU-s",
+    "us/rec",
+    "rec/s",
+    "rec/call",
+    "peak MiB",
+    "idle MiB",
+    "ready s",
+    "start CPU s",
+    "with start",
 )
-_NAME_WIDTH = 63
-HEADING = " ".join([f"{'process under test':<{_NAME_WIDTH}}", *(f"{n:>{w}}" for n, w in _COLUMNS)])
 
 
 def cells(outcome: Outcome) -> list[str]:
@@ -129,7 +128,7 @@ def cells(outcome: Outcome) -> list[str]:
     return [
         f"{outcome.records:,}",
         f"{outcome.records_per_cpu_s:,.0f}",
-        f"{1e6 / outcome.records_per_cpu_s:,.2f}",
+        f"{outcome.us_per_record:,.2f}",
         f"{outcome.records_per_s:,.0f}",
         f"{outcome.records_per_call:,.1f}",
         mib(outcome.peak_rss_bytes),
@@ -138,11 +137,6 @@ def cells(outcome: Outcome) -> list[str]:
         seconds(outcome.startup_cpu_s),
         "-" if with_start is None else f"{with_start:,.0f}",
     ]
-
-
-def row(name: str, outcome: Outcome) -> str:
-    figures = (f"{cell:>{w}}" for cell, (_, w) in zip(cells(outcome), _COLUMNS, strict=True))
-    return " ".join([f"{name:<{_NAME_WIDTH}}", *figures])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,65 +154,45 @@ class Report:
     def medians(self) -> dict[str, Outcome]:
         return {name: median_of(rounds) for name, rounds in self.outcomes.items()}
 
-    def targets(self) -> list[tuple[str, str, str, bool]]:
-        """What was to be reached, the target, what was seen, whether that reaches it."""
+    def targets(self) -> list[Target]:
         medians = self.medians()
-        found: list[tuple[str, str, str, bool]] = []
-
-        def add(what: str, target: float, seen: float, form: str, *, is_most: bool) -> None:
-            bound = "at most" if is_most else "at least"
-            is_met = seen <= target if is_most else seen >= target
-            found.append((what, f"{bound} {target:,g}", format(seen, form), is_met))
-
+        found = []
         bulk, single = medians.get("a"), medians.get("b")
-        if bulk:
-            seen = bulk.records_per_cpu_s
-            add("(a) records per CPU-second", TARGET_A_PER_CPU_S, seen, ",.0f", is_most=False)
-        if single:
-            seen = single.records_per_cpu_s
-            add("(b) requests per CPU-second", TARGET_B_PER_CPU_S, seen, ",.0f", is_most=False)
+        for what, bound, seen in (
+            ("(a) records per CPU-second", TARGET_A_PER_CPU_S, bulk),
+            ("(b) requests per CPU-second", TARGET_B_PER_CPU_S, single),
+        ):
+            if seen:
+                found.append(Target(what, bound, seen.records_per_cpu_s, ",.0f"))
         if bulk and "aiobotocore-500" in medians:
             # neighbours in one round shared the machine's mood; medians of different rounds did not
             pairs = zip(self.outcomes["a"], self.outcomes["aiobotocore-500"], strict=True)
             ratio = median(ours.records_per_cpu_s / peer.records_per_cpu_s for ours, peer in pairs)
             what = "(a) fewer CPU-seconds than aiobotocore, times"
-            add(what, TARGET_RATIO, ratio, ".2f", is_most=False)
-        idle = [one.idle_rss_bytes for rounds in self.outcomes.values() for one in rounds]
-        if known := [value for value in idle if value is not None]:
-            add("idle RSS, MiB", TARGET_IDLE_RSS_MIB, median(known) / MIB, ".1f", is_most=True)
-        starts = [one.ready_s for rounds in self.outcomes.values() for one in rounds]
-        if ready := [value for value in starts if value is not None]:
-            add("time to ready, s", TARGET_READY_S, median(ready), ".2f", is_most=True)
+            found.append(Target(what, TARGET_RATIO, ratio, ".2f"))
+        every = [one for rounds in self.outcomes.values() for one in rounds]
+        if idle := [one.idle_rss_bytes / MIB for one in every if one.idle_rss_bytes is not None]:
+            found.append(
+                Target("idle RSS, MiB", TARGET_IDLE_RSS_MIB, median(idle), ".1f", is_most=True)
+            )
+        if ready := [one.ready_s for one in every if one.ready_s is not None]:
+            found.append(
+                Target("time to ready, s", TARGET_READY_S, median(ready), ".2f", is_most=True)
+            )
         if self.lone:
             what = "added to a lone client's request, ms (p50)"
-            add(what, TARGET_LONE_MS, self.lone.added_ms_p50, ".2f", is_most=True)
+            found.append(Target(what, TARGET_LONE_MS, self.lone.added_ms_p50, ".2f", is_most=True))
         return found
-
-    def text(self) -> str:
-        lines = ["", f"Medians of {self.rounds}:", HEADING]
-        lines += [row(self.titles[name], outcome) for name, outcome in self.medians().items()]
-        lines += ["", self.lone.text()] if self.lone else []
-        lines.append("")
-        for what, target, seen, is_met in self.targets():
-            lines.append(
-                f"{'reached ' if is_met else 'MISSED  '} {what}: {seen} (target: {target})"
-            )
-        return "\n".join(lines)
-
-    def _pinned(self) -> str:
-        names = {"process under test": "under_test", "sink": "sink", "load": "load"}
-        return "; ".join(
-            f"{what}: core {', '.join(map(str, sorted(getattr(self.cores, name))))}"
-            for what, name in names.items()
-        )
 
     def markdown(self) -> str:
         """The opening of RESULTS.md."""
-        names = ["process under test", *(name for name, _ in _COLUMNS)]
+        names = {"process under test": "under_test", "sink": "sink", "load": "load"}
+        pinned = "; ".join(
+            f"{what}: core {', '.join(map(str, sorted(getattr(self.cores, name))))}"
+            for what, name in names.items()
+        )
         where = [
-            ("Date", f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"),
-            *describe().items(),
-            ("Pinned", self._pinned()),
+            ("Pinned", pinned),
             ("Busy before the start", f"load average {self.load_before:.1f}"),
             ("Rounds", f"medians of {self.rounds}, interleaved"),
             ("Sink", f"shard map: {self.map_mode}"),
@@ -230,53 +204,9 @@ class Report:
             "",
             *facts(where),
             "",
-            *table(names, ([self.titles[name], *cells(o)] for name, o in self.medians().items())),
+            *table(
+                _COLUMNS, ([self.titles[name], *cells(o)] for name, o in self.medians().items())
+            ),
         ]
         lines += ["", self.lone.text()] if self.lone else []
-        lines += ["", "| to reach | target | here | |", "|---|--:|--:|---|"]
-        for what, target, seen, is_met in self.targets():
-            lines.append(f"| {what} | {target} | {seen} | {'reached' if is_met else 'missed'} |")
-        return "\n".join(lines) + "\n"
-
-
-def growth(title: str, counts: Sequence[int], rows: Mapping[str, Sequence[float]]) -> str:
-    """A table of figures for growing counts; the last column: how flat they are."""
-    heading = (title, *(f"{count:,}" for count in counts), "largest / smallest")
-    cells = []
-    for name, figures in rows.items():
-        shown = (f"{each:,.0f}" if each >= 100 else f"{each:.2f}" for each in figures)
-        ratio = f"{max(figures) / min(figures):.2f}" if min(figures) else "-"
-        cells.append((name, *shown, ratio))
-    return "\n".join(table(heading, cells))
-
-
-def with_opening(page: str, opening: str) -> str:
-    """`page` with another opening; its sections are kept."""
-    first = _SECTION.search(page)
-    sections = page[first.start() :] if first else ""
-    return opening.rstrip("\n") + "\n" + (f"\n{sections}" if sections else "")
-
-
-def with_section(page: str, section: str) -> str:
-    """`page` with `section` ("## Title", newline, text) in the place of the one of that title, or
-    at the end where there was none.
-    """
-    title = section.partition("\n")[0]
-    starts = [found.start() for found in _SECTION.finditer(page)]
-    parts = [page[at:end] for at, end in pairwise([0, *starts, len(page)])]
-    kept = [section if part.partition("\n")[0] == title else part for part in parts]
-    if section not in kept:
-        kept.append(section)
-    return "\n\n".join(part.strip("\n") for part in kept if part.strip("\n")) + "\n"
-
-
-def write_opening(opening: str) -> None:
-    RESULTS_PATH.write_text(with_opening(_results(), opening))
-
-
-def write_section(section: str) -> None:
-    RESULTS_PATH.write_text(with_section(_results(), section))
-
-
-def _results() -> str:
-    return RESULTS_PATH.read_text() if RESULTS_PATH.exists() else ""
+        return "\n".join([*lines, "", *verdicts(self.targets())]) + "\n"

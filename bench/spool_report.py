@@ -4,7 +4,6 @@ Pure but for the date and the machine's description. Knows nothing of how a figu
 (`spool.py`). Ratios are medians of the rounds' own, for neighbours saw the same machine.
 """
 
-import datetime as dt
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,10 +11,9 @@ from statistics import median
 from typing import Any, TypeVar
 
 from bench.disk import DiskAlone
-from bench.host import Cores, describe
-from bench.table import facts, table
+from bench.host import Cores
+from bench.table import MIB, Target, facts, table, verdicts
 
-MIB = 1024 * 1024
 TITLE = "## The spool"
 
 # What must be reached (issue "`stored`", sections Build and Prove).
@@ -136,27 +134,21 @@ class SpoolReport:
             )
         return found
 
-    def targets(self) -> list[tuple[str, str, str, bool]]:
-        """What was to be reached, the target, what was seen, whether that reaches it."""
+    def targets(self) -> list[Target]:
         found = [
-            (
-                f"stored / accepted, {load}",
-                f"at least {TARGET_RATIO:.2f}",
-                f"{ratio:.2f}",
-                ratio >= TARGET_RATIO,
-            )
+            Target(f"stored / accepted, {load}", TARGET_RATIO, ratio, ".2f")
             for load, (ratio, _, _) in self.ratios().items()
         ]
         if self.filled:
             seen = middle(self.filled)
             rss_mib = max(seen.rss_filled, seen.rss_later, seen.rss_peak) / MIB
             size = _size(seen.data_bytes)
-            for what, target, value, form in (
+            for what, bound, value, form in (
                 (f"ready with {size} stored, cold, s", TARGET_READY_S, seen.ready_cold_s, ".2f"),
                 ("cores used in the outage", TARGET_OUTAGE_CPU, seen.outage_cpu, ".3f"),
                 (f"highest RSS with {size} stored, MiB", TARGET_RSS_MIB, rss_mib, ".0f"),
             ):
-                found.append((what, f"at most {target:g}", format(value, form), value <= target))
+                found.append(Target(what, bound, value, form, is_most=True))
         return found
 
     def lines(self) -> list[str]:
@@ -169,19 +161,12 @@ class SpoolReport:
         if self.filled:
             size = _size(self.filled[0].data_bytes)
             lines += [f"### {size} in the spool", "", *self._filled_lines(), ""]
-        verdicts = (
-            (what, target, seen, "reached" if is_met else "missed")
-            for what, target, seen, is_met in self.targets()
-        )
-        rows = list(verdicts)
-        return [*lines, *table(("to reach", "target", "here", ""), rows)] if rows else lines[:-1]
+        return [*lines[:-1], *(["", *rows] if (rows := verdicts(self.targets())) else [])]
 
     def section(self) -> str:
         """The section of RESULTS.md."""
         pinned = sorted(self.cores.under_test)
         rows = [
-            ("Date", f"{dt.datetime.now(tz=dt.UTC):%Y-%m-%d}"),
-            *describe().items(),
             ("SQLite", sqlite3.sqlite_version),
             ("Disk", self.disk),
             ("Pinned", f"daemon: core {pinned[0]}; the rest: the others"),

@@ -13,38 +13,32 @@ Read the CPU time: on a machine that others use, the wall's is theirs. Linux onl
 import argparse
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.daemon import READY_WITHIN_S, STOP_WITHIN_S, environment
-from bench.host import choose_cores, cpu_seconds, memory_bytes, pinned
+from bench.host import choose_cores, pinned
+from bench.table import MIB
+from bench.targets import ORDINARY, Tree, place
+from tests.kit.daemon import LISTENERS, ROOT, Process, write_config
+from tests.kit.linux import cpu_seconds
+from tests.kit.systemd import Manager
 
-ROOT = Path(__file__).resolve().parents[1]
-MIB = 1024 * 1024
 IDLE_AFTER_S = 3.0  # from READY: all is loaded, and what was freed went back to the system
 BURNER = "while True: pass"
 _IMPORTED = re.compile(r"import time: +(\d+) \| +\d+ \| +(\S+)")
 
-CONFIG = """
-endpoint_url = "http://127.0.0.1:9"
-listen.http = "127.0.0.1:0"
-listen.admin = "127.0.0.1:0"
-listen.unix = ""
-spool.directory = "{directory}/spool"
-drain.lame_duck_ms = 0
-drain.deadline_ms = 0
-[streams.bench]
-acknowledge = "stored"
-"""
+SETTINGS = {
+    "endpoint_url": "http://127.0.0.1:9",
+    "drain.deadline_ms": 0,
+    "streams.bench.acknowledge": "stored",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +52,29 @@ class Start:
     imports: dict[str, float]
 
 
-def start(tree: Path, cores: frozenset[int], compiled: Path | None, *, traced: bool) -> Start:
-    """Starts the version in `tree`. `compiled`: where its compiled modules are; None: nowhere."""
-    with (
-        tempfile.TemporaryDirectory() as name,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
-    ):
-        directory = Path(name)
-        (directory / "spool").mkdir()
-        (directory / "config.toml").write_text(CONFIG.format(directory=directory))
-        manager.bind(str(directory / "notify"))
-        manager.settimeout(READY_WITHIN_S)
-        env = environment() | {"NOTIFY_SOCKET": str(directory / "notify")}
+def start(tree: Tree, cores: frozenset[int], compiled: Path | None, *, traced: bool) -> Start:
+    """Starts this version. `compiled`: where its compiled modules are; None: nowhere."""
+    with place() as directory, Manager(directory / "notify") as manager:
+        config = write_config(
+            directory, {**SETTINGS, "spool.directory": str(directory / "spool")}, LISTENERS
+        )
+        env = ORDINARY | {"NOTIFY_SOCKET": str(directory / "notify")}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         env["PYTHONPYCACHEPREFIX"] = str(compiled or directory / "nothing")
         if compiled is None:
             env["PYTHONDONTWRITEBYTECODE"] = "1"
         trace = ("-X", "importtime") if traced else ()
-        config = str(directory / "config.toml")
-        command = [sys.executable, *trace, "-m", "kdaemon", "run", "--config", config]
-        said = directory / "stderr"
-        with said.open("wb") as log, pinned(cores):
-            began_s = time.monotonic()
-            process = subprocess.Popen(
-                command, cwd=tree, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env
-            )
-        try:
-            while b"READY=1" not in manager.recv(4096):
-                pass
+        program = (*trace, *tree.how["program"])
+        began_s = time.monotonic()
+        with pinned(cores):
+            process = Process(["run", "--config", str(config)], env, program)
+        with closing(process):
+            manager.wait("READY=1")
             wall_s, cpu_s = time.monotonic() - began_s, cpu_seconds(process.pid)
-            imports = imported(said.read_text(errors="replace"))
+            imports = imported("\n".join(process.lines))
             time.sleep(0.0 if traced else IDLE_AFTER_S)
-            rss = memory_bytes(process.pid, "VmRSS") / MIB
+            rss = process.rss_bytes() / MIB
             return Start(wall_s, cpu_s, cpu_seconds(process.pid), rss, imports)
-        except TimeoutError:
-            sys.exit(f"not ready in {READY_WITHIN_S:.0f} s:\n{said.read_text(errors='replace')}")
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_WITHIN_S)
 
 
 def imported(text: str) -> dict[str, float]:
@@ -147,18 +126,18 @@ def main() -> int:
     parser.add_argument("--without-bytecode", action="store_true")
     options = parser.parse_args()
     cores = choose_cores(os.sched_getaffinity(0)).under_test
-    trees = {"before": options.before.resolve()} if options.before else {}
-    trees["now"] = ROOT
+    trees = [Tree("before", options.before.resolve())] if options.before else []
+    trees.append(Tree("now", ROOT))
     traced = bool(options.imports)
-    starts: dict[str, list[Start]] = {name: [] for name in trees}
+    starts: dict[str, list[Start]] = {tree.title: [] for tree in trees}
     with tempfile.TemporaryDirectory() as compiled:
         bytecode = None if options.without_bytecode else Path(compiled)
-        for tree in trees.values():  # compiles; and the files are in memory
+        for tree in trees:  # compiles; and the files are in memory
             start(tree, cores, bytecode, traced=True)
         with burning(options.beside, cores):
             for _ in range(options.rounds):
-                for name, tree in trees.items():
-                    starts[name].append(start(tree, cores, bytecode, traced=traced))
+                for tree in trees:
+                    starts[tree.title].append(start(tree, cores, bytecode, traced=traced))
     print(f"{'':8}    CPU s to READY   wall s to READY  CPU s, idle  RSS, idle")
     print(f"{'':8} median  least  median   most     median  MiB, median")
     for name, each in starts.items():

@@ -8,18 +8,13 @@ Invariant: a figure is given only if every record that was sent was answered wit
 
 import argparse
 import contextlib
-import os
 import socket
 import ssl
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
-from bench.compare import daemon_config, started_sink
-from bench.daemon import DaemonProcess
-from bench.host import choose_cores, cpu_seconds, pinned, settled_rss_bytes
+from bench import command
+from bench.host import settled_rss_bytes
 from bench.records import (
     BATCH_RECORDS,
     make_records,
@@ -28,15 +23,18 @@ from bench.records import (
     request_head,
 )
 from bench.table import table
+from bench.targets import UNPACED, Sink, daemon, place, started_sink
 from tests.kit.certificates import Authority, Files
+from tests.kit.daemon import Daemon
+from tests.kit.linux import cpu_seconds
 
 CONNECTIONS = 8  # each has one request under way
 IDLE_CONNECTIONS = 400
 KIB = 1024
 
 
-def connect(daemon: DaemonProcess, context: ssl.SSLContext | None) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", daemon.http_port))
+def connect(daemon: Daemon, context: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", daemon.port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock if context is None else context.wrap_socket(sock, server_hostname="localhost")
 
@@ -55,9 +53,7 @@ def answer(sock: socket.socket) -> None:
         raise RuntimeError(f"not every record was delivered: {head[:60]!r} {body[:200]!r}")
 
 
-def cpu_us(
-    daemon: DaemonProcess, socks: list[socket.socket], requests: list[bytes], rounds: int
-) -> float:
+def cpu_us(daemon: Daemon, socks: list[socket.socket], requests: list[bytes], rounds: int) -> float:
     """Microseconds of the daemon's CPU for each request."""
     before = cpu_seconds(daemon.pid)
     for number in range(rounds):
@@ -68,7 +64,7 @@ def cpu_us(
     return (cpu_seconds(daemon.pid) - before) / (rounds * len(socks)) * 1e6
 
 
-def idle(daemon: DaemonProcess, context: ssl.SSLContext | None) -> tuple[float, float]:
+def idle(daemon: Daemon, context: ssl.SSLContext | None) -> tuple[float, float]:
     """(CPU of a new connection, microseconds; memory of an idle one, KiB)."""
     settled = settled_rss_bytes(daemon.pid)
     before = cpu_seconds(daemon.pid)
@@ -91,67 +87,50 @@ def requests_of(count: int) -> list[bytes]:
     return [request_head("PutRecords", len(body)) + body for body in bodies]
 
 
-@contextlib.contextmanager
-def started(sink_port: int, files: Files | None, cores: frozenset[int]) -> Iterator[DaemonProcess]:
-    flags: tuple[str, ...] = ()
-    if files is not None:
-        flags = tuple(f"--set={key}={value}" for key, value in files.settings.items())
-    with (
-        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(
-            Path(directory), daemon_config(sink_port), flags=flags, cores=cores
-        ) as daemon,
-    ):
-        yield daemon
-
-
-def measure(files: Files, rounds: int, share: int) -> list[str]:
-    """A table, as lines."""
-    cores = choose_cores(os.sched_getaffinity(0))
+def measure_daemon(
+    sink: Sink, files: Files | None, options: argparse.Namespace
+) -> dict[str, float]:
+    """The figures of one daemon, which speaks TLS if it has `files`."""
     what = {"a PutRecord": (requests_of(1), 4_000), "PutRecords of 500": (requests_of(500), 150)}
-    seen: dict[tuple[str, bool], list[float]] = {}
-    with pinned(cores.load), started_sink(cores.sink) as sink:
-        for _ in range(rounds):
-            for is_tls in (False, True):
-                context = files.client() if is_tls else None
-                with (
-                    started(sink.port, files if is_tls else None, cores.under_test) as daemon,
-                    contextlib.ExitStack() as stack,
-                ):
-                    socks = [connect(daemon, context) for _ in range(CONNECTIONS)]
-                    for sock in socks:
-                        stack.enter_context(contextlib.closing(sock))
-                    for name, (requests, count) in what.items():
-                        cpu_us(daemon, socks, requests, max(1, count // share // 10))
-                        figure = cpu_us(daemon, socks, requests, max(1, count // share))
-                        seen.setdefault((f"CPU of {name}, us", is_tls), []).append(figure)
-                    opened_us, idle_kib = idle(daemon, context)
-                    seen.setdefault(("CPU of a new connection, us", is_tls), []).append(opened_us)
-                    seen.setdefault(("an idle connection, KiB", is_tls), []).append(idle_kib)
-    rows = [
-        (name, *(f"{median(seen[name, is_tls]):.1f}" for is_tls in (False, True)))
-        for name in dict.fromkeys(name for name, _ in seen)
-    ]
-    return table(("", "plain", "TLS 1.3"), rows)
+    settings = {**UNPACED, **(files.settings if files else {})}
+    context = files.client() if files else None
+    seen = {}
+    with (
+        daemon(sink.url, settings, sink.cores.under_test) as started,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = [connect(started, context) for _ in range(CONNECTIONS)]
+        for sock in socks:
+            stack.enter_context(contextlib.closing(sock))
+        for name, (requests, count) in what.items():
+            cpu_us(started, socks, requests, max(1, count // options.share // 10))
+            figure = cpu_us(started, socks, requests, max(1, count // options.share))
+            seen[f"CPU of {name}, us"] = figure
+        seen["CPU of a new connection, us"], seen["an idle connection, KiB"] = idle(
+            started, context
+        )
+    return seen
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.tls", description="What TLS costs.")
-    parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--key", choices=("ecdsa", "rsa"), default="ecdsa")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory:
-        files = Authority(Path(directory)).issue(is_rsa=options.key == "rsa")
-        rounds, share = (1, 10) if options.quick else (options.rounds, 1)
-        try:
-            lines = measure(files, rounds, share)
-        except RuntimeError as error:
-            print(f"bench: {error}", file=sys.stderr)
-            return 1
-    print("\n".join(lines))
-    return 0
+def measure(options: argparse.Namespace) -> str:
+    """The table."""
+    with place() as directory, started_sink() as sink:
+        files = Authority(directory).issue(is_rsa=options.key == "rsa")
+        seen = command.interleaved(
+            options.rounds,
+            (None, files),
+            lambda each: measure_daemon(sink, each, options),
+            lambda each, figures: f"{'TLS' if each else 'plain'}: {figures}",
+        )
+    names = seen[None][0]
+    rows = (
+        (name, *(f"{median(one[name] for one in figures):.1f}" for figures in seen.values()))
+        for name in names
+    )
+    return "\n".join(table(("", "plain", "TLS 1.3"), rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = command.arguments("tls", "What TLS costs.")
+    parser.add_argument("--key", choices=("ecdsa", "rsa"), default="ecdsa")
+    sys.exit(command.run(parser, measure))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from bench.host import cpu_seconds, memory_bytes, pinned
+from bench.host import pinned
+from tests.kit.linux import cpu_seconds, memory_bytes
 
 Result = dict[str, Any]
 

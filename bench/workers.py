@@ -13,86 +13,14 @@ the machine; the median of the pairs' ratios drifts least.
 import argparse
 import os
 import sys
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from statistics import median
 
-from bench.compare import SCENARIOS, Scenario, Sink, daemon_config, load_arguments, started_sink
-from bench.daemon import DaemonProcess, environment
-from bench.host import cpu_seconds
-from bench.table import table
-from bench.worker import Worker
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Of one daemon. CPU in microseconds a record: of all its processes, of the busiest, of the
-    supervisor. `batch`: records a call to the service.
-    """
-
-    records_per_second: float
-    all_us: float
-    busiest_us: float
-    supervisor_us: float
-    batch: float
-
-
-def processes_of(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
-
-
-def measure(scenario: Scenario, records: int, workers: int, sink: Sink) -> Round:
-    cores = frozenset(os.sched_getaffinity(0))
-    config = f"workers = {workers}\n" + daemon_config(sink.port)
-    with (
-        tempfile.TemporaryDirectory(prefix="kdaemon-bench-") as directory,
-        DaemonProcess(Path(directory), config, cores=cores) as daemon,
-        Worker(load_arguments(scenario, daemon), cores, environment()) as load,
-    ):
-        load.run(records // 10)
-        pids = processes_of(daemon.pid)
-        before, (taken, calls) = [cpu_seconds(pid) for pid in pids], sink.counts()
-        measured = load.run(records)
-        used = [cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
-        taken_after, calls_after = sink.counts()
-        if taken_after - taken != records:
-            raise RuntimeError(f"{taken_after - taken} of {records} records arrived")
-        a_record = [each / records * 1e6 for each in used]
-        return Round(
-            records / measured.result["seconds"],
-            sum(a_record),
-            max(a_record),
-            a_record[0] if workers > 1 else 0.0,
-            records / (calls_after - calls),
-        )
-
-
-def pairs(
-    scenario: Scenario, workers: int, rounds: int, share: int, latency_ms: float
-) -> tuple[str, ...]:
-    found: list[tuple[Round, Round]] = []
-    with started_sink(frozenset(os.sched_getaffinity(0)), latency_ms=latency_ms) as sink:
-        for _ in range(rounds):
-            one, several = (
-                measure(scenario, scenario.records // share, count, sink) for count in (1, workers)
-            )
-            found.append((one, several))
-            print(f"  {one}\n  {several}", file=sys.stderr)
-
-    def ratio(values: list[float]) -> str:
-        return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-    wall = ratio([b.records_per_second / a.records_per_second for a, b in found])
-    cost = ratio([b.all_us / a.all_us for a, b in found])
-    reach = ratio([a.busiest_us / b.busiest_us for a, b in found])
-    handing = median([b.supervisor_us for _, b in found])
-    batches = [
-        f"{median(each):.0f}" for each in zip(*((a.batch, b.batch) for a, b in found), strict=True)
-    ]
-    return scenario.name, wall, cost, reach, f"{handing:.2f}", " -> ".join(batches)
-
+from bench import command
+from bench.host import Cores
+from bench.report import Outcome
+from bench.table import spread, table
+from bench.targets import SCENARIOS, Scenario, measure_daemon, started_sink
 
 HEADING = (
     "",
@@ -104,31 +32,64 @@ HEADING = (
 )
 
 
+def row(scenario: Scenario, pairs: list[tuple[Outcome, Outcome]]) -> tuple[str, ...]:
+    """`pairs`: of one worker, and of several."""
+
+    def shown(ratios: list[float]) -> str:
+        middle, least, most = spread(ratios)
+        return f"{middle} ({least} to {most})"
+
+    batches = [
+        f"{median(each.records_per_call for each in side):.0f}" for side in zip(*pairs, strict=True)
+    ]
+    return (
+        scenario.name,
+        shown([b.records_per_s / a.records_per_s for a, b in pairs]),
+        shown([b.us_per_record / a.us_per_record for a, b in pairs]),
+        shown([max(a.cpu_s_of_each) / max(b.cpu_s_of_each) for a, b in pairs]),
+        f"{median(b.cpu_s_of_each[0] / b.records * 1e6 for _, b in pairs):.2f}",
+        " -> ".join(batches),
+    )
+
+
 def _with_connections(scenario: Scenario, count: str) -> Scenario:
     at = scenario.arguments.index("--connections") + 1
     arguments = (*scenario.arguments[:at], count, *scenario.arguments[at + 1 :])
     return replace(scenario, arguments=arguments)
 
 
+def measure(options: argparse.Namespace) -> str:
+    chosen = [each for each in SCENARIOS if each.is_daemon and options.only in {None, each.name}]
+    if options.connections:
+        chosen = [_with_connections(each, str(options.connections)) for each in chosen]
+    every = frozenset(os.sched_getaffinity(0))
+    with started_sink(
+        "--latency-ms", str(options.latency_ms), cores=Cores(every, every, every)
+    ) as sink:
+
+        def pair(each: Scenario) -> tuple[Outcome, Outcome]:
+            one, several = (
+                measure_daemon(each, each.records // options.share, sink, {"workers": count})
+                for count in (1, options.workers)
+            )
+            return one, several
+
+        seen = command.interleaved(
+            options.rounds, chosen, pair, lambda each, pair: f"{each.title}: {pair}"
+        )
+    text = f"{options.workers} workers beside one: median of {options.rounds} pairs (least to most)"
+    return "\n".join([text, "", *table(HEADING, (row(*each) for each in seen.items()))])
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
+    parser = command.arguments("workers", "One worker beside several.")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the records, once")
     parser.add_argument("--only", choices=("a", "b", "c"))
     parser.add_argument("--connections", type=int, help="of clients")
     parser.add_argument(
         "--latency-ms", type=float, default=0.0, help="of each answer of the service"
     )
-    options = parser.parse_args()
-    rounds, share = (1, 10) if options.quick else (options.rounds, 1)
-    chosen = [each for each in SCENARIOS if each.is_daemon and options.only in {None, each.name}]
-    if options.connections:
-        chosen = [_with_connections(each, str(options.connections)) for each in chosen]
-    rows = [pairs(each, options.workers, rounds, share, options.latency_ms) for each in chosen]
-    print(f"{options.workers} workers beside one: median of {rounds} pairs (least to most)\n")
-    print("\n".join(table(HEADING, rows)))
-    return 0
+    return command.run(parser, measure)
 
 
 if __name__ == "__main__":

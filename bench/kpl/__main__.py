@@ -12,24 +12,22 @@ Linux only.
 """
 
 import argparse
-import datetime as dt
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import report
-from bench.compare import Sink, started_sink
-from bench.daemon import UNLIMITED, DaemonProcess, environment
-from bench.host import Cores, choose_cores, cpu_seconds, memory_bytes, pinned, with_descendants
+from bench import command
 from bench.records import make_records
+from bench.table import MIB, table, today
+from bench.targets import ORDINARY, UNPACED, Sink, check, daemon, place, started_sink
 from bench.worker import Worker
 from tests.kit.certificates import Authority, Files
+from tests.kit.linux import cpu_seconds, memory_bytes, with_descendants
 
 HERE = Path(__file__).parent
 JARS = HERE / "target" / "jars"
@@ -39,7 +37,6 @@ ROWS = 100_000  # different records, sent in turn
 RECORDS = 400_000  # of a round
 WARM_SHARE = 4  # the JVM compiles while it runs: a quarter as much goes before
 QUICK_SHARE = 20
-MIB = 1024 * 1024
 MAVEN = ("mvn", "-q", "-B", "compile", "dependency:copy-dependencies")
 
 
@@ -85,55 +82,39 @@ def build() -> str | None:
     return None if done.returncode == 0 else "Maven could not build the application"
 
 
-def measure(way: Way, sink: Sink, files: Files, cores: Cores, share: int) -> Seen:
+def measure_way(way: Way, sink: Sink, files: Files, share: int) -> Seen:
     """One round, in processes of its own. RuntimeError: not every record was acknowledged."""
-    count = RECORDS // share
+    count, cores = RECORDS // share, sink.cores
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdaemon-bench-")))
+        directory = stack.enter_context(place())
         rows = directory / "records"
         rows.write_text("".join(f"{one.key} {one.data.decode()}\n" for one in make_records(ROWS)))
+        others = []
         if way.is_kpl:
-            packing = "on" if way.is_packed else "off"
-            arguments = ["kpl", str(sink.port), packing, str(rows)]
-            daemon = None
+            arguments = ["kpl", str(sink.port), "on" if way.is_packed else "off", str(rows)]
         else:
-            toml = config(sink.port, files, is_packed=way.is_packed)
-            daemon = stack.enter_context(DaemonProcess(directory, toml, cores=cores.under_test))
-            arguments = ["lines", daemon.socket_path, str(rows)]
+            settings = {**UNPACED, "ca_file": str(files.authority)}
+            if way.is_packed:
+                settings["default.aggregation"] = "kpl"
+            service = f"https://localhost:{sink.port}"
+            started = stack.enter_context(daemon(service, settings, cores.under_test))
+            arguments = ["lines", started.address("unix"), str(rows)]
+            others.append(started.pid)
         program = ("java", "-Xmx512m", "-cp", f"{HERE / 'target/classes'}:{JARS}/*", "Application")
-        application = stack.enter_context(
-            Worker(arguments, cores.under_test, environment(), program)
-        )
+        application = stack.enter_context(Worker(arguments, cores.under_test, ORDINARY, program))
         application.run(count // WARM_SHARE)
-        others = [] if daemon is None else [daemon.pid]
         others += with_descendants(application.pid)[1:]
         before, arrived = [cpu_seconds(pid) for pid in others], sink.counts()[0]
         measured = application.run(count)
         spent = sum(cpu_seconds(pid) for pid in others) - sum(before)
         arrived = sink.counts()[0] - arrived
-        if measured.result["failed"] or not (way.is_packed or arrived == count):
-            text = f"of {count} records {measured.result['failed']} failed, {arrived} arrived"
-            raise RuntimeError(f"{way.title}: {text}; no figure is given for that")
+        check(way.title, measured.result, *(() if way.is_packed else (arrived,)))
         memory = sum(memory_bytes(pid, "VmRSS") for pid in [application.pid, *others])
         return Seen(measured.cpu_s / count * 1e6, spent / count * 1e6, memory / MIB)
 
 
-def config(port: int, files: Files, *, is_packed: bool) -> str:
-    packing = 'aggregation = "kpl"\n' if is_packed else ""
-    return (
-        f'region = "us-east-1"\nendpoint_url = "https://localhost:{port}"\n'
-        f'ca_file = "{files.authority}"\n'
-        f"[default]\nshard_records_per_second = {UNLIMITED}\n"
-        f"shard_bytes_per_second = {UNLIMITED}\n{packing}"
-        "[drain]\nlame_duck_ms = 0\n"
-    )
-
-
-def table(seen: dict[Way, list[Seen]]) -> list[str]:
-    lines = [
-        "| us of CPU a record | application | producer | both | MiB | of KPL's | least | most |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+def rows_of(seen: dict[Way, list[Seen]]) -> list[list[str]]:
+    rows = []
     for way, rounds in seen.items():
         part = [median(each.application_us for each in rounds)]
         part += [median(each.producer_us for each in rounds), median(each.us for each in rounds)]
@@ -143,52 +124,51 @@ def table(seen: dict[Way, list[Seen]]) -> list[str]:
         ratios = sorted(peer.us / each.us for peer, each in zip(peers, rounds, strict=True))
         shown = (median(ratios), ratios[0], ratios[-1])
         cells += ["-"] * 3 if way.is_kpl else [f"1/{each:.1f}" for each in shown]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(cells)
+    return rows
+
+
+HEADING = (
+    "us of CPU a record",
+    "application",
+    "producer",
+    "both",
+    "MiB",
+    "of KPL's",
+    "least",
+    "most",
+)
+
+
+def measure(options: argparse.Namespace) -> str:
+    """The section of RESULTS.md."""
+    load_before = os.getloadavg()[0]
+    with place() as directory:
+        files = Authority(directory).issue()
+        with started_sink("--tls", str(files.certificate), str(files.key)) as sink:
+            seen = command.interleaved(
+                options.rounds,
+                WAYS,
+                lambda way: measure_way(way, sink, files, options.share),
+                lambda way, one: f"{way.title}: {one.us:.1f} us",
+            )
+    how = (
+        f"`python -m bench.kpl --write`, {today()}; load average"
+        f" {load_before:.1f} before the start; medians of {options.rounds} rounds, and of their own"
+        " ratios. KPL 1.0.6; its rate limit is out of the way."
+    )
+    return "\n".join([TITLE, "", how, "", *table(HEADING, rows_of(seen))])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.kpl", description="Beside the KPL.")
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="write it into bench/RESULTS.md")
-    options = parser.parse_args()
+    parser = command.arguments("kpl", "Beside the KPL.", is_written=True)
+    parser.parse_args()  # --help builds nothing
     obstacle = build()
     if obstacle is not None:
         print(f"bench: {obstacle}: nothing is measured", file=sys.stderr)
         return NOT_HERE
-    rounds, share = (1, QUICK_SHARE) if options.quick else (options.rounds, 1)
-    cores, load_before = choose_cores(os.sched_getaffinity(0)), os.getloadavg()[0]
-    seen: dict[Way, list[Seen]] = {way: [] for way in WAYS}
-    try:
-        with ExitStack() as stack:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            files = Authority(directory).issue()
-            stack.enter_context(pinned(cores.load))
-            pair = (files.certificate, files.key)
-            sink = stack.enter_context(started_sink(cores.sink, tls=pair))
-            for _ in range(rounds):
-                for way in WAYS:
-                    seen[way].append(measure(way, sink, files, cores, share))
-                    print(f"{way.title}: {seen[way][-1].us:.1f} us", flush=True)
-    except RuntimeError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    lines = table(seen)
-    print("\n".join(lines))
-    if options.write:
-        how = (
-            f"`python -m bench.kpl --write`, {dt.datetime.now(tz=dt.UTC):%Y-%m-%d}; load average"
-            f" {load_before:.1f} before the start; medians of {rounds} rounds, and of their own"
-            " ratios. KPL 1.0.6; its rate limit is out of the way."
-        )
-        report.write_section("\n".join([TITLE, "", how, "", *lines, ""]))
-        print(f"written: {report.RESULTS_PATH.name}")
-    return 0
+    return command.run(parser, measure, quick_share=QUICK_SHARE)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

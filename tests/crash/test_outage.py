@@ -3,13 +3,12 @@
 import contextlib
 import http.client
 import json
-import os
-import time
 from collections import Counter
 from pathlib import Path
 
 from tests.kit.daemon import MIB, Daemon, from_scratch, running, sandbox
 from tests.kit.endpoints import Endpoint
+from tests.kit.linux import cores_used
 from tests.kit.patience import PATIENCE_S, wait_for
 
 MEMORY_BYTES = 16 * MIB
@@ -42,18 +41,10 @@ def put_stored(daemon: Daemon, byte_count: int) -> list[str]:
     return keys
 
 
-def cpu_s(daemon: Daemon) -> float:
-    """User and system time of the process so far."""
-    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def is_at_rest(daemon: Daemon) -> bool:
     """Watches it for a while in which nothing is asked of it: it does next to nothing."""
     calls = daemon.counted("kdaemon_put_records_calls_total")
-    before_s, began_s = cpu_s(daemon), time.monotonic()
-    time.sleep(WATCHED_S)
-    share = (cpu_s(daemon) - before_s) / (time.monotonic() - began_s)
+    share = cores_used(daemon.pid, WATCHED_S)
     calls = daemon.counted("kdaemon_put_records_calls_total") - calls
     print(f"{share:.1%} of a core, {calls} calls")
     return share <= CPU_SHARE_MAX and calls <= CALLS_MAX

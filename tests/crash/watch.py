@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.crash.lives import Lives
 from tests.kit.daemon import Metrics, get
+from tests.kit.linux import memory_bytes
 
 MIB = 1024 * 1024
 PROBE_S, SCRAPE_S, STATUS_S = 0.25, 2.0, 30.0
@@ -101,7 +102,7 @@ class Watch:
                 sockets = sum(kinds)
                 at_s = time.monotonic() - self._began_s
                 files = len(kinds) - sockets
-                sample = Sample(at_s, rss_bytes(self._pid), held, files, sockets)
+                sample = Sample(at_s, memory_bytes(self._pid, "VmRSS"), held, files, sockets)
                 self.seen.samples.append(sample)
                 sizes = [path.stat().st_size for path in self._spool.glob("*") if path.is_file()]
                 self.spool_bytes_most = max(self.spool_bytes_most, sum(sizes))
@@ -119,12 +120,6 @@ class Watch:
             for path in ("/statusz", "/configz"):
                 await self._ask(path)
             await asyncio.sleep(STATUS_S)
-
-
-def rss_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
 
 
 def open_files(pid: int) -> list[str]:

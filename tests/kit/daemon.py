@@ -1,6 +1,6 @@
 """`python -m kdaemon` as a process of its own, seen only from outside: log, ports, signals, memory.
 
-Shared by tests/process and tests/clients. A process is killed at the end of its `with`, whatever
+Shared by tests and bench. A process is killed at the end of its `with`, whatever
 happens; its log is kept for the message of a test that fails.
 """
 
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.kit.linux import memory_bytes
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.template import MAIN as MAIN_MODULE
 from tests.kit.template import Copy, template
@@ -36,14 +38,18 @@ MODULES = {KDAEMON: MAIN_MODULE, BEFORE: "tests.kit.before"}  # what runs in a c
 READY = "ready"
 MIB = 1024 * 1024
 
-# Ports that the system chooses, no Unix socket unless a test names one, and more time than a busy
-# machine needs: a record is late only where a test says when.
-LOOPBACK = {
+# Ports that the system chooses, and no Unix socket unless somebody names one.
+LISTENERS = {
     "listen.http": "127.0.0.1:0",
     "listen.admin": "127.0.0.1:0",
     "listen.unix": "",
     "sandbox.listen": "127.0.0.1:0",
     "drain.lame_duck_ms": 0,
+}
+
+# And more time than a busy machine needs: a record is late only where a test says when.
+LOOPBACK = {
+    **LISTENERS,
     "drain.deadline_ms": 45_000,
     "default.deadline_ms": 45_000,  # below PATIENCE_S: a client hears why
     "send.call_timeout_ms": 40_000,
@@ -71,9 +77,14 @@ class Metrics:
 
     def total(self, name: str, **labels: str) -> int:
         """Sum over the samples that have these labels; 0 if there is none, as before any stream."""
-        assert name.removesuffix("_total") in self._families, f"no metric {name}"
+        return int(self.sum(name, **labels))
+
+    def sum(self, name: str, **labels: str) -> float:
+        """The same of what is no count: seconds, say."""
+        family = name.removesuffix("_total").removesuffix("_sum").removesuffix("_count")
+        assert family in self._families, f"no metric {name}"
         return sum(
-            int(sample.value)
+            sample.value
             for sample in self._samples.get(name, ())
             if labels.items() <= sample.labels.items()
         )
@@ -125,6 +136,7 @@ class Process:
         environment: Mapping[str, str],
         program: tuple[str, ...] = KDAEMON,
         passed: Sequence[int] = (),
+        python: str = sys.executable,
     ) -> None:
         """`program`: what Python runs; another one may break something first. `passed`: descriptors
         that it inherits.
@@ -141,7 +153,7 @@ class Process:
                 self._process = template().start(arguments, environment, writing, module)
             else:
                 self._process = subprocess.Popen(
-                    [sys.executable, *program, *arguments],
+                    [python, *program, *arguments],
                     cwd=ROOT,
                     env=dict(environment),
                     stdin=subprocess.DEVNULL,
@@ -227,22 +239,20 @@ class Process:
 
     def rss_bytes(self) -> int:
         """Resident memory now."""
-        return self._memory_bytes("VmRSS:")
+        return memory_bytes(self.pid, "VmRSS")
 
     def peak_bytes(self) -> int:
         """Resident memory at its highest, since the start."""
-        return self._memory_bytes("VmHWM:")
-
-    def _memory_bytes(self, name: str) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith(name))
-        return int(line.split()[1]) * 1024
+        return memory_bytes(self.pid, "VmHWM")
 
 
 class Daemon(Process):
-    """A `kdaemon run` that is ready. `sandbox_url`: the service behind it."""
+    """A `kdaemon run` that is ready. `sandbox_url`: the service behind it; `ready_s`: what it took
+    from spawn to its word in the log.
+    """
 
     sandbox_url = ""
+    ready_s = 0.0
 
     @property
     def url(self) -> str:
@@ -332,10 +342,12 @@ def command(*arguments: str, before: str | None = None) -> subprocess.CompletedP
     )
 
 
-def write_config(directory: Path, settings: Mapping[str, object]) -> Path:
-    """A configuration file of dotted keys over the loopback defaults."""
+def write_config(
+    directory: Path, settings: Mapping[str, object], base: Mapping[str, object] = LOOPBACK
+) -> Path:
+    """A configuration file of dotted keys over those of `base`."""
     tables: dict[str, list[str]] = {"": []}
-    for key, value in {**LOOPBACK, **settings}.items():
+    for key, value in {**base, **settings}.items():
         table, _, name = key.rpartition(".")
         tables.setdefault(table, []).append(f"{name} = {json.dumps(value)}")
     path = directory / "kdaemon.toml"
@@ -383,9 +395,12 @@ def running(
     *,
     service: str | None = None,
     before: str | None = None,
+    base: Mapping[str, object] = LOOPBACK,
+    **how: Any,
 ) -> Iterator[Daemon]:
     """A daemon that is ready, with its embedded sandbox or in front of the one at `service`.
     `before`: Python that runs first in its process; it may set constants that are no settings.
+    `how`: of `Process`, in the place of what `before` says.
     """
     given = dict(settings or {})
     arguments = ["run"]
@@ -393,11 +408,15 @@ def running(
         arguments.append("--sandbox")
     else:
         given = {"endpoint_url": service, "region": "us-east-1", **given}
-    arguments += ["--config", str(write_config(directory, given))]
+    arguments += ["--config", str(write_config(directory, given, base))]
     more = {"KIT_BEFORE": before} if before else {}
-    daemon = Daemon(arguments, environment(**more), BEFORE if before else KDAEMON)
+    began_s = time.monotonic()
+    daemon = Daemon(
+        arguments, environment(**more), **{"program": BEFORE if before else KDAEMON, **how}
+    )
     try:
         daemon.wait_log(READY)
+        daemon.ready_s = time.monotonic() - began_s
         daemon.sandbox_url = service or daemon.address("sandbox")
         yield daemon
     finally:

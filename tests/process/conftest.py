@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     """
     with ExitStack() as stack:
 
-        def start(settings: dict[str, object] | None = None, **more: str | None) -> Daemon:
+        def start(settings: dict[str, object] | None = None, **more: Any) -> Daemon:
             return stack.enter_context(running(tmp_path, settings, **more))
 
         yield start

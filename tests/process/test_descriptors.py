@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 from tests.kit.daemon import Daemon, get, sandbox
 from tests.kit.endpoints import read_all
+from tests.kit.linux import cores_used
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.process.conftest import Run
 
@@ -50,15 +50,8 @@ def starved(daemon: Daemon) -> Iterator[None]:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
 
 
-def cpu_s(daemon: Daemon) -> float:
-    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def is_at_rest(daemon: Daemon) -> bool | None:
-    before_s, began_s = cpu_s(daemon), time.monotonic()
-    time.sleep(WATCHED_S)
-    share = (cpu_s(daemon) - before_s) / (time.monotonic() - began_s)
+    share = cores_used(daemon.pid, WATCHED_S)
     return share <= CPU_SHARE_MAX or None
 
 

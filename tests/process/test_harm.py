@@ -25,12 +25,6 @@ def _is_from_scratch() -> Iterator[None]:
         yield
 
 
-def peak_bytes(daemon: Daemon) -> int:
-    status = Path(f"/proc/{daemon.pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-
-
 def put_one(daemon: Daemon) -> None:
     endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
     answer = endpoint.put("PutRecords", StreamName="demo", Records=[entry(b"x", "k")])
@@ -59,7 +53,7 @@ def test_no_attack_ends_the_daemon_or_stops_the_others(run: Run, tmp_path: Path)
             assert status == 200, name
             attacker.join(0.05)
         assert daemon.is_alive, name
-        assert peak_bytes(daemon) < CONTAINER_BYTES, f"{name}: {peak_bytes(daemon) / MIB:.0f} MiB"
+        assert daemon.peak_bytes() < CONTAINER_BYTES, f"{name}: {daemon.peak_bytes() / MIB:.0f} MiB"
     put_one(daemon)
     metrics = daemon.wait_settled()
     assert all(metrics.left_over(stream) == 0 for stream in metrics.streams)

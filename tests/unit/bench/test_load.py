@@ -2,22 +2,21 @@
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 
 import pytest
 
-from bench.host import cpu_seconds
 from bench.load import ClosedLoop, HttpConnection, NdjsonConnection, acknowledged_in
 from bench.records import make_records, put_records_body, put_records_cbor, request_head
+from bench.targets import started_sink
 from bench.worker import Worker
 from kdaemon.base.record import RecordResult
 from kdaemon.wire import put, put_cbor
 from kdaemon.wire.limits import PutLimits
 from kdaemon.wire.results import ACCEPTED, encode_put_records_cbor
+from tests.kit.linux import cpu_seconds
 
 Pair = tuple[socket.socket, socket.socket]
 OK = '{"SequenceNumber":"1","ShardId":"shardId-000000000000"}'
@@ -157,36 +156,17 @@ def test_a_closed_loop_tells_what_failed(pair: Pair) -> None:
     assert (result["records"], result["failed"]) == (2, 1)
 
 
-@pytest.fixture
-def sink(tmp_path: Path) -> Iterator[tuple[int, str]]:
-    path = str(tmp_path / "sink.sock")
-    command = [sys.executable, "-m", "bench.sink", "--unix", path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield int(process.stdout.readline().split()[1]), path
-        finally:
-            process.terminate()
-
-
+@pytest.mark.linux
 @pytest.mark.parametrize("scenario", ["put_records", "put_record"])
-def test_the_generator_and_the_sink_count_the_same(scenario: str, sink: tuple[int, str]) -> None:
-    from bench.daemon import get
-
-    port, path = sink
-    where = ["--unix", path] if scenario == "put_records" else ["--tcp", str(port)]
-    arguments = ["bench.load", scenario, *where, "--connections", "3", "--batch", "50"]
-    cores = frozenset(range(64)) if sys.platform != "linux" else frozenset(_allowed())
-    with Worker(arguments, cores, {}) as worker:
-        before = cpu_seconds(worker.pid)
-        first, second = worker.run(1000), worker.run(500)
-        assert cpu_seconds(worker.pid) > before
-        assert worker.peak_rss_bytes() > 2**20
-    assert first.result["failed"] == second.result["failed"] == 0
-    assert json.loads(get(port, "/count")[1])["records"] == 1500
-
-
-def _allowed() -> set[int]:
-    import os
-
-    return os.sched_getaffinity(0)
+def test_the_generator_and_the_sink_count_the_same(scenario: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "sink.sock")
+    with started_sink("--unix", path) as sink:
+        where = ["--unix", path] if scenario == "put_records" else ["--tcp", str(sink.port)]
+        arguments = ["bench.load", scenario, *where, "--connections", "3", "--batch", "50"]
+        with Worker(arguments, sink.cores.load, {}) as worker:
+            before = cpu_seconds(worker.pid)
+            first, second = worker.run(1000), worker.run(500)
+            assert cpu_seconds(worker.pid) > before
+            assert worker.peak_rss_bytes() > 2**20
+        assert first.result["failed"] == second.result["failed"] == 0
+        assert sink.counts()[0] == 1500

@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bench.compare import SCENARIOS, daemon_config
-from bench.daemon import environment, parse_metrics
 from bench.host import choose_cores
-from bench.report import HEADING, LoneClient, Outcome, Report, growth, median_of, row
+from bench.report import LoneClient, Outcome, Report, median_of
+from bench.table import growth
+from bench.targets import ORDINARY, UNPACED, check
 from kdaemon.config import StreamConfig
 from kdaemon.config.load import load_config
+from tests.kit.daemon import LISTENERS, Metrics, environment, write_config
 
 
 def outcome(cpu_s: float, *, idle_mib: int | None = None, ready_s: float | None = None) -> Outcome:
@@ -49,7 +51,7 @@ def test_each_figure_is_its_own_median() -> None:
 
 
 def test_targets_that_are_reached_say_so() -> None:
-    assert all(is_met for *_, is_met in report(4.0, 20.0).targets())
+    assert all(each.is_met for each in report(4.0, 20.0).targets())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_targets_that_are_reached_say_so() -> None:
     ],
 )
 def test_a_missed_target_is_named(measured: Report, missed: list[str]) -> None:
-    assert [what for what, *_, is_met in measured.targets() if not is_met] == missed
+    assert [each.what for each in measured.targets() if not each.is_met] == missed
 
 
 def squeezed(table: str) -> str:
@@ -77,11 +79,6 @@ def test_the_page_holds_every_scenario_and_target() -> None:
     assert "1.00 ms added" in page
 
 
-def test_rows_stand_under_their_heading() -> None:
-    assert len(row("x", outcome(1.0, idle_mib=1, ready_s=0.5))) == len(HEADING)
-    assert max(len(scenario.title) for scenario in SCENARIOS) <= 57
-
-
 def test_the_process_under_test_has_a_core_of_its_own_where_there_are_two() -> None:
     assert choose_cores({2, 3}).is_separated
     assert not choose_cores({0}).is_separated
@@ -92,24 +89,37 @@ def test_the_process_under_test_has_a_core_of_its_own_where_there_are_two() -> N
 def test_the_daemon_of_the_bench_sees_nobodys_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "mine")
     monkeypatch.setenv("KDAEMON_LISTEN_HTTP", "0.0.0.0:1")
-    env = environment()
+    env = environment(AWS_REGION="eu-north-1")
     assert "AWS_PROFILE" not in env
     assert "KDAEMON_LISTEN_HTTP" not in env
-    assert env["AWS_ACCESS_KEY_ID"] == "bench"
+    assert env["AWS_ACCESS_KEY_ID"] == ORDINARY["AWS_ACCESS_KEY_ID"] == "test"
+    assert env["AWS_REGION"] == "eu-north-1"
 
 
 def test_metrics_are_read_with_and_without_labels() -> None:
-    text = '# HELP a x\n# TYPE a counter\na 1.0\nb_total{outcome="ok",x="y"} 2e3\n'
-    assert parse_metrics(text) == {"a": {"": 1.0}, "b_total": {'outcome="ok",x="y"': 2000.0}}
+    text = "# TYPE a gauge\na 1.5\n# TYPE b counter\n"
+    text += 'b_total{outcome="ok",x="y"} 2e3\nb_total{outcome="bad",x="y"} 1\n'
+    metrics = Metrics(text)
+    assert metrics.sum("a") == 1.5
+    assert metrics.total("b_total") == 2001
+    assert metrics.total("b_total", outcome="ok") == 2000
+    with pytest.raises(AssertionError, match="no metric c"):
+        metrics.total("c_total")
 
 
-def test_the_configuration_of_the_bench_is_one_the_daemon_takes() -> None:
-    config = load_config(text=daemon_config(1234))
-    assert config.endpoint_url == "http://127.0.0.1:1234"
+def test_the_configuration_of_the_bench_is_one_the_daemon_takes(tmp_path: Path) -> None:
+    config = load_config(text=write_config(tmp_path, UNPACED, LISTENERS).read_text())
     assert config.default.shard_records_per_second == config.default.shard_bytes_per_second == 10**9
     assert replace(config.default, shard_records_per_second=1000, shard_bytes_per_second=2**20) == (
         StreamConfig()
     )
+
+
+def test_a_load_that_lost_a_record_has_no_figure() -> None:
+    check("all", {"records": 3, "failed": 0}, 3, 3)
+    for failed, arrived in ((1, 3), (0, 2)):
+        with pytest.raises(RuntimeError, match="no figure is given"):
+            check("some", {"records": 3, "failed": failed}, 3, arrived)
 
 
 def test_growth_says_how_flat_it_is() -> None:

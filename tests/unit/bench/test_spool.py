@@ -4,21 +4,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from bench.compare import Sink
 from bench.disk import DiskAlone, describe_disk, evict, mounted_as, percentile, probe
 from bench.host import choose_cores
 from bench.load import acknowledged_in
 from bench.records import request_head
-from bench.report import with_opening, with_section
-from bench.spool import payload_bytes, spool_config, wait_for_records
+from bench.spool import payload_bytes, spool_settings
 from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle
 from bench.steady import SteadyLoad
-from bench.table import table
+from bench.table import table, with_opening, with_section
+from bench.targets import Sink
 from kdaemon.config.load import load_config
+from tests.kit.daemon import LISTENERS, write_config
 from tests.kit.patience import PATIENCE_S
 
 ALONE = DiskAlone(append_bytes=400_000, appends_per_s=500.0, p50_ms=1.5, p99_ms=8.0)
@@ -123,7 +122,7 @@ def test_the_disk_alone_is_told_in_records_of_a_commit() -> None:
     ],
 )
 def test_a_missed_target_is_named(measured: SpoolReport, missed: list[str]) -> None:
-    assert [what for what, *_, is_met in measured.targets() if not is_met] == missed
+    assert [each.what for each in measured.targets() if not each.is_met] == missed
 
 
 def test_the_section_holds_every_part_and_where_it_was_measured() -> None:
@@ -184,20 +183,21 @@ def test_a_request_asks_for_its_promise_where_it_is_not_the_default() -> None:
 
 
 def test_the_configuration_of_the_bench_is_one_the_daemon_takes(tmp_path: Path) -> None:
-    config = load_config(text=spool_config(1234, tmp_path / "spool", 5_000_000_000))
+    settings = spool_settings(tmp_path / "spool", 5_000_000_000)
+    config = load_config(text=write_config(tmp_path, settings, LISTENERS).read_text())
     assert config.spool.directory == str(tmp_path / "spool")
     assert config.spool.bytes_max == 5_000_000_000
-    assert config.endpoint_url == "http://127.0.0.1:1234"
 
 
 def test_a_frame_takes_little_more_than_its_records() -> None:
     assert 1.0 < payload_bytes(500) / (500 * 212) < 1.25
 
 
-class CountingSink:
+class CountingSink(Sink):
     """Has one record more each time it is asked."""
 
     def __init__(self, record_count: int) -> None:
+        super().__init__(0, 0, choose_cores({0}))
         self.record_count = record_count
 
     def counts(self) -> tuple[int, int]:
@@ -207,10 +207,10 @@ class CountingSink:
 
 def test_records_are_waited_for_and_one_too_many_is_an_error() -> None:
     sink = CountingSink(7)
-    wait_for_records(cast("Sink", sink), 10)
+    sink.wait_for(10)
     assert sink.record_count == 10
     with pytest.raises(RuntimeError, match="11 records arrived, of 10"):
-        wait_for_records(cast("Sink", sink), 10)
+        sink.wait_for(10)
 
 
 def test_a_probe_leaves_nothing_behind(tmp_path: Path) -> None:
