@@ -68,6 +68,11 @@ class Turns(Generic[K]):
         self._now = 0.0
         self._count = 0  # of entries; breaks ties: the first to come wins
 
+    @property
+    def remembered(self) -> int:
+        """How many have had a turn that counts in their next one."""
+        return len(self._had)
+
     def want(self, who: K, cost: int) -> None:
         """`who` wants a turn of about this cost. One that wants a turn already keeps the cheaper
         one.

@@ -327,6 +327,10 @@ class Store:
             self._upkeep.close()
             self._directory.release()
 
+    def audit(self) -> Upkeep:
+        """The open files, and the database over them. Only for tests, which damage them."""
+        return self._upkeep
+
     @property
     def _database(self) -> Database:
         return self._upkeep.database

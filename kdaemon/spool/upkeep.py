@@ -47,7 +47,7 @@ class Upkeep:
     ) -> None:
         """Opens the database. Raises SpoolError as `Store.open` does; then nothing is open."""
         self._directory = directory
-        self._reserve = reserve
+        self.reserve = reserve
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
         self._failure_count = 0
@@ -57,7 +57,7 @@ class Upkeep:
         self.mended_count = 0  # damaged bytes of the log that were mended
         # Files that were taken away and made again: told and set to None in the same way.
         self.restored: str | None = None
-        self._files: Files
+        self.files: Files
         self.database = self._begin()
 
     def run(self, call: Callable[[], T]) -> T:
@@ -67,7 +67,7 @@ class Upkeep:
         """
         if self._directory.is_exchanging:
             self._end_failed_exchange()
-        elif self._failure_count >= _FAILURES_BEFORE_REOPEN and not self._files.taken():
+        elif self._failure_count >= _FAILURES_BEFORE_REOPEN and not self.files.taken():
             self.database.reopen()
         try:
             result = call()
@@ -94,7 +94,7 @@ class Upkeep:
         if self._directory.is_exchanging:
             self._end_failed_exchange()
         try:
-            self._files.check()
+            self.files.check()
         except SpoolError as error:
             self._restore(error)
 
@@ -110,13 +110,13 @@ class Upkeep:
         """Whether files are gone, or others stand in their place. Raises SpoolError:
         directory, io.
         """
-        return bool(self._files.taken())
+        return bool(self.files.taken())
 
     def checkpoint(self, how: str) -> None:
         """Copies the log into the database. A failure is no error: the log keeps its pages."""
         with contextlib.suppress(sqlite3.Error):
             self.database.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
-        self._files.note_log()
+        self.files.note_log()
 
     def close(self) -> None:
         """Copies the log into the database, and closes the database."""
@@ -140,7 +140,7 @@ class Upkeep:
         try:
             return self._opened(found)
         except SpoolError as error:
-            if error.kind == "full" and self._reserve.free():
+            if error.kind == "full" and self.reserve.free():
                 return self._opened(self._directory.look())  # a new one may be in its place by now
             if error.kind == "corrupt":
                 return self._renewed()
@@ -169,8 +169,8 @@ class Upkeep:
             database.close()
             raise
         self._directory.sign()
-        self._reserve.take()
-        self._files = database.files = Files(self._directory.path)
+        self.reserve.take()
+        self.files = database.files = Files(self._directory.path)
         return database
 
     def _renewed(self, damaged: Database | None = None, *, lost: tuple[int, ...] = ()) -> Database:
@@ -236,18 +236,18 @@ class Upkeep:
         they were put back. Raises `error` if that is not `gone`, and a SpoolError if the files
         cannot be made again.
         """
-        taken = self._files.taken()
+        taken = self.files.taken()
         if error.kind != "gone" or not taken:
             if taken:
                 raise error
             return  # the files were put back
         try:
-            self._directory.claim_again(self._files.device)
+            self._directory.claim_again(self.files.device)
             if DATABASE in taken:
                 self._make_again()
             elif taken != [LOCK]:
                 self._begin_log(taken)
-            self._files.note()
+            self.files.note()
         except SpoolError as obstacle:
             if obstacle.kind in ("full", "io", "read_only"):
                 raise
@@ -301,7 +301,7 @@ class Upkeep:
         if CUT_LOG not in taken:
             if LOG in taken:
                 self._directory.set_log_aside(self._wall_ms())
-                open_fd = self._files.open_log()
+                open_fd = self.files.open_log()
                 if open_fd is not None:
                     self._directory.put_log(open_fd)
             with self.database.reading() as connection:  # copies the log; fails unless we are alone

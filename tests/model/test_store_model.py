@@ -113,7 +113,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(appended=st.lists(st.tuples(streams, sizes), min_size=1, max_size=4), settled=picks)
     def commit_on_a_full_disk(self, appended: list[tuple[str, int]], settled: list[int]) -> None:
         changes, _ = self._changes([*appended, ("orders", 200_000)], self._pick(settled), [], 1)
-        connection = self.store._database.connection
+        connection = self.store.audit().database.connection
         (page_count,) = connection.execute("PRAGMA page_count").fetchone()
         (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
         if free_count > 8:
@@ -195,7 +195,7 @@ class StoreModel(RuleBasedStateMachine):
         model = self.frames[ids[place % len(ids)]]
         payload = bytearray(model.frame.payload)
         payload[byte % len(payload)] ^= 1 << bit
-        self.store._database.connection.execute(
+        self.store.audit().database.connection.execute(
             "UPDATE frame SET payload = ? WHERE id = ?", (bytes(payload), model.frame.id)
         )
         model.is_damaged = True  # and stays so: another bit may only be the same one again
@@ -208,7 +208,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(is_under_way=st.booleans())
     def crash(self, is_under_way: bool) -> None:
         """kill -9, also with a transaction half written."""
-        connection = self.store._database.connection
+        connection = self.store.audit().database.connection
         if is_under_way:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM frame")

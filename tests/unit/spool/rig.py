@@ -16,6 +16,7 @@ from kdaemon.http.turns import Later, soon
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock
+from tests.kit.patience import until
 
 MIB = 1024 * 1024
 KEYS = [f"k{number}" for number in range(20)]
@@ -104,6 +105,29 @@ def open_store(directory: Path) -> Callable[[], Store]:
     return lambda: Store.open(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
 
 
+async def let_through(spool: Spool, target: FakeTarget, frame: Frame) -> None:
+    """Puts it as a client that comes again while the spool is in trouble: one is let through, now
+    and then.
+    """
+
+    def is_put() -> bool:
+        try:
+            return spool.put(target, frame)
+        except RefusedError:
+            return False
+
+    await until(is_put)
+
+
+class HandClock(SystemClock):
+    """One that a test moves."""
+
+    at_ns = 10**9
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+
 @asynccontextmanager
 async def a_spool(
     directory: Path,
@@ -114,9 +138,10 @@ async def a_spool(
     later: Later = soon,
     memory: ByteBudget | None = None,
     has_upstreams: bool = False,
+    clock: SystemClock | None = None,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
-    memory, clock = memory or ByteBudget(64 * MIB), SystemClock()
+    memory, clock = memory or ByteBudget(64 * MIB), clock or SystemClock()
     spool = Spool(
         store or open_store(directory),
         bytes_max,

@@ -141,7 +141,7 @@ def test_who_has_gone_is_forgotten() -> None:
         turns.want(client, 100)
         if client >= 10:
             turns.end(turns.next(), 100, None)
-        assert len(turns._had) <= 2 * 11 + REMEMBERED_MIN + 1
+        assert turns.remembered <= 2 * 11 + REMEMBERED_MIN + 1
 
 
 MEMORY = 64 * 1024 * 1024

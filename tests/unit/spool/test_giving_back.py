@@ -11,6 +11,7 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool import giving_back as giving_back_module
+from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from tests.kit.patience import until
@@ -101,7 +102,7 @@ async def test_while_a_backlog_is_on_its_way_there_is_a_pause_before_each_part(
         parts.count = 0
         await settle_some_on_the_way(spool, target, held)
         assert parts.count == 0
-        assert spool._commits._giving_back._timer is not None
+        assert spool.space.free_bytes > SMALL_BYTES
         held.let_go()  # and the end of the spool is not held up by the pause
 
 
@@ -161,13 +162,10 @@ async def test_a_disk_that_is_full_has_its_space_at_once(
     monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAUSE_S", NEVER_S)
     target, held = FakeTarget(), Held()
     async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
-        await settle_some_on_the_way(spool, target, held)
-        assert spool._commits._giving_back._timer is not None
-        spool._commits._giving_back._timer.cancel()
-        spool._commits._giving_back._is_out = False
         parts.count = 0
-        spool._commits.failed([], SpoolError("full", "spool.db", "no space"))
-        spool._commits._give_back()
+        monkeypatch.setattr(Reserve, "has_room", lambda _reserve: False)
+        spool.trouble = SpoolError("full", "spool.db", "no space")
+        await settle_some_on_the_way(spool, target, held)
         await until(lambda: parts.count)
         held.let_go()
 

@@ -19,6 +19,7 @@ from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
+from tests.kit.made import made_of
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
 
@@ -150,14 +151,13 @@ async def test_what_the_disk_does_not_know_yet_is_not_sent_again(
     async with a_spool(tmp_path / "spool", target) as spool:
         target.full = {"k1"}
         await stored(spool, target, b"a0", b"a1", b"a2")
-        monkeypatch.setattr(spool._commits, "_is_under_way", True)  # none is made
+        spool.wait_for("another process")  # no commit is made
         target.settle(target.frames[0])
         target.full = set()
         await until(lambda: len(target.frames) == 2)
         target.settle(target.frames[1])
         assert target.data == [b"a0", b"a2", b"a1"]
-        monkeypatch.setattr(spool._commits, "_is_under_way", False)
-        spool._commits.begin()
+        spool.go_on()
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
         assert target.counters.unaccounted() == target.counters.spooled == 0
@@ -184,8 +184,9 @@ async def test_when_the_shards_change_what_was_left_goes_first(tmp_path: Path) -
 async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = FakeTarget()
+    target, made = FakeTarget(), made_of(monkeypatch, spool_module, "Delivery")
     async with a_spool(tmp_path / "spool", target) as spool:
+        (delivery,) = made
         target.full = {"k1"}
         for number in range(3):
             await stored(spool, target, b"%d0" % number, b"%d1" % number)
@@ -203,7 +204,7 @@ async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_noth
         target.map_count += 1
         spooled = spool.audit().get(target, is_listed=True)
         # By hand, for the thread that commits is reading.
-        spool._delivery.offer(spooled, 100, a_frame(b"30", b"31"), 1)
+        delivery.offer(spooled, 100, a_frame(b"30", b"31"), 1)
         may_end.set()
         await until(lambda: len(target.data) >= 6 and spooled.position.is_read)
         assert target.data == [b"00", b"10", b"20", b"01", b"11", b"21"], "100 is not on disk"

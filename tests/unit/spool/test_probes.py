@@ -49,8 +49,8 @@ async def test_one_record_is_tried_and_the_rest_comes_when_the_stream_is_well(
     target = FakeTarget()
     target.health = health
     async with a_spool(tmp_path, target, memory=ByteBudget(16 * MIB)) as spool:
-        delivery = spool._delivery
-        delivery._room.add(spool.audit().get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
+        others = spool.audit().get(FakeTarget("others"), is_listed=True)
+        spool.audit().room.add(others.share, 8 * MIB)
         await stored(spool, target, *DATA[:3])
         await stored(spool, target, *DATA[3:])
         await until(lambda: target.data)
@@ -74,8 +74,8 @@ async def test_a_probe_that_is_refused_again_and_again_stays_the_only_record(
     target = FakeTarget()
     target.health = Health.ILL
     async with a_spool(tmp_path, target, memory=ByteBudget(16 * MIB)) as spool:
-        delivery = spool._delivery
-        delivery._room.add(spool.audit().get(FakeTarget("others"), is_listed=True).share, 8 * MIB)
+        others = spool.audit().get(FakeTarget("others"), is_listed=True)
+        spool.audit().room.add(others.share, 8 * MIB)
         for data in DATA:
             await stored(spool, target, data, data)
         spooled = spool.audit().get(target, is_listed=True)

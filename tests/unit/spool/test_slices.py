@@ -11,6 +11,7 @@ import pytest
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
+from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import pending
 from kdaemon.spool import progress as progress_module
 from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
@@ -18,6 +19,7 @@ from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.held import Held, Row
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
+from tests.kit.made import made_of
 from tests.kit.patience import until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
@@ -178,10 +180,11 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress_module, "PROGRESS_A_TURN", 100)
+    made = made_of(monkeypatch, delivery_module, "Progress")
     turns = Turns()
     target, told = CountedTarget(turns), list[Frame]()
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
-        progress = spool._delivery._progress
+        (progress,) = made
         assert progress.timer is None
         note = Held.note
 
@@ -210,13 +213,14 @@ async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress_module, "PROGRESS_A_TURN", 1_000)
+    made = made_of(monkeypatch, delivery_module, "Progress")
     turns = Turns()
     target, told = CountedTarget(turns), list[Frame]()
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         for _ in range(20):
             assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=told.append))
         await until(lambda: len(target.frames) == 20)
-        progress = spool._delivery._progress
+        (progress,) = made
         note = Held.note
 
         def counting(held: Held, row: Row) -> bool:

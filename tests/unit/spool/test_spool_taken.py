@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commits as commits_module
 from kdaemon.spool import spool as spool_module
+from kdaemon.spool import store as store_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
+from kdaemon.spool.values import NewFrame
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S, until
-from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
+from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, let_through, open_store
 
 LOST = "the spool takes no frames"
 FOUND = "the spool takes frames again"
@@ -36,8 +39,7 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 async def answered(spool: Spool, target: FakeTarget, data: bytes) -> RecordResult | None:
     """What the client of a frame of one record hears."""
     settled: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-    spool._commits._probe_at_ns = 0  # it is let through, as one a second is
-    assert spool.put(target, a_frame(data, on_settled=settled.set_result))
+    await let_through(spool, target, a_frame(data, on_settled=settled.set_result))
     frame = await asyncio.wait_for(settled, PATIENCE_S)
     return frame.results[0]
 
@@ -99,17 +101,17 @@ async def test_a_commit_with_nothing_to_write_ends_no_trouble(
 ) -> None:
     """A disk that turned read-only takes an empty transaction."""
     target = FakeTarget()
-    real_apply = Store._apply
+    append_frames = store_module.append_frames
     probe_count = 0
     is_read_only = False
 
-    def apply(store: Store, changes: Changes) -> Committed:
+    def append(connection: sqlite3.Connection, frames: list[NewFrame]) -> None:
         nonlocal probe_count
-        store._database.connection.execute(f"PRAGMA query_only = {is_read_only:d}")
+        connection.execute(f"PRAGMA query_only = {is_read_only:d}")
         probe_count += is_read_only
-        return real_apply(store, changes)
+        append_frames(connection, frames)
 
-    monkeypatch.setattr(Store, "_apply", apply)
+    monkeypatch.setattr(store_module, "append_frames", append)
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is STORED
         await until(lambda: target.frames)
@@ -135,19 +137,19 @@ async def test_a_full_disk_is_one_with_space_again_when_the_largest_commit_has_r
 ) -> None:
     """Though no client stores anything: they stay away from who is not ready."""
     target = FakeTarget()
-    real_apply, has_room, probe_count = Store._apply, False, 0
+    real_commit, has_room, probe_count = Store.commit, False, 0
 
-    def apply(store: Store, changes: Changes) -> Committed:
+    def commit(store: Store, changes: Changes) -> Committed:
         if changes.appended and not has_room:
             raise SpoolError("full", "/spool", "no space left")
-        return real_apply(store, changes)
+        return real_commit(store, changes)
 
     def look(_reserve: Reserve) -> bool:
         nonlocal probe_count
         probe_count += 1
         return has_room
 
-    monkeypatch.setattr(Store, "_apply", apply)
+    monkeypatch.setattr(Store, "commit", commit)
     monkeypatch.setattr(Reserve, "has_room", look)
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is not STORED
@@ -210,8 +212,10 @@ class SetClock(SystemClock):
     """One whose time of day somebody sets."""
 
     ahead_s = 0.0
+    looks = 0
 
     def wall_seconds(self) -> float:
+        self.looks += 1
         return time.time() + self.ahead_s
 
 
@@ -226,7 +230,8 @@ async def test_a_clock_that_was_set_is_said_once(
     clock.ahead_s = ahead_s
     said = "the clock was set"
     await until(lambda: said in caplog.text)
-    spool._commits.alarms.look_at_clock()
+    looks = clock.looks
+    await until(lambda: clock.looks > looks)
     await spool.aclose()
     assert caplog.text.count(said) == 1
 
@@ -277,6 +282,6 @@ def test_a_disk_that_is_too_small_is_told_so(
         f_frsize, f_blocks, f_bavail = disk.f_frsize, (12 << 20) // disk.f_frsize, 100
 
     monkeypatch.setattr(os, "statvfs", lambda _path: Small)
-    store._reserve.is_taken = False
+    store.audit().reserve.is_taken = False
     assert "the disk has 12 MiB in all, and the spool needs 24 MiB at least" in str(store.lack)
     store.close()

@@ -226,7 +226,7 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
 
 def test_sqlite_is_set_up_as_designed(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    connection = store._database.connection
+    connection = store.audit().database.connection
 
     def pragma(name: str) -> object:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -298,8 +298,8 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_its_frames(
     assert caught.value.kind == "version"  # type: ignore[attr-defined]  # a SpoolError
     store = open_store(tmp_path)
     assert stored_ids(store) == [1, 2]
-    assert schema.version(store._database.connection) == 2
-    store._database.connection.execute("SELECT id FROM later").fetchall()
+    assert schema.version(store.audit().database.connection) == 2
+    store.audit().database.connection.execute("SELECT id FROM later").fetchall()
     store.close()
 
 
@@ -316,9 +316,11 @@ def test_a_step_that_fails_leaves_the_older_schema_whole(
     monkeypatch.setattr(schema, "MIGRATIONS", steps)
     store = open_store(tmp_path)
     assert stored_ids(store) == [1]
-    assert not store._database.connection.execute(
-        "SELECT name FROM sqlite_schema WHERE name = 'x'"
-    ).fetchall()
+    assert (
+        not store.audit()
+        .database.connection.execute("SELECT name FROM sqlite_schema WHERE name = 'x'")
+        .fetchall()
+    )
     store.close()
 
 

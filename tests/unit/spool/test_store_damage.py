@@ -95,7 +95,7 @@ def set_aside(spool: Path) -> list[Path]:
 
 
 def damage_payload(store: Store, frame_id: int) -> None:
-    store._database.connection.execute(
+    store.audit().database.connection.execute(
         "UPDATE frame SET payload = CAST(payload || x'00' AS BLOB) WHERE id = ?", (frame_id,)
     )
 
@@ -138,7 +138,7 @@ def test_a_damaged_row_goes_to_quarantine_and_the_rest_is_given_out(tmp_path: Pa
 def test_every_field_of_a_row_is_guarded(tmp_path: Path, damage: str) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    store._database.connection.execute(f"UPDATE frame SET {damage}")
+    store.audit().database.connection.execute(f"UPDATE frame SET {damage}")
     read = store.read("orders", 0, 10**6)
     assert (read.frames, read.corrupt_count, read.corrupt_record_count) == ([], 1, 3)
     assert store.stored_totals() == []
@@ -150,7 +150,7 @@ def test_a_row_that_strays_into_another_stream_is_not_delivered_there(tmp_path: 
     store = open_store(tmp_path)
     append(store, 1)
     append(store, 2, stream="clicks")
-    store._database.connection.execute("UPDATE frame SET stream = 3 - stream")
+    store.audit().database.connection.execute("UPDATE frame SET stream = 3 - stream")
     assert store.read("orders", 0, 10**6).frames == []
     assert store.read("clicks", 0, 10**6).frames == []
     assert in_quarantine(store) == 2
@@ -161,7 +161,7 @@ def test_a_damaged_bitmap_means_that_nothing_is_known_to_be_settled(tmp_path: Pa
     store = open_store(tmp_path)
     append(store, 1)
     store.commit(Changes(progress=[(1, encode_settled([0, 1], 3))]))
-    store._database.connection.execute("UPDATE progress SET settled = x'0700000000'")
+    store.audit().database.connection.execute("UPDATE progress SET settled = x'0700000000'")
     (frame,) = store.read("orders", 0, 10**6).frames
     assert frame.settled is None
     store.close()
@@ -171,10 +171,12 @@ def test_quarantine_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     ids = range(1, QUARANTINE_ROWS_MAX + 11)
     append(store, *ids, record_bytes=1)
-    store._database.connection.execute("UPDATE frame SET checksum = 0")
+    store.audit().database.connection.execute("UPDATE frame SET checksum = 0")
     read = store.read("orders", 0, 10**9)
     assert read.corrupt_count == len(ids)
-    (oldest,) = store._database.connection.execute("SELECT min(id) FROM quarantine").fetchone()
+    (oldest,) = (
+        store.audit().database.connection.execute("SELECT min(id) FROM quarantine").fetchone()
+    )
     assert (in_quarantine(store), oldest) == (QUARANTINE_ROWS_MAX, 11)
     store.close()
 
@@ -498,14 +500,18 @@ def test_damage_that_is_met_in_mid_run_is_mended_and_the_call_succeeds(
     spool: Path, call: str
 ) -> None:
     store = open_store(spool)
-    (root,) = store._database.connection.execute(
-        "SELECT rootpage FROM sqlite_schema WHERE name = 'frame_stream'"
-    ).fetchone()
-    store._database.connection.execute("PRAGMA cache_size = 0").fetchall()
+    (root,) = (
+        store.audit()
+        .database.connection.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'frame_stream'"
+        )
+        .fetchone()
+    )
+    store.audit().database.connection.execute("PRAGMA cache_size = 0").fetchall()
     with (spool / "spool.db").open("r+b") as file:  # as a disk would, under an open database
         file.seek((root - 1) * PAGE_BYTES)
         file.write(bytes(PAGE_BYTES))
-    store._database.reopen()
+    store.audit().database.reopen()
     if call == "read":
         assert len(store.read("orders", 0, 10**9).frames) == 40
     elif call == "commit":

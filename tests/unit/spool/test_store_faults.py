@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,6 @@ from tests.kit.stores import (
     make_letter,
     new_frame,
     open_store,
-    open_view,
     stored_ids,
 )
 
@@ -127,7 +127,7 @@ def test_the_log_is_kept_if_it_cannot_be_copied_into_the_database(disk: Disk, fa
 def test_a_read_that_fails_changes_nothing_and_may_be_tried_again(disk: Disk) -> None:
     store = open_store(disk.directory)
     append(store, 1)
-    store._database.connection.execute("UPDATE frame SET accepted_ms = 0")  # damaged
+    store.audit().database.connection.execute("UPDATE frame SET accepted_ms = 0")  # damaged
     disk.before = lambda _operation, _name: sqlite3.SQLITE_IOERR_WRITE
     with pytest.raises(SpoolError) as caught:
         store.read("orders", 0, 1)  # cannot move it to quarantine
@@ -201,7 +201,7 @@ def test_a_disk_that_turns_read_only_takes_an_empty_commit_and_no_probe(
 def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    connection = store._database.connection
+    connection = store.audit().database.connection
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {page_count}")
     error = refusal(store, Changes(appended=[new_frame(2, record_bytes=100_000)]))
@@ -216,7 +216,7 @@ def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> No
 def test_a_connection_that_fails_again_and_again_is_opened_anew(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    store._database.connection.execute("PRAGMA query_only = ON")  # of this connection only
+    store.audit().database.connection.execute("PRAGMA query_only = ON")  # of this connection only
     assert refusal(store, Changes(appended=[new_frame(2)])).kind == "read_only"
     assert refusal(store, Changes(appended=[new_frame(2)])).kind == "read_only"
     append(store, 2)
@@ -227,12 +227,11 @@ def test_a_connection_that_fails_again_and_again_is_opened_anew(tmp_path: Path) 
 
 def test_who_keeps_the_database_locked_is_waited_for_and_then_named_busy(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    view = open_view(tmp_path)
-    store._database.connection.execute("PRAGMA busy_timeout = 10")
-    with view._database.writing():
+    store.audit().database.connection.execute("PRAGMA busy_timeout = 10")
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         assert refusal(store, Changes(appended=[new_frame(1)])).kind == "busy"
     append(store, 1)
-    view.close()
     store.close()
 
 
@@ -241,7 +240,7 @@ def test_without_its_reserve_a_store_refuses_frames_but_settles_them(
 ) -> None:
     store = open_store(tmp_path)
     append(store, 1, 2)
-    store._reserve.free()
+    store.audit().reserve.free()
     with monkeypatch.context() as full:
         full.setattr(Reserve, "take", lambda _reserve: False)
         assert refusal(store, Changes(appended=[new_frame(3)], settled=[1])).kind == "full"

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
+from kdaemon.spool import store as store_module
 from kdaemon.spool.directory import SpoolDirectory
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import apply_frames, mend_log
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Changes
 from tests.kit.stores import append, make_letter, new_frame, open_store, open_view, stored_ids
 
 Taking = Callable[[Path], object]
@@ -103,7 +104,7 @@ def test_a_log_is_not_begun_beside_another_that_a_command_has_open(
     """Two logs of one database would ruin it."""
     store = open_store(tmp_path)
     append(store, 1)
-    store._database.connection.execute("PRAGMA busy_timeout = 10")
+    store.audit().database.connection.execute("PRAGMA busy_timeout = 10")
     view = open_view(tmp_path)
     assert stored_ids(view) == [1]
     (tmp_path / name).unlink()
@@ -159,7 +160,7 @@ def test_tries_that_fail_leave_one_copy_of_the_log_and_nothing_that_is_older(
     directory = tmp_path / "spool"
     store = open_store(directory)
     append(store, 1, 2)
-    store._database.connection.execute("PRAGMA busy_timeout = 10")
+    store.audit().database.connection.execute("PRAGMA busy_timeout = 10")
     view = open_view(directory)
     assert stored_ids(view) == [1, 2]
     (directory / "spool.db-wal").unlink()
@@ -256,16 +257,17 @@ def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
     directory = tmp_path / "spool"
     store = open_store(directory)
     append(store, 1)
-    real = Store._apply
+    measure = store_module.size_bytes
 
-    def apply(store: Store, changes: Changes) -> object:
-        committed = real(store, changes)
+    def take_away(path: str) -> int:
+        """Called with the transaction on disk."""
+        byte_count = measure(path)
         shutil.rmtree(directory)
         directory.write_text("mine")
-        return committed
+        return byte_count
 
     with monkeypatch.context() as taken:
-        taken.setattr(Store, "_apply", apply)
+        taken.setattr(store_module, "size_bytes", take_away)
         with pytest.raises(SpoolError) as caught:
             append(store, 2)
     assert caught.value.kind == "gone"
@@ -281,7 +283,7 @@ def test_an_empty_directory_of_another_disk_is_not_written(
     append(store, 1)
     shutil.rmtree(directory)
     directory.mkdir(0o700)
-    store._upkeep._files.device += 1
+    store.audit().files.device += 1
     with pytest.raises(SpoolError, match="mount"):
         append(store, 2)
     assert list(directory.iterdir()) == []

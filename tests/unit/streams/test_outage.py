@@ -179,7 +179,7 @@ async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_
         await until(lambda: delivered_by(streams) == 4 * RECORDS)
         await all_wait(spool)
         await serves(streams, "well", acknowledge, 10, before=4 * RECORDS)
-        assert spool._delivery._room.footprint_bytes <= MEMORY * 3 / 4
+        assert spool.audit().room.footprint_bytes <= MEMORY * 3 / 4
         # Letters of missing streams' records have memory until they are written.
         await until(lambda: memory.bytes_taken <= MEMORY * 3 / 4)
 
