@@ -73,7 +73,7 @@ class Principals:
         self.reload_count = 0  # changed files that were taken since the start
         self._wall_seconds = wall_seconds
         self._peers: dict[tuple[int, int], Principal] = {}
-        self._reading: asyncio.Future[_Read] | None = None
+        self.reading: asyncio.Future[_Read] | None = None
         read = _read(path, wall_seconds)
         if isinstance(read.found, ConfigError):
             raise read.found
@@ -103,20 +103,25 @@ class Principals:
         )
         return Principal(name, Rights(), why)
 
+    @property
+    def remembered(self) -> int:
+        """For how many users and groups it is remembered who they are."""
+        return len(self._peers)
+
     # Reading again
 
     def look(self) -> None:
         """Starts to read the file if it has changed, unless a reading is under way. Called once a
         second.
         """
-        if self._reading is not None or _state_of(self.path) == self._state:
+        if self.reading is not None or _state_of(self.path) == self._state:
             return
         loop = asyncio.get_running_loop()
-        self._reading = loop.run_in_executor(None, _read, self.path, self._wall_seconds)
-        self._reading.add_done_callback(self._was_read)
+        self.reading = loop.run_in_executor(None, _read, self.path, self._wall_seconds)
+        self.reading.add_done_callback(self._was_read)
 
     def _was_read(self, reading: "asyncio.Future[_Read]") -> None:
-        self._reading = None
+        self.reading = None
         if reading.cancelled():
             return
         read = reading.result()

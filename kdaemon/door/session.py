@@ -427,3 +427,10 @@ class NdjsonSession(asyncio.Protocol):
             hub.counters.timed_out["body"] += 1
             text = f"The line did not end within {hub.limits.body_timeout_s:g} seconds."
             self._refuse_unfinished("RequestTimeoutException", text)
+
+    def audit(self) -> tuple[bool, int, bool]:
+        """Whether its client sends no more, the bytes of what has come and was not handed over, and
+        whether lines are to be parsed. Only for tests.
+        """
+        kept_bytes = self._intake.kept_bytes + self._handover.footprint_bytes
+        return self._has_eof, kept_bytes, self._intake.has_lines

@@ -14,6 +14,7 @@ Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler 
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from kdaemon.base.principal import NOBODY
 from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handlers import handler_failed, lose_pieces, tell_gone
+from kdaemon.http.heads import Heads
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.outflow import Outflow
 from kdaemon.http.pieces import Pieces
@@ -68,6 +70,19 @@ _MOVES = {
     State.DISCARDING: {State.CLOSED},
     State.CLOSED: {State.CLOSED},  # the transport is lost after it was closed or reset
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a connection has in hand, for tests. `unread_bytes`: None if nothing waits to be read;
+    `head_bytes`: of a head that is not whole.
+    """
+
+    has_eof: bool
+    unread_bytes: int | None
+    heads: Heads
+    head_bytes: int
+    header_count: int
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -609,3 +624,8 @@ class HttpProtocol(asyncio.Protocol):
     def _time_out(self, what: str, part: str, limit: str) -> None:
         self.hub.counters.timed_out[what] += 1
         self._end_with(self._reader.in_form(timed_out(part, limit)).answer())
+
+    def audit(self) -> Audit:
+        """Only for tests."""
+        unread_bytes = None if self._unread is None else len(self._unread)
+        return Audit(self._has_eof, unread_bytes, *self._reader.audit())

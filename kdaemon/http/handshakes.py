@@ -102,6 +102,11 @@ class Handshakes:
         self.may_go_on = turns.may_go_on
         self._half_done: dict[HalfDone, None] = {}
 
+    @property
+    def half_done_count(self) -> int:
+        """How many have begun and are not done."""
+        return len(self._half_done)
+
     def begin(self, connection: HalfDone) -> None:
         """OpenSSL holds memory for this connection from now on. May end the oldest half-done
         handshake.

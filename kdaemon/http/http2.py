@@ -502,3 +502,7 @@ class Http2Protocol(asyncio.Protocol):
         elif ticks > hub.idle_ticks_max:
             hub.counters.timed_out["idle"] += 1
             self.close_if_idle()
+
+    def audit(self) -> Http2Core:
+        """The state of the protocol. Only for tests."""
+        return self._core

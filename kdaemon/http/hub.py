@@ -314,6 +314,14 @@ class Hub:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def is_sweep_due(self) -> bool:
+        return self._timer is not None
+
+    def audit(self) -> tuple[Connection, ...]:
+        """The open connections. Only for tests."""
+        return tuple(self._connections)
+
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
         at_s = next_tick_s(loop.time(), self.limits.sweep_interval_s)

@@ -211,6 +211,11 @@ class Opening(asyncio.Protocol):
 
     # --- TLS
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether the first bytes were those of TLS."""
+        return self._tls is not None
+
     def _begin_tls(self, handshakes: Handshakes, data: bytes) -> None:
         """Handles the first bytes at a listener that speaks only TLS. The client counts as silent
         until it speaks inside.

@@ -207,6 +207,12 @@ class RequestReader:
         )
         return end
 
+    def audit(self) -> tuple[Heads, int, int]:
+        """What it keeps of heads: their meaning, the bytes of one that is not whole, and the number
+        of headers in hand. Only for tests.
+        """
+        return self._heads, len(self._head), len(self._raw_headers) + len(self._headers)
+
     def forget(self) -> None:
         """Forgets the heads before: no request is expected soon."""
         if self._heads.stencil is not None:

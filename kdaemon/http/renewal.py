@@ -138,6 +138,11 @@ class Certificates:
                 self._take(*look.result())
             self._look = self._executor.submit(_look_at, self.files, self._signature)
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look still waits for the disk."""
+        return self._look is not None and not self._look.done()
+
     def _take(self, signature: _Signature, found: Pair | TlsError | None) -> None:
         if found is None:
             return
@@ -201,10 +206,10 @@ def _signature(files: TlsFiles) -> _Signature:
     """The identity and state of the files, without reading them. Links are followed, so that a
     change of a link above them is seen (Kubernetes changes `..data`).
     """
-    return tuple(map(_of_file, files.paths))
+    return tuple(map(of_file, files.paths))
 
 
-def _of_file(path: str) -> object:
+def of_file(path: str) -> object:
     try:
         found = os.stat(path)  # noqa: PTH116 - the cheapest way: once a second
     except OSError as error:

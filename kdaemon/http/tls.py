@@ -477,6 +477,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._outgoing.pending:
             self._raw.write(self._outgoing.read())
 
+    def audit(self) -> tuple[int, list[memoryview]]:
+        """Bytes of input that are not decrypted, and output that is not encrypted. Only for
+        tests.
+        """
+        return len(self._unread), list(self._unsent)
+
     # --- the end
 
     def _move(self, state: State) -> None:

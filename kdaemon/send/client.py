@@ -12,6 +12,7 @@ duplicate.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import aiohttp
@@ -41,6 +42,16 @@ RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest known mess
 ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have this much, whatever was asked
 CONTROL_ANSWER_BYTES_MAX: Final = 2 * MIB  # ours: 1,000 shards take 0.5 MiB; 2026-11-28
 ROUTES_MAX: Final = 512  # ours: prepared pairs of operation and ARN; when full, all are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a client has in hand, for tests."""
+
+    settings: ClientSettings
+    exchanges: Exchanges
+    search: Search
+    routes: tuple[Route, ...]
 
 
 class ServiceClient:
@@ -104,9 +115,10 @@ class ServiceClient:
         """The memory of the bodies that are not yet written."""
         return self._exchanges.bodies
 
-    def audit(self) -> Exchanges:
-        """Its connections, and who waits for one. For tests; nothing else asks."""
-        return self._exchanges
+    def audit(self) -> Audit:
+        """Only for tests."""
+        routes = tuple(self._routes.values())
+        return Audit(self._settings, self._exchanges, self._search, routes)
 
     def __repr__(self) -> str:
         return f"<ServiceClient {self._settings.name} of {self._settings.service.name}>"

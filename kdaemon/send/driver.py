@@ -129,21 +129,21 @@ class StreamDriver:
         self._room_waiters: dict[Callable[[], object], None] = {}  # each callback once, in order
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_waiters: list[asyncio.Future[None]] = []
-        self._pump_soon()
+        self.pump_soon()
 
     def take_settings(self, settings: EngineSettings) -> Steps[None]:
         """Takes other limits and promises, as the engine does. Callers that wait for room retry."""
         yield from self.engine.handle_settings(settings, self._clock.now_ns())
         self._tell_of_room()
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
         """Hands a checked frame to the engine, as its `handle_frame`. False: there is no room."""
         if not self.engine.handle_frame(frame, self._clock.now_ns(), is_patient=is_patient):
             return False
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
         return True
 
     def submit_spooled(self, frame: Frame) -> bool:
@@ -151,7 +151,7 @@ class StreamDriver:
         if not self.engine.handle_spooled(frame, self._clock.now_ns()):
             return False
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
         return True
 
     def when_room(self, callback: Callable[[], object]) -> None:
@@ -162,20 +162,20 @@ class StreamDriver:
         """The client of this frame has gone: its queued records are withdrawn at the next pump."""
         self._gone.append(frame)
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
 
     def give_up_missing(self, error: ServiceError) -> None:
         """The stream does not exist and is not listed: no record is kept for it."""
         self.engine.give_up_missing(error, self._clock.now_ns())
         self._tell_settled()
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
 
     def ask_again(self) -> None:
         """Asks the service for the stream now."""
         self.engine.freshness.ask_again(self._clock.now_ns())
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
 
     def dry_run(
         self,
@@ -228,12 +228,12 @@ class StreamDriver:
         """A record broke a limit as we know it: the service may have raised that limit."""
         self.engine.freshness.stale(self._clock.now_ns(), Doubt.LIMITS)
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
 
     def begin_drain(self) -> None:
         """Records do not linger from now on."""
         self.engine.begin_drain()
-        self._pump_soon()
+        self.pump_soon()
 
     async def finish_calls(self) -> None:
         """Makes no more calls, and returns when the calls in flight have ended: another process
@@ -260,7 +260,7 @@ class StreamDriver:
         self.engine.give_up(self._clock.now_ns())
         self._tell_settled()
         if not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
         while self._untold or self.engine.is_refusing:
             pumped: asyncio.Future[None] = self._loop.create_future()
             self._pump_waiters.append(pumped)
@@ -281,7 +281,8 @@ class StreamDriver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _pump_soon(self) -> None:
+    def pump_soon(self) -> None:
+        """Looks at the engine in the loop's next turn."""
         self._is_pump_due = True
         self._loop.call_soon(self._pump)
 
@@ -308,7 +309,7 @@ class StreamDriver:
             self._describing = self._loop.create_task(self._describe())
         self._tell_settled()
         if drawn >= DRAWN_A_TURN and not self._is_pump_due:
-            self._pump_soon()
+            self.pump_soon()
         elif not self._untold and not self._makes_no_calls:
             self._arm(now_ns)
         if self._pump_waiters:

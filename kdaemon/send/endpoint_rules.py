@@ -81,13 +81,13 @@ class EndpointRules:
         endpoint_url = endpoint_url or settings.service.endpoint_url
         data_path = variable("data_path")
         # Where an address is configured, the rules are not used.
-        self._rules: Any = None if endpoint_url else _rules("kinesis", data_path)
+        self._rules: Any = None if endpoint_url else rules_of("kinesis", data_path)
         has_accounts = settings.service.has_arns
         self._sts_url = configured("sts") if has_accounts else None
         # Where Kinesis is a stand-in, the STS on the internet is asked only for a role.
         is_of_aws = not endpoint_url or _is_of_aws(endpoint_url)
         asks_aws = has_accounts and (is_of_aws or bool(settings.role_arn)) and not self._sts_url
-        self._sts_rules: Any = _rules("sts", data_path) if asks_aws else None
+        self._sts_rules: Any = rules_of("sts", data_path) if asks_aws else None
         self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
         self.session = session
         self._endpoint_url = endpoint_url
@@ -160,7 +160,7 @@ class EndpointRules:
 
 
 @lru_cache(RULES_MAX)
-def _rules(service: str, data_path: str | None) -> Any:
+def rules_of(service: str, data_path: str | None) -> Any:
     """Endpoint rules: 0.4 MiB, the same for all clients, and kept as long as the process runs."""
     from botocore.endpoint_provider import EndpointProvider  # noqa: PLC0415 - see import_libraries
     from botocore.loaders import create_loader  # noqa: PLC0415 - the same

@@ -182,7 +182,7 @@ class TokenFile:
 
     async def _look(self) -> None:
         try:
-            found = await in_own_thread("iam token", lambda: _read(self._path, self._seen))
+            found = await in_own_thread("iam token", lambda: read_token(self._path, self._seen))
             if found is not None:
                 self._take(*found)
         except (OSError, ValueError) as error:
@@ -302,7 +302,7 @@ def token_file_problem(path: str) -> str | None:
         return ServiceError(Trouble.CREDENTIALS, problem, was_sent=False)
 
     try:
-        found = _read(path, None)
+        found = read_token(path, None)
         assert found is not None
         _token_in(found[0], failure)
     except (OSError, ValueError) as error:
@@ -320,7 +320,9 @@ def _of(name: str) -> str:
     return "" if name == DEFAULT_UPSTREAM else f"upstream {name}: "
 
 
-def _read(path: str, seen: tuple[int, ...] | None) -> tuple[bytes, int, tuple[int, ...]] | None:
+def read_token(
+    path: str, seen: tuple[int, ...] | None
+) -> tuple[bytes, int, tuple[int, ...]] | None:
     """Runs in a thread. The file's bytes, its mode, and what it is like; None: it is as `seen`."""
     found = os.stat(path)  # noqa: PTH116 - one look
     if not stat.S_ISREG(found.st_mode):

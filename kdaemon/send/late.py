@@ -170,6 +170,10 @@ class LateClient:
     def is_ready(self) -> bool:
         return self._libraries.is_loaded
 
+    def audit(self) -> "ServiceClient | None":
+        """The client, if it is loaded. Only for tests."""
+        return self._client
+
     @property
     def credentials_end_s(self) -> float | None:
         return None if self._client is None else self._client.credentials_end_s

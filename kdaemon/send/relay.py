@@ -180,7 +180,7 @@ class Relay:
             memory.bytes_max // MEMORY_PART, min(READ_BYTES_MAX + MIB, memory.bytes_max // 2)
         )
         self._memory = ByteBudget(bytes_max, memory)
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._waiting = WaitingPlaces()
         self._lanes: dict[str, _Lane] = {}  # of all operations that could be asked since the start
         self.take_operations(operations)
@@ -245,14 +245,14 @@ class Relay:
             lane.counters.shared += 1
             if call.task is None:  # this client's turn may come sooner
                 lane.line.put(client, call)
-            asker.wait_for(call, self._patience_s)
+            asker.wait_for(call, self.patience_s)
             return asker
         call = self._begin(lane, key, question, client)
         if call is None:
             lane.counters.refused[NotPassedOn.FULL] += 1
             asker.tell(self._full(lane.operation))
         else:
-            asker.wait_for(call, self._patience_s)
+            asker.wait_for(call, self.patience_s)
         return asker
 
     def trail_of(self, operation: OtherOperation, token: str) -> Trail | None:
@@ -284,7 +284,7 @@ class Relay:
         if call.task is None:
             return self._full(operation)
         self._unlist(call)  # the call hangs: later askers are not to wait for it
-        text = f"The service did not answer {operation.name} within {self._patience_s:g} s."
+        text = f"The service did not answer {operation.name} within {self.patience_s:g} s."
         return ServiceError(UNAVAILABLE, text, status=503)
 
     async def aclose(self) -> None:

@@ -157,14 +157,14 @@ class SignedRoute(Route):
             self._second, self._stamp = second, second.strftime("%Y%m%dT%H%M%SZ")
         stamp = self._stamp
         if not stamp.startswith(self._day):
-            self._begin_day(stamp[:8])
+            self.begin_day(stamp[:8])
         canonical = f"{self._head}{stamp}{self._tail}{sha256(body).hexdigest()}"
         digest = sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{self._scope}\n{digest}"
         signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
         return stamp, self._authorization + signature
 
-    def _begin_day(self, day: str) -> None:
+    def begin_day(self, day: str) -> None:
         """Derives the key of a UTC day, given as 20261121."""
         self._scope = f"{day}/{self._region}/{self._service}/aws4_request"
         key = f"AWS4{self.keys.secret_key}".encode()

@@ -30,15 +30,15 @@ STS_ANSWER = answers.Room(64 * 1024)  # ours: an answer that lends keys has some
 class Search:
     """The search, and its last result."""
 
-    __slots__ = ("_exchanges", "_loading", "_settings", "_tasks", "_token", "found")
+    __slots__ = ("_exchanges", "_loading", "_settings", "found", "tasks", "token")
 
     def __init__(self, settings: ClientSettings, exchanges: Exchanges) -> None:
         self._settings = settings
         self._exchanges = exchanges
         self.found: Who | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._token: TokenSource | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.token: TokenSource | None = None
 
     def take_limits(self, settings: ClientSettings) -> None:
         """Takes the times of these settings; the rest of them is the same."""
@@ -46,7 +46,7 @@ class Search:
 
     async def aclose(self) -> None:
         """Ends everything that runs."""
-        tasks = list(self._tasks)
+        tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -101,12 +101,12 @@ class Search:
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        self.tasks.add(task)
         task.add_done_callback(self._forget)
         return task
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self.tasks.discard(task)
         if task is self._loading:
             self._loading = None
         if not task.cancelled():
@@ -148,15 +148,15 @@ class Search:
         from kdaemon.send.iam_token import TokenFile, TokenUrl  # noqa: PLC0415 - as in `_who`
 
         settings, limit_s = self._settings, self._settings.connect_timeout_s
-        if self._token is None:
+        if self.token is None:
             if settings.iam_token_file is not None:
                 path = settings.iam_token_file
-                self._token = TokenFile(path, settings.name, self._spawn, limit_s)
+                self.token = TokenFile(path, settings.name, self._spawn, limit_s)
             else:
                 assert settings.iam_token_url is not None
                 url, http = settings.iam_token_url, self._exchanges.http
-                self._token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
-        return self._token
+                self.token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
+        return self.token
 
     async def _ask_sts(self, rules: EndpointRules, question: bytes, keys: Keys) -> bytes:
         """STS's answer. Raises `ServiceError`."""

@@ -83,7 +83,7 @@ class Upstream:
         self._first_arn: Arn | None = None  # by which a client called a stream that may be ours
         self._keys_account = ""  # of the keys in use, as far as they tell it
         self.client.on_new_keys = self._new_keys
-        self._learn(Caller(config.account))
+        self.learn(Caller(config.account))
 
     def take_config(
         self, config: UpstreamConfig, identities: Identities, budgets: Budgets, *, may_assume: bool
@@ -141,7 +141,7 @@ class Upstream:
         """The service told the ARN of a stream that was asked for by its name: the account is
         ours.
         """
-        self._learn(Caller(arn.account, arn.region))
+        self.learn(Caller(arn.account, arn.region))
 
     def look_for_silence(self) -> None:
         """Ends the wait for the account if no source is left that could tell it."""
@@ -169,18 +169,18 @@ class Upstream:
         is_news = caller.account != self._keys_account
         self._keys_account = caller.account
         if caller.account:
-            self._learn(caller if is_news else Caller())
+            self.learn(caller if is_news else Caller())
         elif self._owner.doubt():
             self.identities.forget()
             self._forget()
-            self._learn(Caller(self.config.account, caller.region))
+            self.learn(Caller(self.config.account, caller.region))
 
     def _caller_told(self, caller: Caller) -> None:
         """The credentials and STS told what they know."""
-        self._learn(caller)
+        self.learn(caller)
         self.look_for_silence()
 
-    def _learn(self, caller: Caller) -> None:
+    def learn(self, caller: Caller) -> None:
         """Learns the upstream's own account and region, as far as `caller` has them."""
         if self.identities.learn(caller.account, caller.region):
             self._forget()
@@ -206,7 +206,7 @@ class Upstream:
             " another"
         )
         log.warning(text, extra={"fields": {"account": arn.account, "arn": arn.text}})
-        self._learn(Caller(arn.account, arn.region))
+        self.learn(Caller(arn.account, arn.region))
         return True
 
     def _end_lines(self) -> None:

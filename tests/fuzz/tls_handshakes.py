@@ -232,7 +232,7 @@ async def attacked(reads: list[bytes], good_steps: int, change: bytes = b"") -> 
     assert hub.counters.handler_failures == 0
     assert hub.bodies.bytes_taken == 0, "the budget leaks"
     assert hub.places.taken == 0, "a place leaks"
-    assert not handshakes._half_done, "a handshake leaks"
+    assert not handshakes.half_done_count, "a handshake leaks"
     await hub.aclose(0)
     return refused, has_ended
 

@@ -78,8 +78,8 @@ class Place:
         for _ in range(seconds):
             await turn(20)
             self.clock.ns += 1_000_000_000
-            for driver in list(self.streams._drivers.values()):
-                driver._pump_soon()
+            for driver in self.streams.audit():
+                driver.pump_soon()
 
     def engines(self) -> list[str]:
         return sorted(name for name, _ in self.streams.engines())

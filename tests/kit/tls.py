@@ -36,12 +36,12 @@ class Side:
     """The client's side, without a socket."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.ssl = context.wrap_bio(self._in, self._out, server_hostname="localhost")
+        self.received, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ssl = context.wrap_bio(self.received, self.sent, server_hostname="localhost")
         self.has_end = False  # the server has told its end
 
     def is_shaken(self, received: bytes = b"") -> bool:
-        self._in.write(received)
+        self.received.write(received)
         try:
             self.ssl.do_handshake()
         except ssl.SSLWantReadError:
@@ -49,22 +49,22 @@ class Side:
         return True
 
     def to_send(self) -> bytes:
-        return self._out.read()
+        return self.sent.read()
 
     def encrypt(self, data: bytes) -> bytes:
         for at in range(0, len(data), 16_000):
             self.ssl.write(data[at : at + 16_000])
-        return self._out.read()
+        return self.sent.read()
 
     def end(self) -> bytes:
         with contextlib.suppress(ssl.SSLError):
             self.ssl.unwrap()
-        return self._out.read()
+        return self.sent.read()
 
     def decrypt(self, received: bytes) -> bytes:
         found = b""
         for at in range(0, len(received), 16_000) or (0,):
-            self._in.write(received[at : at + 16_000])
+            self.received.write(received[at : at + 16_000])
             try:
                 while piece := self.ssl.read(65_536):
                     found += piece

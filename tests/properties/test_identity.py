@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from kdaemon.base.description import Caller
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import parse_arn
+from kdaemon.streams import owner
 from tests.kit.accounts import OTHERS, OURS, WAYS, Place, arn, bytes_of
+from tests.kit.clock import jump
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import DENIED, FakeService, turn
 
@@ -92,7 +94,7 @@ async def _happen(event: str, place: Place) -> None:
             service.sts_error = NO_STS if event == "STS fails" else None
             service.sts.set()
         case "nobody tells in time":
-            place.streams.upstreams["default"]._owner.give_up()
+            jump(owner.ASK_WAIT_S)
         case "the service describes":
             service.word.set()
         case "the service keeps its calls":

@@ -166,8 +166,8 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
     for _ in range(200):
         await asyncio.sleep(0)
         clock.ns += 500_000_000
-        for driver in streams._drivers.values():
-            driver._pump_soon()
+        for driver in streams.audit():
+            driver.pump_soon()
     try:
         counters = [engine.counters for _, engine in streams.engines()]
         counters += [streams.door, *(each.closed for each in streams.upstreams)]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import struct
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.principal import ANYBODY, NOBODY, Principal, Rights
+from kdaemon.base.service import AWS
 from kdaemon.door import access
 from kdaemon.door.access import UNSIGNED, Peers, Signed
 from kdaemon.door.guard import DENIED, Guard, Strangers
@@ -62,7 +64,7 @@ class Guarded(Place):
         guard: Guard = Peers(principals, self.strangers)
         if is_signed:
             guard = Signed(principals, self.strangers, lambda: NOW_S, self.hub.turns.later)
-        kinesis = KinesisDoor(self.door, widest_limits([self.streams._config.traits]), 1)
+        kinesis = KinesisDoor(self.door, widest_limits([AWS]), 1)
         self.handler = make_handler(kinesis, NdjsonDoor(self.door), guard)
         self.hub.who, self.hub.early = guard.who, guard.early
 
@@ -399,7 +401,7 @@ class Sock:
     family = socket.AF_UNIX
 
     def __init__(self, uid: int, gid: int) -> None:
-        self.told = access._PEER.pack(4711, uid, gid)
+        self.told = struct.pack("iII", 4711, uid, gid)
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_PEERCRED)
@@ -450,8 +452,8 @@ async def test_a_user_who_is_struck_off_is_refused_on_his_open_connection(
     path = Path(principals.path)
     path.write_text(FILE.replace("users = [7]", "users = [9]"))
     principals.look()
-    assert principals._reading is not None
-    await principals._reading
+    assert principals.reading is not None
+    await principals.reading
     await turn()
     lines.protocol.data_received(bytes_of("session", "s", [b"a"], "delivered"))
     http.protocol.data_received(bytes_of("PutRecord", "s", [b"AAAA"], "delivered"))

@@ -29,6 +29,7 @@ from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
+from kdaemon.send.driver import StreamDriver
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams import stream as stream_module
 from kdaemon.streams.stream import MISSING_NS, Word
@@ -103,6 +104,11 @@ class Daemon:
     def stream(self, name: str = "s") -> Stream:
         found = self.streams.find(name)
         assert isinstance(found, Stream)
+        return found
+
+    def driver(self) -> StreamDriver:
+        """Of its only stream."""
+        (found,) = self.streams.audit()
         return found
 
     def rejected(self, name: str = "s") -> dict[str, int]:
@@ -289,7 +295,7 @@ async def failing(daemon: Make, code: str, way: str) -> Answer:
     for _ in range(30):
         await turn(5)
         place.clock.ns += 100_000_000
-        place.stream()._driver._pump_soon()
+        place.driver().pump_soon()
     return await answered(request)
 
 
@@ -598,7 +604,7 @@ async def test_a_record_without_a_key_is_for_an_auto_stream_only(daemon: Make) -
     assert (refused.status, refused.body["__type"]) == (400, "ValidationException")
     assert "'partitionKey' failed to satisfy constraint" in refused.body["message"]
     place.service.is_auto = True
-    place.stream()._driver.ask_again()
+    place.driver().ask_again()
     await turn()
     for way in (place.put_record, place.put_records):
         assert (await answered(way(PartitionKey=None))).status == 200
@@ -611,7 +617,7 @@ async def test_an_order_cannot_be_asked_of_an_auto_stream(daemon: Make) -> None:
     malformed = await answered(place.put_record(SequenceNumberForOrdering="01"))
     assert (malformed.status, malformed.body["__type"]) == (400, "ValidationException")
     place.service.is_auto = True
-    place.stream()._driver.ask_again()
+    place.driver().ask_again()
     await turn()
     refused = await answered(place.put_record(SequenceNumberForOrdering="1"))
     assert (refused.status, refused.body["__type"]) == (400, "InvalidArgumentException")

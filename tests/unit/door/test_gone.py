@@ -85,8 +85,8 @@ async def close(rig: Rig) -> None:
 async def close_later(rig: Rig) -> None:
     """Closes its sending side first, and the rest once that was seen."""
     rig.client.shutdown(socket.SHUT_WR)
-    sessions = [each for each in rig.hub._connections if isinstance(each, NdjsonSession)]
-    await rig.until(lambda: sessions[0]._has_eof)
+    sessions = [each for each in rig.hub.audit() if isinstance(each, NdjsonSession)]
+    await rig.until(lambda: sessions[0].audit()[0])
     rig.hub.sweep()
     rig.client.close()
 

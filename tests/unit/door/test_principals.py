@@ -147,7 +147,7 @@ def opened(path: Path, wall: Callable[[], float] = lambda: 0.0) -> Principals:
 async def look(principals: Principals) -> None:
     """A second later."""
     principals.look()
-    reading = principals._reading
+    reading = principals.reading
     if reading is not None:
         await asyncio.wait([reading], timeout=PATIENCE_S)
         await asyncio.sleep(0)
@@ -267,7 +267,7 @@ async def test_a_file_that_changes_twice_within_a_tick_is_read_twice(file: Path)
     now[0] = file.stat().st_ctime_ns / 1e9 + 60
     await look(principals)
     principals.look()
-    assert principals._reading is None, "nothing has changed for long"
+    assert principals.reading is None, "nothing has changed for long"
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
@@ -317,9 +317,9 @@ async def test_one_file_is_read_at_a_time(file: Path) -> None:
     principals = opened(file)
     write(file, SHOP.replace('"alice", ', "").replace('"staff"', "9"))
     principals.look()
-    reading = principals._reading
+    reading = principals.reading
     principals.look()
-    assert principals._reading is reading is not None
+    assert principals.reading is reading is not None
     await asyncio.wait([reading], timeout=PATIENCE_S)
 
 
@@ -328,7 +328,7 @@ def test_who_is_remembered_is_bounded(file: Path, monkeypatch: pytest.MonkeyPatc
     principals = opened(file)
     for uid in range(20):
         principals.peer(uid, uid)
-    assert len(principals._peers) == 3
+    assert principals.remembered == 3
     assert principals.peer(7, 1).name == "shop"
 
 

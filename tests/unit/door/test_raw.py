@@ -483,7 +483,7 @@ async def test_lines_that_give_way_on_a_streams_own_socket_are_counted_and_logge
 ) -> None:
     place.hub = Hub(ConnectionLimits(bodies_bytes_max=10))
     _, transport = place.connect(place.own_socket())
-    place.hub.turns._waiting.append(lambda: None)  # others are working: these lines wait
+    place.hub.turns.later(lambda: None)  # others are working: these lines wait
     with caplog.at_level(logging.WARNING, "kdaemon.door"):
         transport.protocol.data_received(b"a line\nanother line\n" * 2000)
         for _ in range(10):

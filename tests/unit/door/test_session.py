@@ -347,7 +347,7 @@ async def test_a_long_read_is_submitted_in_blocks_of_whole_lines(
     one = harness()
     texts = [str(i) * (1 + i % 60) for i in range(100)]
     await one.feed(SETUP + b"".join(map(line, texts)))
-    while one.session._intake.has_lines:
+    while one.session.audit()[2]:
         await asyncio.sleep(0)
     assert one.door.data == [text.encode() for text in texts]
     assert len(one.door.submitted) > 50
@@ -589,7 +589,7 @@ async def test_a_session_that_has_nothing_to_do_loses_its_place_to_who_comes(
 
 def kept_bytes(one: Harness) -> int:
     """What a session keeps of what has come: raw lines, and records that wait for room."""
-    return one.session._handover.footprint_bytes + one.session._intake.kept_bytes
+    return one.session.audit()[1]
 
 
 async def test_lines_that_wait_for_room_count_as_what_arrives(harness: Make) -> None:

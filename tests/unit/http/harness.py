@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import ConnectionLimits, Hub
-from kdaemon.http.request import HttpRequest
+from kdaemon.http.request import HttpHandler, HttpRequest
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeTransport
 from tests.kit.tls import FakeTls
@@ -30,6 +30,7 @@ class Harness:
         self.bodies: list[bytes] = []
         self.headers: list[dict[bytes, bytes]] = []
         self.echoes = echoes
+        self.on_request: HttpHandler | None = None  # answers in the place of the test
         self.hub = hub or Hub(limits or ConnectionLimits())
         self.protocol = HttpProtocol(self.handle, hub=self.hub)
         self.transport = FakeTransport()
@@ -46,7 +47,9 @@ class Harness:
         self.requests.append(request)
         self.bodies.append(request.body)
         self.headers.append(request.headers)
-        if self.echoes:
+        if self.on_request is not None:
+            self.on_request(request)
+        elif self.echoes:
             request.respond(200, request.body)
 
     def feed(self, data: bytes) -> bytes:

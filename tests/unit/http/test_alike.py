@@ -167,14 +167,14 @@ def test_two_kinds_of_heads_in_turn() -> None:
 
 
 def is_kept(one: Harness) -> bool:
-    return one.protocol._reader._heads.stencil is not None
+    return one.protocol.audit().heads.stencil is not None
 
 
 def is_read_by_stencil(one: Harness, sent: bytes) -> bool:
     before = len(one.requests)
     one.feed(sent)
     assert len(one.requests) == before + 1
-    return is_kept(one) and not one.protocol._reader._heads.misses
+    return is_kept(one) and not one.protocol.audit().heads.misses
 
 
 @pytest.mark.parametrize("lines", HEADS)
@@ -195,9 +195,9 @@ async def test_heads_that_have_little_in_common_are_not_learnt_each_time(harness
     one = harness(echoes=True)
     cut_after = []
     for number in range(1, 70):
-        stencil = one.protocol._reader._heads.stencil
+        stencil = one.protocol.audit().heads.stencil
         one.feed(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-%d: 1\r\n\r\n" % number)
-        if one.protocol._reader._heads.stencil is not stencil:
+        if one.protocol.audit().heads.stencil is not stencil:
             cut_after.append(number)
     assert cut_after == [1, 2, 4, 8, 16, 32, 64]
 

@@ -23,7 +23,7 @@ from kdaemon.http.certificate import FILE_BYTES_MAX, TlsFiles, load_pair
 from kdaemon.http.renewal import Certificates, look_over
 from tests.kit.certificates import Authority, Files, pem, write
 from tests.kit.loops import CountingLoop
-from tests.kit.patience import PATIENCE_S
+from tests.kit.patience import PATIENCE_S, wait_for
 
 DAY_S = 86_400
 
@@ -194,11 +194,9 @@ class Rig:
 
     def look(self) -> None:
         """Two ticks of the timer, and the thread between them."""
-        self.certificates.look()
-        assert self.certificates._look is not None
-        self.certificates._look.result(PATIENCE_S)
-        self.certificates.look()
-        self.certificates._look.result(PATIENCE_S)
+        for _ in range(2):
+            self.certificates.look()
+            wait_for(lambda: not self.certificates.is_looking or None, "the look")
 
 
 @pytest.fixture
@@ -371,20 +369,18 @@ def test_an_end_that_comes_near_is_told_once_a_day(
 
 
 def test_a_disk_that_hangs_holds_up_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    released, real = threading.Event(), renewal._of_file
+    released, real = threading.Event(), renewal.of_file
 
     def hang(path: str) -> object:
         released.wait(PATIENCE_S)
         return real(path)
 
-    monkeypatch.setattr(renewal, "_of_file", hang)
+    monkeypatch.setattr(renewal, "of_file", hang)
     for _ in range(5):
         rig.certificates.look()
-    look = rig.certificates._look
-    assert look is not None
-    assert not look.done()
+    assert rig.certificates.is_looking
     released.set()
-    look.result(PATIENCE_S)
+    wait_for(lambda: not rig.certificates.is_looking or None, "the look")
 
 
 def test_an_idle_loop_is_woken_once_a_second(authority: Authority) -> None:

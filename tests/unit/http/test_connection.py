@@ -131,10 +131,9 @@ async def test_a_huge_burst_is_handed_over_no_faster_than_the_client_reads_answe
     answer = b"x" * 10_000
 
     def answer_at_once(request: HttpRequest) -> None:
-        one.requests.append(request)
         request.respond(200, answer)
 
-    one.protocol._handler = answer_at_once
+    one.on_request = answer_at_once
     one.protocol.data_received(GET * 10_000)
     assert len(one.transport.written) < 300_000
     assert not one.transport.reads()
@@ -559,13 +558,13 @@ async def test_a_handler_that_fails_is_a_500_and_the_connection_goes_on(harness:
     def fail(request: HttpRequest) -> None:
         raise ValueError("secret")
 
-    one.protocol._handler = fail
+    one.on_request = fail
     answer = one.feed(GET)
     assert statuses(answer) == [500]
     assert b"secret" not in answer
     assert isinstance(reported[0]["exception"], ValueError)
     assert one.hub.counters.handler_failures == 1
-    one.protocol._handler = one.handle
+    one.on_request = None
     assert statuses(one.feed(GET)) == [200]
 
 
@@ -672,7 +671,7 @@ async def test_the_sweep_is_one_timer_and_stops_with_the_last_connection(harness
     one = harness(ConnectionLimits(sweep_interval_s=0.01))
     await until(lambda: one.hub.tick >= 2)
     one.lose()
-    await until(lambda: one.hub._timer is None)
+    await until(lambda: not one.hub.is_sweep_due)
 
 
 # --- noise

@@ -57,11 +57,10 @@ async def test_a_slow_request_is_the_last_of_its_turn(harness: Make) -> None:
     one = harness(hub=Hub(ConnectionLimits(), now_ns=lambda: now_ns[0]))
 
     def handle(request: HttpRequest) -> None:
-        one.requests.append(request)
         now_ns[0] += TIME_NS_MAX
         request.respond(200, b"")
 
-    one.protocol._handler = handle
+    one.on_request = handle
     one.protocol.data_received(GET * 5)
     for count in range(2, 6):
         assert len(one.requests) == count
@@ -165,7 +164,7 @@ async def test_many_connections_with_work_left_do_not_do_it_all_in_one_turn(
             request.respond(200, b"")
 
     for one in greedy:
-        one.protocol._handler = handle
+        one.on_request = handle
         one.protocol.data_received(GET * 9)
     if way == "answered":
         assert len(seen) == 50
@@ -201,11 +200,11 @@ async def test_what_waits_for_its_turn_does_not_give_way_to_what_waits_for_an_an
     now_ns[0] += ALL_TIME_NS_MAX
     body = harness(hub=hub, echoes=True)
     body.protocol.data_received(HEAD + b"Content-Length: 500000\r\n\r\n" + bytes(200_000))
-    assert body.protocol._unread is not None
+    assert body.protocol.audit().unread_bytes is not None
     last = harness(hub=hub)
     last.protocol.data_received(GET * (400_000 // len(GET)))
-    assert body.protocol._unread is not None
-    assert None in [one.protocol._unread for one in ahead]
+    assert body.protocol.audit().unread_bytes is not None
+    assert None in [one.protocol.audit().unread_bytes for one in ahead]
     await asyncio.sleep(0)
     body.protocol.data_received(bytes(300_000))
     for _ in range(5):
@@ -221,9 +220,9 @@ async def test_what_clients_sent_ahead_counts_as_what_arrives(harness: Make) -> 
     ahead = GET * (250_000 // len(GET))
     for one in clients:
         one.protocol.data_received(ahead)
-        held = sum(len(each.protocol._unread or b"") for each in clients)
+        held = sum(each.protocol.audit().unread_bytes or 0 for each in clients)
         assert held <= arrivals.budget.bytes_taken <= 1_000_000
-    refused = [one for one in clients if one.protocol._unread is None]
+    refused = [one for one in clients if one.protocol.audit().unread_bytes is None]
     assert len(refused) == 6
     for one in refused:  # and what was handed over is answered first
         one.requests[0].respond(200, b"")
@@ -232,7 +231,7 @@ async def test_what_clients_sent_ahead_counts_as_what_arrives(harness: Make) -> 
     for number in range(len(ahead) // len(GET)):
         kept.requests[number].respond(200, b"")
         await asyncio.sleep(0)
-    assert kept.protocol._unread is None
+    assert kept.protocol.audit().unread_bytes is None
     assert statuses(kept.transport.take()) == [200] * (len(ahead) // len(GET))
     for one in clients:
         one.lose()

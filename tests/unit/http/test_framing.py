@@ -280,12 +280,10 @@ async def test_a_listener_without_bodies_refuses_them_at_once(harness: Make) -> 
 async def test_nothing_of_a_head_is_kept_after_its_use(harness: Make) -> None:
     one = harness()
     one.feed(HEAD + b"X: %b\r\nContent-Length: 1\r\n\r\n" % (b"x" * 5000))
-    assert one.protocol._reader._head == b""
+    assert not one.protocol.audit().head_bytes
     one.feed(b"a")
     one.requests[0].respond(200, b"")
-    reader = one.protocol._reader
-    assert not reader._raw_headers
-    assert not reader._headers
+    assert not one.protocol.audit().header_count
     assert not one.requests[0].headers
 
 
@@ -295,7 +293,7 @@ async def test_headers_are_counted_while_they_arrive(harness: Make) -> None:
     sent = GET[:-2] + b"".join(b"%x:\r\n" % number for number in range(5000))
     one.feed(sent[:40])
     assert statuses(one.feed(sent[40:])) == [431]
-    assert not one.protocol._reader._raw_headers
+    assert not one.protocol.audit().header_count
 
 
 async def test_what_a_large_head_said_is_not_kept_for_the_next(harness: Make) -> None:
@@ -303,7 +301,7 @@ async def test_what_a_large_head_said_is_not_kept_for_the_next(harness: Make) ->
     names = b"".join(b"%b-%d: 1\r\n" % (b"n" * 200, number) for number in range(50))
     for sent in (GET[:-2] + names + b"\r\n", GET.replace(b"/", b"/" + b"p" * 9000, 1)):
         assert statuses(one.feed(sent)) == [200]
-        heads = one.protocol._reader._heads
+        heads = one.protocol.audit().heads
         assert sum(map(len, (*heads.names, *heads.lower_names, heads.line_bytes))) < 10
         assert not heads.line.path.strip("/")
         assert statuses(one.feed(GET)) == [200]

@@ -233,8 +233,8 @@ def test_who_goes_unseen_is_found_by_a_sweep(
                     await until(lambda: len(requests) >= count)
                     if is_read:
                         client.shutdown(socket.SHUT_WR)
-                        (connection,) = server.hub._connections
-                        await until(lambda: connection._has_eof)  # type: ignore[attr-defined]
+                        (connection,) = server.hub.audit()
+                        await until(lambda: connection.audit().has_eof)  # type: ignore[attr-defined]
                         requests[0].respond(200, b"hello")  # what was sent ahead is used up
                         answer = b""
                         while not answer.endswith(b"hello"):

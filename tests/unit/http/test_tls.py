@@ -22,6 +22,7 @@ from kdaemon.http.handshakes import (
 )
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
+from kdaemon.http.opening import Opening
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import ConnectionServer, serve
 from kdaemon.http.tls import TlsTransport
@@ -220,7 +221,10 @@ def test_a_session_is_taken_up_again(run: Run, certificate: Files, version: ssl.
             session = first.side.ssl.session
             second = TlsClient(await rig.raw(), context)
             second.side.ssl = context.wrap_bio(
-                second.side._in, second.side._out, server_hostname="localhost", session=session
+                second.side.received,
+                second.side.sent,
+                server_hostname="localhost",
+                session=session,
             )
             received = b""
             loop = asyncio.get_running_loop()
@@ -456,7 +460,9 @@ def test_a_handshake_that_never_ends_costs_a_place_for_a_while(
             client.sendall(sent)
             await rig.until(lambda: rig.hub.counters.open)
             if sent:
-                await rig.until(lambda: any(each._tls for each in connections(rig)))
+                (connection,) = rig.hub.audit()
+                assert isinstance(connection, Opening)
+                await rig.until(lambda: connection.is_tls)
             assert len(rig.hub.places.silent) == 1, "it loses its place to others"
             for _ in range(4):
                 assert rig.hub.counters.open
@@ -467,10 +473,6 @@ def test_a_handshake_that_never_ends_costs_a_place_for_a_while(
             client.close()
 
     run(main())
-
-
-def connections(rig: Rig) -> list[Any]:
-    return list(rig.hub._connections)
 
 
 def test_half_a_handshake_is_cut_off_in_time_and_who_says_nothing_inside(
@@ -642,9 +644,9 @@ async def test_what_a_client_does_not_read_is_not_encrypted(certificate: Files) 
     one.requests[0].respond(200, page)
     assert 60_000 < len(one.transport.written) < 100_000
     assert one.tls.inside.get_write_buffer_size() > len(page)
-    assert any(piece.obj is page for piece in one.tls.inside._unsent)
+    assert any(piece.obj is page for piece in one.tls.inside.audit()[1])
     answer = one.transport.take()
-    while one.tls.inside._unsent:
+    while one.tls.inside.audit()[1]:
         one.transport.pauses_when_written = 60_000
         one.tls.inside.resume_writing()
         assert len(one.transport.written) < 100_000

@@ -6,11 +6,13 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiohttp import web
 from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.credentials import Credentials
 from multidict import CIMultiDictProxy
 
@@ -170,3 +172,18 @@ async def raw_server(
     finally:
         server.close()
         await server.wait_closed()
+
+
+def urls_called(client: Any, service: str, body: bytes = b"{}") -> list[str]:
+    """The URLs that a client of botocore calls from now on: nothing is sent, and `body` is
+    answered.
+    """
+    urls: list[str] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        urls.append(request.url)
+        raw = SimpleNamespace(stream=lambda: iter([body]))
+        return AWSResponse(request.url, 200, {}, raw)
+
+    client.meta.events.register(f"before-send.{service}.*", answer)
+    return urls

@@ -91,9 +91,9 @@ async def test_the_signing_key_follows_the_day(
     service: ScriptedService, client: ServiceClient
 ) -> None:
     await client.put_records(ORDERS, RECORDS)
-    (route,) = client._routes.values()
+    (route,) = client.audit().routes
     assert isinstance(route, SignedRoute)
-    route._begin_day("20200101")  # as if the connection had been idle over midnight
+    route.begin_day("20200101")  # as if the connection had been idle over midnight
     await client.put_records(ORDERS, RECORDS)
     assert_signed(service.received[1], service.url)
 
@@ -283,7 +283,7 @@ async def until_received(service: ScriptedService) -> None:
 
 
 def waits_for_a_connection(client: ServiceClient) -> bool:
-    return bool(client.audit().slots.waiting_count)
+    return bool(client.audit().exchanges.slots.waiting_count)
 
 
 async def test_no_answer_in_time_may_have_written(service: ScriptedService) -> None:
@@ -339,7 +339,7 @@ async def test_other_times_hold_from_the_next_call_on(service: ScriptedService) 
         assert not before.done()
         jump(8 * PATIENCE_S)
         assert (await before).code == "ReadTimeout"
-        assert client.audit().slots.limit == 3
+        assert client.audit().exchanges.slots.limit == 3
 
 
 async def test_waiting_for_a_free_connection_ends_as_not_sent(service: ScriptedService) -> None:
@@ -435,7 +435,7 @@ async def test_no_text_of_a_failure_holds_a_secret_or_data(
         assert chain == [None, None]
     assert codes[0] == "InvalidSignatureException"
     assert codes[-2:] == ["UnreadableAnswer", "ConnectionLost"]
-    (route,) = client._routes.values()
+    (route,) = client.audit().routes
     assert SECRET_KEY not in repr(route.keys)
     assert TOKEN not in repr(route.keys)
 

@@ -364,7 +364,7 @@ async def test_what_arrives_on_an_idle_connection_answers_nothing(
             assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
             connections[0].write(late)
             await connections[0].drain()
-            while client.audit().pool.open_count:
+            while client.audit().exchanges.pool.open_count:
                 await asyncio.sleep(0)
         for _ in range(3):
             (outcome,) = await asyncio.gather(

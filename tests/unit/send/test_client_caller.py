@@ -87,8 +87,9 @@ async def test_beside_a_stand_in_no_sts_on_the_internet_is_asked(
         variables(monkeypatch, AWS_ENDPOINT_URL_KINESIS=url)
     async with opened(ClientSettings(endpoint_url=None if is_variable else url)) as client:
         await client.refresh_credentials()
-        assert client._search.found is not None
-        assert client._search.found.may_ask_sts is may_ask
+        who = client.audit().search.found
+        assert who is not None
+        assert who.may_ask_sts is may_ask
         if not may_ask:
             assert await client.caller() == Caller("", "eu-west-1", is_beside_stand_in=True)
 
@@ -128,10 +129,10 @@ async def test_the_regions_own_sts_is_asked(
     variables(monkeypatch, **environment)
     async with opened(ClientSettings()) as client:
         await client.refresh_credentials()
-        who = client._search.found
+        who = client.audit().search.found
         assert who is not None
         assert who.may_ask_sts
-        route = client._route(who, GET_CALLER_IDENTITY, None, await keys_of(who))
+        route = who.route(GET_CALLER_IDENTITY, None, await keys_of(who))
     assert str(route.url) == url
 
 

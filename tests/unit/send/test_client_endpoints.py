@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import botocore.session
 import pytest
-from botocore.awsrequest import AWSResponse
 
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.endpoint import host_port, http_url
@@ -31,6 +30,7 @@ from tests.unit.send.scripted import (
     failure,
     opened,
     raw_server,
+    urls_called,
 )
 
 pytestmark = pytest.mark.usefixtures("aws_environment")
@@ -40,23 +40,15 @@ OPERATIONS = ("PutRecords", "DescribeStreamSummary")
 async def route_of(client: ServiceClient, operation: str, target: StreamTarget) -> Route:
     """The prepared request of a call, without calling."""
     await client.refresh_credentials()
-    who = client._search.found
+    who = client.audit().search.found
     assert who is not None
-    return client._route(who, operation, target.arn, await keys_of(who))
+    return who.route(operation, target.arn, await keys_of(who))
 
 
 def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
     """The URLs that botocore calls in the same environment; nothing is sent."""
-    urls: list[str] = []
-
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        urls.append(request.url)
-        response = AWSResponse(request.url, 200, {}, None)
-        response._content = b"{}"
-        return response
-
     kinesis = botocore.session.get_session().create_client("kinesis")
-    kinesis.meta.events.register("before-send.kinesis.*", answer)
+    urls = urls_called(kinesis, "kinesis")
     for operation, target in calls:
         name = {"StreamARN": target.arn} if target.arn else {"StreamName": target.name}
         if operation == "PutRecords":
@@ -77,7 +69,7 @@ async def test_endpoint_rules_are_not_read_where_an_address_is_configured(
         read.append(ruleset["parameters"].get("StreamARN", {}).get("type", "sts"))
 
     monkeypatch.setattr("botocore.endpoint_provider.EndpointProvider", provider)
-    monkeypatch.setattr(endpoint_rules, "_rules", lru_cache(endpoint_rules._rules.__wrapped__))
+    monkeypatch.setattr(endpoint_rules, "rules_of", lru_cache(endpoint_rules.rules_of.__wrapped__))
     async with opened(ClientSettings(endpoint_url="http://127.0.0.1:1")) as client:
         await client.refresh_credentials()
     assert not read

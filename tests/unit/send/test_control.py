@@ -29,7 +29,7 @@ class HalfDice:
 class Gate:
     """Stands in for the throttler: turns are given by hand."""
 
-    def __init__(self, *_: object, **__: object) -> None:
+    def __init__(self) -> None:
         self.turns = asyncio.Semaphore(0)
 
     async def acquire(self) -> None:
@@ -42,14 +42,11 @@ class Gate:
 
 
 @pytest.fixture
-def gated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_module, "Throttler", Gate)
-
-
-def gate_of(calls: ControlCalls) -> Gate:
-    gate: Any = calls._throttler
-    assert isinstance(gate, Gate)
-    return gate
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Of all calls."""
+    found = Gate()
+    monkeypatch.setattr(control_module, "Throttler", lambda *_, **__: found)
+    return found
 
 
 class Service:
@@ -92,15 +89,14 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.usefixtures("gated")
-async def test_a_listed_stream_does_not_wait_for_names_that_clients_made_up() -> None:
+async def test_a_listed_stream_does_not_wait_for_names_that_clients_made_up(gate: Gate) -> None:
     service = Service()
     calls = service.control()
     bogus = [ask(calls, f"bogus-{number}") for number in range(40)]
-    await gate_of(calls).open(4)
+    await gate.open(4)
     listed = ask(calls, "listed", is_listed=True)
     await settle()
-    await gate_of(calls).open(1)
+    await gate.open(1)
     assert await listed == {"Operation": "ListShards"}
     assert service.asked == ["bogus-0", "bogus-1", "bogus-2", "bogus-3", "listed"]
     for task in bogus:
@@ -121,23 +117,21 @@ def test_workers_have_one_quota_together_and_an_embedded_service_has_none_to_spa
     assert calls_per_second(is_embedded=True) > 100
 
 
-@pytest.mark.usefixtures("gated")
-async def test_a_caller_that_left_uses_up_no_turn() -> None:
+async def test_a_caller_that_left_uses_up_no_turn(gate: Gate) -> None:
     service = Service()
     calls = service.control()
     tasks = [ask(calls, f"s{number}") for number in range(6)]
-    await gate_of(calls).open(2)
+    await gate.open(2)
     for task in tasks[2:]:
         task.cancel()
     await asyncio.wait(tasks)
     last = ask(calls, "last")
-    await gate_of(calls).open(1)
+    await gate.open(1)
     assert await last is not None
     assert service.asked == ["s0", "s1", "last"]
 
 
-@pytest.mark.usefixtures("gated")
-async def test_too_many_that_wait_are_refused_at_once_and_listed_ones_are_not() -> None:
+async def test_too_many_that_wait_are_refused_at_once_and_listed_ones_are_not(gate: Gate) -> None:
     service = Service()
     calls = service.control()
     waiting = [ask(calls, f"u{number}") for number in range(UNLISTED_WAITING_MAX)]
@@ -147,7 +141,7 @@ async def test_too_many_that_wait_are_refused_at_once_and_listed_ones_are_not() 
     assert "list the streams that matter" in error.message
     listed = ask(calls, "listed", is_listed=True)
     await settle()
-    await gate_of(calls).open(1)
+    await gate.open(1)
     assert await listed is not None
     for task in waiting:
         task.cancel()
@@ -182,7 +176,6 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     calls = service.control()
     for number in range(5):
         await failure(ask(calls, f"s{number}"))
-    assert len(calls._missing) == 3
     await failure(ask(calls, "s4"))
     assert len(service.asked) == 5
     await failure(ask(calls, "s0"))
@@ -223,8 +216,9 @@ def client_turn(calls: ControlCalls) -> "asyncio.Task[None]":
     return asyncio.create_task(calls.turn_for_client())
 
 
-@pytest.mark.usefixtures("gated")
-async def test_listed_streams_go_before_clients_and_the_others_take_turns_with_them() -> None:
+async def test_listed_streams_go_before_clients_and_the_others_take_turns_with_them(
+    gate: Gate,
+) -> None:
     service = Service()
     calls = service.control()
     clients = [client_turn(calls) for _ in range(4)]
@@ -233,7 +227,7 @@ async def test_listed_streams_go_before_clients_and_the_others_take_turns_with_t
     await settle()
     seen = []
     for _ in range(10):
-        await gate_of(calls).open(1)
+        await gate.open(1)
         seen.append((sum(map(asyncio.Task.done, clients)), len(service.asked)))
     assert seen[:2] == [(0, 1), (0, 2)], "listed first"
     assert service.asked[:2] == ["l0", "l1"]
@@ -242,16 +236,17 @@ async def test_listed_streams_go_before_clients_and_the_others_take_turns_with_t
     await asyncio.gather(*clients, *unlisted, *listed)
 
 
-@pytest.mark.usefixtures("gated")
-async def test_clients_have_all_turns_that_nobody_else_wants_and_none_that_they_left() -> None:
+async def test_clients_have_all_turns_that_nobody_else_wants_and_none_that_they_left(
+    gate: Gate,
+) -> None:
     service = Service()
     calls = service.control()
     clients = [client_turn(calls) for _ in range(3)]
     await settle()
     clients[0].cancel()
-    await gate_of(calls).open(2)
+    await gate.open(2)
     assert [each.done() for each in clients] == [True, True, True]
     assert [each.cancelled() for each in clients] == [True, False, False]
     last = ask(calls, "u")
-    await gate_of(calls).open(1)
+    await gate.open(1)
     assert await last is not None

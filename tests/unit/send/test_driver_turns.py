@@ -143,7 +143,7 @@ async def test_calls_are_drawn_in_turns() -> None:
         records = [Record(b"x", f"k{number}-{index}") for index in range(500)]
         frame = make_frame(records, [6] * 500, Acknowledge.DELIVERED, lambda _: None, None)
         assert stream.submit(frame)
-    driver = stream._driver
+    (driver,) = streams.audit()
     most = before = 0
     for _ in range(200):
         await asyncio.sleep(0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
@@ -16,7 +15,7 @@ from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings
 from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.sts import ASSUME_ROLE
-from tests.unit.send.scripted import ORDERS, RECORDS, ScriptedService, failure, opened
+from tests.unit.send.scripted import ORDERS, RECORDS, ScriptedService, failure, opened, urls_called
 
 pytestmark = pytest.mark.usefixtures("aws_environment")
 OURS = "123456789012"
@@ -47,14 +46,6 @@ def botocore_hosts(
     session: Any, region: str, arns: list[str | None], account: str | None, **more: Any
 ) -> Iterator[str]:
     """What a real client calls, for PutRecords and DescribeStreamSummary; nothing is sent."""
-    urls: list[str] = []
-
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        urls.append(request.url)
-        response = AWSResponse(request.url, 200, {}, None)
-        response._content = b"{}"
-        return response
-
     client = session.create_client(
         "kinesis",
         region_name=region,
@@ -63,7 +54,7 @@ def botocore_hosts(
         aws_account_id=account,
         config=Config(**more),
     )
-    client.meta.events.register("before-send.kinesis.*", answer)
+    urls = urls_called(client, "kinesis")
     for arn in arns:
         named = {"StreamARN": arn} if arn else {"StreamName": "orders"}
         records = [{"Data": b"", "PartitionKey": "k"}]
@@ -138,16 +129,8 @@ def test_a_role_is_assumed_where_botocore_would(
         role_arn=f"arn:aws:iam::{OURS}:role/r",
     )
     config = Config(use_fips_endpoint=is_fips, use_dualstack_endpoint=is_dual)
-    urls: list[str] = []
-
-    def answer(request: Any, **_: Any) -> AWSResponse:
-        urls.append(request.url)
-        response = AWSResponse(request.url, 200, {}, None)
-        response._content = b"<a><AssumeRoleResult/></a>"
-        return response
-
     client = session.create_client("sts", region_name=region, config=config)
-    client.meta.events.register("before-send.sts.*", answer)
+    urls = urls_called(client, "sts", b"<a><AssumeRoleResult/></a>")
     client.assume_role(RoleArn=f"arn:aws:iam::{OURS}:role/r", RoleSessionName="me")
     client.close()
     assert [EndpointRules(settings).endpoint(ASSUME_ROLE, None, None)[0]] == urls

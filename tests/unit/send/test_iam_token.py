@@ -90,8 +90,8 @@ async def test_a_token_stands_in_place_of_the_signature(
 
 
 def vars_of(client: ServiceClient) -> list[object]:
-    who = client._search.found
-    return [client, who, client._search._token, client._settings, list(client._routes.values())]
+    found = client.audit()
+    return [client, found.search.found, found.search.token, found.settings, list(found.routes)]
 
 
 @pytest.mark.parametrize(
@@ -293,13 +293,13 @@ async def test_calls_whose_token_is_refused_together_share_a_look(
     service: ScriptedService, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    read = iam_token._read
+    read = iam_token.read_token
 
     def counted(path: str, seen: Any) -> Any:
         reads.append(path)
         return read(path, seen)
 
-    monkeypatch.setattr(iam_token, "_read", counted)
+    monkeypatch.setattr(iam_token, "read_token", counted)
     async with opened(settings(service, file)) as client:
         await client.put_records(ORDERS, RECORDS)
         service.script.extend([refusing_first("Unauthenticated", "no")] * 16)
@@ -313,7 +313,7 @@ async def test_a_dead_mount_stops_neither_the_loop_nor_calls_nor_the_end(
     service: ScriptedService, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_dead, revived, reads = threading.Event(), threading.Event(), 0
-    read = iam_token._read
+    read = iam_token.read_token
 
     def read_dead(path: str, seen: Any) -> Any:
         nonlocal reads
@@ -322,7 +322,7 @@ async def test_a_dead_mount_stops_neither_the_loop_nor_calls_nor_the_end(
             revived.wait()
         return read(path, seen)
 
-    monkeypatch.setattr(iam_token, "_read", read_dead)
+    monkeypatch.setattr(iam_token, "read_token", read_dead)
     async with opened(settings(service, file, connect_timeout_s=1.0)) as client:
         await client.put_records(ORDERS, RECORDS)  # has that time
         is_dead.set()

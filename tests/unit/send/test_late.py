@@ -69,7 +69,9 @@ async def test_all_who_wait_have_one_client_and_what_was_set_before(
     asked = [client.call("ListShards", {}, TARGET) for _ in range(3)]
     libraries.load()
     await asyncio.gather(*asked)
-    slots = client._client.audit().slots  # type: ignore[union-attr]
+    loaded = client.audit()
+    assert loaded is not None
+    slots = loaded.audit().exchanges.slots
     assert slots.limit == 1
     assert len(service.received) == 3, "where is called stays as it was"
     assert len(callers) == 1

@@ -134,8 +134,8 @@ async def test_calls_at_the_same_time_have_a_connection_each_and_no_more() -> No
         opened(ClientSettings(endpoint_url=url, connections_max=3)) as client,
     ):
         await asyncio.gather(*(client.put_records(ORDERS, RECORDS) for _ in range(20)))
-        assert client.audit().pool.open_count == len(peers.asked) == 3
-        assert client.audit().slots.take()
+        assert client.audit().exchanges.pool.open_count == len(peers.asked) == 3
+        assert client.audit().exchanges.slots.take()
     assert sum(peers.asked) == 20
 
 
@@ -159,7 +159,7 @@ async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedS
                 else client.call("ListShards", {}, ORDERS)
             )
             asked = asyncio.create_task(failure(call))
-            while not client.audit().slots.waiting_count:
+            while not client.audit().exchanges.slots.waiting_count:
                 await asyncio.sleep(0)
             jump(PATIENCE_S)
             error = await asked
@@ -167,7 +167,7 @@ async def test_both_kinds_of_connections_are_bounded_together(service: ScriptedS
             assert error.message.endswith(": no connection in time")
         service.script.append(answering_json({}))
         later = asyncio.create_task(client.call("ListShards", {}, ORDERS))
-        while not client.audit().slots.waiting_count:
+        while not client.audit().exchanges.slots.waiting_count:
             await asyncio.sleep(0)
         held.cancel()
         assert await later == {}
@@ -198,7 +198,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
             dials += 1
             await asyncio.Event().wait()
 
-        connector = client.audit().http.connector
+        connector = client.audit().exchanges.http.connector
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connector, "_resolve_host", dial)
             call: Awaitable[object] = (
@@ -207,7 +207,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
                 else client.call("ListShards", {}, ORDERS)
             )
             waits = asyncio.create_task(failure(call))
-            while not (dials or client.audit().slots.waiting_count):
+            while not (dials or client.audit().exchanges.slots.waiting_count):
                 await asyncio.sleep(0)
             jump(PATIENCE_S)
             errors = [await sent, await waits]
@@ -215,7 +215,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
         assert [error.was_sent for error in errors] == [True, False]
         assert "a connection" in errors[1].message
         assert not client.bodies.byte_count
-        assert client.audit().slots.take()
+        assert client.audit().exchanges.slots.take()
 
 
 async def test_whoever_waits_when_the_client_is_closed_hears_that_the_call_is_lost(
@@ -229,7 +229,7 @@ async def test_whoever_waits_when_the_client_is_closed_hears_that_the_call_is_lo
     await client.aclose()
     error = await call
     assert (error.trouble, error.was_sent) == (Trouble.CONNECTION_LOST, True)
-    assert not client.audit().pool.open_count
+    assert not client.audit().exchanges.pool.open_count
     error = await failure(client.put_records(ORDERS, RECORDS))
     assert (error.trouble, error.was_sent) == (Trouble.UNPREPARED, False)
 
@@ -276,7 +276,7 @@ async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connecti
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b'HTTP/1.1 413 No\r\nContent-Length: 22\r\n\r\n{"__type":"TooLarge!"}')
         await writer.drain()
-        cast("Any", reader)._transport.pause_reading()
+        cast("asyncio.Transport", writer.transport).pause_reading()
         await asyncio.Event().wait()
 
     async with (
@@ -287,7 +287,7 @@ async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connecti
         error = await failure(client.put_records(ORDERS, large))
         assert (error.code, error.status) == ("Http413", 413)
         assert not client.bodies.byte_count
-        while client.audit().pool.open_count:
+        while client.audit().exchanges.pool.open_count:
             await asyncio.sleep(0)
 
 
@@ -580,7 +580,7 @@ async def cancel_as_it_is_made(files: Files | None) -> None:
         assert not client.bodies.byte_count
         await gone.wait()  # the service hears of it, and does not wait
         await client.aclose()
-    assert not client.audit().pool.open_count
+    assert not client.audit().exchanges.pool.open_count
     server.close()
     await server.wait_closed()
 
@@ -631,7 +631,7 @@ async def put_over_tls(files: Files, *, says_end: bool) -> None:
             sent = msgspec.json.decode(bodies[-1])["Records"]
             assert [b64decode(each["Data"]) for each in sent] == [each.data for each in records]
             assert not client.bodies.byte_count
-            await until(lambda: not client.audit().pool.open_count)
+            await until(lambda: not client.audit().exchanges.pool.open_count)
     server.close()
     await server.wait_closed()
 

@@ -536,7 +536,7 @@ async def test_a_call_that_hangs_is_not_joined_by_those_who_try_again(make: Make
     rig.ask("first", b"x")
     await settle()
     future = rig.upstream.open[b"x"][0]
-    rig.relay._patience_s = PATIENT_S
+    rig.relay.patience_s = PATIENT_S
     rig.ask("stays", b"x", client=2)  # so that the call goes on
     await until(lambda: rig.told["first"])
     rig.ask("again", b"x")

@@ -61,8 +61,8 @@ def hours_later(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
 
 async def renewed(client: ServiceClient) -> None:
     """Until no renewal goes on."""
-    while client._search._tasks:
-        await asyncio.wait(list(client._search._tasks))
+    while tasks := client.audit().search.tasks:
+        await asyncio.wait(list(tasks))
 
 
 async def test_calls_go_with_the_keys_of_the_role(service: ScriptedService, sts: Sts) -> None:
@@ -293,9 +293,9 @@ async def test_an_sts_that_says_nothing_holds_no_call_up(
 async def test_the_account_of_the_role_is_in_the_host_as_botocore_has_it(sts: Sts) -> None:
     async with opened(ClientSettings(role_arn=ROLE, role_external_id=EXTERNAL_ID)) as client:
         await client.refresh_credentials()
-        who = client._search.found
+        who = client.audit().search.found
         assert who is not None
-        route = client._route(who, "PutRecords", None, await who.keys())
+        route = who.route("PutRecords", None, await who.keys())
     assert route.host == "222222222222.data-kinesis.eu-west-1.amazonaws.com"
 
 

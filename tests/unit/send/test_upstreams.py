@@ -317,9 +317,9 @@ async def test_a_token_goes_nowhere_that_awss_environment_says(
     )
     async with opened(settings) as client:
         await client.refresh_credentials()
-        who = client._search.found
+        who = client.audit().search.found
         assert who is not None
-        route = client._route(who, "PutRecords", None, await who.keys())
+        route = who.route("PutRecords", None, await who.keys())
     assert str(route.url) == f"{YANDEX.endpoint_url}/"
 
 

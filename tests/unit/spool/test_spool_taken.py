@@ -16,12 +16,12 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commits as commits_module
 from kdaemon.spool import spool as spool_module
-from kdaemon.spool import store as store_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
 from kdaemon.spool.values import NewFrame
+from kdaemon.spool.writes import append_frames
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, let_through, open_store
@@ -101,7 +101,6 @@ async def test_a_commit_with_nothing_to_write_ends_no_trouble(
 ) -> None:
     """A disk that turned read-only takes an empty transaction."""
     target = FakeTarget()
-    append_frames = store_module.append_frames
     probe_count = 0
     is_read_only = False
 
@@ -111,7 +110,7 @@ async def test_a_commit_with_nothing_to_write_ends_no_trouble(
         probe_count += is_read_only
         append_frames(connection, frames)
 
-    monkeypatch.setattr(store_module, "append_frames", append)
+    monkeypatch.setattr("kdaemon.spool.store.append_frames", append)
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is STORED
         await until(lambda: target.frames)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool import store as store_module
-from kdaemon.spool.directory import SpoolDirectory
+from kdaemon.spool.directory import SpoolDirectory, size_bytes
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import apply_frames, mend_log
 from kdaemon.spool.store import Changes
@@ -257,7 +256,7 @@ def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
     directory = tmp_path / "spool"
     store = open_store(directory)
     append(store, 1)
-    measure = store_module.size_bytes
+    measure = size_bytes
 
     def take_away(path: str) -> int:
         """Called with the transaction on disk."""
@@ -267,7 +266,7 @@ def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
         return byte_count
 
     with monkeypatch.context() as taken:
-        taken.setattr(store_module, "size_bytes", take_away)
+        taken.setattr("kdaemon.spool.store.size_bytes", take_away)
         with pytest.raises(SpoolError) as caught:
             append(store, 2)
     assert caught.value.kind == "gone"
