@@ -48,6 +48,8 @@ def quiet(port: int, pipe: Connection) -> None:
             connection.close()
             status = 0
         told.append((began, time.monotonic() - began, status))
+        if len(told) == 1:
+            pipe.send("begun")
     pipe.send(told)
 
 
@@ -95,6 +97,7 @@ def main() -> None:
                 ours, its = spawn.Pipe()
                 client = spawn.Process(target=quiet, args=(daemon.port, its))
                 client.start()
+                ours.recv()  # it has begun
                 time.sleep(2.0)
                 probe.worst_s = 0.0
                 began = time.monotonic()

@@ -111,7 +111,7 @@ class Member:
         self.handed = 0  # connections, to the present process
         self.handed_ever = 0
         self._is_renewed = False  # it ends in order to be started again
-        self._board = board
+        self.board = board
         self._assign = assign
         self._on_change = on_change
         self._process: Process | None = None
@@ -127,13 +127,13 @@ class Member:
     def begin(self) -> None:
         """Starts the process. Raises OSError: the system gives no process now."""
         assignment = self._assign(self)
-        self._board.clear(self.slot)
+        self.board.clear(self.slot)
         with ExitStack() as theirs:
             told, their_told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.enter_context(their_told)
             asked, their_asked = socket.socketpair()
             theirs.enter_context(their_asked)
-            descriptors = (their_told.fileno(), their_asked.fileno(), self._board.descriptor)
+            descriptors = (their_told.fileno(), their_asked.fileno(), self.board.descriptor)
             arguments = ["worker", *map(str, descriptors)]
             try:
                 self._process = Process(arguments, descriptors, self._ended)
@@ -146,7 +146,7 @@ class Member:
         self.restarts.began(self.began_ns)
         self.handed, self._beats, self._still_looks = 0, 0, 0
         self._why_told = "starting"
-        self._channel = Channel(told, self._on_told, lambda: None)
+        self._channel = Channel(told, self.on_told, lambda: None)
         self._channel.start()
         self._asker = Asker(asked, assignment.encode())
         self._starting = asyncio.get_running_loop().create_task(self._asker.start())
@@ -170,7 +170,7 @@ class Member:
         if self._asker is not None:
             self._asker.close()
         self._process = self._channel = self._asker = self._starting = None
-        self._board.clear(self.slot)
+        self.board.clear(self.slot)
 
     @property
     def is_running(self) -> bool:
@@ -234,7 +234,8 @@ class Member:
             raise NoAnswerError("it is gone")
         return await self._asker.ask(name, *given, timeout_s=timeout_s)
 
-    def _on_told(self, fields: dict[str, Any]) -> None:
+    def on_told(self, fields: dict[str, Any]) -> None:
+        """The worker tells this of itself."""
         match fields:
             case {"able": True}:
                 self._move(Move.ABLE)
@@ -265,15 +266,15 @@ class Member:
 
     @property
     def is_ready(self) -> bool:
-        return not self._is_late and self._board.read(self.slot, Field.IS_READY) == 1
+        return not self._is_late and self.board.read(self.slot, Field.IS_READY) == 1
 
     @property
     def open_count(self) -> int:
-        return self._board.read(self.slot, Field.OPEN)
+        return self.board.read(self.slot, Field.OPEN)
 
     @property
     def load(self) -> int:
-        return self.open_count + self.handed - self._board.read(self.slot, Field.TAKEN)
+        return self.open_count + self.handed - self.board.read(self.slot, Field.TAKEN)
 
     def hand(self, name: str, connection: socket.socket) -> bool:
         if self._channel is None or not self._channel.hand(name, connection):
@@ -297,7 +298,7 @@ class Member:
 
     def look(self) -> None:
         """Is called once a second: ends the process if its loop stood still for too long."""
-        beats = self._board.read(self.slot, Field.BEATS)
+        beats = self.board.read(self.slot, Field.BEATS)
         is_still = self._process is not None and beats == self._beats and beats > 0
         self._still_looks = self._still_looks + 1 if is_still else 0
         self._beats = beats

@@ -72,10 +72,19 @@ class HotWatch:
         self._looks: dict[str, _Look] = {}  # by stream
         self._watched: dict[str, int] = {}  # by stream: the number of shards whose keys are watched
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether a round is under way: streams are left to look at."""
+        return bool(self._left) or self._steps is not None
+
+    def audit(self) -> tuple[str, ...]:
+        """The streams that it remembers. Only for tests."""
+        return tuple(self._looks)
+
     def look(self) -> None:
         """Looks at some streams, if a look is due. Call it in the loop's thread only."""
         began_ns = self._clock.now_ns()
-        if not self._left and self._steps is None:
+        if not self.is_looking:
             if began_ns - self._round_ns < LOOK_INTERVAL_NS:
                 return
             self._round_ns = began_ns
@@ -83,7 +92,7 @@ class HotWatch:
             names = {each.name for each in self._left}
             self._looks = {name: look for name, look in self._looks.items() if name in names}
             self._watched = {name: n for name, n in self._watched.items() if name in names}
-        while self._left or self._steps is not None:
+        while self.is_looking:
             if self._steps is None:
                 self._steps = self._look_at(self._left.pop())
             try:

@@ -36,7 +36,7 @@ PAGE = Path(__file__).with_name("live_page.html")
 EVENT_STREAM = b"text/event-stream"
 HTML = b"text/html; charset=utf-8"
 
-_MANY = b"%d watch already: close one of the pages.\n" % VIEWERS_MAX
+MANY = b"%d watch already: close one of the pages.\n" % VIEWERS_MAX
 _RETRY = (b"Retry-After", b"5")
 
 log = logging.getLogger("kdaemon.observe")
@@ -82,7 +82,7 @@ def _hash(text: str, tag: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(found[0].encode()).digest()).decode()
 
 
-class _Viewer:
+class Viewer:
     """One client that watches. A `PieceSource`."""
 
     __slots__ = ("_is_over", "_live", "_seen", "pieces")
@@ -134,7 +134,7 @@ class Live:
         self._clock = clock
         self.shows_keys = shows_keys
         self.page = LivePage()
-        self._viewers: list[_Viewer] = []
+        self._viewers: list[Viewer] = []
         self.newest = (0, b"")  # number and bytes of an event; 0: there is none yet
         self._number = 0
         self._steps: Steps[bytes] | None = None
@@ -151,9 +151,9 @@ class Live:
             request.respond(200, b"", content_type=EVENT_STREAM, headers=headers)
             return
         if len(self._viewers) >= VIEWERS_MAX:
-            request.respond(503, _MANY, content_type=TEXT, headers=(*headers, _RETRY))
+            request.respond(503, MANY, content_type=TEXT, headers=(*headers, _RETRY))
             return
-        viewer = _Viewer(self)
+        viewer = Viewer(self)
         self._viewers.append(viewer)
         viewer.pieces = request.respond_in_pieces(
             200, viewer, content_type=EVENT_STREAM, headers=headers
@@ -161,7 +161,12 @@ class Live:
         if self._next is None and self._viewers:
             self._next = asyncio.get_running_loop().call_soon(self._begin)
 
-    def leave(self, viewer: _Viewer) -> None:
+    @property
+    def is_planned(self) -> bool:
+        """Whether another event, or a part of one, is to be made."""
+        return self._next is not None
+
+    def leave(self, viewer: Viewer) -> None:
         """Forgets a viewer; does nothing for one that has left. Without viewers no event is
         made.
         """

@@ -392,7 +392,7 @@ def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) ->
         quota_records=0 if engine.is_joined else _quota(shard.records_rate, shard.records_share),
         quota_bytes=_quota(shard.bytes_rate, shard.bytes_share),
         share=round(shard.share, 3),
-        load=None if load is None else _heavy(load_status(load, engine, shows_keys=shows_keys)),
+        load=None if load is None else heavy(load_status(load, engine, shows_keys=shows_keys)),
     )
 
 
@@ -401,7 +401,7 @@ def _quota(rate: int, share: float) -> int:
     return round(rate / share) if share > 0 else 0
 
 
-def _heavy(load: LoadStatus) -> LoadStatus:
+def heavy(load: LoadStatus) -> LoadStatus:
     """The load without keys that are too light to matter."""
     keys = [key for key in load.keys if max(key.records_part, key.bytes_part) >= KEY_PART_MIN]
     return msgspec.structs.replace(load, keys=keys)

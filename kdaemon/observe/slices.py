@@ -69,7 +69,7 @@ class SlicedPages:
         """
         self._waiting.setdefault(name, []).append(request)
         if not self._is_busy:  # requests of the same turn get the same page
-            self._next = asyncio.get_running_loop().call_soon(self._end_pause)
+            self._next = asyncio.get_running_loop().call_soon(self.end_pause)
 
     @property
     def _is_busy(self) -> bool:
@@ -92,14 +92,15 @@ class SlicedPages:
             pause_ns = self._pause_ends_ns - self._clock.now_ns()
             if pause_ns > 0:
                 loop = asyncio.get_running_loop()
-                self._next = loop.call_later(pause_ns / 1e9, self._end_pause)
+                self._next = loop.call_later(pause_ns / 1e9, self.end_pause)
                 return
             self._name = next(iter(self._waiting))
             self._sharing = self._waiting.pop(self._name)
             self._steps, self._spent_ns = self._makers[self._name](), 0
             self._slice()
 
-    def _end_pause(self) -> None:
+    def end_pause(self) -> None:
+        """Makes the next page, if its time has come."""
         self._next = None
         self._begin()
 

@@ -40,6 +40,11 @@ class CsvReader:
         self._fields: list[str] = []  # fields of the open record, before its open field
         self._parts: list[str] = []  # parts of the open field
 
+    @property
+    def held(self) -> int:
+        """Lines, fields and parts of a field that it holds."""
+        return len(self._lines) + len(self._fields) + len(self._parts)
+
     def add(self, line: bytes, number: int) -> CsvRecord | None:
         """The record that this line (without its LF) completes, if any. Raises CsvError."""
         body = line.removesuffix(b"\r")

@@ -201,7 +201,7 @@ class HttpPut:
                 self._tell(f"waiting for {waited_s:.0f} s, and asking again: {told}")
             self._totals.waits_for = told
             self._on_progress()
-            pause_s = _retry_after_s(response.retry_after)
+            pause_s = retry_after_s(response.retry_after)
             await asyncio.sleep(pause_s)
             waited_s += pause_s
 
@@ -368,7 +368,7 @@ def _split(block: Block) -> list[Block]:
     return parts
 
 
-def _retry_after_s(header: str) -> float:
+def retry_after_s(header: str) -> float:
     if not (header.isascii() and header.isdecimal()):
         return RETRY_AFTER_S
     return max(RETRY_AFTER_MIN_S, min(float(header), RETRY_AFTER_MAX_S))

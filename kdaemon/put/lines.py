@@ -83,6 +83,11 @@ class LineSplitter:
             self._is_skipping, self._rest = True, b""
         return found
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds of an unfinished line."""
+        return len(self._rest)
+
     def finish(self) -> list[bytes | None]:
         """The last line, if the file does not end with a line end."""
         if self._is_skipping:
@@ -103,6 +108,11 @@ class LineFormer:
         self._csv_form: _CsvForm | None = None  # made from the header
         self._line_form: _LineForm | None = None  # chosen by the first line
         self.line_number = 0  # number of the last formed line, from 1
+
+    @property
+    def held(self) -> int:
+        """Lines and fields that it holds of an unfinished record."""
+        return 0 if self._csv is None else self._csv.held
 
     def form(self, lines: list[bytes | None]) -> Iterator[tuple[int, bytes | BadLine]]:
         """For each record its line number and its record line, or why the record cannot be sent.

@@ -151,6 +151,13 @@ class ShardMap:
             self._uncached_groups = UNCACHED_GROUPS
         return groups
 
+    def audit(self) -> tuple[set[str], int]:
+        """The keys that it keeps and finds at once, and how many groups to come do without them.
+        Only for tests. Holds that no generation is larger than it may be.
+        """
+        assert max(len(self._young), len(self._old)) <= KEY_CACHE_MAX
+        return set(self._young), self._uncached_groups
+
     def _group_uncached(self, records: list[Record]) -> dict[int, list[int]]:
         """As `group`, for keys that are most likely new."""
         groups: dict[int, list[int]] = {}

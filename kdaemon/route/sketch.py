@@ -120,6 +120,11 @@ class KeySketch:
         records, byte_count = max(1.0, self.records), max(1.0, self.byte_count)
         return [KeyPart(key, tally[0] / records, tally[1] / byte_count) for key, tally in found]
 
+    def audit(self) -> dict[Key, float]:
+        """The weight of each key that it counts, at most KEYS_MAX. Only for tests."""
+        assert len(self._tallies) <= KEYS_MAX
+        return {key: self._weight(tally) for key, tally in self._tallies.items()}
+
     def split(self) -> Split | None:
         """The split that gives both halves the most equal parts. None: nothing came, or the range
         is one hash key. Takes 0.5 ms: it computes the place of each key.

@@ -73,7 +73,7 @@ class SandboxServer:
         self._http: ConnectionServer | None = None
         self._certificates: Certificates | None = None
         self._delayed: set[asyncio.TimerHandle] = set()
-        self._pushes: set[Push] = set()
+        self.pushes: set[Push] = set()
 
     @property
     def port(self) -> int:
@@ -102,7 +102,7 @@ class SandboxServer:
             tls = Handshakes(self._certificates.context, self._clock.now_ns)
         gate = gate_of(host, hosts)
         hub = Hub(self._limits, gate=gate, now_ns=self._clock.now_ns, tls=tls)
-        self._http = await serve(bind_tcp(host, port), self._on_request, hub)
+        self._http = await serve(bind_tcp(host, port), self.on_request, hub)
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Stops listening; drops delayed answers and hung connections. Subscriptions get a moment
@@ -115,9 +115,9 @@ class SandboxServer:
             self._certificates.stop()
         http, self._http = self._http, None
         if http is not None:
-            await http.aclose(max(grace_s, GOODBYE_S) if self._pushes else grace_s)
+            await http.aclose(max(grace_s, GOODBYE_S) if self.pushes else grace_s)
 
-    def _on_request(self, request: HttpRequest) -> None:
+    def on_request(self, request: HttpRequest) -> None:
         if request.path.startswith(scripting.PREFIX):
             status, body = scripting.answer(
                 self.service, request.method, request.path, request.body, self._clock.now_ns()
@@ -163,8 +163,8 @@ class SandboxServer:
                 reply.status, reply.body, content_type=reply.content_type, headers=headers
             )
             return
-        push = Push(reply.feed, self._clock, self._pushes.discard)
-        self._pushes.add(push)
+        push = Push(reply.feed, self._clock, self.pushes.discard)
+        self.pushes.add(push)
         push.begin(request, headers)
 
     def _refusal(self, request: HttpRequest, error: ServiceError | ApiError) -> Reply:

@@ -38,6 +38,11 @@ class AccessKey:
         # price.
         self._derived: dict[tuple[str, str], tuple[Any, Any]] = {}
 
+    @property
+    def derived_count(self) -> int:
+        """For how many days and regions a key is kept."""
+        return len(self._derived)
+
     def sign(self, text: str, date: str, region: str) -> bytes:
         """The signature of a string to sign: 64 hexadecimal digits."""
         found = self._derived.get((date, region))

@@ -97,12 +97,12 @@ class Disk:
             if (self.directory / name).exists():  # else it has another name by now
                 (to / name).write_bytes(content.after_power_loss(dice))
 
-    def _opened(self, name: str) -> None:
+    def opened(self, name: str) -> None:
         """A file that was not seen before: what is in it was synced, and then given this name."""
         if name not in self._files:
             self._files[name] = File(bytearray((self.directory / name).read_bytes()))
 
-    def _did(self, operation: str, name: str, offset: int = 0, data: bytes = b"") -> int:
+    def did(self, operation: str, name: str, offset: int = 0, data: bytes = b"") -> int:
         """Asks `before`, then notes what is about to happen; a result code of SQLite."""
         self.operation_count += 1
         code = self.before(operation, name)
@@ -213,32 +213,32 @@ class _Layer:
             self._tables[address] = table
         self._by_file[file] = self._originals[address]
         self._names[file] = path.removeprefix(self._prefix)
-        self.disk._opened(self._names[file])
+        self.disk.opened(self._names[file])
         handle.methods = ctypes.pointer(self._tables[address])
         return code
 
     def _on_delete(self, vfs: int, name: int, sync_directory: int) -> int:
         path = ctypes.string_at(name).decode()
         if path.startswith(self._prefix) and Path(path).exists():
-            code = self.disk._did("delete", path.removeprefix(self._prefix))
+            code = self.disk.did("delete", path.removeprefix(self._prefix))
             if code != SQLITE_OK:
                 return code
         return int(self._original_delete(vfs, name, sync_directory))
 
     def _on_write(self, file: int, data: int, count: int, offset: int) -> int:
-        code = self.disk._did("write", self._names[file], offset, ctypes.string_at(data, count))
+        code = self.disk.did("write", self._names[file], offset, ctypes.string_at(data, count))
         if code != SQLITE_OK:
             return code
         return int(_Write(self._by_file[file].xWrite)(file, data, count, offset))
 
     def _on_truncate(self, file: int, size: int) -> int:
-        code = self.disk._did("truncate", self._names[file], size)
+        code = self.disk.did("truncate", self._names[file], size)
         if code != SQLITE_OK:
             return code
         return int(_Truncate(self._by_file[file].xTruncate)(file, size))
 
     def _on_sync(self, file: int, flags: int) -> int:
-        code = self.disk._did("sync", self._names[file])
+        code = self.disk.did("sync", self._names[file])
         if code != SQLITE_OK:
             return code
         return int(_Sync(self._by_file[file].xSync)(file, flags))

@@ -1,10 +1,9 @@
 """What all workers come to, together."""
 
-from typing import Any, cast
+from typing import Any
 
 from kdaemon.config.load import Sources, load_sources
 from kdaemon.daemon.crew import Crew
-from kdaemon.daemon.member import Move
 
 
 def crew_of(text: str) -> Crew:
@@ -12,19 +11,16 @@ def crew_of(text: str) -> Crew:
     return Crew(load_sources(sources, {}).config, sources, None, lambda: None)
 
 
-def test_an_end_in_which_one_did_not_end_is_no_good_one() -> None:
+async def test_an_end_in_which_one_did_not_end_is_no_good_one(processes: list[Any]) -> None:
     """Nobody knows what it had: it is killed when the supervisor closes."""
     crew = crew_of("workers = 2")
     for member in crew.members:
-        member._move(Move.STARTED)
-        member._process = cast("Any", object())
+        member.begin()
     crew.leave(leaves_spool=False)
-    ended, stuck = crew.members
-    ended._process = None
-    ended._move(Move.ENDED)
+    ended, stuck = processes
+    ended.end(0)
     assert crew.exit_code == 1
-    stuck._process = None
-    stuck._move(Move.ENDED)
+    stuck.end(0)
     assert crew.exit_code == 0
-    stuck.exit_code = -9
+    crew.members[1].exit_code = -9
     assert crew.exit_code == 1

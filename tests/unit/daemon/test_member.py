@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -36,15 +38,24 @@ def test_who_was_not_is() -> None:
     assert _NEXT[State.WAITING, Move.STARTED] is State.STARTING
 
 
-def test_who_waits_for_its_turn_gets_no_connection() -> None:
-    member = Member(1, 1, Board.make(2), cast("Any", None), lambda *_: None)
-    member._move(Move.STARTED)
-    member._on_told({"able": True})
+@pytest.fixture
+async def member(processes: list[Any]) -> AsyncIterator[Member]:
+    """One that was begun."""
+    assignment = SimpleNamespace(encode=lambda: b"{}")
+    made = Member(1, 1, Board.make(2), cast("Any", lambda _: assignment), lambda *_: None)
+    made.begin()
+    yield made
+    made.leave(leaves_spool=False)
+    processes[0].end(0)
+
+
+async def test_who_waits_for_its_turn_gets_no_connection(member: Member) -> None:
+    member.on_told({"able": True})
     assert (member.state, member.can_take) == (State.ABLE, False)
-    member._on_told({"ready": True})
+    member.on_told({"ready": True})
     assert (member.state, member.can_take) == (State.SERVING, True)
     with pytest.raises(KeyError):
-        member._on_told({"able": True})
+        member.on_told({"able": True})
     assert member.state is State.SERVING
 
 
@@ -69,19 +80,10 @@ async def test_the_end_of_a_process_is_told(
         os.kill(process.pid, 0)
 
 
-class Still:
-    """A process whose loop may stand still."""
-
-    is_killed = False
-
-    def kill(self) -> None:
-        self.is_killed = True
-
-
-def test_a_worker_whose_loop_stands_still_is_ended() -> None:
-    board, process = Board.make(2), Still()
-    member = Member(1, 1, board, cast("Any", None), lambda *_: None)
-    member._process = cast("Any", process)
+async def test_a_worker_whose_loop_stands_still_is_ended(
+    member: Member, processes: list[Any]
+) -> None:
+    board, (process,) = member.board, processes
     for _ in range(2 * STILL_LOOKS_MAX):
         board.add(1, Field.BEATS)
         member.look()
@@ -95,12 +97,9 @@ def test_a_worker_whose_loop_stands_still_is_ended() -> None:
     assert process.is_killed
 
 
-def test_a_worker_whose_loop_stands_still_is_given_connections_last() -> None:
-    board = Board.make(2)
-    member = Member(1, 1, board, cast("Any", None), lambda *_: None)
-    member._process = cast("Any", Still())
-    member._move(Move.STARTED)
-    member._on_told({"ready": True})
+async def test_a_worker_whose_loop_stands_still_is_given_connections_last(member: Member) -> None:
+    board = member.board
+    member.on_told({"ready": True})
     board.write(1, Field.IS_READY, 1)
     board.add(1, Field.BEATS)
     for _ in range(1 + LATE_LOOKS_MAX):

@@ -264,8 +264,8 @@ def test_a_look_at_many_shards_takes_several_calls(caplog: pytest.LogCaptureFixt
     place.time_ns += LOOK_INTERVAL_NS
     place.now_ns = now_ns  # type: ignore[method-assign]
     calls = 0
-    while place.watch._left or place.watch._steps is not None or not calls:
+    while place.watch.is_looking or not calls:
         place.watch.look()
         calls += 1
     assert calls == 1 + 3
-    assert "s" in place.watch._looks
+    assert "s" in place.watch.audit()

@@ -35,6 +35,7 @@ from kdaemon.observe.recent import Recent
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit.frames import describe, even_shards, make_frame
 from tests.kit.observing import At, Observing, reader_of
+from tests.kit.made import made_of
 from tests.kit.patience import PATIENCE_S
 from tests.kit.world import SECOND, SETTINGS, Faults, World
 from tests.unit.observe.test_admin import Place
@@ -332,7 +333,7 @@ def test_keys_that_are_too_light_to_matter_are_left_out() -> None:
         HotKeyStatus("c", is_explicit_hash_key=False, records_part=0.009, bytes_part=0.009),
     ]
     load = LoadStatus(1_000.0, 1_000.0, 1.2, "at 120% of its quota", keys)
-    assert [key.key for key in live_event._heavy(load).keys] == ["a", "b"]
+    assert [key.key for key in live_event.heavy(load).keys] == ["a", "b"]
 
 
 class Watched:
@@ -385,7 +386,7 @@ async def test_events_come_while_somebody_watches_and_none_is_made_after(watched
     writer.close()
     await watched.until(lambda: watched.live.viewer_count == 0)
     assert watched.live.newest == (0, b"")
-    assert watched.live._next is None
+    assert not watched.live.is_planned
 
 
 async def test_so_many_watch_and_the_next_one_hears_why_not(watched: Watched) -> None:
@@ -393,7 +394,7 @@ async def test_so_many_watch_and_the_next_one_hears_why_not(watched: Watched) ->
     reader, writer, head = await watched.look()
     assert b" 503 " in head
     assert b"Retry-After: 5" in head
-    assert await asyncio.wait_for(reader.readline(), PATIENCE_S) == live._MANY
+    assert await asyncio.wait_for(reader.readline(), PATIENCE_S) == live.MANY
     writer.close()
     there[0][1].close()
     await watched.until(lambda: watched.live.viewer_count == VIEWERS_MAX - 1)
@@ -405,11 +406,12 @@ async def test_so_many_watch_and_the_next_one_hears_why_not(watched: Watched) ->
 
 
 async def test_who_does_not_read_costs_one_event_and_gets_a_whole_one_later(
-    watched: Watched,
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = made_of(monkeypatch, live, "Viewer")
     _, slow, _ = await watched.look()
     quick, writer, _ = await watched.look()
-    (viewer, *_) = watched.live._viewers
+    viewer = made[0]
     slow.transport.pause_reading()  # type: ignore[attr-defined]
     for _ in range(50):
         await event_of(quick)
@@ -425,7 +427,7 @@ async def test_who_does_not_read_costs_one_event_and_gets_a_whole_one_later(
 async def test_a_viewer_is_given_each_event_once_and_those_that_it_missed_never(
     watched: Watched,
 ) -> None:
-    viewer = live._Viewer(watched.live)
+    viewer = live.Viewer(watched.live)
     watched.live.newest = (1, b"one")
     assert viewer.next_piece() == b"one"
     assert viewer.next_piece() == b""

@@ -120,7 +120,7 @@ async def test_who_asks_while_a_page_is_made_shares_the_next_one(world: World) -
     assert [request.answer for request in others] == [None] * 16
     others.append(world.ask())
     world.now += PAUSE_NS_MAX
-    world.pages._end_pause()  # the timer of the real loop has another clock
+    world.pages.end_pause()  # the timer of the real loop has another clock
     await turns(world, *others)
     assert world.begun == ["a", "a"], "one for all of them"
     assert {body(request) for request in others} == {b"a 2"}
@@ -147,7 +147,7 @@ async def test_another_page_waits_for_its_turn_and_is_made_too(world: World) -> 
     await turns(world, first)
     assert world.begun == ["a"], "never two at a time"
     world.now += PAUSE_NS_MAX
-    world.pages._end_pause()  # the timer of the real loop has another clock
+    world.pages.end_pause()  # the timer of the real loop has another clock
     await turns(world, second)
     assert body(second) == b"b 2"
     world.pages.close()
@@ -159,10 +159,10 @@ async def test_after_a_page_the_loop_is_left_to_others(world: World) -> None:
     later = world.ask()
     pause_ns = PAUSE_FACTOR * 10 * MS
     world.now += pause_ns - 1
-    world.pages._end_pause()
+    world.pages.end_pause()
     assert world.begun == ["a"]
     world.now += 1
-    world.pages._end_pause()
+    world.pages.end_pause()
     await turns(world, later)
     assert body(later) == b"a 2", "of the moment, not a copy"
     world.pages.close()

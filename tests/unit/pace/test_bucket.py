@@ -190,7 +190,7 @@ def test_ready_at_is_exact(rate: int, spent: list[tuple[int, int]], cost: int) -
             bucket.pay(amount)
     ready_ns = bucket.ready_at_ns(cost)
     assert type(ready_ns) is int
-    assert type(bucket._level) is int
+    assert type(bucket.missing) is int
     if ready_ns > now_ns:
         bucket.refill(ready_ns - 1)
         assert not bucket.can_pay(cost)
@@ -212,7 +212,7 @@ def test_how_often_a_bucket_is_refilled_does_not_matter(waits: list[int], rate: 
         now_ns += wait_ns
         often.refill(now_ns)
     once.refill(now_ns)
-    assert often._level == once._level
+    assert often.missing == once.missing
 
 
 @pytest.mark.parametrize("rate", [1, 2, 3, 999, 1000, 1024 * 1024])

@@ -129,9 +129,7 @@ def test_what_is_too_long_is_refused_and_not_held(monkeypatch: pytest.MonkeyPatc
     content = b'a,b\n1,"' + b"x,y\n" * 200 + b'"\n3,4\n'
     former, splitter = LineFormer(CSV), LineSplitter()
     found = list(former.form(splitter.feed(content[:500])))
-    assert former._csv is not None
-    assert not former._csv._lines
-    assert not former._csv._parts
+    assert former.held == 0
     found += former.form(splitter.feed(content[500:]))
     assert [(number, str(each)) for number, each in found if isinstance(each, BadLine)] == [
         (2, "to 202: the record is longer than 30 bytes")

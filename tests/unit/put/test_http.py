@@ -162,7 +162,7 @@ def test_a_daemon_is_asked_again_after_what_it_says_within_bounds(
     monkeypatch: pytest.MonkeyPatch, header: str, seconds: float
 ) -> None:
     monkeypatch.setattr(put_http_module, "RETRY_AFTER_MIN_S", 0.1)
-    assert put_http_module._retry_after_s(header) == seconds
+    assert put_http_module.retry_after_s(header) == seconds
 
 
 # Permanent refusals

@@ -95,14 +95,14 @@ class Raw:
     def __init__(self, response: aiohttp.ClientResponse, encoding: str) -> None:
         self.response = response
         self.headers = response.headers
-        self._decode: Any = json.loads if encoding == "json" else from_cbor
+        self.decode: Any = json.loads if encoding == "json" else from_cbor
         self._buffer = EventStreamBuffer()
 
     async def next(self) -> tuple[dict[str, str], Any] | None:
         """Headers and payload; None: the answer is whole."""
         while True:
             for message in self._buffer:
-                return message.headers, self._decode(message.payload)
+                return message.headers, self.decode(message.payload)
             async with asyncio.timeout(PATIENCE_S):
                 data = await self.response.content.readany()
             if not data:
@@ -146,7 +146,7 @@ async def test_a_call_that_is_refused_is_an_ordinary_answer(place: Place, encodi
     second = await place.subscribe(encoding=encoding)
     assert second.response.status == 400
     assert second.headers["Content-Type"] == CONTENT_TYPES[encoding]
-    told = second._decode(await second.response.read())
+    told = second.decode(await second.response.read())
     assert told["__type"] == "ResourceInUseException"
     first.response.close()
 
@@ -222,7 +222,7 @@ async def test_a_defect_of_ours_is_told_in_the_stream(
     assert await events.next() is None
     assert isinstance(reported[0]["exception"], ValueError)
     assert place.readers() == 0
-    assert not place.sandbox.server._pushes
+    assert not place.sandbox.server.pushes
 
 
 async def test_a_client_that_goes_leaves_nothing(place: Place) -> None:
@@ -235,7 +235,7 @@ async def test_a_client_that_goes_leaves_nothing(place: Place) -> None:
     await until(lambda: place.readers() == 0)
     _, state = await place.sandbox.script("GET", "/sandbox/state")
     assert state["streams"]["orders"]["consumers"] == {"mine": []}
-    assert not place.sandbox.server._pushes
+    assert not place.sandbox.server.pushes
 
 
 async def test_a_sandbox_that_ends_ends_its_subscriptions_cleanly(place: Place) -> None:
@@ -246,7 +246,7 @@ async def test_a_sandbox_that_ends_ends_its_subscriptions_cleanly(place: Place) 
     assert await events.next() is None
     events.response.close()
     await closing
-    assert not place.sandbox.server._pushes
+    assert not place.sandbox.server.pushes
 
 
 @pytest.mark.parametrize("is_written", [False, True])

@@ -36,7 +36,7 @@ def serve(which: str) -> tuple[HttpProtocol, FakeTransport]:
     service = Service(SandboxSettings(service=SERVICES[which], quota=quota), SystemDice(7))
     service.create_stream("/s" if which == "yandex" else "s", 1, 0)
     server = SandboxServer(service, SystemClock())
-    protocol, transport = HttpProtocol(server._on_request), FakeTransport()
+    protocol, transport = HttpProtocol(server.on_request), FakeTransport()
     transport.protocol = protocol
     protocol.connection_made(transport)
     return protocol, transport

@@ -427,7 +427,7 @@ def test_signing_keys_that_are_kept_are_bounded() -> None:
     first = key.sign("x", "20261128", "us-east-1")
     for number in range(100):
         key.sign("x", "20261128", f"r-{number}")
-    assert len(key._derived) <= DERIVED_MAX
+    assert key.derived_count <= DERIVED_MAX
     assert key.sign("x", "20261128", "us-east-1") == first
 
 

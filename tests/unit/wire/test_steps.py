@@ -41,7 +41,12 @@ class Parsers:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.bytes = 0
         decoders = {
-            put: ("_decode_records", "_decode_record", "_decode_open_records"),
+            put: (
+                "_decode_records",
+                "_decode_record",
+                "_decode_open_records",
+                "_decode_open_record",
+            ),
             explain: ("_glance",),
             members: ("_decode_object", "_decode_list"),
             lines: ("_decode_line", "_decode_setup", "_glance"),
@@ -49,7 +54,6 @@ class Parsers:
         for module, names in decoders.items():
             for name in names:
                 patch.setattr(module, name, self._counted(getattr(module, name)))
-        patch.setattr(put, "_decode_open_record", self._counted(put._decode_open_record))
         patch.setattr(explain, "_judge", None)  # a large body is not explained
         patch.setattr(msgspec.json, "decode", None)
         patch.setattr(json, "loads", self._small(json.loads))
