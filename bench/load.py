@@ -26,7 +26,7 @@ from bench import records as bench_records
 from bench.worker import Result, serve_commands
 
 STALL_S = 30.0  # seconds without a byte from the server: it is stuck, say so
-_RECEIVE_BYTES = 262_144
+RECEIVE_BYTES = 262_144
 _BODY_COUNT = 200  # PutRecords bodies built: 200 x 500 records use all the keys
 _SINGLE_COUNT = 20_000  # PutRecord requests built
 _CHUNK_RECORDS = 100  # NDJSON lines in one write
@@ -54,7 +54,7 @@ class Connection(Protocol):
     def has_unsent(self) -> bool: ...
 
 
-class _Writer:
+class Writer:
     """Non-blocking writes: what the socket does not take waits for `writable`."""
 
     __slots__ = ("_unsent", "sock")
@@ -89,7 +89,7 @@ class _Writer:
         return bool(self._unsent)
 
 
-class HttpConnection(_Writer):
+class HttpConnection(Writer):
     """One request in flight. `failed` counts records that were not acknowledged as asked."""
 
     __slots__ = (
@@ -121,7 +121,7 @@ class HttpConnection(_Writer):
         self.write(payload)
 
     def readable(self) -> int:
-        data = self.sock.recv(_RECEIVE_BYTES)
+        data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server closed a connection in the middle of the load")
         answer = self._answer = self._answer + data if self._answer else data
@@ -161,7 +161,7 @@ def acknowledged_in(answer: bytes, record_count: int, shard_prefix: bytes = b"sh
     return kept if kept + failed == record_count else 0
 
 
-class NdjsonConnection(_Writer):
+class NdjsonConnection(Writer):
     """A window of records in flight; acknowledgements are cumulative over the connection."""
 
     __slots__ = ("_acknowledged", "_rest", "_sent", "failed", "latencies_ns", "window")
@@ -193,7 +193,7 @@ class NdjsonConnection(_Writer):
         self.write(payload)
 
     def readable(self) -> int:
-        data = self.sock.recv(_RECEIVE_BYTES)
+        data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server closed a connection in the middle of the load")
         if b'"rejected"' in data:

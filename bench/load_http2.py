@@ -11,7 +11,7 @@ from collections import deque
 
 from hpack.hpack import Encoder
 
-from bench.load import _RECEIVE_BYTES, SHARD_PREFIX, _Writer, acknowledged_in
+from bench.load import RECEIVE_BYTES, SHARD_PREFIX, Writer, acknowledged_in
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _OUR_WINDOW = 2**30  # bytes; it is not opened again: no run has so many of answers
@@ -22,7 +22,7 @@ _SIGNED = frozenset({b"authorization", b"x-amz-date", b"content-length"})  # in 
 _STATUS_200 = 0x88  # the first byte of such an answer's head: in the static table
 
 
-class Http2Connection(_Writer):
+class Http2Connection(Writer):
     """Up to `stream_count` requests in flight. `failed`: as of HttpConnection."""
 
     __slots__ = (
@@ -95,7 +95,7 @@ class Http2Connection(_Writer):
             self.write(b"".join(ready))
 
     def readable(self) -> int:
-        data = self.sock.recv(_RECEIVE_BYTES)
+        data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server closed a connection in the middle of the load")
         answer = self._answer + data if self._answer else data

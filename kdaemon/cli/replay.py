@@ -129,7 +129,7 @@ class StreamReplay:
                     self._replayed.damaged += 1
                     continue
                 number += 1
-                line = _line(letter)
+                line = line_of(letter)
                 if block.lines and (
                     len(block.lines) == BLOCK_LETTERS_MAX
                     or block_bytes + len(line) > BLOCK_BYTES_MAX
@@ -218,6 +218,6 @@ async def replay(
                 replayed.problems.append(str(error))
 
 
-def _line(letter: DeadLetter) -> bytes:
+def line_of(letter: DeadLetter) -> bytes:
     key, hash_key = letter.partition_key, letter.explicit_hash_key
     return msgspec.json.encode(record_fields(letter.data, key, hash_key)) + b"\n"

@@ -58,7 +58,7 @@ class Move(Enum):
     ENDED = "ended"
 
 
-_NEXT: dict[tuple[State, Move], State] = {
+NEXT: dict[tuple[State, Move], State] = {
     (State.STARTING, Move.ABLE): State.ABLE,
     (State.STARTING, Move.READY): State.SERVING,
     (State.STARTING, Move.TOLD): State.LEAVING,
@@ -253,7 +253,7 @@ class Member:
                 self._move(Move.TOLD)
 
     def _move(self, move: Move) -> None:
-        self.state = _NEXT[self.state, move]
+        self.state = NEXT[self.state, move]
         if move is Move.READY and self._why_told == "starting":
             self._why_told = None
         self._on_change(self, move)

@@ -141,7 +141,7 @@ class Emf:
         for section, subject in read:
             for metric in section:
                 reading = added[metric.name] if metric.name in added else metric.read(subject)
-                _tell(metric, reading, values, units, apart)
+                tell_reading(metric, reading, values, units, apart)
         directive = {
             "Namespace": self._namespace,
             "Dimensions": [list(labels)],
@@ -235,7 +235,7 @@ def _is_less(now: _Told, before: _Told) -> bool:
     return any(number < 0 for added in _added(now, before).values() for number in _numbers(added))
 
 
-def _tell(
+def tell_reading(
     metric: Metric[Any],
     reading: Reading,
     values: dict[str, float],
@@ -256,7 +256,7 @@ def _tell(
         member("_count", count, "Count")
         for suffix, quantile in QUANTILES.items():
             if count:
-                member(f"_{suffix}", _quantile(reading, quantile) / per, unit)
+                member(f"_{suffix}", quantile_of(reading, quantile) / per, unit)
     elif not isinstance(reading, Mapping):
         member("", reading if per == 1 else reading / per, unit)
     elif metric.label not in OF_A_SUM:
@@ -285,7 +285,7 @@ def _unit(metric: Metric[Any]) -> str:
     return "None" if name.endswith("_ratio") else "Count"
 
 
-def _quantile(buckets: Buckets, quantile: float) -> float:
+def quantile_of(buckets: Buckets, quantile: float) -> float:
     """Reckons as Prometheus's `histogram_quantile`: values lie evenly within a bucket; those beyond
     the last bound count as that bound.
     """

@@ -112,7 +112,7 @@ class Libraries:
             await asyncio.wait({self._loading})
 
     async def _load(self) -> None:
-        import_libraries = partial(_import, is_anonymous=self._is_anonymous)
+        import_libraries = partial(import_them, is_anonymous=self._is_anonymous)
         self.problem = self._refusal = await _problem_of(import_libraries)
         self._is_loaded.set()
         if self.problem is None:
@@ -136,7 +136,7 @@ def cannot_load(why: str) -> str:
     )
 
 
-def _import(*, is_anonymous: bool) -> None:
+def import_them(*, is_anonymous: bool) -> None:
     import kdaemon.send.client  # noqa: F401, PLC0415 - brings aiohttp
     from kdaemon.send.credentials import import_libraries  # noqa: PLC0415 - the same
 

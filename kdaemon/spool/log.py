@@ -181,7 +181,7 @@ class _Log:
                 stretch = []
                 continue
             before = self._frame(at - 1)[0][4:] if stretch else None
-            if before is not None and _sums(words, before) != head[4:]:
+            if before is not None and sums_of(words, before) != head[4:]:
                 self._take(stretch, commits_min, found)
                 stretch = []
             stretch.append(at)
@@ -208,7 +208,7 @@ class _Log:
             raw = os.pread(self._fd, _HEADER.size, 0)
             stored = _HEADER.unpack(raw)[6:]
             words = self._words(raw[:_HEADER_SUMMED_BYTES])
-            found = _sums(words, (0, 0))
+            found = sums_of(words, (0, 0))
             mended = [
                 raw[: at * 4] + word.to_bytes(4, order) + raw[at * 4 + 4 :]
                 for at, word in _candidates(words, found, stored)
@@ -238,7 +238,7 @@ class _Log:
     def _is_whole_header(self) -> bool:
         magic, *_, sum0, sum1 = self._header()
         words = self._words(os.pread(self._fd, _HEADER_SUMMED_BYTES, 0))
-        return magic == _MAGIC + (self._order == "big") and _sums(words, (0, 0)) == (sum0, sum1)
+        return magic == _MAGIC + (self._order == "big") and sums_of(words, (0, 0)) == (sum0, sum1)
 
     def _salts(self) -> tuple[int, ...]:
         """The salts of this log's frames; those of the first frame where the header cannot be
@@ -260,7 +260,7 @@ class _Log:
         head, words = self._frame(at)
         salts, stored = self._header()[4:6], (head[4], head[5])
         offset = _offset(at)
-        found = _sums(words, before)
+        found = sums_of(words, before)
         if found == stored:
             if head[2:4] != salts:  # only frames of this log go on from the last
                 self._write(offset + _HEAD_SUMMED_BYTES, struct.pack(">2I", *salts))
@@ -287,7 +287,7 @@ class _Log:
         if at >= self._frame_count:
             return False
         head, words = self._frame(at)
-        return _sums(words, before) == head[4:]
+        return sums_of(words, before) == head[4:]
 
     def _write(self, offset: int, data: bytes) -> None:
         if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
@@ -329,7 +329,7 @@ def _is_one_byte(*differences: int) -> bool:
     return sum(map(bool, changed)) == 1
 
 
-def _sums(words: "array[int]", before: tuple[int, ...]) -> Sums:
+def sums_of(words: "array[int]", before: tuple[int, ...]) -> Sums:
     """SQLite's two sums over words, which go on from the sums `before`. SQLite computes s0 += word
     + s1; s1 += next word + s0; and so on. So Fibonacci's numbers are how often each word counts in
     the end, and sums of products are much faster here than a loop.

@@ -71,7 +71,7 @@ class Scene:
         self._dice = random.Random(seed)
         self._draw = draw
         self.world.run_until(self.world.now_ns + SECOND)
-        shards = self._shards()
+        shards = self.shards()
         shard_map = ShardMap(shards)
         of_hot = (f"key-{n}" for n in range(1_000_000))
         self.keys: list[str] = []
@@ -83,7 +83,7 @@ class Scene:
         self._calm = [key for key in calm if shard_map.index_of_key(key) != HOT]
         self.hot_range = shards[HOT]
 
-    def _shards(self) -> Any:
+    def shards(self) -> Any:
         shard_map = self.engine.audit()[0].shards.shard_map
         assert shard_map is not None
         return shard_map.shards
@@ -192,7 +192,7 @@ def test_a_shard_whose_range_has_changed_is_watched_anew() -> None:
     scene = Scene(1, heavy)
     scene.run(21)
     engine = scene.engine
-    shards = scene._shards()
+    shards = scene.shards()
     merged = replace(shards[HOT], shard_id="merged", last_hash_key=shards[HOT + 1].last_hash_key)
     after = (*shards[:HOT], merged, *shards[HOT + 2 :])
     engine.handle_description(describe(after), scene.world.now_ns)

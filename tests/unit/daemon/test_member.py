@@ -11,8 +11,8 @@ import pytest
 
 from kdaemon.daemon.board import Board, Field
 from kdaemon.daemon.member import (
-    _NEXT,
     LATE_LOOKS_MAX,
+    NEXT,
     STILL_LOOKS_MAX,
     Member,
     Move,
@@ -25,17 +25,17 @@ from kdaemon.daemon.taps import together
 
 def test_who_was_told_to_end_is_not_started_again() -> None:
     for state in State:
-        if (state, Move.TOLD) in _NEXT:
-            told = _NEXT[state, Move.TOLD]
+        if (state, Move.TOLD) in NEXT:
+            told = NEXT[state, Move.TOLD]
             assert told in {State.LEAVING, State.GONE}
-            assert (told, Move.STARTED) not in _NEXT
-    assert _NEXT[State.LEAVING, Move.ENDED] is State.GONE
+            assert (told, Move.STARTED) not in NEXT
+    assert NEXT[State.LEAVING, Move.ENDED] is State.GONE
 
 
 def test_who_was_not_is() -> None:
     for state in (State.STARTING, State.ABLE, State.SERVING):
-        assert _NEXT[state, Move.ENDED] is State.WAITING
-    assert _NEXT[State.WAITING, Move.STARTED] is State.STARTING
+        assert NEXT[state, Move.ENDED] is State.WAITING
+    assert NEXT[State.WAITING, Move.STARTED] is State.STARTING
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from kdaemon.base.histogram import Buckets
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.http.counters import ListenerCounters
-from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, _quantile, _tell
+from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, quantile_of, tell_reading
 from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.reloads import Outcome, Reloads, Report
 from kdaemon.observe.snapshot import Snapshot
@@ -214,7 +214,7 @@ def test_what_is_no_part_of_a_sum_is_a_metric_of_its_own() -> None:
     values: dict[str, float] = {}
     units: dict[str, str] = {}
     apart: dict[str, dict[str, float]] = {}
-    _tell(metric, {"put": 3, "bytes": 2048}, values, units, apart)
+    tell_reading(metric, {"put": 3, "bytes": 2048}, values, units, apart)
     assert values == {"kdaemon_billed_total_put": 3, "kdaemon_billed_total_bytes": 2048}
     assert units.keys() == values.keys()
     assert not apart
@@ -239,4 +239,4 @@ def test_the_labels_of_the_table_are_told_apart_as_they_mean() -> None:
 def test_a_quantile_is_what_prometheus_would_say(
     counts: tuple[int, ...], quantile: float, expected: float
 ) -> None:
-    assert _quantile(Buckets((10, 20), counts, 0), quantile) == pytest.approx(expected)
+    assert quantile_of(Buckets((10, 20), counts, 0), quantile) == pytest.approx(expected)

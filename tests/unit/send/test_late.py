@@ -164,5 +164,5 @@ async def test_who_is_cancelled_while_he_waits_for_the_libraries_stops_no_loadin
 def held_up(monkeypatch: pytest.MonkeyPatch) -> tuple[Libraries, threading.Event]:
     """Libraries that are not loaded before the event is set."""
     go_on = threading.Event()
-    monkeypatch.setattr(late, "_import", lambda **_: go_on.wait())
+    monkeypatch.setattr(late, "import_them", lambda **_: go_on.wait())
     return Libraries(lambda _: None), go_on

@@ -11,7 +11,7 @@ import pytest
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.log import _sums, is_log_whole, mend_log
+from kdaemon.spool.log import is_log_whole, mend_log, sums_of
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
 from tests.kit.stores import append, flip, make_letter, open_store, open_view, stored_ids
@@ -71,7 +71,7 @@ def test_sums_are_those_of_the_loop_that_sqlite_runs() -> None:
         for at in range(0, count, 2):
             sum0 = (sum0 + words[at] + sum1) % 2**32
             sum1 = (sum1 + words[at + 1] + sum0) % 2**32
-        assert _sums(words, before) == (sum0, sum1)
+        assert sums_of(words, before) == (sum0, sum1)
 
 
 @pytest.mark.parametrize("part", range(4))
