@@ -9,16 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from kdaemon.base.names import parse_arn
-from kdaemon.base.service import AWS
-from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor, widest_limits
-from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.door.routes import make_handler
-from kdaemon.door.session import NdjsonSession
-from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.streams import Stream
-from tests.kit.doors import FakeTransport
+from tests.kit.doors import Doors, FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
 OURS, OTHERS, THIRD = "111111111111", "222222222222", "333333333333"
@@ -30,32 +22,18 @@ def arn(account: str, name: str = "s") -> str:
     return f"arn:aws:kinesis:eu-central-1:{account}:stream/{name}"
 
 
-class Place:
+class Place(Doors):
     """A daemon's doors; `ours`: the account of its credentials, whoever knows that."""
 
     def __init__(self, text: str, service: FakeService, ours: str = OURS) -> None:
         self.service, self.ours = service, ours
         self.clock = FakeClock()
-        self.streams = make_streams(service, REGION + text, clock=self.clock)
-        self.door = Door(self.streams, self.clock)
-        self.handler = make_handler(
-            KinesisDoor(self.door, widest_limits([AWS]), 1), NdjsonDoor(self.door)
-        )
-        self.hub = Hub(ConnectionLimits())
+        super().__init__(make_streams(service, REGION + text, clock=self.clock), self.clock)
         self.clients: list[FakeTransport] = []
 
     def connect(self, way: str) -> FakeTransport:
-        transport = FakeTransport()
-        protocol: Any
-        if way == "session":
-            protocol = NdjsonSession(self.door, self.hub)
-            protocol.take_over(transport)
-        else:
-            protocol = HttpProtocol(self.handler, hub=self.hub)
-            protocol.connection_made(transport)
-        transport.protocol = protocol
-        self.clients.append(transport)
-        return transport
+        self.clients.append(self.session() if way == "session" else self.http())
+        return self.clients[-1]
 
     def put(self, way: str, spelling: str, *data: bytes, asked: str = "delivered") -> FakeTransport:
         """One request on a connection of its own."""

@@ -15,13 +15,20 @@ from kdaemon.config import StreamConfig
 from kdaemon.door.admission import GAVE_WAY, WAITED_FOR, Admission
 from kdaemon.door.block import Block
 from kdaemon.door.door import Door
+from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.line_forms import Asked, form_of
+from kdaemon.door.ndjson import NdjsonDoor
+from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
+from kdaemon.door.spoken import lines_to
+from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import ConnectionLimits, Hub
-from kdaemon.streams import Stream
+from kdaemon.http.opening import Lines, Opening
+from kdaemon.streams import Stream, Streams
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import PutLimits
+from tests.kit.streams import FakeClock
 
 
 class FakeTransport(asyncio.Transport):
@@ -232,6 +239,39 @@ class FakeDoor:
 UNKNOWN = Refused(
     RejectReason.UNLISTED, "ResourceNotFoundException", "Stream unknown is not known.", True
 )
+
+
+class Doors:
+    """Every way in over these streams, and connections as a listener makes them."""
+
+    def __init__(self, streams: Streams, clock: FakeClock | None = None, **how: Any) -> None:
+        """`how`: of the Kinesis door."""
+        self.streams = streams
+        self.door = Door(streams, clock or FakeClock())
+        limits = widest_limits([each.service for each in streams.upstreams])
+        self.kinesis = KinesisDoor(self.door, limits, 1, **how)
+        self.ndjson = NdjsonDoor(self.door)
+        self.handler = make_handler(self.kinesis, self.ndjson)
+        self.hub = Hub(ConnectionLimits())
+
+    def http(self) -> FakeTransport:
+        return attached(HttpProtocol(self.handler, hub=self.hub))
+
+    def session(self) -> FakeTransport:
+        return open_session(self.door, self.hub)[1]
+
+    def any(self, lines: Lines | None = None, transport: FakeTransport | None = None) -> Any:
+        """Its first bytes decide what it speaks. `lines`: if not those of all streams."""
+        opening = Opening(self.handler, self.hub, lines or lines_to(self.door))
+        return attached(opening, transport)
+
+
+def attached(protocol: asyncio.Protocol, transport: FakeTransport | None = None) -> FakeTransport:
+    """The transport of a connection that this protocol has."""
+    transport = transport or FakeTransport()
+    transport.protocol = protocol
+    protocol.connection_made(transport)
+    return transport
 
 
 def open_session(door: Door, hub: Hub | None = None) -> tuple[NdjsonSession, FakeTransport]:

@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hypothesis import given, settings
@@ -17,16 +17,8 @@ from hypothesis import strategies as st
 
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.base.service import AWS
-from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor, widest_limits
-from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.door.routes import make_handler
-from kdaemon.door.session import NdjsonSession
-from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.send.client import PutAnswer
-from tests.kit.doors import FakeTransport
+from tests.kit.doors import Doors, FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
@@ -71,7 +63,7 @@ class Sent:
     way: str
     records: list[bytes]
     count: int
-    transport: FakeTransport = field(default_factory=FakeTransport)
+    transport: FakeTransport
 
 
 @dataclass
@@ -159,10 +151,8 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
     service.missing = {"missing"}
     text = "[default]\nlinger_ms = 0\ndeadline_ms = 3600000\n[streams.s]"
     streams = make_streams(service, text, clock=clock)
-    door = Door(streams, clock)
-    handler = make_handler(KinesisDoor(door, widest_limits([AWS]), 1), NdjsonDoor(door))
-    hub = Hub(ConnectionLimits())
-    sent = [_send(client, door, handler, hub) for client in clients]
+    doors = Doors(streams, clock)
+    sent = [_send(client, doors) for client in clients]
     for _ in range(200):
         await asyncio.sleep(0)
         clock.ns += 500_000_000
@@ -182,22 +172,15 @@ async def _play(clients: list[Client], outcomes: list[str]) -> None:
         await streams.aclose()
 
 
-def _send(client: Client, door: Door, handler: Any, hub: Hub) -> Sent:
+def _send(client: Client, doors: Doors) -> Sent:
     """Feeds one connection; one that is cut off then says that it sends no more."""
     if client.way == "PutRecord":
         client.record_count = 1
     records = client.data()
     raw, count = client.bytes_of(records)
     is_cut = client.cut < 1.0 and client.way != "session"
-    whole = Sent(client.way, records, count)
-    protocol: Any
-    if client.way == "session":
-        protocol = NdjsonSession(door, hub)
-        protocol.take_over(whole.transport)
-    else:
-        protocol = HttpProtocol(handler, hub=hub)
-        protocol.connection_made(whole.transport)
-    whole.transport.protocol = protocol
+    transport = doors.session() if client.way == "session" else doors.http()
+    whole, protocol = Sent(client.way, records, count, transport), transport.protocol
     protocol.data_received(raw[: int(len(raw) * client.cut)] if is_cut else raw)
     if is_cut:
         protocol.eof_received()

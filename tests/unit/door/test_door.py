@@ -22,19 +22,17 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
-from kdaemon.base.service import SERVICES
-from kdaemon.door.door import DRY_RUNS_MAX, Door
-from kdaemon.door.kinesis import KinesisDoor, widest_limits
+from kdaemon.door.door import DRY_RUNS_MAX
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
 from kdaemon.send.driver import StreamDriver
-from kdaemon.streams import Stream, Streams
+from kdaemon.streams import Stream
 from kdaemon.streams import stream as stream_module
 from kdaemon.streams.stream import MISSING_NS, Word
 from tests.kit import cbor
-from tests.kit.doors import open_session
+from tests.kit.doors import Doors, open_session
 from tests.kit.endpoints import CONTENT_TYPES
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
@@ -45,7 +43,7 @@ HEADER = "x-kdaemon-acknowledge"
 YANDEX = "service = 'yandex'\nendpoint_url = 'http://127.0.0.1/db'"
 
 
-class Daemon:
+class Daemon(Doors):
     """Every way in, over one registry of streams. `encoding`: of the Kinesis API's requests."""
 
     encoding = "json"
@@ -53,10 +51,8 @@ class Daemon:
     def __init__(self, service: FakeService, text: str = "", spool: Any = None) -> None:
         self.service = service
         self.clock = FakeClock()
-        self.streams: Streams = make_streams(service, text, clock=self.clock, spool=spool)
-        self.door = Door(self.streams, self.clock)
-        traits = SERVICES["yandex" if "yandex" in text else "aws"]
-        self.kinesis = KinesisDoor(self.door, widest_limits([traits]), 1)
+        streams = make_streams(service, text, clock=self.clock, spool=spool)
+        super().__init__(streams, self.clock)
         self.steps: deque[Callable[[], object]] = deque()
         self.is_stepped = False
         self.ndjson = NdjsonDoor(self.door, self._later)

@@ -20,7 +20,7 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
-from tests.kit.doors import DELIVERED, FakeTransport
+from tests.kit.doors import DELIVERED, attached
 from tests.unit.door.fake_streams import FakeStream, FakeStreams, door_over
 from tests.unit.http.http2_harness import TURNS, Http2Harness, fields
 
@@ -139,9 +139,8 @@ class Place:
 
 async def by_http_1_1(method: str, path: str, headers: Headers, body: bytes) -> tuple[Told, Place]:
     place = Place()
-    protocol, transport = HttpProtocol(place.handle, hub=place.hub), FakeTransport()
-    transport.protocol = protocol
-    protocol.connection_made(transport)
+    protocol = HttpProtocol(place.handle, hub=place.hub)
+    transport = attached(protocol)
     given = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
     protocol.data_received(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)

@@ -6,14 +6,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from kdaemon.base.service import SERVICES
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor, widest_limits
-from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import ConnectionLimits, Hub
-from tests.kit.doors import FakeTransport, open_session
+from tests.kit.doors import Doors, open_session
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 
 ORDERED = "[default]\nordering = 'partition_key'\nlinger_ms = 0\n"
@@ -26,14 +21,7 @@ class Client:
     def __init__(self, text: str) -> None:
         self.service = FakeService()
         self.streams = make_streams(self.service, text)
-        door = Door(self.streams, FakeClock())
-        kinesis = KinesisDoor(door, widest_limits([SERVICES["aws"]]), 1)
-        self.protocol = HttpProtocol(
-            make_handler(kinesis, NdjsonDoor(door)), hub=Hub(ConnectionLimits())
-        )
-        transport = FakeTransport()
-        transport.protocol = self.protocol
-        self.protocol.connection_made(transport)
+        self.protocol: HttpProtocol = Doors(self.streams).http().protocol
 
     def sent(self) -> list[bytes]:
         """What reached the service, in order: how each record begins."""

@@ -12,20 +12,16 @@ from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import MIB
 from kdaemon.base.refused import Refused
-from kdaemon.base.service import AWS
 from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.line_forms import NOTHING_ASKED
-from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.promise import weaker
-from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
-from kdaemon.door.spoken import lines_to, raw_lines_to
+from kdaemon.door.spoken import raw_lines_to
 from kdaemon.http.hub import ConnectionLimits, Hub
-from kdaemon.http.opening import Lines, Opening
+from kdaemon.http.opening import Lines
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.raw_lines import BLOCK_LINES_MAX, RAW_LINE_BYTES_MAX
-from tests.kit.doors import FakeTransport
+from tests.kit.doors import Doors, FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import make_request, read_answer
 
@@ -44,32 +40,20 @@ KEEPS_ORDER = "partition_key_field = 'id'\nordering = 'partition_key'\n"
 USER = b'{"user":{"id":"u%d"},"n":%d}\n'
 
 
-class Place:
+class Place(Doors):
     """A door over streams in memory, and connections to it as a listener makes them."""
 
     def __init__(self, text: str = CONFIG) -> None:
         self.service = FakeService()
-        self.streams = make_streams(self.service, text)
-        self.door = Door(self.streams, FakeClock())
-        self.ndjson = NdjsonDoor(self.door)
-        self.hub = Hub(ConnectionLimits())
+        super().__init__(make_streams(self.service, text))
 
     async def open(self) -> "Place":
         await turn()
         return self
 
-    def connect(self, lines: Lines | None = None) -> tuple[Opening, FakeTransport]:
-        kinesis = KinesisDoor(self.door, widest_limits([AWS]), 1)
-        handler = make_handler(kinesis, self.ndjson)
-        opening = Opening(handler, self.hub, lines or lines_to(self.door))
-        transport = FakeTransport()
-        transport.protocol = opening
-        opening.connection_made(transport)
-        return opening, transport
-
     async def send(self, *pieces: bytes, lines: Lines | None = None) -> FakeTransport:
         """Pieces of one connection, then its end."""
-        _, transport = self.connect(lines)
+        transport: FakeTransport = self.any(lines)
         for piece in pieces:
             transport.protocol.data_received(piece)
             await turn()
@@ -285,7 +269,7 @@ async def test_a_line_over_the_streams_limit_is_refused_alone(place: Place) -> N
 
 
 async def test_a_line_beyond_all_bounds_is_skipped_to_its_end(place: Place) -> None:
-    _, transport = place.connect()
+    transport = place.any()
     session = transport.protocol
     session.data_received(b'{"stream":"plain","lines":"raw"}\none\n')
     session = transport.protocol
@@ -380,7 +364,7 @@ async def test_what_was_written_to_it_is_delivered_though_the_client_goes_at_onc
 ) -> None:
     """`cat file | nc`: nobody waits for a word, so nothing is withdrawn."""
     place.service.answer.clear()
-    _, transport = place.connect(place.own_socket())
+    transport = place.any(place.own_socket())
     transport.protocol.data_received(b"one\ntwo\n")
     await turn()
     transport.protocol.connection_lost(None)
@@ -409,7 +393,7 @@ async def test_what_it_refuses_is_logged_with_its_stream_and_never_with_its_data
 
 
 async def test_a_log_that_stops_in_the_middle_of_a_line_is_waited_for(place: Place) -> None:
-    _, transport = place.connect(place.own_socket())
+    transport = place.any(place.own_socket())
     session: NdjsonSession = transport.protocol
     session.data_received(b"")
     session = transport.protocol
@@ -458,11 +442,11 @@ async def test_a_half_line_gives_way_to_others_and_the_rest_of_the_log_goes_on(
     place: Place,
 ) -> None:
     place.hub = Hub(ConnectionLimits(bodies_bytes_max=1000))
-    _, stalled = place.connect(place.own_socket())
+    stalled = place.any(place.own_socket())
     stalled.protocol.data_received(b"one\n" + b"x" * 800)
     for tick in range(3):
         stalled.protocol.check_time(tick)
-    _, other = place.connect(place.own_socket())
+    other = place.any(place.own_socket())
     other.protocol.data_received(b"y" * 900)
     stalled.protocol.data_received(b"x" * 2000)  # nothing of it is kept
     assert place.hub.bodies.bytes_taken == 900
@@ -482,7 +466,7 @@ async def test_lines_that_give_way_on_a_streams_own_socket_are_counted_and_logge
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.hub = Hub(ConnectionLimits(bodies_bytes_max=10))
-    _, transport = place.connect(place.own_socket())
+    transport = place.any(place.own_socket())
     place.hub.turns.later(lambda: None)  # others are working: these lines wait
     with caplog.at_level(logging.WARNING, "kdaemon.door"):
         transport.protocol.data_received(b"a line\nanother line\n" * 2000)

@@ -11,21 +11,15 @@ from typing import Any
 import pytest
 
 from kdaemon.base.limits import MIB
-from kdaemon.base.service import AWS
 from kdaemon.door import line_forms, ndjson
-from kdaemon.door.door import Door
-from kdaemon.door.kinesis import KinesisDoor, widest_limits
-from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.door.routes import make_handler
 from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
-from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.wire import put
 from kdaemon.wire.line_buffer import BLOCK_BYTES
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import footprint_bytes_bound, read_lines
-from tests.kit.doors import FakeTransport
-from tests.kit.streams import FakeClock, FakeService, make_streams, turn
+from tests.kit.doors import Doors, FakeTransport
+from tests.kit.streams import FakeService, make_streams, turn
 
 KINESIS = "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202."
 READ = 256 * 1024
@@ -75,7 +69,7 @@ REFUSED = {
 }
 
 
-class Place:
+class Place(Doors):
     """The record listener over a service in memory."""
 
     def __init__(self) -> None:
@@ -84,17 +78,11 @@ class Place:
             "[streams.s]\nacknowledge = 'accepted'\n"
             "shard_bytes_per_second = 100_000_000\nonly_writer = true"
         )
-        self.streams = make_streams(self.service, text, clock=FakeClock())
-        self.door = Door(self.streams, FakeClock())
-        kinesis = KinesisDoor(self.door, widest_limits([AWS]), 1)
-        self.handler = make_handler(kinesis, NdjsonDoor(self.door))
-        self.hub = Hub(ConnectionLimits())
+        super().__init__(make_streams(self.service, text))
 
     def connect(self) -> tuple[HttpProtocol, FakeTransport]:
-        protocol, transport = HttpProtocol(self.handler, hub=self.hub), FakeTransport()
-        transport.protocol = protocol
-        protocol.connection_made(transport)
-        return protocol, transport
+        transport = self.http()
+        return transport.protocol, transport
 
     def counted(self) -> tuple[int, int]:
         """Records received, and those in a counter of what became of them."""

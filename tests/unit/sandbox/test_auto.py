@@ -16,6 +16,7 @@ from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.wire import read_call
 from kdaemon.wire.put import ApiError
+from tests.unit.sandbox.calls import refusal, summary
 
 SECOND = 1_000_000_000
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/logs"
@@ -27,19 +28,6 @@ def service() -> Service:
     service = Service()
     service.create_stream("logs", 4, is_auto=True)
     return service
-
-
-def refusal(service: Service, operation: str, **members: Any) -> ServiceError:
-    with pytest.raises(ServiceError) as caught:
-        service.handle(operation, members, 0)
-    assert caught.value.status == 400
-    return caught.value
-
-
-def summary(service: Service, name: str = "logs") -> dict[str, Any]:
-    answer: Any = service.handle("DescribeStreamSummary", {"StreamName": name}, 0)
-    found: dict[str, Any] = answer["StreamDescriptionSummary"]
-    return found
 
 
 def test_records_of_one_key_go_to_every_shard_alike(service: Service) -> None:
@@ -116,19 +104,21 @@ def test_a_reshard_changes_where_records_go_at_once(service: Service) -> None:
 def test_the_strategy_is_switched_by_call_and_is_in_force_at_once() -> None:
     service = Service()
     service.create_stream("logs", 4)
-    assert "RecordDistributionStrategy" not in summary(service)  # provisioned: no such member
+    assert "RecordDistributionStrategy" not in summary(
+        service, "logs"
+    )  # provisioned: no such member
     assert refusal(service, STRATEGY, StreamARN=ARN, RecordDistributionStrategy="AUTO").code == (
         "InvalidArgumentException"
     )
     on_demand = {"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
     assert service.handle("UpdateStreamMode", on_demand, 0) == {}
-    assert summary(service)["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
-    assert summary(service)["RecordDistributionStrategy"] == "USER_PARTITION_KEY"
+    assert summary(service, "logs")["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+    assert summary(service, "logs")["RecordDistributionStrategy"] == "USER_PARTITION_KEY"
 
     def shards_of_ten(strategy: str) -> int:
         payload = {"StreamARN": ARN, "RecordDistributionStrategy": strategy}
         assert service.handle(STRATEGY, payload, 0) == {}
-        assert summary(service)["RecordDistributionStrategy"] == strategy
+        assert summary(service, "logs")["RecordDistributionStrategy"] == strategy
         results = service.put_records("logs", [Record(b"x", "k")] * 10, 0)
         return len({result.shard_id for result in results})
 

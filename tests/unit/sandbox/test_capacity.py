@@ -6,13 +6,13 @@ from typing import Any
 import boto3
 import pytest
 
-from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.testing import Sandbox
+from tests.unit.sandbox.calls import call, refusal, summary
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
 MODE = "UpdateStreamMode"
@@ -27,23 +27,6 @@ def service() -> Service:
     service = Service()
     service.create_stream("clicks", 4)
     return service
-
-
-def call(service: Service, operation: str, **members: Any) -> Any:
-    return service.handle(operation, members, 0)
-
-
-def refusal(service: Service, operation: str, **members: Any) -> str:
-    with pytest.raises(ServiceError) as caught:
-        service.handle(operation, members, 0)
-    assert caught.value.status == 400
-    return caught.value.code
-
-
-def summary(service: Service, name: str = "clicks") -> dict[str, Any]:
-    answer: Any = service.handle("DescribeStreamSummary", {"StreamName": name}, 0)
-    found: dict[str, Any] = answer["StreamDescriptionSummary"]
-    return found
 
 
 def test_a_stream_is_made_warm_and_has_shards_for_it() -> None:
@@ -65,12 +48,12 @@ def test_a_warm_throughput_is_raised_by_halving_shards_and_lowered_without(
     warm = {"TargetMiBps": 9, "CurrentMiBps": 9}
     assert answer == {"StreamName": "clicks", "StreamARN": ARN, "WarmThroughput": warm}
     stream = service.stream("clicks")
-    assert summary(service)["WarmThroughput"] == warm
-    assert summary(service)["OpenShardCount"] == 16
+    assert summary(service, "clicks")["WarmThroughput"] == warm
+    assert summary(service, "clicks")["OpenShardCount"] == 16
     assert [shard.parents[0].parents[0].index for shard in stream.open_shards[::4]] == [0, 1, 2, 3]
     call(service, WARM, StreamARN=ARN, WarmThroughputMiBps=0)
-    assert summary(service)["WarmThroughput"] == {"TargetMiBps": 0, "CurrentMiBps": 0}
-    assert summary(service)["OpenShardCount"] == 16
+    assert summary(service, "clicks")["WarmThroughput"] == {"TargetMiBps": 0, "CurrentMiBps": 0}
+    assert summary(service, "clicks")["OpenShardCount"] == 16
 
 
 def test_a_shard_s_own_limit_holds_whatever_is_warm(service: Service) -> None:
@@ -84,20 +67,22 @@ def test_a_shard_s_own_limit_holds_whatever_is_warm(service: Service) -> None:
 
 def test_a_provisioned_stream_has_none(service: Service) -> None:
     code = "InvalidArgumentException"
-    assert refusal(service, WARM, StreamName="clicks", WarmThroughputMiBps=4) == code
-    assert refusal(service, MODE, StreamARN=ARN, WarmThroughputMiBps=4, **PROVISIONED) == code
+    assert refusal(service, WARM, StreamName="clicks", WarmThroughputMiBps=4).code == code
+    assert refusal(service, MODE, StreamARN=ARN, WarmThroughputMiBps=4, **PROVISIONED).code == code
     for mode in ({}, PROVISIONED):
-        assert refusal(service, "CreateStream", StreamName="n", WarmThroughputMiBps=4, **mode) == (
-            code
-        )
+        assert refusal(
+            service, "CreateStream", StreamName="n", WarmThroughputMiBps=4, **mode
+        ).code == (code)
     assert service.stream_names == ["clicks"]
     call(service, MODE, StreamARN=ARN, WarmThroughputMiBps=4, **ON_DEMAND)
     call(service, MODE, StreamARN=ARN, **ON_DEMAND)
-    assert summary(service)["WarmThroughput"]["CurrentMiBps"] == 4, "nothing new was said of it"
+    assert summary(service, "clicks")["WarmThroughput"]["CurrentMiBps"] == 4, (
+        "nothing new was said of it"
+    )
     call(service, MODE, StreamARN=ARN, **PROVISIONED)
-    assert "WarmThroughput" not in summary(service)
+    assert "WarmThroughput" not in summary(service, "clicks")
     call(service, MODE, StreamARN=ARN, **ON_DEMAND)
-    assert "WarmThroughput" not in summary(service)
+    assert "WarmThroughput" not in summary(service, "clicks")
 
 
 @pytest.mark.parametrize(
@@ -120,8 +105,8 @@ def test_a_bad_warm_throughput_is_refused_and_changes_nothing(
     service: Service, members: dict[str, Any], code: str
 ) -> None:
     call(service, MODE, StreamARN=ARN, WarmThroughputMiBps=4, **ON_DEMAND)
-    assert refusal(service, WARM, **members) == code
-    assert summary(service)["WarmThroughput"]["CurrentMiBps"] == 4
+    assert refusal(service, WARM, **members).code == code
+    assert summary(service, "clicks")["WarmThroughput"]["CurrentMiBps"] == 4
     assert len(service.stream("clicks").shards) == 4
 
 
@@ -129,11 +114,11 @@ def test_there_must_be_room_for_the_shards_that_it_needs() -> None:
     service = Service(SandboxSettings(shard_count_max=20, quota=Quota(1000, MIB)))
     service.create_stream("clicks", 4)
     code = "LimitExceededException"
-    assert refusal(service, MODE, StreamARN=ARN, WarmThroughputMiBps=9, **ON_DEMAND) == code
-    assert summary(service)["StreamModeDetails"] == PROVISIONED["StreamModeDetails"]
+    assert refusal(service, MODE, StreamARN=ARN, WarmThroughputMiBps=9, **ON_DEMAND).code == code
+    assert summary(service, "clicks")["StreamModeDetails"] == PROVISIONED["StreamModeDetails"]
     assert len(service.stream("clicks").shards) == 4
     assert (
-        refusal(service, "CreateStream", StreamName="n", WarmThroughputMiBps=900, **ON_DEMAND)
+        refusal(service, "CreateStream", StreamName="n", WarmThroughputMiBps=900, **ON_DEMAND).code
         == code
     )
     call(service, MODE, StreamARN=ARN, WarmThroughputMiBps=8, **ON_DEMAND)
@@ -143,7 +128,9 @@ def test_there_must_be_room_for_the_shards_that_it_needs() -> None:
 def test_yandex_has_no_warm_throughput() -> None:
     service = Service(SandboxSettings(service=YANDEX))
     service.create_stream("/r/c/d/s", 1)
-    assert refusal(service, WARM, StreamName="/r/c/d/s", WarmThroughputMiBps=4) == "InvalidAction"
+    assert (
+        refusal(service, WARM, StreamName="/r/c/d/s", WarmThroughputMiBps=4).code == "InvalidAction"
+    )
 
 
 # A real client

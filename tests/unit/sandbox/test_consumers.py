@@ -4,15 +4,13 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.errors import ServiceError
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.consumer import CREATING_NS
 from kdaemon.sandbox.consumers import CONSUMERS_MAX, CREATING_MAX
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import SandboxSettings
+from tests.unit.sandbox.calls import SECOND, WALL_OFFSET, call, refusal
 
-SECOND = 1_000_000_000
-WALL_OFFSET = 1_700_000_000 * SECOND
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
 OTHER = ARN.replace("orders", "other")
 
@@ -23,17 +21,6 @@ def service() -> Service:
     service.create_stream("orders", 2)
     service.create_stream("other", 2)
     return service
-
-
-def call(service: Service, operation: str, now_ns: int = 0, **members: Any) -> Any:
-    return service.handle(operation, members, now_ns)
-
-
-def refusal(service: Service, operation: str, now_ns: int = 0, **members: Any) -> ServiceError:
-    with pytest.raises(ServiceError) as caught:
-        service.handle(operation, members, now_ns)
-    assert caught.value.status == 400
-    return caught.value
 
 
 def register(service: Service, name: str, now_ns: int = 0, arn: str = ARN) -> dict[str, Any]:

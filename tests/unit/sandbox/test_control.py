@@ -9,9 +9,8 @@ from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.record import Record
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import SandboxSettings
+from tests.unit.sandbox.calls import SECOND, WALL_OFFSET, call, refusal
 
-SECOND = 1_000_000_000
-WALL_OFFSET = 1_700_000_000 * SECOND
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
 
 
@@ -20,17 +19,6 @@ def service() -> Service:
     service = Service(wall_offset_ns=WALL_OFFSET)
     service.create_stream("orders", 2)
     return service
-
-
-def call(service: Service, operation: str, now_ns: int = 0, **members: Any) -> Any:
-    return service.handle(operation, members, now_ns)
-
-
-def refusal(service: Service, operation: str, now_ns: int = 0, **members: Any) -> ServiceError:
-    with pytest.raises(ServiceError) as caught:
-        service.handle(operation, members, now_ns)
-    assert caught.value.status == 400
-    return caught.value
 
 
 def ids(shards: list[dict[str, Any]]) -> list[int]:

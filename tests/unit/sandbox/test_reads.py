@@ -4,16 +4,14 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
+from tests.unit.sandbox.calls import SECOND, WALL_OFFSET, refusal
 
 MS = 1_000_000
-SECOND = 1_000_000_000
 SHARD = "shardId-000000000000"
-WALL_OFFSET = 1_700_000_000 * SECOND
 
 
 @pytest.fixture
@@ -39,12 +37,6 @@ def read(service: Service, token: str, now_ns: int = 0, **members: object) -> di
 
 def data_of(answer: dict[str, Any]) -> list[bytes]:
     return [record["Data"] for record in answer["Records"]]
-
-
-def refusal(service: Service, operation: str, now_ns: int = 0, **members: object) -> ServiceError:
-    with pytest.raises(ServiceError) as caught:
-        service.handle(operation, members, now_ns)
-    return caught.value
 
 
 def test_trim_horizon_reads_all_from_the_oldest_in_order(service: Service) -> None:

@@ -21,9 +21,8 @@ from kdaemon.sandbox.subscription import (
     TAKEOVER_NS,
     Subscription,
 )
+from tests.unit.sandbox.calls import SECOND, WALL_OFFSET
 
-SECOND = 1_000_000_000
-WALL_OFFSET = 1_700_000_000 * SECOND
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
 FIRST = "shardId-000000000000"
 HALF = str(2**127)

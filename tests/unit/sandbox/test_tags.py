@@ -8,7 +8,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import SandboxSettings
-from tests.unit.sandbox.test_control import call, refusal
+from tests.unit.sandbox.calls import call, refusal
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
-from tests.kit.doors import FakeTransport
+from tests.kit.doors import FakeTransport, attached
 
 ENTRY = {"Data": "QUJD" * 30_000, "PartitionKey": "k"}
 
@@ -36,10 +36,8 @@ def serve(which: str) -> tuple[HttpProtocol, FakeTransport]:
     service = Service(SandboxSettings(service=SERVICES[which], quota=quota), SystemDice(7))
     service.create_stream("/s" if which == "yandex" else "s", 1, 0)
     server = SandboxServer(service, SystemClock())
-    protocol, transport = HttpProtocol(server.on_request), FakeTransport()
-    transport.protocol = protocol
-    protocol.connection_made(transport)
-    return protocol, transport
+    transport = attached(HttpProtocol(server.on_request))
+    return transport.protocol, transport
 
 
 @pytest.mark.parametrize("which", SERVICES)
