@@ -1,6 +1,9 @@
 """What tests of the store make by hand: stores, frames, letters; and damage."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from kdaemon.base.record import Record
 from kdaemon.spool.codec import encode_records
@@ -11,6 +14,20 @@ NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z
 
 def open_store(directory: Path, *, letters_bytes_max: int = 1024 * 1024) -> Store:
     return Store.open(str(directory), letters_bytes_max=letters_bytes_max, wall_ms=lambda: NOW_MS)
+
+
+def commit(directory: Path, **changes: Any) -> None:
+    """In a store that is opened and closed."""
+    with closing(open_store(directory, letters_bytes_max=64 * 1024 * 1024)) as store:
+        store.commit(Changes(**changes))
+
+
+def damage(directory: Path, *statements: str) -> None:
+    """Changes the database of a store that nobody has open."""
+    with closing(sqlite3.connect(directory / "spool.db")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
 
 
 def open_view(directory: Path) -> StoreView:

@@ -18,12 +18,6 @@ from kdaemon.config.load import load_config
 from tests.kit.stores import append, open_store
 
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("KDAEMON_", "AWS_"))]:
-        monkeypatch.delenv(name)
-
-
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(cli, list(arguments))
 

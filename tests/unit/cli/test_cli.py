@@ -23,12 +23,6 @@ from tests.kit.patience import PATIENCE_S
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("KDAEMON_", "XDG_", "RUNTIME_"))]:
-        monkeypatch.delenv(name)
-
-
 def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
     return CliRunner().invoke(cli, list(arguments), env=env)
 

@@ -19,31 +19,13 @@ from kdaemon.cli import cli
 from kdaemon.cli.values_text import time_text
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, Store
-from kdaemon.system import SystemClock
 from tests.kit.daemon import environment, get, running
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.stores import NOW_MS, commit, damage, open_store
 from tests.kit.web import Handler, serving
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
-NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z: what the commands run here take for now
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("KDAEMON_", "XDG_", "RUNTIME_"))]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def _now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ages do not depend on how long the suite takes."""
-    monkeypatch.setattr(SystemClock, "wall_seconds", lambda: NOW_MS / 1000)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
 
 
 def letter(
@@ -62,14 +44,8 @@ def letter(
     )
 
 
-def open_store(directory: Path) -> Store:
-    return Store.open(str(directory), letters_bytes_max=64 * MIB, wall_ms=lambda: NOW_MS)
-
-
 def bury(directory: Path, *letters: DeadLetter) -> None:
-    store = open_store(directory)
-    store.commit(Changes(dead=list(letters)))
-    store.close()
+    commit(directory, dead=list(letters))
 
 
 def left(directory: Path) -> list[int]:
@@ -79,13 +55,6 @@ def left(directory: Path) -> list[int]:
         return [each.id for each in view.letters.select(LetterFilter())]
     finally:
         view.close()
-
-
-def damage(directory: Path, statement: str) -> None:
-    connection = sqlite3.connect(directory / "spool.db")
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
 
 
 def at(command: str, directory: Path, *arguments: str, answer: str | None = None) -> Result:

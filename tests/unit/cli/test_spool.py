@@ -25,34 +25,12 @@ from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_records, encode_settled
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.store import Changes, NewFrame, Store
-from kdaemon.system import SystemClock
 from kdaemon.wire.lines import parse_lines
 from tests.kit.patience import PATIENCE_S
+from tests.kit.stores import NOW_MS, commit, damage, open_store
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000
-NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z: what the commands run here take for now
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("KDAEMON_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def _now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ages do not depend on how long the suite takes."""
-    monkeypatch.setattr(SystemClock, "wall_seconds", lambda: NOW_MS / 1000)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
-
-
-def open_store(directory: Path) -> Store:
-    return Store.open(str(directory), letters_bytes_max=64 * MIB, wall_ms=lambda: NOW_MS)
 
 
 def frame(
@@ -65,14 +43,8 @@ def letter(stream: str = "a", data: bytes = b"x") -> DeadLetter:
     return DeadLetter(stream, "k", None, data, "poison", "Bad", "no", 1, NOW_MS, NOW_MS)
 
 
-def fill(directory: Path, **changes: Any) -> None:
-    store = open_store(directory)
-    store.commit(Changes(**changes))
-    store.close()
-
-
 def two_streams(directory: Path) -> None:
-    fill(
+    commit(
         directory,
         appended=[
             frame(1, "a", Record(b"one", "k1"), Record(b"\xff\x00", "k2", "7")),
@@ -81,14 +53,6 @@ def two_streams(directory: Path) -> None:
         ],
         dead=[letter("a"), letter("a"), letter("c")],
     )
-
-
-def damage(directory: Path, *statements: str) -> None:
-    connection = sqlite3.connect(directory / "spool.db")
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
 
 
 def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
@@ -118,7 +82,7 @@ def test_the_directory_comes_from_file_variable_or_flag_and_the_flag_wins(tmp_pa
     config.write_text(f'[spool]\ndirectory = "{tmp_path}/by-file"\n')
     by_variable = {"KDAEMON_SPOOL_DIRECTORY": str(tmp_path / "by-variable")}
     for name in ("by-file", "by-variable", "by-flag"):
-        fill(tmp_path / name)
+        commit(tmp_path / name)
 
     def shown(*arguments: str, env: dict[str, str] | None = None) -> str:
         result = invoke("status", "--json", *arguments, env=env)
@@ -164,7 +128,7 @@ def test_a_foreign_database_is_told_and_left_alone(spool: Path) -> None:
 
 
 def test_a_newer_spool_is_told_with_what_to_run(spool: Path) -> None:
-    fill(spool)
+    commit(spool)
     damage(spool, "PRAGMA user_version = 99")
     result = at("status", spool)
     assert result.exit_code == 78
@@ -196,7 +160,7 @@ def test_a_spool_that_is_locked_is_told_with_exit_1(
     spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "BUSY_MS", 0)
-    fill(spool)
+    commit(spool)
     other = sqlite3.connect(spool / "spool.db", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN IMMEDIATE")
@@ -220,7 +184,7 @@ def test_a_directory_of_another_user_is_told_with_its_owner(
     def refuse(_directory: str) -> None:
         raise told if is_wrapped else denied
 
-    fill(spool)
+    commit(spool)
     monkeypatch.setattr("kdaemon.spool.store.StoreView", refuse)
     monkeypatch.setattr(Path, "owner", lambda _self: "kdaemon")
     result = at("status", spool)
@@ -265,7 +229,7 @@ def test_status_counts_each_stream_with_letters_and_quarantine(spool: Path) -> N
 def test_status_counts_no_record_of_which_is_known_that_it_is_delivered(spool: Path) -> None:
     """Of a frame of which a part waits for a slower shard."""
     two_streams(spool)
-    fill(spool, progress=[(1, encode_settled([0], 2)), (3, encode_settled([1], 2))])
+    commit(spool, progress=[(1, encode_settled([0], 2)), (3, encode_settled([1], 2))])
     streams = json.loads(at("status", spool, "--json").stdout)["streams"]
     assert [(each["stream"], each["frames"], each["records"]) for each in streams[:2]] == [
         ("a", 2, 2),
@@ -274,7 +238,7 @@ def test_status_counts_no_record_of_which_is_known_that_it_is_delivered(spool: P
 
 
 def test_status_of_an_empty_spool_says_so(spool: Path) -> None:
-    fill(spool)
+    commit(spool)
     result = at("status", spool)
     assert result.stdout.splitlines()[-1] == "nothing is stored"
 
@@ -291,7 +255,7 @@ def test_status_says_which_process_holds_the_spool(spool: Path) -> None:
 
 
 def test_status_names_a_database_that_was_put_aside(spool: Path) -> None:
-    fill(spool)
+    commit(spool)
     (spool / "spool.db").write_bytes(b"noise" * 10_000)
     open_store(spool).close()
     (aside,) = [path for path in spool.glob("spool.db.corrupt-*") if path.suffix[-4:] != "-wal"]
@@ -299,7 +263,7 @@ def test_status_names_a_database_that_was_put_aside(spool: Path) -> None:
 
 
 def test_a_stream_name_cannot_drive_the_terminal(spool: Path) -> None:
-    fill(spool, dead=[letter("a\x1b[2J\x07")])
+    commit(spool, dead=[letter("a\x1b[2J\x07")])
     shown = at("status", spool).stdout
     assert "\x1b" not in shown
     assert r"a\x1b[2J\x07" in shown
@@ -360,7 +324,7 @@ def test_ctrl_c_ends_a_verification_and_the_look_stays_usable(spool: Path) -> No
 
 
 def test_on_a_terminal_verify_shows_a_bar_with_rows(spool: Path) -> None:
-    fill(spool, appended=[frame(i, "a", Record(b"x", "k")) for i in range(1, 41)])
+    commit(spool, appended=[frame(i, "a", Record(b"x", "k")) for i in range(1, 41)])
     ours, theirs = os.openpty()
     try:
         done = subprocess.run(
@@ -415,7 +379,7 @@ def test_what_is_exported_is_what_put_sends_and_the_daemon_takes(spool: Path) ->
 
 def test_export_leaves_out_what_is_known_to_be_settled(spool: Path) -> None:
     two_streams(spool)
-    fill(spool, progress=[(1, encode_settled([0], 2))], settled=[2])
+    commit(spool, progress=[(1, encode_settled([0], 2))], settled=[2])
     result = at("export", spool)
     assert [line["data"] for line in exported(result) if "data" in line] == ["drei \u00e4", "four"]
     assert result.stderr == "exported 3 records, left out 1 known to be settled\n"
@@ -426,7 +390,7 @@ def test_export_of_more_than_one_read_holds_every_record_once(
 ) -> None:
     monkeypatch.setattr("kdaemon.cli.reading.READ_BYTES_MAX", 100)
     frames = [frame(i, "ab"[i % 2], Record(b"%d" % i, "k")) for i in range(1, 61)]
-    fill(spool, appended=frames)
+    commit(spool, appended=frames)
     told = [(line["stream"], line["data"]) for line in exported(at("export", spool))]
     assert told == sorted((("ab"[i % 2], f"{i}") for i in range(1, 61)), key=lambda each: each[0])
 
@@ -481,7 +445,7 @@ def run_export(spool: Path, *arguments: str, **more: Any) -> subprocess.Popen[by
 
 def big(spool: Path) -> None:
     frames = [frame(i, "a", *[Record(b"x" * 1000, "k")] * 1000) for i in range(1, 5)]
-    fill(spool, appended=frames)
+    commit(spool, appended=frames)
 
 
 def test_an_export_that_the_disk_cannot_hold_says_so_and_leaves_no_half_file(
@@ -611,7 +575,7 @@ def test_drop_refuses_while_a_daemon_runs(spool: Path) -> None:
 
 def test_drop_deletes_damaged_frames_too_and_gives_the_space_back(spool: Path) -> None:
     big = [frame(number, "a", Record(bytes(900_000), "k")) for number in range(1, 60)]
-    fill(spool, appended=[*big, frame(60, "b", Record(b"x", "k"))])
+    commit(spool, appended=[*big, frame(60, "b", Record(b"x", "k"))])
     damage(spool, "UPDATE frame SET checksum = 0 WHERE id = 1")
     store = open_store(spool)
     store.read("a", 0, 1)

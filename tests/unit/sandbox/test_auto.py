@@ -125,7 +125,10 @@ def test_the_strategy_is_switched_by_call_and_is_in_force_at_once() -> None:
     assert shards_of_ten("AUTO") == 4
     assert shards_of_ten("USER_PARTITION_KEY") == 1
     assert shards_of_ten("AUTO") == 4
-    provisioned = {"StreamARN": ARN, "StreamModeDetails": {"StreamMode": "PROVISIONED"}}
+    provisioned: dict[str, Any] = {
+        "StreamARN": ARN,
+        "StreamModeDetails": {"StreamMode": "PROVISIONED"},
+    }
     assert refusal(service, "UpdateStreamMode", **provisioned).code == "InvalidArgumentException"
     assert shards_of_ten("USER_PARTITION_KEY") == 1
     assert service.handle("UpdateStreamMode", provisioned, 0) == {}
@@ -151,7 +154,7 @@ def test_these_calls_want_the_arn_and_a_word_they_know(
 
 def test_a_stream_is_made_auto_only_on_demand() -> None:
     service = Service()
-    auto = {"StreamName": "new", "RecordDistributionStrategy": "AUTO"}
+    auto: dict[str, Any] = {"StreamName": "new", "RecordDistributionStrategy": "AUTO"}
     assert refusal(service, "CreateStream", **auto).code == "InvalidArgumentException"
     assert service.stream_names == []
     mode = {"StreamModeDetails": {"StreamMode": "ON_DEMAND"}}
