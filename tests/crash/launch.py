@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 POINT_VARIABLE = "CRASH_POINT"
@@ -51,33 +51,33 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(
-    owner: type, name: str, strike: Callable[[], object], when: Wrapped | None = None
-) -> None:
-    """Strikes before a call of `owner.name` whose arguments `when` holds for."""
-    original = getattr(owner, name)
+@dataclass(frozen=True)
+class Point:
+    """`name` of the store is called. `is_after`: it has returned, and its caller does not know yet.
+    `is_soon`: not at once. `when`: holds for the arguments of the calls that count.
+    """
 
-    def wrapped(*arguments: Any, **named: Any) -> Any:
-        if when is None or when(*arguments):
-            strike()
-        return original(*arguments, **named)
+    name: str
+    is_after: bool = False
+    is_soon: bool = False
+    when: Wrapped = lambda *_: True
 
-    setattr(owner, name, wrapped)
+    def arm(self, countdown: Countdown) -> None:
+        from kdaemon.spool.store import Store
 
+        original = getattr(Store, self.name)
+        strike = countdown.pass_by_soon if self.is_soon else countdown.pass_by
 
-def after(
-    owner: type, name: str, strike: Callable[[], object], when: Wrapped | None = None
-) -> None:
-    """Strikes when such a call has returned, and its caller does not know yet."""
-    original = getattr(owner, name)
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            counts = self.when(*arguments)
+            if counts and not self.is_after:
+                strike()
+            answer = original(*arguments, **named)
+            if counts and self.is_after:
+                strike()
+            return answer
 
-    def wrapped(*arguments: Any, **named: Any) -> Any:
-        answer = original(*arguments, **named)
-        if when is None or when(*arguments):
-            strike()
-        return answer
-
-    setattr(owner, name, wrapped)
+        setattr(Store, self.name, wrapped)
 
 
 def _appends(_store: Any, changes: Any) -> bool:
@@ -92,48 +92,22 @@ def _buries(_store: Any, changes: Any) -> bool:
     return bool(changes.dead)
 
 
-def _arm_store(point: str, countdown: Countdown) -> None:
-    from kdaemon.spool.store import Store
-
-    match point:
-        case "before_commit":
-            before(Store, "commit", countdown.pass_by, _appends)
-        case "inside_commit":
-            before(Store, "commit", countdown.pass_by_soon, _appends)
-        case "after_commit":
-            after(Store, "commit", countdown.pass_by, _appends)
-        case "before_delete":
-            before(Store, "commit", countdown.pass_by, _deletes)
-        case "inside_delete":
-            before(Store, "commit", countdown.pass_by_soon, _deletes)
-        case "after_delete":
-            after(Store, "commit", countdown.pass_by, _deletes)
-        case "before_burial":
-            before(Store, "commit", countdown.pass_by, _buries)
-        case "after_burial":
-            after(Store, "commit", countdown.pass_by, _buries)
-        case "before_read":
-            before(Store, "read", countdown.pass_by)
-        case _:
-            raise SystemExit(f"no such point: {point}")
+STORE = {
+    "before_commit": Point("commit", when=_appends),
+    "inside_commit": Point("commit", is_soon=True, when=_appends),
+    "after_commit": Point("commit", is_after=True, when=_appends),
+    "before_delete": Point("commit", when=_deletes),
+    "inside_delete": Point("commit", is_soon=True, when=_deletes),
+    "after_delete": Point("commit", is_after=True, when=_deletes),
+    "before_burial": Point("commit", when=_buries),
+    "after_burial": Point("commit", is_after=True, when=_buries),
+    "before_read": Point("read"),
+    "inside_open": Point("open", is_soon=True),
+    "after_open": Point("open", is_after=True),
+}
 
 
-def _arm_open(countdown: Countdown, *, is_after: bool) -> None:
-    """`Store.open` is a class method, so it is wrapped bound."""
-    from kdaemon.spool.store import Store
-
-    opened = Store.open
-
-    def wrapped(*arguments: Any, **named: Any) -> Any:
-        if not is_after:
-            countdown.pass_by_soon()
-        store = opened(*arguments, **named)
-        if is_after:
-            countdown.pass_by()
-        return store
-
-    name = "open"
-    setattr(Store, name, wrapped)
+CLIENT = {"before_send": False, "after_response": True}
 
 
 def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
@@ -155,16 +129,12 @@ def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
 
 def arm(point: str, countdown: Countdown) -> None:
     """Wraps what stands at this point."""
-    special: dict[str, Callable[[Countdown], object]] = {
-        "before_send": partial(_arm_client, is_after=False),
-        "after_response": partial(_arm_client, is_after=True),
-        "inside_open": partial(_arm_open, is_after=False),
-        "after_open": partial(_arm_open, is_after=True),
-    }
-    if point in special:
-        special[point](countdown)
+    if point in CLIENT:
+        _arm_client(countdown, is_after=CLIENT[point])
+    elif point in STORE:
+        STORE[point].arm(countdown)
     else:
-        _arm_store(point, countdown)
+        raise SystemExit(f"no such point: {point}")
 
 
 def _stall_start() -> None:
