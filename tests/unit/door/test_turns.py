@@ -20,6 +20,7 @@ from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import footprint_bytes_bound, read_lines
 from tests.kit.doors import Doors, FakeTransport
 from tests.kit.streams import FakeService, make_streams, turn
+from tests.kit.watching import before
 
 KINESIS = "Content-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202."
 READ = 256 * 1024
@@ -234,20 +235,18 @@ async def test_of_many_lines_no_more_than_its_part_is_worked_on_in_a_turn(
     admitted: list[int] = []
     place = Place()
     await turn()
-    admit = place.door.admit
 
     def reading(block: bytes, *rest: Any) -> Any:
         read[-1] += len(block)
         counted[-1] += block.count(b"\n")
         return read_lines(block, *rest)
 
-    def admitting(spelling: str, block: Any, *rest: Any) -> Any:
+    def admitting(spelling: str, block: Any, *rest: Any) -> None:
         admitted[-1] += len(block.sizes)
-        return admit(spelling, block, *rest)
 
     form = LineForm(reading, footprint_bytes_bound)
     monkeypatch.setattr(line_forms, "ENVELOPE", form)
-    monkeypatch.setattr(place.door, "admit", admitting)
+    before(monkeypatch, place.door, "admit", admitting)
     protocol, transport = place.connect()
     request = lines(*[text] * (3 * MIB // len(text)))
     for data in [request[at : at + READ] for at in range(0, len(request), READ)] + [b""] * 400:

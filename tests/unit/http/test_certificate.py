@@ -24,6 +24,7 @@ from kdaemon.http.renewal import Certificates, look_over
 from tests.kit.certificates import Authority, Files, pem, write
 from tests.kit.loops import CountingLoop
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.watching import before
 
 DAY_S = 86_400
 
@@ -369,13 +370,8 @@ def test_an_end_that_comes_near_is_told_once_a_day(
 
 
 def test_a_disk_that_hangs_holds_up_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    released, real = threading.Event(), renewal.of_file
-
-    def hang(path: str) -> object:
-        released.wait(PATIENCE_S)
-        return real(path)
-
-    monkeypatch.setattr(renewal, "of_file", hang)
+    released = threading.Event()
+    before(monkeypatch, renewal, "of_file", lambda *_: released.wait(PATIENCE_S))
     for _ in range(5):
         rig.certificates.look()
     assert rig.certificates.is_looking

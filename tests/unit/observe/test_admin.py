@@ -12,7 +12,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.http.server import ConnectionServer, serve_http
@@ -23,10 +22,10 @@ from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reading import SnapshotReader
 from kdaemon.observe.reloads import Reloads
-from kdaemon.observe.snapshot import Snapshot
 from kdaemon.system import SystemDice
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
+from tests.kit.watching import before
 from tests.kit.world import SETTINGS
 
 
@@ -234,14 +233,12 @@ async def test_scrapes_that_meet_share_a_page_and_none_tells_of_before_it_was_as
 ) -> None:
     """Each counts its own connection, and so tells of a time after that was made."""
     reads = 0
-    read = SnapshotReader.read
 
-    def counted(reader: SnapshotReader, shards_max: int | None = None) -> Steps[Snapshot]:
+    def counted(reader: SnapshotReader, shards_max: int | None = None) -> None:
         nonlocal reads
         reads += 1
-        return read(reader, shards_max)
 
-    monkeypatch.setattr(SnapshotReader, "read", counted)
+    before(monkeypatch, SnapshotReader, "read", counted)
     monkeypatch.setattr(slices, "PAUSE_FACTOR", 0)
     loop, looks = asyncio.get_running_loop(), count(0, slices.SLICE_NS)  # a step is a slice
     monkeypatch.setattr(Hand, "now_ns", lambda _: int(loop.time() * 1e9) + next(looks))

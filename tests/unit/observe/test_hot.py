@@ -16,6 +16,7 @@ from kdaemon.observe.slices import SLICE_NS
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import SECOND, LoadedDice, describe, even_shards, make_frame
 from tests.kit.observing import Observing, reader_of
+from tests.kit.watching import before
 
 ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
 SHARDS = even_shards(3)
@@ -211,14 +212,8 @@ def test_between_looks_and_where_nothing_waits_no_engine_is_read(
 ) -> None:
     place = Place(caplog, "busy", "idle")
     place.put("busy", 0, 1)
-    snapshot = Engine.snapshot
     read: list[Engine] = []
-
-    def counted(engine: Engine, now_ns: int, shards_max: int | None, calm_max: int) -> Any:
-        read.append(engine)
-        return snapshot(engine, now_ns, shards_max, calm_max)
-
-    monkeypatch.setattr(Engine, "snapshot", counted)
+    before(monkeypatch, Engine, "snapshot", lambda engine, *_: read.append(engine))
     place.pass_seconds(30)
     assert read == [place.streams["busy"]] * (30 * SECOND // LOOK_INTERVAL_NS)
 
@@ -231,16 +226,14 @@ def test_many_streams_are_looked_at_in_parts(
     place = Place(caplog, *names)
     for name in names:
         place.put(name, 0, 5000)
-    snapshot = Engine.snapshot
     looks = 0
 
-    def slow(engine: Engine, now_ns: int, shards_max: int | None, calm_max: int) -> Any:
+    def slow(engine: Engine, now_ns: int, shards_max: int | None, calm_max: int) -> None:
         nonlocal looks
         looks += 1
         place.time_ns += 1_000_000
-        return snapshot(engine, now_ns, shards_max, calm_max)
 
-    monkeypatch.setattr(Engine, "snapshot", slow)
+    before(monkeypatch, Engine, "snapshot", slow)
     most = 0
     for _ in range(60):
         looks = 0

@@ -24,11 +24,9 @@ from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
-from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS
 from kdaemon.engine import Engine
-from kdaemon.engine.snapshot import EngineSnapshot
 from kdaemon.http.counters import TIME_OUTS, ListenerCounters
 from kdaemon.http.refusals import REFUSALS
 from kdaemon.observe.log_queue import LogQueue
@@ -50,6 +48,7 @@ from kdaemon.sandbox.settings import Quota
 from kdaemon.send.relay import Relay
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.upstreams import SeenUpstream
+from tests.kit.watching import before
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -528,15 +527,7 @@ def test_per_shard_counts_add_up_to_the_stream_s() -> None:
 def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> None:
     observing, metrics = observe(World(1), "a", "b", per_shard=True)
     read: list[Engine] = []
-    snapshot = Engine.snapshot
-
-    def counted(
-        engine: Engine, now_ns: int, shards_max: int | None, calm_max: int
-    ) -> Steps[EngineSnapshot]:
-        read.append(engine)
-        return snapshot(engine, now_ns, shards_max, calm_max)
-
-    monkeypatch.setattr(Engine, "snapshot", counted)
+    before(monkeypatch, Engine, "snapshot", lambda engine, *_: read.append(engine))
     whole(metrics.plain())
     assert read == list(observing.streams.values())
 

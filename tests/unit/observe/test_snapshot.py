@@ -24,6 +24,7 @@ from kdaemon.pack.lane import Lane
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import LoadedDice, describe, even_shards
 from tests.kit.observing import At, Observing, reader_of
+from tests.kit.watching import before
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 
 STREAMS, SHARDS = 20, 64  # of a hundred no step is longer
@@ -182,17 +183,16 @@ class Place:
         named = {f"s{number}": engine for number, engine in enumerate(engines)}
         self.reader = reader_of(Observing(memory, named), self)
         self.read = {"streams": 0, "shards": 0}
-        snapshot, backlog = StreamCounters.snapshot, Lane.backlog_records
+        backlog = Lane.backlog_records
 
-        def counted(counters: StreamCounters) -> Any:
+        def counted(counters: StreamCounters) -> None:
             self.read["streams"] += 1
-            return snapshot(counters)
 
         def looked_at(lane: Lane) -> Any:
             self.read["shards"] += 1
             return backlog.fget(lane)  # type: ignore[attr-defined]
 
-        monkeypatch.setattr(StreamCounters, "snapshot", counted)
+        before(monkeypatch, StreamCounters, "snapshot", counted)
         monkeypatch.setattr(Lane, "backlog_records", property(looked_at))
 
     def now_ns(self) -> int:

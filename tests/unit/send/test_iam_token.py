@@ -22,6 +22,7 @@ from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.iam_token import token_file_problem
 from kdaemon.settle.verdict import judge_call
 from tests.kit.clock import jump
+from tests.kit.watching import before
 from tests.unit.send.scripted import (
     DELIVERED,
     ORDERS,
@@ -293,13 +294,7 @@ async def test_calls_whose_token_is_refused_together_share_a_look(
     service: ScriptedService, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    read = iam_token.read_token
-
-    def counted(path: str, seen: Any) -> Any:
-        reads.append(path)
-        return read(path, seen)
-
-    monkeypatch.setattr(iam_token, "read_token", counted)
+    before(monkeypatch, iam_token, "read_token", lambda path, *_: reads.append(path))
     async with opened(settings(service, file)) as client:
         await client.put_records(ORDERS, RECORDS)
         service.script.extend([refusing_first("Unauthenticated", "no")] * 16)
@@ -313,16 +308,14 @@ async def test_a_dead_mount_stops_neither_the_loop_nor_calls_nor_the_end(
     service: ScriptedService, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_dead, revived, reads = threading.Event(), threading.Event(), 0
-    read = iam_token.read_token
 
-    def read_dead(path: str, seen: Any) -> Any:
+    def read_dead(path: str, seen: Any) -> None:
         nonlocal reads
         reads += 1
         if is_dead.is_set():
             revived.wait()
-        return read(path, seen)
 
-    monkeypatch.setattr(iam_token, "read_token", read_dead)
+    before(monkeypatch, iam_token, "read_token", read_dead)
     async with opened(settings(service, file, connect_timeout_s=1.0)) as client:
         await client.put_records(ORDERS, RECORDS)  # has that time
         is_dead.set()

@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import StreamCounters
-from kdaemon.base.errors import RefusedError
+from kdaemon.base.errors import RefusedError, SpoolError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
@@ -17,6 +19,7 @@ from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock
 from tests.kit.patience import until
+from tests.kit.watching import before
 
 MIB = 1024 * 1024
 KEYS = [f"k{number}" for number in range(20)]
@@ -117,6 +120,17 @@ async def let_through(spool: Spool, target: FakeTarget, frame: Frame) -> None:
             return False
 
     await until(is_put)
+
+
+def failing_commits(patch: pytest.MonkeyPatch, count: int, error: SpoolError) -> None:
+    """So many commits from now on fail by this."""
+    left = iter(range(count))
+
+    def fail(*_: object) -> None:
+        if next(left, None) is not None:
+            raise error
+
+    before(patch, Store, "commit", fail)
 
 
 class HandClock(SystemClock):

@@ -15,6 +15,7 @@ from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from tests.kit.patience import until
+from tests.kit.watching import before
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool
 
 COUNT = 60
@@ -29,13 +30,11 @@ class Parts:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        give_back = Store.give_back
 
         def counted(store: Store, page_count: int) -> None:
             self.count += 1
-            give_back(store, page_count)
 
-        monkeypatch.setattr(Store, "give_back", counted)
+        before(monkeypatch, Store, "give_back", counted)
         monkeypatch.setattr(giving_back_module, "GIVE_BACK_BYTES", SMALL_BYTES)
 
 
@@ -175,13 +174,8 @@ async def test_nothing_is_given_back_of_a_store_that_is_closed(
 ) -> None:
     await fill(tmp_path / "spool")
     monkeypatch.setattr(giving_back_module, "GIVE_BACK_PAGES", 1)
-    target, counts_at_close, close = FakeTarget(), list[int](), Store.close
-
-    def noted(store: Store) -> None:
-        counts_at_close.append(parts.count)
-        close(store)
-
-    monkeypatch.setattr(Store, "close", noted)
+    target, counts_at_close = FakeTarget(), list[int]()
+    before(monkeypatch, Store, "close", lambda *_: counts_at_close.append(parts.count))
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: len(target.frames) == COUNT)
         parts.count = 0

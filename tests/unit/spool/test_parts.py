@@ -19,9 +19,16 @@ from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
-from tests.kit.made import made_of
 from tests.kit.patience import PATIENCE_S, until
-from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, open_store
+from tests.kit.watching import before, made_of
+from tests.unit.spool.rig import (
+    DELIVERED,
+    FakeTarget,
+    a_frame,
+    a_spool,
+    failing_commits,
+    open_store,
+)
 
 REFUSED = RecordResult(error_code="ValidationException", error_message="too odd")
 
@@ -124,13 +131,7 @@ async def test_a_dead_record_is_buried_with_the_note_that_says_so(
 ) -> None:
     """In one transaction: a crash between them would lose it, or bury it twice."""
     commits: list[Changes] = []
-    real_commit = Store.commit
-
-    def commit(store: Store, changes: Changes) -> object:
-        commits.append(changes)
-        return real_commit(store, changes)
-
-    monkeypatch.setattr(Store, "commit", commit)
+    before(monkeypatch, Store, "commit", lambda _, changes: commits.append(changes))
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         target.full = {"k1"}
@@ -230,15 +231,7 @@ async def test_notes_that_the_disk_did_not_take_are_made_up_for(
     async with a_spool(tmp_path / "spool", target) as spool:
         target.full = {"k1"}
         await stored(spool, target, b"a0", b"a1", b"a2")
-        real_commit = Store.commit
-        failures = iter(range(3))
-
-        def commit(store: Store, changes: Changes) -> object:
-            if next(failures, None) is not None:
-                raise SpoolError("io", "/spool", "input/output error")
-            return real_commit(store, changes)
-
-        monkeypatch.setattr(Store, "commit", commit)
+        failing_commits(monkeypatch, 3, SpoolError("io", "/spool", "input/output error"))
         target.settle(target.frames[0], [REFUSED, DELIVERED])
         await until(lambda: spool.trouble is not None)
         target.full = set()
@@ -260,15 +253,13 @@ async def test_what_was_left_is_read_when_the_disk_can_be_read_again(
     async with a_spool(tmp_path / "spool", target) as spool:
         target.full = {"k1"}
         await stored(spool, target, b"a0", b"a1")
-        real_read = Store.read
         failures = iter(range(3))
 
-        def read(store: Store, *args: Any) -> object:
+        def read(store: Store, *args: Any) -> None:
             if next(failures, None) is not None:
                 raise SpoolError("io", "/spool", "input/output error")
-            return real_read(store, *args)
 
-        monkeypatch.setattr(Store, "read", read)
+        before(monkeypatch, Store, "read", read)
         target.full = set()
         await until(lambda: target.data == [b"a0", b"a1"])
 

@@ -18,6 +18,7 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes
 from tests.kit.stores import append, make_letter, make_records, open_store, open_view, stored_ids
+from tests.kit.watching import before
 
 FRAMES = 40
 LEAF = 13  # what a page of rows begins with
@@ -249,15 +250,14 @@ def test_a_daemon_that_starts_while_its_file_is_copied_is_told_to_come_again(
     tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "spool")
-    copyfile, told = shutil.copyfile, []
+    told = []
 
-    def copy(source: str, copy: Path) -> Path:
+    def copy(source: str, copy: Path) -> None:
         with pytest.raises(SpoolError) as error:
             open_store(tmp_path / "spool")
         told.append(error.value.kind)
-        return copyfile(source, copy)
 
-    monkeypatch.setattr(shutil, "copyfile", copy)
+    before(monkeypatch, shutil, "copyfile", copy)
     assert salvage(tmp_path / "spool/spool.db", into).exit_code == 0
     assert set(told) == {"busy"}
     assert saved_ids(into) == list(range(1, FRAMES + 1))

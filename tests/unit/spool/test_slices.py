@@ -16,11 +16,11 @@ from kdaemon.spool import pending
 from kdaemon.spool import progress as progress_module
 from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
-from kdaemon.spool.held import Held, Row
+from kdaemon.spool.held import Held
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Committed, Store
-from tests.kit.made import made_of
 from tests.kit.patience import until
+from tests.kit.watching import before, made_of
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool
 
 COUNT = 1_000
@@ -186,13 +186,7 @@ async def test_what_is_held_is_looked_at_for_progress_in_turns_and_only_while_it
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         (progress,) = made
         assert progress.timer is None
-        note = Held.note
-
-        def counting(held: Held, row: Row) -> bool:
-            turns.count("looked at")
-            return note(held, row)
-
-        monkeypatch.setattr(Held, "note", counting)
+        before(monkeypatch, Held, "note", lambda *_: turns.count("looked at"))
         put_many(spool, target, COUNT, told.append)
         await until(lambda: len(target.frames) == COUNT)
         await until(lambda: progress.timer is not None)  # which may ring by itself, too
@@ -221,13 +215,7 @@ async def test_large_frames_that_are_partly_delivered_are_noted_in_turns(
             assert spool.put(target, a_frame(*[b"x"] * 500, on_settled=told.append))
         await until(lambda: len(target.frames) == 20)
         (progress,) = made
-        note = Held.note
-
-        def counting(held: Held, row: Row) -> bool:
-            turns.count("noted")
-            return note(held, row)
-
-        monkeypatch.setattr(Held, "note", counting)
+        before(monkeypatch, Held, "note", lambda *_: turns.count("noted"))
         for frame in target.frames:
             frame.results[0] = DELIVERED
             frame.unsettled -= 1

@@ -20,10 +20,19 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, Committed, NewFrame, ReadBack, Store
+from kdaemon.spool.store import Changes, NewFrame, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
 from tests.kit.patience import PATIENCE_S, until
-from tests.unit.spool.rig import DELIVERED, FakeTarget, HandClock, a_frame, a_spool, open_store
+from tests.kit.watching import before
+from tests.unit.spool.rig import (
+    DELIVERED,
+    FakeTarget,
+    HandClock,
+    a_frame,
+    a_spool,
+    failing_commits,
+    open_store,
+)
 
 
 async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> Frame:
@@ -135,16 +144,14 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
 ) -> None:
     monkeypatch.setattr(commits_module, "PROBE_INTERVAL_S", 0.01)
     target = FakeTarget()
-    real_commit = Store.commit
     full = SpoolError("full", "/spool", "no space left on the disk")
     is_full = True
 
-    def commit(store: Store, changes: Changes) -> Committed:
+    def commit(store: Store, changes: Changes) -> None:
         if is_full:
             raise full
-        return real_commit(store, changes)
 
-    monkeypatch.setattr(Store, "commit", commit)
+    before(monkeypatch, Store, "commit", commit)
     clock = HandClock()
     async with a_spool(tmp_path / "spool", target, clock=clock) as spool:
         frame = await stored(spool, target, b"a")
@@ -170,15 +177,7 @@ async def test_deletions_owed_while_the_disk_failed_are_made_up_for(
     async with a_spool(tmp_path / "spool", target) as spool:
         await stored(spool, target, b"a")
         await until(lambda: target.frames)
-        real_commit = Store.commit
-        failures = iter(range(3))
-
-        def commit(store: Store, changes: Changes) -> Committed:
-            if next(failures, None) is not None:
-                raise SpoolError("io", "/spool", "input/output error")
-            return real_commit(store, changes)
-
-        monkeypatch.setattr(Store, "commit", commit)
+        failing_commits(monkeypatch, 3, SpoolError("io", "/spool", "input/output error"))
         target.settle(target.frames[0])
         await until(lambda: spool.trouble is not None)
         await until(lambda: spool.trouble is None)
@@ -193,15 +192,7 @@ async def test_a_trouble_that_is_over_leaves_nothing_owed_at_the_end(
     async with a_spool(tmp_path / "spool", target) as spool:
         await stored(spool, target, b"a")
         await until(lambda: target.frames)
-        real_commit = Store.commit
-        failures = iter(range(1))
-
-        def commit(store: Store, changes: Changes) -> Committed:
-            if next(failures, None) is not None:
-                raise SpoolError("full", "/spool", "no space left on the disk")
-            return real_commit(store, changes)
-
-        monkeypatch.setattr(Store, "commit", commit)
+        failing_commits(monkeypatch, 1, SpoolError("full", "/spool", "no space left on the disk"))
         target.settle(target.frames[0])
         await until(lambda: spool.trouble is not None)
         assert rows(tmp_path / "spool") == 1
@@ -527,13 +518,11 @@ async def test_a_flood_does_not_make_anothers_commit_wait(
     monkeypatch.setattr(commit_queue, "COMMIT_BYTES_MAX", 4_000)
     flooded, other = FakeTarget("flooded"), FakeTarget("other")
     commits: list[list[bytes]] = []
-    real_commit = Store.commit
 
-    def commit(store: Store, changes: Changes) -> Committed:
+    def commit(_store: Store, changes: Changes) -> None:
         commits.append([frame.payload for frame in changes.appended])
-        return real_commit(store, changes)
 
-    monkeypatch.setattr(Store, "commit", commit)
+    before(monkeypatch, Store, "commit", commit)
     async with a_spool(tmp_path / "spool", flooded, other) as spool:
         for number in range(400):
             frame = a_frame(b"flood-%d-" % number + bytes(1_000))
@@ -567,19 +556,16 @@ async def test_a_commit_does_not_wait_for_the_reads_of_many_streams(
             await stored(spool, target, b"a")
     ran: list[str] = []
     may_read = threading.Event()
-    real_read, real_commit = Store.read, Store.commit
 
-    def read(store: Store, stream: str, after_id: int, byte_count: int, until_id: int) -> ReadBack:
+    def read(store: Store, stream: str, after_id: int, byte_count: int, until_id: int) -> None:
         assert may_read.wait(PATIENCE_S)
         ran.append("read")
-        return real_read(store, stream, after_id, byte_count, until_id)
 
-    def commit(store: Store, changes: Changes) -> Committed:
+    def commit(store: Store, changes: Changes) -> None:
         ran.append("commit")
-        return real_commit(store, changes)
 
-    monkeypatch.setattr(Store, "read", read)
-    monkeypatch.setattr(Store, "commit", commit)
+    before(monkeypatch, Store, "read", read)
+    before(monkeypatch, Store, "commit", commit)
     for target in full:
         target.room = 10
     quiet = FakeTarget("quiet")

@@ -19,11 +19,12 @@ from kdaemon.spool import spool as spool_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, Committed, Store
+from kdaemon.spool.store import Changes, Store
 from kdaemon.spool.values import NewFrame
 from kdaemon.spool.writes import append_frames
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S, until
+from tests.kit.watching import before
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool, let_through, open_store
 
 LOST = "the spool takes no frames"
@@ -136,19 +137,18 @@ async def test_a_full_disk_is_one_with_space_again_when_the_largest_commit_has_r
 ) -> None:
     """Though no client stores anything: they stay away from who is not ready."""
     target = FakeTarget()
-    real_commit, has_room, probe_count = Store.commit, False, 0
+    has_room, probe_count = False, 0
 
-    def commit(store: Store, changes: Changes) -> Committed:
+    def commit(store: Store, changes: Changes) -> None:
         if changes.appended and not has_room:
             raise SpoolError("full", "/spool", "no space left")
-        return real_commit(store, changes)
 
     def look(_reserve: Reserve) -> bool:
         nonlocal probe_count
         probe_count += 1
         return has_room
 
-    monkeypatch.setattr(Store, "commit", commit)
+    before(monkeypatch, Store, "commit", commit)
     monkeypatch.setattr(Reserve, "has_room", look)
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is not STORED
