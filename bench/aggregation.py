@@ -30,13 +30,13 @@ WAYS = (
     Scenario(
         "a",
         "PutRecords of 500, 32 connections",
-        ("put_records", "--unix", "{unix}", "--connections", "32"),
+        "put_records --unix {unix} --connections 32",
         600_000,
     ),
     Scenario(
         "c",
         "NDJSON, 4 connections",
-        ("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "8000"),
+        "ndjson --unix {unix} --connections 4 --window 8000",
         600_000,
     ),
 )

@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> str:
     rows = []
     with started_sink("--latency-ms", str(SINK_MS)) as sink:
         for rate in rates:
-            arguments = ("--load", str(rate), "{http}")
+            arguments = f"--load {rate} {{http}}"
             scenario = Scenario(
                 "paced", f"{rate} a second", arguments, rate * seconds, load="bench.batching"
             )

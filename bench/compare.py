@@ -39,7 +39,7 @@ _LONE_REQUESTS = 2_000  # requests of the lone synchronous client
 
 def measure_peer(scenario: Scenario, records: int, sink: Sink) -> Outcome:
     """One round of a peer: its own process is the one under test."""
-    arguments = ["bench.peers", *scenario.arguments, sink.url]
+    arguments = ["bench.peers", scenario.arguments, sink.url]
     with Worker(arguments, sink.cores.under_test, ORDINARY) as peer:
         peer.run(records // WARM_SHARE)
         arrived, calls = sink.counts()

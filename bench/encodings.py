@@ -31,10 +31,8 @@ def scenario(data_bytes: int, encoding: str) -> Scenario:
     return Scenario(
         f"{encoding}-{data_bytes}",
         f"PutRecords of 500 x {data_bytes:,} B in {encoding.upper()}",
-        (
-            *("put_records", "--unix", "{unix}", "--connections", "8"),
-            *("--data-bytes", str(data_bytes), "--bodies", str(bodies), "--encoding", encoding),
-        ),
+        "put_records --unix {unix} --connections 8"
+        f" --data-bytes {data_bytes} --bodies {bodies} --encoding {encoding}",
         SIZES[data_bytes],
     )
 

@@ -18,15 +18,15 @@ _BATCHES, _SINGLES = 250_000, 30_000  # records of a round
 
 
 def _scenarios(load: str, title: str, connections: int, records: int) -> tuple[Scenario, ...]:
-    def over(name: str, connection_count: int, *more: str) -> Scenario:
-        where = ("--tcp", "{http}", "--connections", str(connection_count))
-        return Scenario(load, f"{title}, {name}", (load, *where, *more), records)
+    def over(name: str, connection_count: int, more: str = "") -> Scenario:
+        arguments = f"{load} --tcp {{http}} --connections {connection_count} {more}"
+        return Scenario(load, f"{title}, {name}", arguments, records)
 
     many = f"{connections} connections"
     return (
         over(f"HTTP/1.1, {many}", connections),
-        over(f"HTTP/2, {many}", connections, "--streams", "1"),
-        over(f"HTTP/2, {connections} streams of one", 1, "--streams", str(connections)),
+        over(f"HTTP/2, {many}", connections, "--streams 1"),
+        over(f"HTTP/2, {connections} streams of one", 1, f"--streams {connections}"),
     )
 
 

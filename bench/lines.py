@@ -15,9 +15,9 @@ from bench.table import table
 from bench.targets import Scenario, measure_daemon, started_sink
 
 _RECORDS = 600_000  # carried in one round
-_LOAD = ("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "8000", "--lines")
+_LOAD = "ndjson --unix {unix} --connections 4 --window 8000 --lines"
 FORMS = [
-    Scenario(lines, title, (*_LOAD, lines), _RECORDS)
+    Scenario(lines, title, f"{_LOAD} {lines}", _RECORDS)
     for lines, title in (
         ("envelope", "envelopes with a key"),
         ("envelope_keyless", "envelopes without a key"),

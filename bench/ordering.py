@@ -16,22 +16,19 @@ from bench.report import Outcome
 from bench.table import table
 from bench.targets import Scenario, measure_daemon, started_sink
 
-KEY_COUNT = 10_000
+KEYS = " --keys 10000"
 ORDERED = {"default.ordering": "partition_key"}
 SCENARIOS = (
     Scenario(
         "a",
         "PutRecords of 500, 8 connections, Unix socket",
-        ("put_records", "--unix", "{unix}", "--connections", "8", "--keys", str(KEY_COUNT)),
+        "put_records --unix {unix} --connections 8" + KEYS,
         500_000,
     ),
     Scenario(
         "c",
         "NDJSON, 4 connections, Unix socket",
-        (
-            *("ndjson", "--unix", "{unix}", "--connections", "4", "--window", "4000"),
-            *("--keys", str(KEY_COUNT)),
-        ),
+        "ndjson --unix {unix} --connections 4 --window 4000" + KEYS,
         500_000,
     ),
 )

@@ -52,16 +52,11 @@ def row(scenario: Scenario, pairs: list[tuple[Outcome, Outcome]]) -> tuple[str, 
     )
 
 
-def _with_connections(scenario: Scenario, count: str) -> Scenario:
-    at = scenario.arguments.index("--connections") + 1
-    arguments = (*scenario.arguments[:at], count, *scenario.arguments[at + 1 :])
-    return replace(scenario, arguments=arguments)
-
-
 def measure(options: argparse.Namespace) -> str:
     chosen = [each for each in SCENARIOS if each.is_daemon and options.only in {None, each.name}]
     if options.connections:
-        chosen = [_with_connections(each, str(options.connections)) for each in chosen]
+        more = f" --connections {options.connections}"  # the last one counts
+        chosen = [replace(each, arguments=each.arguments + more) for each in chosen]
     every = frozenset(os.sched_getaffinity(0))
     with started_sink(
         "--latency-ms", str(options.latency_ms), cores=Cores(every, every, every)

@@ -308,14 +308,17 @@ class _Disk:
 
 
 class _Sender:
-    """A connection of the daemon: its number, its records, its frames."""
+    """A connection of the daemon: its number, its records, its frames. `name`: of its load in a
+    plan.
+    """
+
+    name: str
 
     def __init__(
         self,
         world: World,
         engine: Engine,
         plan: Plan,
-        load: Load,
         disk: _Disk,
         client: int,
         keys: list[str],
@@ -323,7 +326,7 @@ class _Sender:
     ) -> None:
         self.world = world
         self.engine = engine
-        self.load = load
+        self.load = load = getattr(plan, self.name)
         self.client = client
         self.dice = dice
         self._disk = disk
@@ -333,6 +336,11 @@ class _Sender:
         dice.shuffle(pool)
         self._pool = cycle(pool)
         self.delivered = 0  # records
+        self.begin()
+
+    def begin(self) -> None:
+        """What it does from now on."""
+        raise NotImplementedError
 
     def frame(self, record_count: int, on_settled: Callable[[Frame], object]) -> Frame:
         records = list(islice(self._pool, record_count))
@@ -383,24 +391,16 @@ class _Sender:
 class Quiet(_Sender):
     """One of the quiet clients: single records, each offered until it is taken."""
 
-    def __init__(
-        self,
-        world: World,
-        engine: Engine,
-        plan: Plan,
-        disk: _Disk,
-        client: int,
-        keys: list[str],
-        dice: random.Random,
-    ) -> None:
-        super().__init__(world, engine, plan, plan.quiet, disk, client, keys, dice)
-        self._gap_ns = SECOND * plan.quiet.clients / plan.quiet.per_second
+    name = "quiet"
+
+    def begin(self) -> None:
+        self._gap_ns = SECOND * self.load.clients / self.load.per_second
         self._due_ns: list[int] = []  # of each record: when it was due
         self._took_ns: dict[int, int] = {}  # by its number: until it was delivered
         self._line: deque[int] = deque()  # on a socket: what waits for room, in order
         self._is_waiting = False
         self.refused = 0  # records, each time
-        world.at(world.now_ns + round(self._gap_ns * dice.random()), self._go)
+        self.world.at(self.world.now_ns + round(self._gap_ns * self.dice.random()), self._go)
 
     def _go(self) -> None:
         now_ns = self.world.now_ns
@@ -450,18 +450,10 @@ class Quiet(_Sender):
 class Greedy(_Sender):
     """One of the greedy clients: as many frames at once as its connection may have."""
 
-    def __init__(
-        self,
-        world: World,
-        engine: Engine,
-        plan: Plan,
-        disk: _Disk,
-        client: int,
-        keys: list[str],
-        dice: random.Random,
-    ) -> None:
-        super().__init__(world, engine, plan, plan.greedy, disk, client, keys, dice)
-        load = plan.greedy
+    name = "greedy"
+
+    def begin(self) -> None:
+        load = self.load
         self._frame_records = load.frame_records
         self._frames_max = REQUESTS_AT_ONCE
         if self.is_patient:
@@ -471,7 +463,7 @@ class Greedy(_Sender):
         self._is_waited_for = load.promise is Acknowledge.DELIVERED
         self._open = 0  # frames whose answers it waits for
         self._kept: Frame | None = None  # that found no room
-        world.at(world.now_ns, self._go)
+        self.world.at(self.world.now_ns, self._go)
 
     def _go(self) -> None:
         while not self._is_waited_for or self._open < self._frames_max:
