@@ -27,6 +27,7 @@ from bench.targets import UNPACED, Sink, daemon, place, started_sink
 from tests.kit.certificates import Authority, Files
 from tests.kit.daemon import Daemon
 from tests.kit.linux import cpu_seconds
+from tests.kit.sockets import read_answers
 
 CONNECTIONS = 8  # each has one request under way
 IDLE_CONNECTIONS = 400
@@ -34,23 +35,17 @@ KIB = 1024
 
 
 def connect(daemon: Daemon, context: ssl.SSLContext | None) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", daemon.port))
+    sock = daemon.connect()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock if context is None else context.wrap_socket(sock, server_hostname="localhost")
 
 
 def answer(sock: socket.socket) -> None:
     """Reads one whole answer; RuntimeError unless it says success for all."""
-    text = b""
-    while b"\r\n\r\n" not in text:
-        text += sock.recv(65_536)
-    head, _, body = text.partition(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
-    while len(body) < length:
-        body += sock.recv(65_536)
+    ((status, body),) = read_answers(sock, 1)
     is_whole = b'"FailedRecordCount":0' in body or b'"FailedRecordCount"' not in body
-    if not (head.startswith(b"HTTP/1.1 200") and is_whole):
-        raise RuntimeError(f"not every record was delivered: {head[:60]!r} {body[:200]!r}")
+    if status != 200 or not is_whole:
+        raise RuntimeError(f"not every record was delivered: {status} {body[:200]!r}")
 
 
 def cpu_us(daemon: Daemon, socks: list[socket.socket], requests: list[bytes], rounds: int) -> float:

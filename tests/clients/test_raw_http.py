@@ -3,7 +3,6 @@
 import base64
 import http.client
 import json
-import socket
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sockets import read_answers
 
 PIPELINED = 200
 
@@ -29,24 +29,6 @@ def request(target: str, body: bytes, *headers: str) -> bytes:
     return ("\r\n".join(head) + "\r\n\r\n").encode() + body
 
 
-def read_answers(client: socket.socket, count: int) -> list[tuple[int, dict[str, object]]]:
-    """Status and members of so many answers on one connection, in their order."""
-    answers = []
-    with client.makefile("rb") as file:
-        for _ in range(count):
-            status = int(file.readline().split()[1])
-            length = 0
-            while (line := file.readline()) != b"\r\n":
-                name, _, value = line.partition(b":")
-                length = int(value) if name.lower() == b"content-length" else length
-            answers.append((status, json.loads(file.read(length))))
-    return answers
-
-
-def connect(daemon: Daemon) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
-
-
 def test_pipelined_answers_come_in_the_order_of_their_requests(
     daemon: Daemon, endpoint: Endpoint, stream: str
 ) -> None:
@@ -56,12 +38,13 @@ def test_pipelined_answers_come_in_the_order_of_their_requests(
         key = "" if number % 10 == 3 else f"key-{number}"
         record = entry(b"%d" % number, key)
         requests.append(request("PutRecord", json.dumps({"StreamName": stream, **record}).encode()))
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         client.sendall(b"".join(requests))
         answers = read_answers(client, PIPELINED)
     stored = {r["SequenceNumber"]: int(data_of(r)) for r in endpoint.read_stream(stream)}
     assert len(stored) == PIPELINED - PIPELINED // 10
-    for number, (status, members) in enumerate(answers):
+    for number, (status, body) in enumerate(answers):
+        members = json.loads(body)
         if number % 10 == 3:
             assert (status, members["__type"]) == (400, "ValidationException")
         else:
@@ -72,11 +55,10 @@ def test_the_unix_socket_takes_the_same_requests(
     daemon: Daemon, endpoint: Endpoint, stream: str
 ) -> None:
     body = json.dumps({"StreamName": stream, "Records": [entry(b"x", "k")]}).encode()
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE_S)
-        client.connect(daemon.address("unix"))
+    with daemon.connect("unix") as client:
         client.sendall(request("PutRecords", body))
-        ((status, members),) = read_answers(client, 1)
+        ((status, body),) = read_answers(client, 1)
+        members = json.loads(body)
     assert (status, members["FailedRecordCount"]) == (200, 0)
     assert len(endpoint.read_stream(stream)) == 1
 
@@ -87,14 +69,15 @@ def test_a_chunked_body_after_100_continue_is_taken(
     body = json.dumps({"StreamName": stream, "Records": [entry(b"x" * 1000, "k")]}).encode()
     head = request("PutRecords", b"", "Expect: 100-continue", "Transfer-Encoding: chunked")
     head = head.replace(b"Content-Length: 0\r\n", b"")
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         client.sendall(head)
         assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         for start in range(0, len(body), 100):
             piece = body[start : start + 100]
             client.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
         client.sendall(b"0\r\n\r\n")
-        ((status, members),) = read_answers(client, 1)
+        ((status, body),) = read_answers(client, 1)
+        members = json.loads(body)
     assert (status, members["FailedRecordCount"]) == (200, 0)
     assert len(endpoint.read_stream(stream)) == 1
 
@@ -232,13 +215,14 @@ def test_what_agents_ask_before_they_write_is_answered(
     found: str,
 ) -> None:
     body = json.dumps({**members, "StreamName": stream}).encode()
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         sent = request(target, body, *headers)
         client.sendall(sent[: -len(body)])
         if "Expect: 100-continue" in headers:
             assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(body)
-        ((status, answer),) = read_answers(client, 1)
+        ((status, said),) = read_answers(client, 1)
     assert status == 200
+    answer = json.loads(said)
     assert answer == endpoint.answer(target, **members, StreamName=stream)
     assert answer[found]

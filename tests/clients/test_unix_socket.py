@@ -20,9 +20,7 @@ FLIGHT_COUNT = 5_000
 
 def talk(daemon: Daemon, data: bytes) -> list[dict[str, object]]:
     """Sends everything, ends its side, and reads what the daemon says until it ends its own."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE_S)
-        client.connect(daemon.address("unix"))
+    with daemon.connect("unix") as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         with client.makefile("rb") as file:

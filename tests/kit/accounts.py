@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from kdaemon.base.names import parse_arn
 from kdaemon.streams import Stream
+from tests.kit.clock import HandClock
 from tests.kit.doors import Doors, FakeTransport
-from tests.kit.streams import FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import FakeService, make_streams, turn
 
 OURS, OTHERS, THIRD = "111111111111", "222222222222", "333333333333"
 REGION = "region = 'eu-central-1'\n"
@@ -27,7 +28,7 @@ class Place(Doors):
 
     def __init__(self, text: str, service: FakeService, ours: str = OURS) -> None:
         self.service, self.ours = service, ours
-        self.clock = FakeClock()
+        self.clock = HandClock()
         super().__init__(make_streams(service, REGION + text, clock=self.clock), self.clock)
         self.clients: list[FakeTransport] = []
 

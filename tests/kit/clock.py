@@ -1,4 +1,4 @@
-"""Time that passes at once, for what waits on the clock of an asyncio loop."""
+"""Time that a test moves: of a clock, and of an asyncio loop."""
 
 import asyncio
 
@@ -10,3 +10,17 @@ def jump(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     time = loop.time
     loop.time = lambda: time() + seconds  # type: ignore[method-assign]
+
+
+class HandClock:
+    """`ns`: of the program; `wall_s`: what people read."""
+
+    def __init__(self, ns: int = 1, wall_s: float = 1.7e9) -> None:
+        self.ns = ns
+        self.wall_s = wall_s
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def wall_seconds(self) -> float:
+        return self.wall_s

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kit.linux import memory_bytes
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sockets import connected
 from tests.kit.template import MAIN as MAIN_MODULE
 from tests.kit.template import Copy, template
 
@@ -261,6 +263,10 @@ class Daemon(Process):
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    def connect(self, listener: str = "http") -> socket.socket:
+        """A connection to this listener."""
+        return connected(self.address(listener))
 
     def page(self, path: str) -> tuple[int, str]:
         """An admin page: status and text."""

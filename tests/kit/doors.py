@@ -28,7 +28,7 @@ from kdaemon.streams import Stream, Streams
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import PutLimits
-from tests.kit.streams import FakeClock
+from tests.kit.clock import HandClock
 
 
 class FakeTransport(asyncio.Transport):
@@ -244,10 +244,10 @@ UNKNOWN = Refused(
 class Doors:
     """Every way in over these streams, and connections as a listener makes them."""
 
-    def __init__(self, streams: Streams, clock: FakeClock | None = None, **how: Any) -> None:
+    def __init__(self, streams: Streams, clock: HandClock | None = None, **how: Any) -> None:
         """`how`: of the Kinesis door."""
         self.streams = streams
-        self.door = Door(streams, clock or FakeClock())
+        self.door = Door(streams, clock or HandClock())
         limits = widest_limits([each.service for each in streams.upstreams])
         self.kinesis = KinesisDoor(self.door, limits, 1, **how)
         self.ndjson = NdjsonDoor(self.door)

@@ -14,19 +14,12 @@ from kdaemon.config.load import load_config
 from kdaemon.send.client import PutAnswer
 from kdaemon.streams import Streams
 from kdaemon.streams.upstream import Reach
+from tests.kit.clock import HandClock
 
 MIB = 1024 * 1024
 MISSING = ServiceError("ResourceNotFoundException", "Stream not found.", status=400)
 DENIED = ServiceError("AccessDeniedException", "Not for you.", status=400)
 DELIVERED = RecordResult(sequence_number="1", shard_id="shardId-0")
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.ns = 1
-
-    def now_ns(self) -> int:
-        return self.ns
 
 
 class FixedDice:
@@ -128,7 +121,7 @@ def make_streams(
     service: FakeService,
     text: str = "",
     *,
-    clock: FakeClock | None = None,
+    clock: HandClock | None = None,
     spool: Any = None,
     **others: FakeService,
 ) -> Streams:
@@ -138,7 +131,7 @@ def make_streams(
     config = load_config(text=text)
     memory = ByteBudget(config.memory_bytes_max)
     called = reaches(default=service, **others)
-    streams = Streams(config, called, clock or FakeClock(), FixedDice(), memory, spool)
+    streams = Streams(config, called, clock or HandClock(), FixedDice(), memory, spool)
     at_once(streams.open_listed())
     return streams
 

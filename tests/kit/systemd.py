@@ -1,5 +1,6 @@
 """Plays systemd: passes listening sockets as descriptors from 3 on, and hears notifications."""
 
+import select
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class Activated:
 class Manager:
     """The socket that NOTIFY_SOCKET names."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.settimeout(PATIENCE_S)
         self._sock.bind(str(path))
@@ -97,6 +98,14 @@ class Manager:
         while text not in (said := self._hear()):
             pass
         return said
+
+    def received(self) -> list[str]:
+        """The assignments of the next datagram."""
+        return self._hear().split("\n")
+
+    def is_silent(self) -> bool:
+        """Whether none is there."""
+        return not select.select([self._sock], [], [], 0)[0]
 
     def _hear(self) -> str:
         return self._sock.recv(4096).decode()

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests.kit.daemon import ROOT, Daemon, environment, running, send, started, write_config
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sockets import connected, read_all
 
 KEY_ID, SECRET = "AKIASHOP000000000001", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 NEW_ID, NEW_SECRET = "AKIASHOP000000000002", "another/secret+of/the/same/shop/EXAMPLE2"
@@ -182,19 +183,16 @@ def test_keys_are_rotated_while_it_runs(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_lines_over_tcp_cannot_be_signed(daemon: Daemon) -> None:
-    said = lines_of(("127.0.0.1", daemon.port))
+    said = lines_of(daemon.url)
     assert [each["code"] for each in said] == ["AccessDeniedException"]
     assert "Lines cannot be signed" in said[0]["message"]
 
 
-def lines_of(address: str | tuple[str, int]) -> list[dict[str, Any]]:
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.settimeout(PATIENCE_S)
-        sock.connect(address)
+def lines_of(address: str) -> list[dict[str, Any]]:
+    with connected(address) as sock:
         sock.sendall(b'{"stream":"demo"}\n{"data":"x"}\n')
         sock.shutdown(socket.SHUT_WR)
-        heard = b"".join(iter(lambda: sock.recv(65536), b""))
+        heard = read_all(sock)
     return [json.loads(line) for line in heard.splitlines()]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit.daemon import get, sandbox, write_config
 from tests.kit.endpoints import read_all
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.patience import wait_for
 from tests.kit.restarts import Load, settings_of
 from tests.kit.systemd import Activated, Manager
 
@@ -80,8 +80,7 @@ def test_variables_and_descriptors_are_not_handed_on(tmp_path: Path, service: st
         )
         activated.without("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         daemon = stack.enter_context(activated.started())
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(daemon.address("unix"))
+        with daemon.connect("unix") as client:
             client.sendall(b'{"data":"x","stream":"demo"}\n')
             wait_for(lambda: Path(f"{child}.done").exists() or None, "a child process")
         assert "LISTEN_" not in Path(f"{child}.env").read_text()
@@ -155,9 +154,7 @@ def test_systemd_hears_that_the_drain_goes_on(tmp_path: Path) -> None:
         )
         daemon = stack.enter_context(activated.started())
         setup = b'{"stream":"demo","acknowledge":"accepted"}\n'
-        with socket.socket(socket.AF_UNIX) as client, client.makefile("rb") as answers:
-            client.settimeout(PATIENCE_S)
-            client.connect(daemon.address("unix"))
+        with daemon.connect("unix") as client, client.makefile("rb") as answers:
             client.sendall(setup + b'{"data":"x","partition_key":"k"}\n' * 4_000)
             while b"4000" not in answers.readline():
                 pass

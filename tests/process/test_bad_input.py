@@ -20,6 +20,7 @@ import pytest
 from tests.kit.daemon import MIB, Daemon, from_scratch, running
 from tests.kit.endpoints import Endpoint, data_of, entry
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sockets import read_all
 
 HEAD = (
     "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
@@ -88,27 +89,14 @@ def put_on(connection: http.client.HTTPConnection, text: str) -> None:
     assert (response.status, answer["FailedRecordCount"]) == (200, 0), answer
 
 
-def connect(daemon: Daemon) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
-
-
-def said(client: socket.socket) -> bytes:
-    """All that the daemon says until it ends the connection."""
-    read = b""
-    with contextlib.suppress(ConnectionError):
-        while piece := client.recv(65536):
-            read += piece
-    return read
-
-
 def exchange(daemon: Daemon, data: bytes, *, has_end: bool = True) -> bytes:
     """Sends bytes and reads until the daemon ends the connection. It may end it while we send."""
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(data)
             if has_end:
                 client.shutdown(socket.SHUT_WR)
-        return said(client)
+        return read_all(client)
 
 
 def status_of(answer: bytes) -> int:
@@ -195,7 +183,7 @@ def test_half_a_head_is_cut_off_in_time(daemon: Daemon) -> None:
 
 def test_a_body_that_drips_is_cut_off_in_time(daemon: Daemon) -> None:
     """A byte now and then does not extend the limit."""
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         client.sendall(f"{HEAD}Content-Length: {len(GOOD_BODY)}\r\n\r\n".encode())
         client.settimeout(0.2)
         answer = b""
@@ -219,7 +207,7 @@ def test_a_thousand_random_openings_do_not_hurt(daemon: Daemon) -> None:
         noise = bytearray(good if number % 2 else dice.randbytes(dice.randrange(1, 2000)))
         for _ in range(dice.randrange(1, 20)):
             noise[dice.randrange(len(noise))] = dice.randrange(256)
-        with connect(daemon) as client, contextlib.suppress(ConnectionError):
+        with daemon.connect() as client, contextlib.suppress(ConnectionError):
             client.sendall(noise)
             if dice.random() < 0.5:  # a reset, its answer never read
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -238,13 +226,11 @@ def test_noise_on_the_unix_socket_does_not_hurt(daemon: Daemon) -> None:
         noise = bytearray(line * 5 if number % 2 else dice.randbytes(dice.randrange(1, 2000)))
         for _ in range(dice.randrange(1, 20)):
             noise[dice.randrange(len(noise))] = dice.randrange(256)
-        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(ConnectionError):
-            client.settimeout(PATIENCE_S)
-            client.connect(daemon.address("unix"))
+        with daemon.connect("unix") as client, contextlib.suppress(ConnectionError):
             client.sendall(noise)
             if number % 3 == 0:
                 client.shutdown(socket.SHUT_WR)
-                assert said(client), noise[:100]
+                assert read_all(client), noise[:100]
     daemon.wait_settled()
 
 
@@ -256,7 +242,7 @@ def test_a_client_that_never_reads_its_answers_is_not_served_for_ever(daemon: Da
     before = daemon.rss_bytes()
     request = b"GET /v1/" + b"n" * 1000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
     sent = 0
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(1.0)
         with contextlib.suppress(TimeoutError, ConnectionError):
@@ -270,8 +256,7 @@ def test_a_client_that_never_reads_refusals_of_its_lines_takes_no_memory(daemon:
     """Refusals are told in few words, however many lines there are, or the client is not read."""
     before = daemon.rss_bytes()
     sent = 0
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(daemon.address("unix"))
+    with daemon.connect("unix") as client:
         client.settimeout(1.0)
         with contextlib.suppress(TimeoutError, ConnectionError):
             while sent < 100 * MIB:
@@ -281,13 +266,11 @@ def test_a_client_that_never_reads_refusals_of_its_lines_takes_no_memory(daemon:
 
 def test_a_line_without_end_is_refused(daemon: Daemon) -> None:
     before = daemon.rss_bytes()
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE_S)
-        client.connect(daemon.address("unix"))
+    with daemon.connect("unix") as client:
         with contextlib.suppress(ConnectionError):
             for _ in range(64):
                 client.sendall(b"x" * MIB)
-        assert b"rejected" in said(client)
+        assert b"rejected" in read_all(client)
     assert daemon.rss_bytes() - before < SPARE_BYTES + 16 * MIB
 
 
@@ -296,7 +279,7 @@ def test_bodies_that_never_end_share_one_bound(daemon: Daemon) -> None:
     before, cut_off_before = daemon.rss_bytes(), cut_off(daemon)
     opening = f"{HEAD}Content-Length: {10 * MIB}\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(connect(daemon)) for _ in range(100)]
+        clients = [stack.enter_context(daemon.connect()) for _ in range(100)]
         for client in clients:
             with contextlib.suppress(ConnectionError):
                 client.sendall(opening + b" " * (5 * MIB))
@@ -324,7 +307,7 @@ def test_5000_idle_connections_cost_little(daemon: Daemon) -> None:
     try:
         with contextlib.ExitStack() as stack:
             for _ in range(IDLE_COUNT):
-                stack.enter_context(connect(daemon))
+                stack.enter_context(daemon.connect())
             wait_for(
                 lambda: daemon.counted("kdaemon_client_connections") >= IDLE_COUNT or None,
                 "all connections to be there",
@@ -358,12 +341,10 @@ def open_files_max(daemon: Daemon) -> str:
 def test_what_no_stream_can_be_called_becomes_no_stream(daemon: Daemon, name: str) -> None:
     """Or one line would make a label of a MiB, which every sample of every scrape repeats."""
     line = json.dumps({"stream": name, "partition_key": "k", "data": "x"}).encode()
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE_S)
-        client.connect(daemon.address("unix"))
+    with daemon.connect("unix") as client:
         client.sendall(line)
         client.shutdown(socket.SHUT_WR)
-        (answer,) = said(client).splitlines()
+        (answer,) = read_all(client).splitlines()
     assert json.loads(answer)["code"] == "ValidationException"
     assert len(answer) < 1000
     if len(name) < 1000:

@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +39,7 @@ from tests.kit import service as say
 from tests.kit.daemon import environment
 from tests.kit.patience import PATIENCE_S
 from tests.kit.service import Service, answering
+from tests.kit.sockets import connected, read_all
 
 T = TypeVar("T")
 
@@ -113,13 +113,7 @@ class Place:
     clients: ThreadPoolExecutor  # not the loop's own, which the daemon needs for what it loads
 
     def connect(self, listener: str = "unix") -> socket.socket:
-        if listener == "unix":
-            client = socket.socket(socket.AF_UNIX)
-            client.settimeout(PATIENCE_S)
-            client.connect(self.at["unix"])
-            return client
-        host, _, port = self.at[listener].removeprefix("http://").rpartition(":")
-        return socket.create_connection((host, int(port)), PATIENCE_S)
+        return connected(self.at[listener])
 
     async def ask(self, request: bytes, listener: str = "unix") -> bytes:
         """The answer to one request, after which the connection ends."""
@@ -127,7 +121,7 @@ class Place:
         def exchange() -> bytes:
             with self.connect(listener) as client:
                 client.sendall(request)
-                return b"".join(iter(partial(client.recv, 1 << 16), b""))
+                return read_all(client)
 
         return await self._at_work(exchange)
 
@@ -138,8 +132,7 @@ class Place:
             with self.connect() as client:
                 client.sendall(said)
                 client.shutdown(socket.SHUT_WR)
-                while client.recv(1 << 16):
-                    pass
+                read_all(client)
 
         await self._at_work(converse)
 

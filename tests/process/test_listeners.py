@@ -20,7 +20,8 @@ from tests.kit.daemon import (
     running,
     write_config,
 )
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.patience import wait_for
+from tests.kit.sockets import read_all
 
 INNER = (
     b"POST /v1/streams/demo/records HTTP/1.1\r\nHost: localhost\r\n"
@@ -41,29 +42,14 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield daemon
 
 
-def connect(daemon: Daemon, listener: str) -> socket.socket:
-    at = daemon.address(listener)
-    if listener == "unix":
-        client = socket.socket(socket.AF_UNIX)
-        client.settimeout(PATIENCE_S)
-        client.connect(at)
-        return client
-    host, _, port = at.rpartition("/")[2].rpartition(":")
-    return socket.create_connection((host, int(port)), PATIENCE_S)
-
-
 def exchange(daemon: Daemon, listener: str, *pieces: bytes) -> bytes:
     """What the daemon says until it ends the connection; the client ends its side last."""
-    read = b""
-    with connect(daemon, listener) as client:
+    with daemon.connect(listener) as client:
         with contextlib.suppress(ConnectionError):
             for piece in pieces:
                 client.sendall(piece)
             client.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionError):
-            while piece := client.recv(65536):
-                read += piece
-    return read
+        return read_all(client)
 
 
 def statuses(answers: bytes) -> list[int]:
@@ -156,7 +142,7 @@ def test_lines_come_in_over_tcp(daemon: Daemon) -> None:
 def test_one_connection_that_pipelines_does_not_make_others_wait(daemon: Daemon) -> None:
     """Each answer of the other one comes while the first one's requests are far from done."""
     flood = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20_000
-    with connect(daemon, "http") as greedy, connect(daemon, "http") as other:
+    with daemon.connect("http") as greedy, daemon.connect("http") as other:
         greedy.settimeout(0.1)
         with contextlib.suppress(TimeoutError):
             greedy.sendall(flood)
@@ -182,7 +168,7 @@ def test_what_a_client_left_is_withdrawn_and_who_only_sends_no_more_is_served(
     throttled = daemon.counted("kdaemon_records_throttled_total")
     daemon.inject({"kind": "throttle", "calls": None})
     try:
-        with connect(daemon, listener) as client:
+        with daemon.connect(listener) as client:
             client.sendall(PUT_RECORD)
             wait_for(
                 lambda: daemon.counted("kdaemon_records_throttled_total") > throttled or None,
@@ -198,10 +184,7 @@ def test_what_a_client_left_is_withdrawn_and_who_only_sends_no_more_is_served(
                 client.shutdown(socket.SHUT_WR)
             daemon.clear_faults()
             if not is_gone:
-                answer = b""
-                while piece := client.recv(65536):
-                    answer += piece
-                assert statuses(answer) == [200]
+                assert statuses(read_all(client)) == [200]
         daemon.wait_settled()
         assert daemon.counted("kdaemon_records_delivered_total") == delivered + (not is_gone)
         assert daemon.counted("kdaemon_records_rejected_total") == rejected + is_gone
@@ -273,7 +256,7 @@ def test_silent_connections_keep_nobody_out(tmp_path: Path) -> None:
         line = b'{"stream":"demo","data":"a"}'
         with contextlib.ExitStack() as stack:
             for number in range(600):
-                client = connect(daemon, ("http", "unix")[number % 2])
+                client = daemon.connect(("http", "unix")[number % 2])
                 stack.enter_context(contextlib.closing(client))
             for listener in ("http", "unix"):
                 assert json.loads(exchange(daemon, listener, line)) == {"acknowledged": 1}

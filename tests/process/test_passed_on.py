@@ -3,7 +3,6 @@ see it.
 """
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from tests.kit.daemon import MIB, Daemon, control_quota, from_scratch, get, running, sandbox
 from tests.kit.endpoints import Endpoint, data_of, entry, post
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.patience import wait_for
+from tests.kit.sockets import read_answers
 from tests.process.conftest import Run
 from tests.process.test_upstream import KEY, SECRET, TOKEN, echo, upstream
 from tests.process.test_upstream import daemon as daemon_before
@@ -198,33 +198,16 @@ def calls_at(sandbox_url: str) -> dict[str, int]:
     return calls
 
 
-def statuses(client: socket.socket, count: int) -> list[int]:
-    found = []
-    with client.makefile("rb") as file:
-        for _ in range(count):
-            found.append(int(file.readline().split()[1]))
-            length = 0
-            while (line := file.readline()) != b"\r\n":
-                name, _, value = line.partition(b":")
-                length = int(value) if name.lower() == b"content-length" else length
-            file.read(length)
-    return found
-
-
-def connect(daemon: Daemon) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
-
-
 def test_a_fleet_that_asks_the_same_costs_the_service_one_call(run: Run) -> None:
     """With a quota of one call in a minute and forty."""
     daemon = run(before=control_quota(0.01))
     daemon.inject({"kind": "latency", "operation": "DescribeStream", "latency_ms": 3_000})
     with ExitStack() as stack:
-        clients = [stack.enter_context(connect(daemon)) for _ in range(50)]
+        clients = [stack.enter_context(daemon.connect()) for _ in range(50)]
         for client in clients:
             client.sendall(10 * request("DescribeStream", b'{"StreamName":"demo"}'))
         for client in clients:
-            assert statuses(client, 10) == [200] * 10
+            assert [status for status, _ in read_answers(client, 10)] == [200] * 10
     assert calls_at(daemon.sandbox_url)["DescribeStream"] == 1
     metrics = daemon.metrics()
     assert metrics.total("kdaemon_passed_on_requests_total", operation="DescribeStream") == 500
@@ -237,7 +220,7 @@ def test_a_flood_of_one_client_harms_neither_another_nor_the_daemon_s_own_look_u
     daemon = run(before=control_quota(10))
     endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
     stream = endpoint.make_stream("not-looked-up-yet", 1)
-    with connect(daemon) as flood, connect(daemon) as quiet:
+    with daemon.connect() as flood, daemon.connect() as quiet:
         wanted = [
             request("DescribeStream", json.dumps({"StreamName": "demo", "Limit": n}).encode())
             for n in range(1, 61)
@@ -245,9 +228,9 @@ def test_a_flood_of_one_client_harms_neither_another_nor_the_daemon_s_own_look_u
         flood.sendall(b"".join(wanted))
         wait_for(lambda: passed_on(daemon)["requests"] >= 60 or None, "the flood to arrive")
         quiet.sendall(request("DescribeStream", b'{"StreamName":"demo"}'))
-        assert statuses(quiet, 1) == [200]
+        assert [status for status, _ in read_answers(quiet, 1)] == [200]
         assert endpoint.put_all(stream, [entry(b"x", "k")])
-        found = statuses(flood, 60)
+        found = [status for status, _ in read_answers(flood, 60)]
     assert set(found) <= {200, 400}
     refused = daemon.counted("kdaemon_passed_on_refused_total", reason="full")
     assert 0 < refused <= found.count(400), "beyond its part of the places it is refused"
@@ -259,7 +242,7 @@ def test_a_flood_of_one_client_harms_neither_another_nor_the_daemon_s_own_look_u
 def test_a_client_that_goes_leaves_nothing_behind(run: Run) -> None:
     daemon = run()
     daemon.inject({"kind": "hang", "operation": "DescribeStream", "calls": None})
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         for number in range(1, 9):
             members = json.dumps({"StreamName": "demo", "Limit": number}).encode()
             client.sendall(request("DescribeStream", members))
@@ -344,7 +327,7 @@ def test_yandex_says_itself_what_it_does_not_have(run: Run) -> None:
 def test_a_stop_does_not_wait_for_what_is_passed_on(run: Run) -> None:
     daemon = run({"drain.deadline_ms": 1_000})
     daemon.inject({"kind": "hang", "operation": "DescribeStream"})
-    with connect(daemon) as client:
+    with daemon.connect() as client:
         client.sendall(request("DescribeStream", b'{"StreamName":"demo"}'))
         wait_for(lambda: passed_on(daemon)["in_flight"] or None, "the call to be made")
         assert daemon.stop() == 0
@@ -368,7 +351,7 @@ def test_large_answers_that_nobody_reads_stay_within_the_memory(tmp_path: Path) 
         before_bytes = daemon.peak_bytes()
         for number in range(60):
             members = {"StreamName": "demo", "Limit": 10_000 - number % 20}
-            client = stack.enter_context(connect(daemon))
+            client = stack.enter_context(daemon.connect())
             client.sendall(request("DescribeStream", json.dumps(members).encode()))
         wait_for(
             lambda: (

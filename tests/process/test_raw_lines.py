@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import sockets
 from tests.kit.daemon import Daemon, running, sandbox
 from tests.kit.endpoints import Endpoint, data_of, read_all
 from tests.kit.patience import PATIENCE_S, wait_for
@@ -74,17 +75,6 @@ def wait_until(claim: Callable[[], bool], what: str = "what was written to arriv
     wait_for(lambda: claim() or None, what)
 
 
-def connect(path: str) -> socket.socket:
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(PATIENCE_S)
-    try:
-        client.connect(path)
-    except OSError:
-        client.close()
-        raise
-    return client
-
-
 def post(daemon: Daemon, stream: str, body: bytes, **headers: str) -> tuple[int, dict[str, object]]:
     connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -131,7 +121,7 @@ def test_a_log_that_is_followed_arrives_line_by_line(daemon: Daemon, tmp_path: P
 def test_lines_choose_among_listed_streams_and_make_none(daemon: Daemon) -> None:
     before = len(records(daemon, "orders"))
     unrouted = daemon.counted("kdaemon_lines_without_stream_total", stream="app")
-    with connect(daemon.address("streams.app")) as client:
+    with daemon.connect("streams.app") as client:
         client.sendall(b'{"to":"orders","user":{"id":"o"}}\n{"to":"demo"}\n{"to":"../x"}\n')
     wait_until(lambda: len(records(daemon, "orders")) == before + 1)
     wait_until(
@@ -156,14 +146,12 @@ def test_a_request_with_a_header_sends_any_text(daemon: Daemon) -> None:
 
 def test_lines_keep_the_order_of_each_key(daemon: Daemon) -> None:
     setup = {"stream": "orders", "lines": "raw", "partition_key_field": "k"}
-    with connect(daemon.address("unix")) as client:
+    with daemon.connect("unix") as client:
         client.sendall(json.dumps(setup).encode() + b"\n")
         for n in range(400):
             client.sendall(b'{"k":%d,"n":%d}\n' % (n % 5, n))
         client.shutdown(socket.SHUT_WR)
-        answers = b""
-        while piece := client.recv(65536):
-            answers += piece
+        answers = sockets.read_all(client)
     assert json.loads(answers.splitlines()[-1]) == {"acknowledged": 400}
     by_key: dict[str, list[int]] = {}
     for key, data in records(daemon, "orders"):
@@ -186,7 +174,7 @@ HOSTILE = {
 
 def test_no_line_is_too_strange(daemon: Daemon) -> None:
     rest = [b"x" * 900_000, *HOSTILE.values()]
-    with connect(daemon.address("streams.app")) as client:
+    with daemon.connect("streams.app") as client:
         client.sendall(b"\n".join(rest) + b"\n")
     wait_until(lambda: set(rest) <= {data for _, data in records(daemon, "app")})
     keys = {data: key for key, data in records(daemon, "app")}
@@ -197,7 +185,7 @@ def test_no_line_is_too_strange(daemon: Daemon) -> None:
 
 def test_a_line_without_an_end_holds_nobody_up_and_no_memory(daemon: Daemon) -> None:
     refused = daemon.counted("kdaemon_records_rejected_total", stream="app")
-    with connect(daemon.address("streams.app")) as client:
+    with daemon.connect("streams.app") as client:
         for _ in range(40):
             client.sendall(b"x" * 1024 * 1024)
             assert post(daemon, "demo", b'{"data":"other"}\n')[0] == 200
@@ -210,7 +198,7 @@ def test_a_line_without_an_end_holds_nobody_up_and_no_memory(daemon: Daemon) -> 
 def test_a_client_that_never_reads_is_never_stopped(daemon: Daemon) -> None:
     """More lines than a socket would hold answers, none of which is read."""
     before = daemon.counted("kdaemon_records_accepted_total", stream="app")
-    with connect(daemon.address("streams.app")) as client:
+    with daemon.connect("streams.app") as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         for n in range(3_000):
             client.sendall(b'{"user":{"id":%d}}\n' % n)
@@ -241,7 +229,7 @@ def test_what_was_written_before_a_restart_arrives_and_what_came_after_too(
         while not is_over.is_set():
             try:
                 if client is None:
-                    client = connect(path)
+                    client = sockets.connected(path)
                 client.sendall(b'{"user":{"id":"u%d"},"n":%d}\n' % (n % 3, n))
             except OSError:
                 if client is not None:
@@ -284,7 +272,7 @@ def test_the_socket_has_its_mode_and_goes_with_the_daemon(tmp_path: Path) -> Non
         assert path.stat().st_mode & 0o777 == 0o600
         path.unlink()
         wait_until(path.exists)  # it is made again
-        with contextlib.closing(connect(str(path))) as client:
+        with contextlib.closing(sockets.connected(str(path))) as client:
             client.sendall(b"a line\n")
         daemon.wait_settled()
         assert records(daemon, "app")[-1][1] == b"a line"

@@ -22,6 +22,7 @@ from tests.kit.daemon import (
 )
 from tests.kit.endpoints import Answer, Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sockets import read_all
 from tests.process.conftest import Run
 
 ACCEPTED = {"x_kdaemon_acknowledge": "accepted"}
@@ -155,7 +156,7 @@ def test_a_request_that_ends_during_the_drain_is_kept_or_refused_but_never_lost(
             "X-Amz-Target: Kinesis_20131202.PutRecords\r\nX-Kdaemon-Acknowledge: accepted\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as client:
+        with daemon.connect() as client:
             client.sendall(head.encode() + body[:-1])
             wait_for(
                 lambda: daemon.counted("kdaemon_client_connections", listener="http") or None,
@@ -177,16 +178,6 @@ def test_a_request_that_ends_during_the_drain_is_kept_or_refused_but_never_lost(
 def is_listening(daemon: Daemon) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", daemon.port)) == 0
-
-
-def read_all(client: socket.socket) -> bytes:
-    read = b""
-    try:
-        while piece := client.recv(65536):
-            read += piece
-    except ConnectionError:
-        pass
-    return read
 
 
 def test_a_kept_connection_hears_close_while_the_daemon_drains(run: Run) -> None:

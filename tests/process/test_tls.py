@@ -153,7 +153,7 @@ def test_kdaemon_put_is_taken_and_told_which_flag_is_missing(
 
 def test_lines_inside_tls_are_acknowledged(daemon: Daemon, files: Files) -> None:
     with (
-        socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as sock,
+        daemon.connect() as sock,
         files.client().wrap_socket(sock, server_hostname="localhost") as client,
     ):
         client.sendall(b'{"stream":"demo","data":"a"}\n{"stream":"demo","data":"b"}\n')
@@ -198,7 +198,7 @@ def test_others_are_served_while_handshakes_stall_and_flood(daemon: Daemon, file
 
     def flood() -> None:
         while not over.is_set():
-            with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as sock:
+            with daemon.connect() as sock:
                 incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
                 half = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
                 with contextlib.suppress(ssl.SSLWantReadError):
@@ -216,7 +216,7 @@ def test_others_are_served_while_handshakes_stall_and_flood(daemon: Daemon, file
     with contextlib.ExitStack() as stack:
         stack.callback(client.close)
         for _ in range(300):
-            sock = socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S)
+            sock = daemon.connect()
             stack.enter_context(contextlib.closing(sock))
             sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
         for thread in threads:
@@ -334,7 +334,7 @@ def test_the_embedded_sandbox_speaks_tls_and_is_trusted(run: Run, tmp_path: Path
     settings = {key.replace("listen", "sandbox"): value for key, value in files.settings.items()}
     daemon = run({**settings, "sandbox.streams": ["demo"]})
     assert daemon.address("sandbox").startswith("https://")
-    with socket.create_connection(("127.0.0.1", daemon.port), PATIENCE_S) as client:
+    with daemon.connect() as client:
         client.sendall(b'{"stream":"demo","data":"a"}\n')
         assert client.recv(4096) == b'{"acknowledged":1}\n'
     assert daemon.stop() == 0

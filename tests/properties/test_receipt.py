@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.send.client import PutAnswer
+from tests.kit.clock import HandClock
 from tests.kit.doors import Doors, FakeTransport
-from tests.kit.streams import FakeClock, FakeService, make_streams
+from tests.kit.streams import FakeService, make_streams
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 OUTCOMES = ("delivered", "delivered", "delivered", "throttled", "failed", "failed and written")
@@ -147,7 +148,7 @@ def test_everything_is_received_once_and_each_success_is_true(
 
 
 async def _play(clients: list[Client], outcomes: list[str]) -> None:
-    service, clock = Service(list(outcomes)), FakeClock()
+    service, clock = Service(list(outcomes)), HandClock()
     service.missing = {"missing"}
     text = "[default]\nlinger_ms = 0\ndeadline_ms = 3600000\n[streams.s]"
     streams = make_streams(service, text, clock=clock)

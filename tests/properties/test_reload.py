@@ -26,9 +26,10 @@ from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
 from kdaemon.streams import Stream, Streams
+from tests.kit.clock import HandClock
 from tests.kit.kcl import inner_records
 from tests.kit.observing import delivered_by, undelivered_by
-from tests.kit.streams import FakeClock, FakeService, make_streams, reaches, turn
+from tests.kit.streams import FakeService, make_streams, reaches, turn
 
 EU = "111111111111"
 ARN = f"arn:aws:kinesis:eu-central-1:{EU}:stream/a"
@@ -108,7 +109,7 @@ class Play:
         self.services = {"default": FakeService(), "eu": FakeService()}
         config = load_config(text=text)
         others = {"eu": self.services["eu"]} if config.upstreams else {}
-        self.clock = FakeClock()
+        self.clock = HandClock()
         self.streams: Streams = make_streams(
             self.services["default"], text, clock=self.clock, **others
         )

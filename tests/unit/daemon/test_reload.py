@@ -13,7 +13,7 @@ from kdaemon.config.load import Loaded, load_config, load_with_givers
 from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
-from tests.kit.streams import FakeClock
+from tests.kit.clock import HandClock
 
 
 class Place:
@@ -29,7 +29,7 @@ class Place:
         self.may_read.set()
         self.read_count = 0
         self.reloads = Reloads(lambda: 5.0, 1, 1)
-        clock = FakeClock()
+        clock = HandClock()
         clock.ns = 7_000
         self.reload = Reload(
             load_config(), self.read, self, self.reloads, notifier or Notifier({}), clock.now_ns

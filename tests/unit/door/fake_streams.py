@@ -19,6 +19,7 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.streams import Streams
 from kdaemon.wire.put import PutLimits
 from tests.kit import cbor
+from tests.kit.clock import HandClock
 from tests.kit.endpoints import CONTENT_TYPES
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
@@ -129,13 +130,8 @@ class FakeStreams:
         return None if name in (None, "unknown") else self.stream
 
 
-class FakeClock:
-    def now_ns(self) -> int:
-        return 0
-
-
 def door_over(streams: FakeStreams) -> Door:
-    return Door(cast("Streams", streams), FakeClock())
+    return Door(cast("Streams", streams), HandClock())
 
 
 class FakeOwner:

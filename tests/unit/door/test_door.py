@@ -32,10 +32,11 @@ from kdaemon.streams import Stream
 from kdaemon.streams import stream as stream_module
 from kdaemon.streams.stream import MISSING_NS, Word
 from tests.kit import cbor
+from tests.kit.clock import HandClock
 from tests.kit.doors import Doors, open_session
 from tests.kit.endpoints import CONTENT_TYPES
 from tests.kit.patience import PATIENCE_S, until
-from tests.kit.streams import DENIED, FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import DENIED, FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, api_request, make_request, read_answer
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
@@ -50,7 +51,7 @@ class Daemon(Doors):
 
     def __init__(self, service: FakeService, text: str = "", spool: Any = None) -> None:
         self.service = service
-        self.clock = FakeClock()
+        self.clock = HandClock()
         streams = make_streams(service, text, clock=self.clock, spool=spool)
         super().__init__(streams, self.clock)
         self.steps: deque[Callable[[], object]] = deque()

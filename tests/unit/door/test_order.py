@@ -8,8 +8,9 @@ import pytest
 
 from kdaemon.door.door import Door
 from kdaemon.http.connection import HttpProtocol
+from tests.kit.clock import HandClock
 from tests.kit.doors import Doors, open_session
-from tests.kit.streams import FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import FakeService, make_streams, turn
 
 ORDERED = "[default]\nordering = 'partition_key'\nlinger_ms = 0\n"
 LISTED = ORDERED + "[streams.s]\n"
@@ -129,7 +130,7 @@ async def test_lines_that_call_one_stream_by_two_names_keep_their_order(acknowle
     service = FakeService()
     service.account_id = "1" * 12
     streams = make_streams(service, LISTED)
-    session, _ = open_session(Door(streams, FakeClock()))
+    session, _ = open_session(Door(streams, HandClock()))
     names = ["s", f"arn:aws:kinesis:eu-central-1:{service.account_id}:stream/s", "t"]
     lines = [
         b'{"stream":"%b","partition_key":"k","data":"%04d"}\n' % (names[n % 3].encode(), n)

@@ -23,8 +23,9 @@ from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
 from kdaemon.wire.cbor import encode as cbor_encode
 from tests.kit.cbor import java
+from tests.kit.clock import HandClock
 from tests.kit.endpoints import CONTENT_TYPES
-from tests.kit.streams import FakeClock, FakeService, make_streams
+from tests.kit.streams import FakeService, make_streams
 from tests.unit.door.fake_streams import Answer, make_request, read_answer
 from tests.unit.send.test_relay import settle
 
@@ -49,7 +50,7 @@ class Place:
         traits = self.config.traits
         self.relay = Relay(self.pass_on, self.turn, traits, self.memory, allowed)
         self.streams = make_streams(FakeService(), "region = 'eu-central-1'\n" + text)
-        door = Door(self.streams, FakeClock())
+        door = Door(self.streams, HandClock())
         passthrough = Passthrough(
             door, {"default": self.relay}, "default", is_stream_name_free=not traits.has_arns
         )
@@ -368,7 +369,7 @@ async def test_a_client_that_goes_is_waited_for_no_longer(make: Make) -> None:
 
 async def test_without_a_relay_all_else_is_refused() -> None:
     door = KinesisDoor(
-        Door(make_streams(FakeService()), FakeClock()), widest_limits([SERVICES["aws"]]), 1
+        Door(make_streams(FakeService()), HandClock()), widest_limits([SERVICES["aws"]]), 1
     )
     headers = {
         "Content-Type": "application/x-amz-json-1.1",

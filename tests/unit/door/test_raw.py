@@ -21,8 +21,9 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Lines
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.raw_lines import BLOCK_LINES_MAX, RAW_LINE_BYTES_MAX
+from tests.kit.clock import HandClock
 from tests.kit.doors import Doors, FakeTransport
-from tests.kit.streams import FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import FakeService, make_streams, turn
 from tests.unit.door.fake_streams import make_request, read_answer
 
 CONFIG = """
@@ -424,7 +425,7 @@ async def test_its_lines_are_stored_where_the_stream_stores(
     config = f"[spool]\ndirectory = '{tmp_path}'\n[streams.app]\nlines = 'raw'\n{more}"
     spool: Any = object() if has_spool else None  # it has nothing to do
     streams = make_streams(FakeService(), config, spool=spool)
-    assert Door(streams, FakeClock()).untold_promise("app") is promise
+    assert Door(streams, HandClock()).untold_promise("app") is promise
     await streams.aclose()
 
 

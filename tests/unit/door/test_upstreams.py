@@ -17,7 +17,8 @@ from kdaemon.door.passthrough import Passthrough
 from kdaemon.send.answers import HasRoom
 from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
-from tests.kit.streams import FakeClock, FakeService, make_streams, turn
+from tests.kit.clock import HandClock
+from tests.kit.streams import FakeService, make_streams, turn
 from tests.unit.door.fake_streams import Answer, api_request, make_request, read_answer
 from tests.unit.send.test_relay import settle
 
@@ -59,7 +60,7 @@ class Place:
         self.memory = ByteBudget(2**26)
         eu, ya = self.services["eu"], self.services["ya"]
         self.streams = make_streams(self.services["default"], text, eu=eu, ya=ya)
-        door = Door(self.streams, FakeClock())
+        door = Door(self.streams, HandClock())
         widest = widest_limits([each.service for each in self.streams.upstreams])
         self.relays = {name: self._relay(name) for name in self.services}
         passthrough = Passthrough(

@@ -23,20 +23,11 @@ from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reading import SnapshotReader
 from kdaemon.observe.reloads import Reloads
 from kdaemon.system import SystemDice
+from tests.kit.clock import HandClock
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
 from tests.kit.watching import before
 from tests.kit.world import SETTINGS
-
-
-class Hand:
-    """A clock moved by hand."""
-
-    def __init__(self) -> None:
-        self.time_ns = 1
-
-    def now_ns(self) -> int:
-        return self.time_ns
 
 
 @dataclass
@@ -50,7 +41,7 @@ class Place:
     """An admin listener over one stream, with a clock of ours."""
 
     def __init__(self) -> None:
-        self.clock = Hand()
+        self.clock = HandClock()
         self.memory = ByteBudget(16_000)
         engine = Engine(SETTINGS, self.memory, SystemDice(1), self.clock.now_ns())
         observing = Observing(self.memory, {"orders": engine})
@@ -143,7 +134,7 @@ async def test_livez_follows_the_heartbeat_and_nothing_else(place: Place) -> Non
     place.readiness.told_to_stop()
     answer = await place.ask("GET", "/livez")
     assert (answer.status, answer.body) == (200, b"ok\n"), "not ready is not dead"
-    place.clock.time_ns += STILL_NS_MAX + 1
+    place.clock.ns += STILL_NS_MAX + 1
     answer = await place.ask("GET", "/livez")
     assert (answer.status, answer.body) == (503, b"the event loop stood still for 10.0 s\n")
     place.heart.beat()
@@ -241,7 +232,7 @@ async def test_scrapes_that_meet_share_a_page_and_none_tells_of_before_it_was_as
     before(monkeypatch, SnapshotReader, "read", counted)
     monkeypatch.setattr(slices, "PAUSE_FACTOR", 0)
     loop, looks = asyncio.get_running_loop(), count(0, slices.SLICE_NS)  # a step is a slice
-    monkeypatch.setattr(Hand, "now_ns", lambda _: int(loop.time() * 1e9) + next(looks))
+    monkeypatch.setattr(HandClock, "now_ns", lambda _: int(loop.time() * 1e9) + next(looks))
     scrapes = []
     for _ in range(16):
         scrapes.append(asyncio.ensure_future(place.ask("GET", "/metrics")))

@@ -92,7 +92,7 @@ async def test_the_listener_tells_what_the_last_reload_took() -> None:
     try:
         assert json.loads((await place.ask("GET", "/configz/effective")).body)["settings"] == []
         place.reloads.loaded = load_with_givers(text=TEXT)
-        place.clock.time_ns += 2_000_000_000
+        place.clock.ns += 2_000_000_000
         answer = await place.ask("GET", "/configz/effective")
         assert answer.headers["content-type"] == "application/json"
         assert len(json.loads(answer.body)["settings"]) > 100

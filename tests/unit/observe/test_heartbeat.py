@@ -8,37 +8,27 @@ import pytest
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.observe.heartbeat import NS_PER_SECOND, STILL_NS_MAX, Heartbeat
 from kdaemon.system import SystemClock
-from tests.kit.clock import jump
+from tests.kit.clock import HandClock, jump
 from tests.kit.patience import PATIENCE_S
 
 
-class Hand:
-    """A clock moved by hand."""
-
-    def __init__(self) -> None:
-        self.time_ns = 5 * NS_PER_SECOND
-
-    def now_ns(self) -> int:
-        return self.time_ns
-
-
 def test_it_is_alive_until_the_last_beat_is_older_than_the_bound() -> None:
-    clock = Hand()
+    clock = HandClock(5 * NS_PER_SECOND)
     heart = Heartbeat(clock)
     heart.beat()
-    beaten_ns = clock.time_ns
+    beaten_ns = clock.ns
     assert heart.is_alive(beaten_ns + STILL_NS_MAX)
     assert not heart.is_alive(beaten_ns + STILL_NS_MAX + 1)
     assert heart.age_ns(beaten_ns + 3 * NS_PER_SECOND) == 3 * NS_PER_SECOND
 
 
 def test_a_beat_after_a_stall_makes_it_alive_again() -> None:
-    clock = Hand()
+    clock = HandClock(5 * NS_PER_SECOND)
     heart = Heartbeat(clock)
-    clock.time_ns += 60 * NS_PER_SECOND
-    assert not heart.is_alive(clock.time_ns), "a start-up that hangs is seen too"
+    clock.ns += 60 * NS_PER_SECOND
+    assert not heart.is_alive(clock.ns), "a start-up that hangs is seen too"
     heart.beat()
-    assert heart.is_alive(clock.time_ns)
+    assert heart.is_alive(clock.ns)
 
 
 def test_it_must_be_slower_than_our_watchdog_is_patient() -> None:
@@ -50,13 +40,13 @@ def test_the_watchdog_is_fed_at_least_as_often_as_it_wants_and_not_at_each_beat(
     late_ns: int,
 ) -> None:
     """Beats come `late_ns` late, each of them, as the timers of a busy loop do."""
-    clock = Hand()
+    clock = HandClock(5 * NS_PER_SECOND)
     fed: list[int] = []
-    heart = Heartbeat(clock, lambda: fed.append(clock.time_ns), 15.0)
-    first_ns = clock.time_ns
+    heart = Heartbeat(clock, lambda: fed.append(clock.ns), 15.0)
+    first_ns = clock.ns
     for _ in range(120):
         heart.beat()
-        clock.time_ns += NS_PER_SECOND + late_ns
+        clock.ns += NS_PER_SECOND + late_ns
     assert fed[0] == first_ns, "the first beat feeds"
     gaps_ns = [late - early for early, late in pairwise(fed)]
     assert gaps_ns
@@ -65,11 +55,11 @@ def test_the_watchdog_is_fed_at_least_as_often_as_it_wants_and_not_at_each_beat(
 
 
 def test_a_loop_that_stands_still_feeds_nobody() -> None:
-    clock = Hand()
+    clock = HandClock(5 * NS_PER_SECOND)
     fed: list[int] = []
-    heart = Heartbeat(clock, lambda: fed.append(clock.time_ns), 15.0)
+    heart = Heartbeat(clock, lambda: fed.append(clock.ns), 15.0)
     heart.beat()
-    clock.time_ns += 60 * NS_PER_SECOND
+    clock.ns += 60 * NS_PER_SECOND
     assert len(fed) == 1
     heart.beat()
     assert len(fed) == 2

@@ -20,15 +20,8 @@ from kdaemon.observe.logs import (
     format_json,
     read_record,
 )
+from tests.kit.clock import HandClock
 from tests.kit.patience import until
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.time_ns = 1_000
-
-    def now_ns(self) -> int:
-        return self.time_ns
 
 
 class Terminal(io.StringIO):
@@ -40,8 +33,8 @@ log = logging.getLogger("kdaemon.test")
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+def clock() -> HandClock:
+    return HandClock(1_000)
 
 
 @pytest.fixture
@@ -59,7 +52,7 @@ def _restore_levels() -> Iterator[None]:
 
 
 @pytest.fixture
-def handler(out: io.StringIO, clock: FakeClock) -> Iterator[LogHandler]:
+def handler(out: io.StringIO, clock: HandClock) -> Iterator[LogHandler]:
     handler = configure_logs(LogConfig(), out, clock)
     yield handler
     handler.close()
@@ -93,7 +86,7 @@ def test_off_a_terminal_a_line_is_json(handler: LogHandler, out: io.StringIO) ->
     }
 
 
-def test_on_a_terminal_a_line_is_text_without_control_characters(clock: FakeClock) -> None:
+def test_on_a_terminal_a_line_is_text_without_control_characters(clock: HandClock) -> None:
     out = Terminal()
     handler = configure_logs(LogConfig(), out, clock)
     log.info("listening", extra={"fields": {"stream": "a\x1b[2J\nb"}})
@@ -102,7 +95,7 @@ def test_on_a_terminal_a_line_is_text_without_control_characters(clock: FakeCloc
     assert "info    kdaemon.test: listening stream=a\\x1b[2J\\nb\n" in out.getvalue()
 
 
-def test_format_is_as_set_whatever_the_stream(clock: FakeClock) -> None:
+def test_format_is_as_set_whatever_the_stream(clock: HandClock) -> None:
     out = Terminal()
     handler = configure_logs(LogConfig(format="json"), out, clock)
     log.info("x")
@@ -111,15 +104,15 @@ def test_format_is_as_set_whatever_the_stream(clock: FakeClock) -> None:
 
 
 def test_repeats_within_the_window_are_counted_and_told_at_the_next_line_after_it(
-    handler: LogHandler, out: io.StringIO, clock: FakeClock
+    handler: LogHandler, out: io.StringIO, clock: HandClock
 ) -> None:
     for count in range(5):
         throttled(count=count)
     assert [line.get("repeated") for line in lines(out)] == [None]
-    clock.time_ns += WINDOW_NS - 1
+    clock.ns += WINDOW_NS - 1
     log.info("something else")
     assert len(lines(out)) == 2
-    clock.time_ns += 1
+    clock.ns += 1
     log.info("and more")
     told = lines(out)[2]
     assert (told["text"], told["repeated"], told["fields"]) == ("shard throttled", 4, {"count": 4})
@@ -127,10 +120,10 @@ def test_repeats_within_the_window_are_counted_and_told_at_the_next_line_after_i
 
 
 def test_after_its_window_a_line_is_shown_again(
-    handler: LogHandler, out: io.StringIO, clock: FakeClock
+    handler: LogHandler, out: io.StringIO, clock: HandClock
 ) -> None:
     throttled()
-    clock.time_ns += WINDOW_NS
+    clock.ns += WINDOW_NS
     throttled()
     assert [line.get("repeated") for line in lines(out)] == [None, None]
 
@@ -142,14 +135,14 @@ def test_each_stream_is_shown_once_in_a_window(handler: LogHandler, out: io.Stri
 
 
 def test_many_streams_at_one_call_site_are_told_by_one_line(
-    handler: LogHandler, out: io.StringIO, clock: FakeClock
+    handler: LogHandler, out: io.StringIO, clock: HandClock
 ) -> None:
     """What a line said of 95 missing streams made 500 lines a second."""
     for _ in range(50):
         for number in range(95):
             throttled(stream=f"stream-{number:02}")
     assert len(lines(out)) == STREAMS_SHOWN_MAX
-    clock.time_ns += WINDOW_NS
+    clock.ns += WINDOW_NS
     log.info("another")
     *repeats, rest, _ = lines(out)[STREAMS_SHOWN_MAX:]
     assert [line["repeated"] for line in repeats] == [49] * STREAMS_SHOWN_MAX
@@ -167,7 +160,7 @@ def test_streams_without_end_are_counted_within_a_bound(
     assert lines(out)[-1]["other_streams"] == STREAMS_COUNTED_MAX
 
 
-def test_on_a_terminal_the_sum_is_said_in_words(clock: FakeClock) -> None:
+def test_on_a_terminal_the_sum_is_said_in_words(clock: HandClock) -> None:
     out = Terminal()
     handler = configure_logs(LogConfig(), out, clock)
     for number in range(STREAMS_SHOWN_MAX + 3):
@@ -196,12 +189,12 @@ def test_close_tells_what_was_counted_and_writes_no_more(
 
 
 async def test_the_loop_tells_of_repeats_though_no_line_follows(
-    handler: LogHandler, out: io.StringIO, clock: FakeClock
+    handler: LogHandler, out: io.StringIO, clock: HandClock
 ) -> None:
     handler.attach(asyncio.get_running_loop())
     throttled()
     throttled()
-    clock.time_ns += WINDOW_NS
+    clock.ns += WINDOW_NS
     await until(lambda: len(lines(out)) >= 2)
     assert lines(out)[1]["repeated"] == 1
 
@@ -222,7 +215,7 @@ def test_after_the_last_words_nothing_but_errors_and_other_last_words(
 
 
 def test_other_libraries_are_heard_from_warning_up_even_at_debug(
-    out: io.StringIO, clock: FakeClock
+    out: io.StringIO, clock: HandClock
 ) -> None:
     handler = configure_logs(LogConfig(level="debug"), out, clock)
     logging.getLogger("botocore.auth").debug("a signature")
@@ -233,7 +226,7 @@ def test_other_libraries_are_heard_from_warning_up_even_at_debug(
     assert [line["text"] for line in lines(out)] == ["a warning", "ours"]
 
 
-def test_the_level_holds_back_what_is_below(out: io.StringIO, clock: FakeClock) -> None:
+def test_the_level_holds_back_what_is_below(out: io.StringIO, clock: HandClock) -> None:
     handler = configure_logs(LogConfig(level="error"), out, clock)
     log.warning("no")
     log.error("yes")
@@ -252,7 +245,7 @@ def test_an_exception_comes_with_its_stack_in_the_same_line(
     assert line["stack"].endswith("invalid literal for int() with base 10: 'one'")
 
 
-def test_a_stack_cannot_look_like_a_line(clock: FakeClock) -> None:
+def test_a_stack_cannot_look_like_a_line(clock: HandClock) -> None:
     out = Terminal()
     handler = configure_logs(LogConfig(), out, clock)
     error = ValueError("a\n12:00:00 error   kdaemon: forged\x1b[2J")
@@ -266,7 +259,7 @@ HARMFUL = "\x1b]0;x\x07\u202e\u200b\x9b\u2028"
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_what_others_wrote_is_printable_in_every_format(clock: FakeClock, log_format: str) -> None:
+def test_what_others_wrote_is_printable_in_every_format(clock: HandClock, log_format: str) -> None:
     out = io.StringIO()
     handler = configure_logs(LogConfig(format=cast("Any", log_format)), out, clock)
     fields = {HARMFUL: HARMFUL, "stream": HARMFUL}
@@ -328,7 +321,7 @@ def test_a_line_that_cannot_be_made_is_told_and_ends_nothing(
 
 
 def test_a_log_whose_reader_is_gone_does_not_end_the_program(
-    clock: FakeClock, capsys: pytest.CaptureFixture[str]
+    clock: HandClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = io.StringIO()
     handler = configure_logs(LogConfig(), out, clock)
@@ -342,7 +335,7 @@ def test_a_log_whose_reader_is_gone_does_not_end_the_program(
 
 
 def test_configuring_again_replaces_the_first(
-    handler: LogHandler, out: io.StringIO, clock: FakeClock
+    handler: LogHandler, out: io.StringIO, clock: HandClock
 ) -> None:
     second = io.StringIO()
     other = configure_logs(LogConfig(), second, clock)

@@ -1,7 +1,6 @@
 """The notification client against a real datagram socket in the manager's place."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,33 +11,9 @@ from kdaemon.observe.notify import (
     Notifier,
     watchdog_interval_s,
 )
-from tests.kit.patience import PATIENCE_S
+from tests.kit.systemd import Manager
 
 PID = 4321
-
-
-class Manager:
-    """Stands where systemd stands: a bound datagram socket and what came in."""
-
-    def __init__(self, address: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address)
-        self._socket.settimeout(PATIENCE_S)
-
-    def received(self) -> list[str]:
-        """The assignments of the next datagram."""
-        return self._socket.recv(4096).decode().split("\n")
-
-    def is_silent(self) -> bool:
-        self._socket.setblocking(False)
-        try:
-            self._socket.recv(4096)
-        except BlockingIOError:
-            return True
-        return False
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
@@ -48,9 +23,8 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def manager(path: str) -> Iterator[Manager]:
-    manager = Manager(path)
-    yield manager
-    manager.close()
+    with Manager(path) as manager:
+        yield manager
 
 
 @pytest.fixture
@@ -97,12 +71,9 @@ def test_a_long_status_is_cut_and_still_fits_the_manager_s_datagram(
 
 def test_an_abstract_socket_is_reached_by_its_at_sign() -> None:
     name = f"kdaemon-test-notify-{os.getpid()}"
-    manager = Manager("\0" + name)
-    try:
+    with Manager("\0" + name) as manager:
         assert Notifier({"NOTIFY_SOCKET": "@" + name}).ready()
         assert manager.received() == ["READY=1"]
-    finally:
-        manager.close()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +91,8 @@ def test_without_a_usable_socket_nothing_is_sent_and_nothing_raised(
 
 def test_a_manager_that_is_gone_is_no_error(path: str) -> None:
     assert not Notifier({"NOTIFY_SOCKET": path}).ready()  # nothing was ever there
-    Manager(path).close()
+    with Manager(path):
+        pass
     assert not Notifier({"NOTIFY_SOCKET": path}).ready()  # a stale socket file: refused
     assert not Notifier({"NOTIFY_SOCKET": "/" + "x" * 200}).ready()  # longer than sun_path
 

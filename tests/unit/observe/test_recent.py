@@ -8,20 +8,14 @@ import pytest
 
 from kdaemon.observe.logs import LogHandler, words_of
 from kdaemon.observe.recent import PLACES_MAX, Recent
+from tests.kit.clock import HandClock
 
 log = logging.getLogger("kdaemon.test_recent")
 
 
-class Clock:
-    time_ns = 1_000
-
-    def now_ns(self) -> int:
-        return self.time_ns
-
-
 @pytest.fixture
 def handler() -> Iterator[LogHandler]:
-    handler = LogHandler(io.StringIO(), Clock(), is_json=True)
+    handler = LogHandler(io.StringIO(), HandClock(1_000), is_json=True)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     yield handler

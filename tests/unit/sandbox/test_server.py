@@ -20,7 +20,7 @@ from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit import cbor
-from tests.kit.clock import jump
+from tests.kit.clock import HandClock, jump
 from tests.kit.patience import until
 
 JSON = "application/x-amz-json-1.1"
@@ -404,22 +404,12 @@ async def test_yandex_is_spoken_over_http() -> None:
         assert (status, answer["__type"]) == (400, "MissingAction")
 
 
-class StoppedClock:
-    """So that what is held does not depend on how fast this machine is; timers go on."""
-
-    def now_ns(self) -> int:
-        return 0
-
-    def wall_seconds(self) -> float:
-        return 1.7e9
-
-
 THROTTLED = "<main>: Error: quota exceeded, code: 500002\n"
 
 
 async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
     settings = SandboxSettings(service=YANDEX, quota=Quota(10, 10**6), quota_wait_ms=250)
-    async with running(settings, StoppedClock()) as sandbox:
+    async with running(settings, HandClock()) as sandbox:
         sandbox.service.create_stream("orders", 1)
         five = {**PUT, "Records": [*PUT["Records"], *PUT["Records"][:2]]}
         for _ in range(3):  # the third leaves a debt of 5: half a second
@@ -447,7 +437,7 @@ async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
 
 async def test_closing_drops_held_answers() -> None:
     settings = SandboxSettings(service=YANDEX, quota=Quota(1, 10**6), quota_wait_ms=9000)
-    async with running(settings, StoppedClock()) as sandbox:
+    async with running(settings, HandClock()) as sandbox:
         sandbox.service.create_stream("orders", 1)
         await sandbox.answer("PutRecords", PUT)  # leaves a debt of 2: two seconds
         held = asyncio.create_task(sandbox.call("PutRecords", PUT))

@@ -16,6 +16,7 @@ from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.spool import Spool
+from kdaemon.spool.spooled_stream import WallClock
 from kdaemon.spool.store import Store
 from kdaemon.system import SystemClock
 from tests.kit.patience import until
@@ -133,15 +134,6 @@ def failing_commits(patch: pytest.MonkeyPatch, count: int, error: SpoolError) ->
     before(patch, Store, "commit", fail)
 
 
-class HandClock(SystemClock):
-    """One that a test moves."""
-
-    at_ns = 10**9
-
-    def now_ns(self) -> int:
-        return self.at_ns
-
-
 @asynccontextmanager
 async def a_spool(
     directory: Path,
@@ -152,7 +144,7 @@ async def a_spool(
     later: Later = soon,
     memory: ByteBudget | None = None,
     has_upstreams: bool = False,
-    clock: SystemClock | None = None,
+    clock: WallClock | None = None,
 ) -> AsyncIterator[Spool]:
     """Open, recovered for `targets`; closed at the end."""
     memory, clock = memory or ByteBudget(64 * MIB), clock or SystemClock()

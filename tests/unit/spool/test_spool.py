@@ -22,12 +22,12 @@ from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, NewFrame, Store
 from kdaemon.spool.writes import STREAM_ROWS_MAX
+from tests.kit.clock import HandClock
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.watching import before
 from tests.unit.spool.rig import (
     DELIVERED,
     FakeTarget,
-    HandClock,
     a_frame,
     a_spool,
     failing_commits,
@@ -162,7 +162,7 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
         assert target.counters.unaccounted() == 0
         with pytest.raises(RefusedError, match="no space left"):
             spool.put(target, a_frame(b"b"))
-        clock.at_ns += 10**9
+        clock.ns += 10**9
         is_full = False
         assert (await stored(spool, target, b"c")).results == [STORED]
         assert spool.trouble is None

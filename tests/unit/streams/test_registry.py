@@ -17,8 +17,9 @@ from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.registry import FORGOTTEN_NS
 from kdaemon.streams.stream import MISSING_NS, Existence, Word
+from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
-from tests.kit.streams import DENIED, MISSING, FakeClock, FakeService, make_streams, turn
+from tests.kit.streams import DENIED, MISSING, FakeService, make_streams, turn
 
 OURS, OTHERS = "111111111111", "222222222222"
 REGION = "region = 'eu-central-1'\n"
@@ -35,7 +36,7 @@ Open = Callable[..., Streams]
 async def opened() -> AsyncIterator[Open]:
     all_streams: list[Streams] = []
 
-    def make(service: FakeService, text: str = "", clock: FakeClock | None = None) -> Streams:
+    def make(service: FakeService, text: str = "", clock: HandClock | None = None) -> Streams:
         all_streams.append(make_streams(service, REGION + text, clock=clock))
         return all_streams[-1]
 
@@ -360,7 +361,7 @@ async def test_an_unlisted_stream_is_unsure_until_the_service_speaks(opened: Ope
 async def test_a_missing_unlisted_stream_is_refused_for_a_while_and_then_looked_up_again(
     opened: Open, learnt_by: str
 ) -> None:
-    service, clock = FakeService(), FakeClock()
+    service, clock = FakeService(), HandClock()
     service.missing = {"orders"}
     service.describe_error = None if learnt_by == "describing" else DENIED
     if learnt_by == "putting":
@@ -427,7 +428,7 @@ async def test_a_name_that_only_a_client_wrote_is_forgotten_a_minute_after_its_l
     opened: Open, why: str
 ) -> None:
     """Least rights say "denied" of a misspelt name. Nothing is left that could end that hold."""
-    service, clock = FakeService(), FakeClock()
+    service, clock = FakeService(), HandClock()
     getattr(service, why).add("bogus")
     streams = opened(service, "[default]\nlinger_ms = 0", clock)
     kept = found(streams, "orders")
@@ -452,7 +453,7 @@ async def test_a_name_that_only_a_client_wrote_is_forgotten_a_minute_after_its_l
 
 async def test_a_stream_that_somebody_needs_is_not_forgotten(opened: Open) -> None:
     """It is listed, has records, or was there: its hold wakes somebody."""
-    service, clock = FakeService(), FakeClock()
+    service, clock = FakeService(), HandClock()
     service.denied = {"listed", "full"}
     streams = opened(service, "[default]\nlinger_ms = 0\n[streams.listed]", clock)
     there = found(streams, "there")

@@ -16,8 +16,9 @@ from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.stream import Existence
+from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
-from tests.kit.streams import FakeClock, FakeService, make_streams, reaches, turn
+from tests.kit.streams import FakeService, make_streams, reaches, turn
 
 BASE = "region = 'eu-west-1'\naccount_id = '000000000001'\n"
 CLOSED = BASE + "accept_unlisted = false\n"
@@ -296,7 +297,7 @@ async def test_spellings_that_meant_a_stream_mean_what_the_new_configuration_say
 async def test_spellings_are_forgotten_after_a_stream_was_closed() -> None:
     """The account is learnt late: what an ARN means has changed."""
     service = FakeService()
-    streams = make_streams(service, "region = 'eu-west-1'\nstreams_max = 1\n", clock=FakeClock())
+    streams = make_streams(service, "region = 'eu-west-1'\nstreams_max = 1\n", clock=HandClock())
     found(streams, "x")
     await turn()
     found(streams, "y")  # closes the idle one

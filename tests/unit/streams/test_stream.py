@@ -14,7 +14,8 @@ from kdaemon.config import StreamConfig
 from kdaemon.send.driver import StreamDriver
 from kdaemon.streams import Stream, line_acknowledge
 from kdaemon.streams.stream import GO_ON_A_TURN, GO_ON_NS_MAX, Word
-from tests.kit.streams import FakeClock, turn
+from tests.kit.clock import HandClock
+from tests.kit.streams import turn
 
 
 class FakeEngine:
@@ -37,12 +38,12 @@ class FakeDriver:
 
 
 def stream_over(
-    driver: FakeDriver, spool: Any = None, clock: FakeClock | None = None, **config: Any
+    driver: FakeDriver, spool: Any = None, clock: HandClock | None = None, **config: Any
 ) -> Stream:
     settings = StreamConfig(name="s", **config)
     memory = ByteBudget(1_000_000)
     of_driver = cast("StreamDriver", driver)
-    return Stream(settings, AWS, of_driver, clock or FakeClock(), memory, spool)
+    return Stream(settings, AWS, of_driver, clock or HandClock(), memory, spool)
 
 
 def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:
@@ -60,7 +61,7 @@ def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:
 async def test_who_waited_for_word_goes_on_in_turns_of_a_bounded_time(
     cost_ns: int, a_turn: int
 ) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     stream = stream_over(FakeDriver(), clock=clock)
     gone: list[int] = []
 
