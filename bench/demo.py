@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -33,6 +32,7 @@ from bench.flights import (
 )
 from bench.targets import daemon
 from tests.kit.daemon import Metrics
+from tests.kit.sdk import kinesis
 
 STREAM = "flights"
 SHARD_COUNT = 16
@@ -42,14 +42,7 @@ _ACTIVE_WITHIN_S = 30.0  # seconds from CreateStream to ACTIVE
 
 def client(url: str, connections: int) -> Any:
     """boto3 as anybody has it; a connection for every thread."""
-    return boto3.client(
-        "kinesis",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="demo",
-        aws_secret_access_key="demo",
-        config=Config(max_pool_connections=connections),
-    )
+    return kinesis(url, config=Config(max_pool_connections=connections))
 
 
 def create_stream(sandbox: Any) -> None:

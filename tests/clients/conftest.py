@@ -29,7 +29,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture
 def endpoint(daemon: Daemon) -> Endpoint:
     """The sandbox to make and read streams, the daemon to put."""
-    return Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    return Endpoint.of(daemon)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_a_full_buffer_is_told_and_then_there_is_room(tmp_path: Path) -> None:
         assert told <= {THROUGHPUT, "InternalFailure"}, answers
         daemon.clear_faults()
         assert sdk.put("demo", b"after")["status"] == 200
-        endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+        endpoint = Endpoint.of(daemon)
         assert texts(endpoint, "demo")["after"] == 1
         assert sdk.close() == 0
         assert daemon.stop() == 0

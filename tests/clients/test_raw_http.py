@@ -1,16 +1,14 @@
 """Clients that are no SDK: unsigned requests, pipelines, NDJSON over HTTP."""
 
 import base64
-import http.client
 import json
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, entry
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.patience import wait_for
 from tests.kit.sockets import read_answers
 
 PIPELINED = 200
@@ -112,18 +110,6 @@ def test_a_word_that_is_no_acknowledgement_is_refused(endpoint: Endpoint, stream
 # NDJSON over HTTP
 
 
-def put_lines(
-    daemon: Daemon, stream: str, lines: bytes, **headers: str
-) -> tuple[int, dict[str, object]]:
-    with closing(
-        http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
-    ) as connection:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request("POST", f"/v1/streams/{stream}/records", lines, sent)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-
-
 def test_good_lines_are_taken_and_bad_ones_named(
     daemon: Daemon, endpoint: Endpoint, stream: str
 ) -> None:
@@ -135,10 +121,10 @@ def test_good_lines_are_taken_and_bad_ones_named(
         b'{"data_base64": "%b"}' % base64.b64encode(b"\xff\x00"),
         b'{"partition_key": "k", "explicit_hash_key": "0", "data": "last, no newline"}',
     ]
-    status, answer = put_lines(daemon, stream, b"\n".join(lines))
-    assert status == 207
-    assert answer["acknowledged"] == 3
-    rejected = answer["rejected"]
+    said = Endpoint.of(daemon).put_lines(stream, b"\n".join(lines))
+    assert said.status == 207
+    assert said.members["acknowledged"] == 3
+    rejected = said.members["rejected"]
     assert isinstance(rejected, list)
     assert [each["line"] for each in rejected] == [3, 4]
     assert all(each["code"] and each["message"] for each in rejected)
@@ -147,15 +133,15 @@ def test_good_lines_are_taken_and_bad_ones_named(
 
 
 def test_lines_of_an_unknown_stream_are_refused(daemon: Daemon) -> None:
-    status, answer = put_lines(daemon, "no-such-stream", b'{"data": "x"}\n')
-    assert status == 404
-    assert answer["__type"] == "ResourceNotFoundException"
+    said = Endpoint.of(daemon).put_lines("no-such-stream", b'{"data": "x"}\n')
+    assert said.status == 404
+    assert said.members["__type"] == "ResourceNotFoundException"
 
 
 def test_lines_may_be_accepted_only(daemon: Daemon, endpoint: Endpoint, stream: str) -> None:
     line = b'{"partition_key": "k", "data": "x"}\n'
-    status, answer = put_lines(daemon, stream, line * 10, x_kdaemon_acknowledge="accepted")
-    assert (status, answer["acknowledged"]) == (200, 10)
+    said = Endpoint.of(daemon).put_lines(stream, line * 10, x_kdaemon_acknowledge="accepted")
+    assert (said.status, said.members["acknowledged"]) == (200, 10)
     daemon.wait_settled()
     assert len(endpoint.read_stream(stream)) == 10
 
@@ -163,15 +149,15 @@ def test_lines_may_be_accepted_only(daemon: Daemon, endpoint: Endpoint, stream: 
 def test_lines_without_a_key_go_to_all_shards_that_have_room(tmp_path: Path) -> None:
     """No shard has room for all of them; who has most of it left comes first."""
     with running(tmp_path, {"default.shard_records_per_second": 150}) as daemon:
-        endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+        endpoint = Endpoint.of(daemon)
         endpoint.put_all("demo", [entry(b"first", "k")])
         shards = endpoint.shards("demo")
         wait_for(
             lambda: daemon.counted("kdaemon_shards", stream="demo") == len(shards) > 1 or None,
             "the map to be known",
         )
-        status, answer = put_lines(daemon, "demo", b'{"data": "x"}\n' * 400)
-        assert (status, answer["acknowledged"]) == (200, 400)
+        said = Endpoint.of(daemon).put_lines("demo", b'{"data": "x"}\n' * 400)
+        assert (said.status, said.members["acknowledged"]) == (200, 400)
         counts = [len(endpoint.read_shard("demo", shard["ShardId"])) for shard in shards]
         assert sum(counts) == 401
         assert min(counts) > 1, counts

@@ -7,21 +7,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
 import pytest
 from aiobotocore.session import get_session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.kit import sdk
 from tests.kit.daemon import Daemon, environment
 from tests.kit.endpoints import Endpoint, data_of
 from tests.kit.patience import PATIENCE_S
 
-KEYS = {
-    "region_name": "us-east-1",
-    "aws_access_key_id": "test",
-    "aws_secret_access_key": "test",
-}
 MIB = 1024 * 1024
 
 
@@ -29,7 +24,7 @@ MIB = 1024 * 1024
 def kinesis(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """boto3 as its documentation has it."""
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    client = boto3.client("kinesis", endpoint_url=daemon.url, **KEYS)
+    client = sdk.kinesis(daemon.url)
     yield client
     client.close()
 
@@ -190,11 +185,11 @@ def test_boto3_describes_its_stream_first(
 
 def test_boto3_hears_of_records_that_the_service_throttles(daemon: Daemon) -> None:
     """In position, and with the service's code; the client's own deadline is not reached."""
-    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    endpoint = Endpoint.of(daemon)
     name = endpoint.make_stream("throttled", 1)
     daemon.inject({"kind": "throttle", "calls": 3, "stream": name})
     config = Config(retries={"total_max_attempts": 1})
-    client = boto3.client("kinesis", endpoint_url=daemon.url, config=config, **KEYS)
+    client = sdk.kinesis(daemon.url, config=config)
     try:
         records = [{"Data": b"%d" % n, "PartitionKey": "k"} for n in range(10)]
         answer = client.put_records(StreamName=name, Records=records)
@@ -208,7 +203,9 @@ def test_boto3_hears_of_records_that_the_service_throttles(daemon: Daemon) -> No
 async def test_aiobotocore_puts_one_and_many(
     daemon: Daemon, endpoint: Endpoint, stream: str
 ) -> None:
-    async with get_session().create_client("kinesis", endpoint_url=daemon.url, **KEYS) as client:
+    async with get_session().create_client(
+        "kinesis", endpoint_url=daemon.url, **sdk.ANYBODY
+    ) as client:
         one = await client.put_record(StreamName=stream, Data=b"one", PartitionKey="k")
         many = await client.put_records(
             StreamName=stream,

@@ -3,7 +3,6 @@ calls, loses answers and fails single records. What is read back is in order, an
 """
 
 import contextlib
-import http.client
 import json
 import random
 import socket
@@ -20,7 +19,6 @@ from tests.contract.conftest import started
 from tests.kit.aggregates import python_reads
 from tests.kit.daemon import Daemon, running
 from tests.kit.endpoints import Endpoint, data_of, post
-from tests.kit.patience import PATIENCE_S
 from tests.kit.web import Handler, serving
 
 RECORD_COUNT = 180
@@ -103,11 +101,7 @@ def listening(proxy: Proxy) -> Iterator[str]:
 def put_lines(daemon: Daemon, stream: str, records: list[tuple[str, str]]) -> None:
     """One frame of (key, data), accepted."""
     lines = "\n".join(json.dumps({"partition_key": key, "data": data}) for key, data in records)
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
-    with contextlib.closing(connection):
-        headers = {"X-Kdaemon-Acknowledge": "accepted"}
-        connection.request("POST", f"/v1/streams/{stream}/records", lines, headers)
-        answer = json.loads(connection.getresponse().read())
+    answer = Endpoint.of(daemon, "accepted").put_lines(stream, lines.encode()).members
     assert answer == {"acknowledged": len(records), "rejected": [], "rejected_count": 0}
 
 

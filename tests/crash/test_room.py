@@ -1,13 +1,10 @@
 """Stored frames find their way into memory, however little room there is."""
 
-import base64
-import contextlib
-import http.client
-import json
 from pathlib import Path
 
 from tests.kit.daemon import MIB, Daemon, running
-from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.endpoints import Endpoint, entry
+from tests.kit.patience import wait_for
 
 DATA_BYTES = 10_000
 THROTTLED = {"kind": "throttle", "calls": None}
@@ -15,20 +12,10 @@ THROTTLED = {"kind": "throttle", "calls": None}
 
 def put(daemon: Daemon, stream: str, count: int, acknowledge: str) -> bool:
     """One PutRecords of `count` records, which is one frame; whether all were acknowledged."""
-    entry = {"Data": base64.b64encode(bytes(DATA_BYTES)).decode(), "PartitionKey": "k"}
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
-    with contextlib.closing(connection):
-        headers = {
-            "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": "Kinesis_20131202.PutRecords",
-            "X-Kdaemon-Acknowledge": acknowledge,
-        }
-        entries = [{**entry, "PartitionKey": f"k{number}"} for number in range(count)]
-        body = json.dumps({"StreamName": stream, "Records": entries})
-        connection.request("POST", "/", body, headers)
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-    return response.status == 200 and answer["FailedRecordCount"] == 0
+    entries = [entry(bytes(DATA_BYTES), f"k{number}") for number in range(count)]
+    front = Endpoint.of(daemon, acknowledge)
+    answer = front.put("PutRecords", StreamName=stream, Records=entries)
+    return answer.status == 200 and answer.members["FailedRecordCount"] == 0
 
 
 def wait_delivered(daemon: Daemon, stream: str, count: int) -> None:

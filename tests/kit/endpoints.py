@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.kit import cbor
+from tests.kit.daemon import Daemon
 from tests.kit.patience import PATIENCE_S, wait_for
 
 T = TypeVar("T")
@@ -74,6 +75,12 @@ class Endpoint:
     headers: dict[str, str | None] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, daemon: Daemon, acknowledge: str | None = None) -> "Endpoint":
+        """A daemon, and the service behind it. `acknowledge`: what its puts ask for."""
+        asked: dict[str, str | None] = {"x-kdaemon-acknowledge": acknowledge}
+        return cls("daemon", daemon.sandbox_url, daemon.url, headers=asked if acknowledge else {})
+
     def call(self, operation: str, **members: Any) -> Answer:
         """A control or reading call."""
         return self._post(self.url, operation, members)
@@ -95,6 +102,12 @@ class Endpoint:
     def put_raw(self, operation: str, body: bytes, **headers: str | None) -> Answer:
         """Whatever bytes; a header of None is left out, one given (`x_amz_target`) replaces ours"""
         return post(self.put_url, operation, body, headers)
+
+    def put_lines(self, stream: str, lines: bytes, **headers: str) -> Answer:
+        """As clients that are no SDK put them."""
+        url = f"{self.put_url}/v1/streams/{stream}/records"
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return send(url, "POST", lines, {**self.headers, **named})
 
     def answer(self, operation: str, **members: Any) -> dict[str, Any]:
         """As `call`, for a call that must go well."""
@@ -197,7 +210,7 @@ def send(url: str, method: str, body: bytes, headers: dict[str, str | None]) -> 
         kept = {name: value for name, value in headers.items() if value is not None}
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # A server that refuses a large body may answer before it has read all of it.
-            connection.request(method, "/", body, kept)
+            connection.request(method, address.path or "/", body, kept)
         response = connection.getresponse()
         with contextlib.closing(response):
             return Answer(

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import boto3
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sdk import kinesis
 
 LINES_OUT = 20  # that a connection of lines writes before it reads their answer
 RECORDS_A_CALL = 5
@@ -93,14 +93,7 @@ class Boto(Client):
     def __init__(self, stream: str, at: str) -> None:
         super().__init__(stream, at)
         once = BotoConfig(retries={"total_max_attempts": 1}, read_timeout=PATIENCE_S)
-        self._client: Any = boto3.client(
-            "kinesis",
-            region_name="us-east-1",
-            endpoint_url=at,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=once,
-        )
+        self._client = kinesis(at, config=once)
 
     def work(self) -> None:
         names = self.names(RECORDS_A_CALL)

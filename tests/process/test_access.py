@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.kit.daemon import ROOT, Daemon, environment, running, send, started, write_config
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sdk import kinesis
 from tests.kit.sockets import connected, read_all
 
 KEY_ID, SECRET = "AKIASHOP000000000001", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -59,14 +59,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def client(daemon: Daemon, key_id: str = KEY_ID, secret: str = SECRET) -> Any:
-    return boto3.client(
-        "kinesis",
-        endpoint_url=daemon.url,
-        region_name="eu-central-1",
-        aws_access_key_id=key_id,
-        aws_secret_access_key=secret,
-        config=Config(retries={"max_attempts": 0}),
-    )
+    once = Config(retries={"max_attempts": 0})
+    keys = {"aws_access_key_id": key_id, "aws_secret_access_key": secret}
+    return kinesis(daemon.url, region_name="eu-central-1", config=once, **keys)
 
 
 def code(kinesis: Any, stream: str = "demo") -> str:

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from kdaemon.base.record import Record
+from tests.kit import sdk
 from tests.kit.aggregates import python_reads
 from tests.kit.daemon import MIB, command, sandbox, send
 from tests.kit.endpoints import Endpoint, data_of, entry
@@ -19,11 +18,6 @@ from tests.kit.kcl import Read
 from tests.kit.patience import wait_for
 from tests.process.conftest import Run
 
-KEYS = {
-    "region_name": "us-east-1",
-    "aws_access_key_id": "test",
-    "aws_secret_access_key": "test",
-}
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/demo"
 DATA_BYTES = 200
 
@@ -51,7 +45,7 @@ def test_what_clients_put_another_decoder_reads_where_they_were_told(run: Run) -
     with sandbox("demo", 4) as service:
         daemon = run({"default.aggregation": "kpl"}, service=service)
         endpoint = Endpoint("daemon", url=service, put_url=daemon.url)
-        kinesis = boto3.client("kinesis", endpoint_url=daemon.url, **KEYS)
+        kinesis = sdk.kinesis(daemon.url)
         sent: Counter[tuple[str, bytes]] = Counter()
 
         def put(number: int) -> list[tuple[Place, bytes]]:

@@ -54,7 +54,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture
 def endpoint(daemon: Daemon) -> Endpoint:
-    return Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    return Endpoint.of(daemon)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ def _is_from_scratch() -> Iterator[None]:
 
 
 def put_one(daemon: Daemon) -> None:
-    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    endpoint = Endpoint.of(daemon)
     answer = endpoint.put("PutRecords", StreamName="demo", Records=[entry(b"x", "k")])
     assert answer.members["FailedRecordCount"] == 0
 

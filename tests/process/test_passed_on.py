@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.kit import sdk
 from tests.kit.daemon import MIB, Daemon, control_quota, from_scratch, get, running, sandbox
 from tests.kit.endpoints import Endpoint, data_of, entry, post
 from tests.kit.patience import wait_for
@@ -118,23 +118,11 @@ def test_pages_of_a_list_follow_each_other(daemon: Daemon) -> None:
     assert [shard["ShardId"][-1] for shard in first["Shards"] + second["Shards"]] == list("0123")
 
 
-def client_of(daemon: Daemon, config: Config | None = None) -> Any:
-    """boto3 as its documentation has it."""
-    return boto3.client(
-        "kinesis",
-        endpoint_url=daemon.url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        config=config,
-    )
-
-
 def test_boto3_lists_writes_and_reads_at_one_place(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    kinesis = client_of(daemon)
+    kinesis = sdk.kinesis(daemon.url)
     try:
         names = [
             name
@@ -218,7 +206,7 @@ def test_a_flood_of_one_client_harms_neither_another_nor_the_daemon_s_own_look_u
     run: Run,
 ) -> None:
     daemon = run(before=control_quota(10))
-    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    endpoint = Endpoint.of(daemon)
     stream = endpoint.make_stream("not-looked-up-yet", 1)
     with daemon.connect() as flood, daemon.connect() as quiet:
         wanted = [
@@ -293,7 +281,7 @@ def test_a_service_that_is_away_is_an_error_that_sdks_try_again(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with running(tmp_path, service="http://127.0.0.1:1") as daemon:
         twice = Config(retries={"mode": "standard", "total_max_attempts": 2})
-        kinesis = client_of(daemon, twice)
+        kinesis = sdk.kinesis(daemon.url, config=twice)
         try:
             with pytest.raises(ClientError) as caught:
                 kinesis.describe_stream(StreamName="demo")

@@ -3,7 +3,6 @@ say of a stream on hold what they should. Skipped, visibly, where Prometheus is 
 """
 
 import re
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kit.daemon import Daemon, running, sandbox
+from tests.kit.endpoints import Endpoint
 from tests.kit.patience import wait_for
 from tests.kit.prometheus import Prometheus, scraping
 from tests.unit.deploy.test_alerts import RULES, dashboard_queries, rules
@@ -44,20 +44,11 @@ def prometheus(daemon: Daemon) -> Iterator[Prometheus]:
             for stream in ("demo", "missing"):
                 lines = "".join(f'{{"data":"{number}"}}\n' for number in range(100))
                 for promise in ("delivered", "stored") if stream == "demo" else ("accepted",):
-                    put(daemon, stream, lines, promise)
+                    front = Endpoint.of(daemon, promise)
+                    assert front.put_lines(stream, lines.encode()).status == 200
             wait_for(partial(newer, prometheus, scrapes), "a scrape")
             scrapes = scrape_count(prometheus)
         yield prometheus
-
-
-def put(daemon: Daemon, stream: str, lines: str, promise: str) -> None:
-    request = urllib.request.Request(
-        f"{daemon.url}/v1/streams/{stream}/records",
-        data=lines.encode(),
-        headers={"X-Kdaemon-Acknowledge": promise},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.status == 200
 
 
 def scrape_count(prometheus: Prometheus) -> int:

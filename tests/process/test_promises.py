@@ -190,7 +190,7 @@ def test_a_client_that_waits_is_answered_by_its_deadline_and_nothing_is_held_for
     """
     daemon = run({"default.deadline_ms": 1000})
     daemon.inject({"kind": "hang", "calls": None})
-    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    endpoint = Endpoint.of(daemon)
     began = time.monotonic()
     answer = endpoint.put("PutRecords", StreamName="demo", Records=[entry(b"x", "k")] * 10)
     assert time.monotonic() - began > 0.9

@@ -16,7 +16,7 @@ def put(daemon: Daemon, file: Path, *arguments: str) -> subprocess.CompletedProc
 
 
 def stored(daemon: Daemon, stream: str = "demo") -> Counter[str]:
-    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    endpoint = Endpoint.of(daemon)
     return Counter(data_of(record).decode() for record in endpoint.read_stream(stream))
 
 

@@ -1,7 +1,6 @@
 """Raw lines through a running daemon: a log as it is, by every way in, and across a restart."""
 
 import contextlib
-import http.client
 import json
 import os
 import socket
@@ -75,16 +74,6 @@ def wait_until(claim: Callable[[], bool], what: str = "what was written to arriv
     wait_for(lambda: claim() or None, what)
 
 
-def post(daemon: Daemon, stream: str, body: bytes, **headers: str) -> tuple[int, dict[str, object]]:
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=PATIENCE_S)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("POST", f"/v1/streams/{stream}/records", body, named)
-    answer = connection.getresponse()
-    told: dict[str, object] = json.loads(answer.read())
-    connection.close()
-    return answer.status, told
-
-
 def test_a_log_that_is_followed_arrives_line_by_line(daemon: Daemon, tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     log.write_bytes(b"first\n")
@@ -132,16 +121,17 @@ def test_lines_choose_among_listed_streams_and_make_none(daemon: Daemon) -> None
 
 def test_a_request_with_a_header_sends_any_text(daemon: Daemon) -> None:
     body = b'plain\r\n\xff\x00\n{"id":5,"id":6}\n{"id":5.50}\n\n{"id":"\\u0000"}'
-    status, told = post(
-        daemon, "demo", body, X_Kdaemon_Lines="raw", X_Kdaemon_Partition_Key_Field="id"
+    answer = Endpoint.of(daemon).put_lines(
+        "demo", body, X_Kdaemon_Lines="raw", X_Kdaemon_Partition_Key_Field="id"
     )
-    assert (status, told["acknowledged"], told["rejected"]) == (200, 5, [])
+    told = answer.members
+    assert (answer.status, told["acknowledged"], told["rejected"]) == (200, 5, [])
     found = {data: key for key, data in records(daemon, "demo")}
     assert found[b'{"id":5.50}'] == "5.50"
     assert found[b'{"id":"\\u0000"}'] == "\0"
     assert {b"plain", b"\xff\x00", b'{"id":5,"id":6}'} < found.keys()
-    status, told = post(daemon, "demo", body, X_Kdaemon_Lines="yes")
-    assert (status, told["__type"]) == (400, "InvalidArgumentException")
+    answer = Endpoint.of(daemon).put_lines("demo", body, X_Kdaemon_Lines="yes")
+    assert (answer.status, answer.members["__type"]) == (400, "InvalidArgumentException")
 
 
 def test_lines_keep_the_order_of_each_key(daemon: Daemon) -> None:
@@ -188,7 +178,7 @@ def test_a_line_without_an_end_holds_nobody_up_and_no_memory(daemon: Daemon) -> 
     with daemon.connect("streams.app") as client:
         for _ in range(40):
             client.sendall(b"x" * 1024 * 1024)
-            assert post(daemon, "demo", b'{"data":"other"}\n')[0] == 200
+            assert Endpoint.of(daemon).put_lines("demo", b'{"data":"other"}\n').status == 200
         client.sendall(b"\nafter the long one\n")
         wait_until(lambda: b"after the long one" in {data for _, data in records(daemon, "app")})
     assert daemon.counted("kdaemon_records_rejected_total", stream="app") == refused + 1

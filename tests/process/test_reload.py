@@ -481,11 +481,8 @@ def put(
 ) -> int:
     """`key`: of each; None: each has its own."""
     records = [entry(each, key or f"k{each!r}") for each in data]
-    body = {"StreamName": stream, "Records": records}
-    front = Endpoint("daemon", url=daemon.url, put_url=daemon.url)
-    raw = json.dumps(body).encode()
-    status: int = front.put_raw("PutRecords", raw, x_kdaemon_acknowledge=acknowledge).status
-    return status
+    front = Endpoint.of(daemon, acknowledge)
+    return front.put("PutRecords", StreamName=stream, Records=records).status
 
 
 def read(service: str) -> Counter[bytes]:

@@ -46,7 +46,7 @@ def put(daemon: Daemon, count: int, **headers: str | None) -> dict[str, object]:
 
 def ask(daemon: Daemon, count: int, **headers: str | None) -> Answer:
     """PutRecords of so many records to `demo`, whatever comes of it."""
-    endpoint = Endpoint("daemon", url=daemon.sandbox_url, put_url=daemon.url)
+    endpoint = Endpoint.of(daemon)
     entries = [entry(b"%d" % index, f"key-{index}") for index in range(count)]
     body = json.dumps({"StreamName": "demo", "Records": entries}).encode()
     return endpoint.put_raw("PutRecords", body, **headers)

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import aiobotocore.session
-import boto3
 import pytest
 from botocore.config import Config as BotoConfig
 
 from tests.kit.certificates import Authority, Files
 from tests.kit.daemon import KDAEMON, ROOT, Daemon, environment, running, started
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.sdk import ANYBODY, kinesis
 from tests.process.conftest import Run
 
-KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 PUT = b'{"StreamName":"demo","PartitionKey":"k","Data":"aGk="}'
 HEADERS = {
     "Content-Type": "application/x-amz-json-1.1",
@@ -58,7 +57,7 @@ def test_boto3_that_knows_the_authority_puts_one_record_and_five_hundred(
     daemon: Daemon, files: Files
 ) -> None:
     url = f"https://localhost:{daemon.port}"
-    client = boto3.client("kinesis", endpoint_url=url, verify=str(files.authority), **KEYS)
+    client = kinesis(url, verify=str(files.authority))
     with contextlib.closing(client):
         one = client.put_record(StreamName="demo", Data=b"hi", PartitionKey="k")
         assert one["ShardId"]
@@ -72,7 +71,9 @@ async def test_aiobotocore_that_knows_the_authority_puts_many_at_once(
 ) -> None:
     session = aiobotocore.session.get_session()
     url = f"https://127.0.0.1:{daemon.port}"
-    making = session.create_client("kinesis", endpoint_url=url, verify=str(files.authority), **KEYS)
+    making = session.create_client(
+        "kinesis", endpoint_url=url, verify=str(files.authority), **ANYBODY
+    )
     async with making as client:
         puts = (
             client.put_record(StreamName="demo", Data=b"hi", PartitionKey=str(i)) for i in range(20)
@@ -209,9 +210,7 @@ def test_others_are_served_while_handshakes_stall_and_flood(daemon: Daemon, file
 
     url = f"https://localhost:{daemon.port}"
     config = BotoConfig(retries={"max_attempts": 0}, max_pool_connections=1)
-    client = boto3.client(
-        "kinesis", endpoint_url=url, verify=str(files.authority), config=config, **KEYS
-    )
+    client = kinesis(url, verify=str(files.authority), config=config)
     threads = [threading.Thread(target=flood) for _ in range(4)]
     with contextlib.ExitStack() as stack:
         stack.callback(client.close)
@@ -323,7 +322,7 @@ def test_the_sandbox_speaks_tls_alone(tmp_path: Path) -> None:
     with started(arguments) as process:
         address = process.wait_log("sandbox listens")["fields"]["address"]
         url = f"https://{address}"
-        client = boto3.client("kinesis", endpoint_url=url, verify=str(files.authority), **KEYS)
+        client = kinesis(url, verify=str(files.authority))
         with contextlib.closing(client):
             client.put_record(StreamName="demo", Data=b"hi", PartitionKey="k")
         assert process.stop() == 0

@@ -65,11 +65,9 @@ def mend(service: Endpoint) -> None:
 
 
 def put(daemon: Daemon, stream: str, data: list[bytes], acknowledge: str) -> Any:
-    body = {"StreamName": stream, "Records": [entry(each, f"k{each!r}") for each in data]}
-    front = Endpoint("daemon", url=daemon.url, put_url=daemon.url)
-    answer = front.put_raw(
-        "PutRecords", json.dumps(body).encode(), x_kdaemon_acknowledge=acknowledge
-    )
+    records = [entry(each, f"k{each!r}") for each in data]
+    front = Endpoint.of(daemon, acknowledge)
+    answer = front.put("PutRecords", StreamName=stream, Records=records)
     return answer.status, answer.members
 
 

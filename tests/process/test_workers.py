@@ -24,7 +24,7 @@ from tests.kit.daemon import (
     started,
     write_config,
 )
-from tests.kit.endpoints import read_all
+from tests.kit.endpoints import Endpoint, read_all
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.restarts import Load
 from tests.kit.systemd import Activated, Manager
@@ -58,13 +58,8 @@ def workers_of(daemon: Daemon) -> list[dict[str, Any]]:
 def put_lines(daemon: Daemon, names: list[str], acknowledge: str = "stored") -> None:
     """Over a connection of its own."""
     body = "".join(json.dumps({"data": name}) + "\n" for name in names)
-    host, _, port = daemon.url.removeprefix("http://").partition(":")
-    with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)) as connection:
-        headers = {"X-Kdaemon-Acknowledge": acknowledge}
-        connection.request("POST", "/v1/streams/demo/records", body, headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        assert answer.status == 200, text
+    answer = Endpoint.of(daemon, acknowledge).put_lines("demo", body.encode())
+    assert answer.status == 200, answer
 
 
 class Connections:

@@ -6,11 +6,10 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import boto3
 import msgspec
 import pytest
 from botocore.exceptions import ClientError
@@ -21,21 +20,11 @@ from tests.kit.certificates import Files
 from tests.kit.daemon import ROOT, environment
 from tests.kit.endpoints import send
 from tests.kit.patience import PATIENCE_S
+from tests.kit.sdk import kinesis
 
 
-@contextmanager
-def client_of(running: Sandbox, region_name: str = "us-east-1") -> Iterator[Any]:
-    client = boto3.client(
-        "kinesis",
-        endpoint_url=running.url,
-        region_name=region_name,
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
-    )
-    try:
-        yield client
-    finally:
-        client.close()
+def client_of(running: Sandbox, region_name: str = "us-east-1") -> closing[Any]:
+    return closing(kinesis(running.url, region_name=region_name))
 
 
 @pytest.fixture

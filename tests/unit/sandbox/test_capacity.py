@@ -1,9 +1,9 @@
 """A stream's mode, and the warm throughput of one on demand; also as a real client calls it."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
-import boto3
 import pytest
 
 from kdaemon.base.limits import MIB
@@ -12,6 +12,7 @@ from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.testing import Sandbox
+from tests.kit.sdk import kinesis
 from tests.unit.sandbox.calls import call, refusal, summary
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/clicks"
@@ -138,15 +139,8 @@ def test_yandex_has_no_warm_throughput() -> None:
 
 @pytest.fixture
 def client(kinesis_sandbox: Sandbox) -> Iterator[Any]:
-    client = boto3.client(
-        "kinesis",
-        endpoint_url=kinesis_sandbox.url,
-        region_name="us-east-1",
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
-    )
-    yield client
-    client.close()
+    with closing(kinesis(kinesis_sandbox.url)) as client:
+        yield client
 
 
 def test_boto3_makes_changes_and_describes_a_warm_stream(client: Any) -> None:
