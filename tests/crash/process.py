@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from tests.crash.launch import POINT_VARIABLE
 from tests.kit.daemon import KDAEMON
 from tests.kit.patience import PATIENCE_S
 from tests.kit.systemd import Passing
-from tests.kit.template import MAIN, STAGE, Copy, Stage, template
+from tests.kit.template import MAIN, STAGE, Copy, Stage, begin
 
 LOOK_S = 0.005  # between two looks for an exit code that is due
 RELOADED = "the configuration was read again"  # how each line begins that says of a reload
@@ -66,24 +65,19 @@ class Life:
         arguments = ["run", *flags, "--config", str(config)]
         given = {**environment, POINT_VARIABLE: point}
         reading, writing = os.pipe()
-        process: subprocess.Popen[bytes] | Copy
-        try:
-            if is_from_scratch or how is not None:
-                program = how.program if how is not None else KDAEMON
-                process = subprocess.Popen(
-                    [sys.executable, *program, *arguments],
-                    cwd=stage.root,
-                    env=stage.environment(given | (how.variables if how is not None else {})),
-                    pass_fds=how.descriptors if how is not None else (),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=writing,
-                )
-            else:
-                module = "tests.crash.launch" if point else MAIN
-                process = template(stage).start(arguments, given, writing, module)
-        finally:
-            os.close(writing)
+        if is_from_scratch or how is not None:
+            how = how or Passing(KDAEMON, {}, ())
+            process = begin(
+                arguments,
+                given | how.variables,
+                writing,
+                program=how.program,
+                passed=how.descriptors,
+                stage=stage,
+            )
+        else:
+            module = "tests.crash.launch" if point else MAIN
+            process = begin(arguments, given, writing, module=module, stage=stage)
         log = asyncio.StreamReader(limit=2**20)
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(log), os.fdopen(reading, "rb")

@@ -27,7 +27,7 @@ from tests.kit.linux import memory_bytes
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.sockets import connected
 from tests.kit.template import MAIN as MAIN_MODULE
-from tests.kit.template import Copy, template
+from tests.kit.template import begin
 
 T = TypeVar("T")
 
@@ -36,7 +36,10 @@ KDAEMON = ("-m", "kdaemon")
 BEFORE = ("-m", "tests.kit.before")
 MAIN = "from kdaemon.__main__ import main\nmain()"
 
-MODULES = {KDAEMON: MAIN_MODULE, BEFORE: "tests.kit.before"}  # what runs in a copy
+MODULES: dict[tuple[str, ...], str] = {
+    KDAEMON: MAIN_MODULE,
+    BEFORE: "tests.kit.before",
+}  # what runs in a copy
 READY = "ready"
 MIB = 1024 * 1024
 
@@ -148,23 +151,9 @@ class Process:
         self._has_ended = False
         reading, writing = os.pipe()
         self._log_file = os.fdopen(reading, encoding="utf-8")
-        self._process: subprocess.Popen[bytes] | Copy
-        try:
-            if program in MODULES and _are_copies:
-                module = MODULES[program]
-                self._process = template().start(arguments, environment, writing, module)
-            else:
-                self._process = subprocess.Popen(
-                    [python, *program, *arguments],
-                    cwd=ROOT,
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=writing,
-                    pass_fds=passed,
-                )
-        finally:
-            os.close(writing)
+        module = MODULES.get(program) if _are_copies else None
+        how: dict[str, Any] = {"program": program, "passed": passed, "python": python}
+        self._process = begin(arguments, environment, writing, module=module, **how)
         self.pid = self._process.pid
         self._reader = threading.Thread(target=self._read, name="kdaemon's log", daemon=True)
         self._reader.start()

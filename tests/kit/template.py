@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,36 @@ class Template:
 def template(stage: Stage = STAGE) -> Template:
     """The one of this test run for this stage, started when it is first asked for."""
     return Template(stage)
+
+
+def begin(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    stderr: int,
+    *,
+    module: str | None = None,
+    program: Sequence[str] = (),
+    passed: Sequence[int] = (),
+    python: str = sys.executable,
+    stage: Stage = STAGE,
+) -> subprocess.Popen[bytes] | Copy:
+    """A copy of the template that runs this `module`; None: a process from scratch, in which Python
+    runs `program`. `passed`: descriptors that it inherits. Closes `stderr`.
+    """
+    try:
+        if module is not None:
+            return template(stage).start(arguments, environment, stderr, module)
+        return subprocess.Popen(
+            [python, *program, *arguments],
+            cwd=stage.root,
+            env=stage.environment(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            pass_fds=passed,
+        )
+    finally:
+        os.close(stderr)
 
 
 # In the template

@@ -25,20 +25,22 @@ def start(config: Path, *flags: str) -> Daemon:
     return Daemon(["run", *flags, "--config", str(config)], environment())
 
 
-def run(config: Path, stack: ExitStack, service: str) -> Daemon:
-    """One that is ready, in front of a service that is told what to do."""
-    daemon = start(config)
+def ready(stack: ExitStack, config: Path, *flags: str) -> Daemon:
+    daemon = start(config, *flags)
     stack.callback(daemon.close)
     daemon.wait_log(READY)
+    return daemon
+
+
+def run(config: Path, stack: ExitStack, service: str) -> Daemon:
+    """One that is ready, in front of a service that is told what to do."""
+    daemon = ready(stack, config)
     daemon.sandbox_url = service
     return daemon
 
 
 def took_over(config: Path, stack: ExitStack) -> Daemon:
-    daemon = start(config, "--takeover")
-    stack.callback(daemon.close)
-    daemon.wait_log(READY)
-    return daemon
+    return ready(stack, config, "--takeover")
 
 
 def test_under_load_nobody_is_refused_and_nothing_is_lost_or_repeated(
@@ -46,9 +48,7 @@ def test_under_load_nobody_is_refused_and_nothing_is_lost_or_repeated(
 ) -> None:
     config = write_config(tmp_path, settings_of(tmp_path, service))
     with ExitStack() as stack:
-        daemon = start(config)
-        stack.callback(daemon.close)
-        daemon.wait_log(READY)
+        daemon = run(config, stack, service)
         with Load("demo", daemon.url, daemon.address("unix")) as load:
             load.wait_progress(20)
             for _ in range(3):
@@ -69,10 +69,7 @@ def test_what_is_to_be_stored_waits_for_the_spool_of_the_one_before(
     more = {"drain.lame_duck_ms": 0, "drain.deadline_ms": 4_000, "send.call_timeout_ms": 40_000}
     config = write_config(tmp_path, settings_of(tmp_path, service, **more))
     with ExitStack() as stack:
-        old = start(config)
-        stack.callback(old.close)
-        old.wait_log(READY)
-        old.sandbox_url = service
+        old = run(config, stack, service)
         old.inject({"kind": "hang", "calls": None})
         assert store(tmp_path, "one") == {"acknowledged": 1}
         wait_for(lambda: old.counted("kdaemon_records_in_flight") or None, "the first call")
@@ -92,9 +89,7 @@ def test_what_stands_in_the_spool_is_left_to_the_new_one(tmp_path: Path) -> None
     with ExitStack() as stack:
         service = stack.enter_context(sandbox("demo", 1))
         config = write_config(tmp_path, settings_of(tmp_path, service))
-        old = start(config)
-        stack.callback(old.close)
-        old.wait_log(READY)
+        old = run(config, stack, service)
         names = [str(number) for number in range(6_000)]  # the shard takes 1,000 a second
         setup = {"stream": "demo", "acknowledge": "stored"}
         lines = [setup, *({"data": name, "partition_key": name} for name in names)]
@@ -122,10 +117,7 @@ def test_order_in_memory_outlives_the_change_of_process(tmp_path: Path) -> None:
         service = stack.enter_context(sandbox("demo", 1))
         more = {"default.ordering": "partition_key", "spool.directory": ""}
         config = write_config(tmp_path, settings_of(tmp_path, service, **more))
-        old = start(config)
-        stack.callback(old.close)
-        old.wait_log(READY)
-        old.sandbox_url = service
+        old = run(config, stack, service)
         old.inject({"kind": "latency", "latency_ms": 50, "calls": 40})
         accept(tmp_path, [str(number) for number in range(300)])
         new = start(config, "--takeover")
@@ -171,9 +163,7 @@ def test_one_that_cannot_start_leaves_the_one_that_runs_untouched(
     settings = settings_of(tmp_path, service)
     config = write_config(tmp_path, settings)
     with ExitStack() as stack:
-        daemon = start(config)
-        stack.callback(daemon.close)
-        daemon.wait_log(READY)
+        daemon = run(config, stack, service)
         (tmp_path / "other").mkdir()
         taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = taken.getsockname()[1]
@@ -198,9 +188,7 @@ def test_where_nobody_runs_it_is_a_start(tmp_path: Path, service: str) -> None:
 def test_without_a_unix_socket_they_meet_in_the_spool(tmp_path: Path, service: str) -> None:
     config = write_config(tmp_path, settings_of(tmp_path, service, **{"listen.unix": ""}))
     with ExitStack() as stack:
-        old = start(config)
-        stack.callback(old.close)
-        old.wait_log(READY)
+        old = run(config, stack, service)
         new = took_over(config, stack)
         assert old.wait() == 0
         new.wait_log("spool")
