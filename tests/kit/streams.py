@@ -9,10 +9,11 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.refused import Refused
 from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.send.client import PutAnswer
-from kdaemon.streams import Streams
+from kdaemon.streams import Stream, Streams
 from kdaemon.streams.upstream import Reach
 from tests.kit.clock import HandClock
 
@@ -134,6 +135,18 @@ def make_streams(
     streams = Streams(config, called, clock or HandClock(), FixedDice(), memory, spool)
     at_once(streams.open_listed())
     return streams
+
+
+def found(streams: Streams, spelling: str) -> Stream:
+    stream = streams.find(spelling)
+    assert isinstance(stream, Stream), stream
+    return stream
+
+
+def refused(streams: Streams, spelling: str) -> Refused:
+    answer = streams.find(spelling)
+    assert isinstance(answer, Refused), answer
+    return answer
 
 
 async def turn(times: int = 20) -> None:

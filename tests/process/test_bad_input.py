@@ -106,45 +106,29 @@ def status_of(answer: bytes) -> int:
 GOOD_BODY = json.dumps({"StreamName": "demo", "Records": [entry(b"x", "k")]}).encode()
 
 
-@pytest.mark.parametrize(
-    ("data", "status", "says"),
-    [
-        pytest.param(b"\x16\x00\x02\x03" * 100, 400, b"not HTTP/1.1", id="binary"),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01" * 20, 400, b"https://", id="TLS"),
-        pytest.param(b"GET\r\n\r\n", 400, b"not HTTP/1.1", id="no target"),
-        pytest.param(
-            f"{HEAD}Content-Length: -1\r\n\r\n".encode(), 400, b"not HTTP/1.1", id="length below 0"
-        ),
-        pytest.param(
-            f"{HEAD}Content-Length: 5\r\nContent-Length: 7\r\n\r\n".encode(),
-            400,
-            b"not HTTP/1.1",
-            id="two lengths",
-        ),
-        pytest.param(
-            f"{HEAD}Content-Length: {10**30}\r\n\r\n".encode(), 400, b"not HTTP/1.1", id="length"
-        ),
-        pytest.param(
-            f"{HEAD}Content-Length: {10**12}\r\n\r\n".encode(), 413, b"bytes", id="oversized"
-        ),
-        pytest.param(
-            f"{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n".encode(),
-            400,
-            b"not HTTP/1.1",
-            id="bad chunk",
-        ),
-        pytest.param(
-            f"{HEAD}X: {'x' * 100_000}\r\n\r\n".encode(), 431, b"headers", id="long header"
-        ),
-        pytest.param(
-            f"{HEAD}Content-Length: 100\r\n\r\nhalf".encode(), 400, b"middle", id="truncated"
-        ),
-        pytest.param(b"POST / HTTP/1.1\r\nHost:", 400, b"middle", id="truncated head"),
-    ],
-)
-def test_what_is_no_request_gets_a_clear_error(
-    daemon: Daemon, data: bytes, status: int, says: bytes
-) -> None:
+NO_REQUESTS = {
+    "binary": (b"\x16\x00\x02\x03" * 100, 400, b"not HTTP/1.1"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01" * 20, 400, b"https://"),
+    "no target": (b"GET\r\n\r\n", 400, b"not HTTP/1.1"),
+    "truncated head": (b"POST / HTTP/1.1\r\nHost:", 400, b"middle"),
+    **{
+        name: (f"{HEAD}{rest}".encode(), status, says)
+        for name, rest, status, says in (
+            ("length below 0", "Content-Length: -1\r\n\r\n", 400, b"not HTTP/1.1"),
+            ("two lengths", "Content-Length: 5\r\nContent-Length: 7\r\n\r\n", 400, b"not HTTP/1.1"),
+            ("length", f"Content-Length: {10**30}\r\n\r\n", 400, b"not HTTP/1.1"),
+            ("oversized", f"Content-Length: {10**12}\r\n\r\n", 413, b"bytes"),
+            ("bad chunk", "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, b"not HTTP/1.1"),
+            ("long header", f"X: {'x' * 100_000}\r\n\r\n", 431, b"headers"),
+            ("truncated", "Content-Length: 100\r\n\r\nhalf", 400, b"middle"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", NO_REQUESTS)
+def test_what_is_no_request_gets_a_clear_error(daemon: Daemon, name: str) -> None:
+    data, status, says = NO_REQUESTS[name]
     answer = exchange(daemon, data)
     assert status_of(answer) == status, answer
     assert says in answer

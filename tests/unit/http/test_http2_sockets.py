@@ -2,9 +2,7 @@
 
 import asyncio
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -18,11 +16,12 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import ConnectionServer, serve, serve_http, serve_unix
+from kdaemon.http.server import serve
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S
 from tests.unit.http.http2_harness import fields
+from tests.unit.http.served import served
 
 Run = Callable[[Any], Any]
 
@@ -89,33 +88,6 @@ class Client:
         await self.writer.wait_closed()
 
 
-Dial = Callable[[], Awaitable[Client]]
-
-
-@asynccontextmanager
-async def served(
-    kind: str, handler: Callable[[HttpRequest], object]
-) -> AsyncIterator[tuple[ConnectionServer, Dial]]:
-    with tempfile.TemporaryDirectory() as directory:
-        if kind == "tcp":
-            server = await serve_http(handler, "127.0.0.1", 0)
-        else:
-            server = await serve_unix(handler, f"{directory}/s")
-
-        async def dial() -> Client:
-            if kind == "tcp":
-                return Client(*await asyncio.open_connection("127.0.0.1", server.port))
-            return Client(*await asyncio.open_unix_connection(f"{directory}/s"))
-
-        try:
-            yield server, dial
-        finally:
-            await server.aclose()
-        assert server.counters.open == 0
-        assert server.hub.bodies.bytes_taken == 0
-        assert server.counters.handler_failures == 0
-
-
 def echo(request: HttpRequest) -> None:
     request.respond(200, request.body)
 
@@ -124,7 +96,7 @@ def echo(request: HttpRequest) -> None:
 def test_large_bodies_go_both_ways_at_once(run: Run, kind: str) -> None:
     async def main() -> None:
         async with served(kind, echo) as (_, dial):
-            client = await dial()
+            client = Client(*await dial())
             body = bytes(range(256)) * 8 * 1024  # 2 MiB
             for stream in (1, 3, 5):
                 client.ask(stream, ends=False)
@@ -148,7 +120,7 @@ def test_a_client_that_goes_is_told(run: Run, kind: str, how: str) -> None:
             request.on_gone = gone.set
 
         async with served(kind, handle) as (server, dial):
-            client = await dial()
+            client = Client(*await dial())
             client.ask(1)
             await client.send()
             while not server.hub.counters.opened:
@@ -175,7 +147,7 @@ def test_a_client_that_sends_no_more_is_answered(run: Run, kind: str) -> None:
     async def main() -> None:
         waiting: list[HttpRequest] = []
         async with served(kind, waiting.append) as (server, dial):
-            client = await dial()
+            client = Client(*await dial())
             client.ask(1)
             await client.send()
             await client.until(lambda: bool(client.events))
@@ -201,7 +173,7 @@ def test_a_drain_finishes_what_has_begun(run: Run, kind: str) -> None:
     async def main() -> None:
         waiting: list[HttpRequest] = []
         async with served(kind, waiting.append) as (server, dial):
-            busy, idle = await dial(), await dial()
+            busy, idle = Client(*await dial()), Client(*await dial())
             busy.ask(1)
             for client in (busy, idle):
                 await client.send()

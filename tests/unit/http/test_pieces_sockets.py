@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,15 +10,12 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
-from kdaemon.http.hub import ConnectionLimits, Hub
-from kdaemon.http.listener import bind_tcp
-from kdaemon.http.request import HttpHandler, HttpRequest
-from kdaemon.http.server import ConnectionServer, serve, serve_unix
+from kdaemon.http.request import HttpRequest
 from tests.kit.certificates import Files
 from tests.kit.patience import PATIENCE_S, until
-from tests.kit.tls import handshakes
 from tests.unit.http.harness import GET
 from tests.unit.http.http2_harness import fields
+from tests.unit.http.served import served
 from tests.unit.http.sources import Endless, Script, turns
 from tests.unit.http.test_pieces import read as read_http_1
 
@@ -90,37 +85,6 @@ class Client:
             await self.writer.wait_closed()
 
 
-Dial = Callable[[], Awaitable[Client]]
-
-
-@asynccontextmanager
-async def served(
-    kind: str, protocol: str, handler: HttpHandler, files: Files
-) -> AsyncIterator[tuple[ConnectionServer, Dial]]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = f"{directory}/s"
-        if kind == "unix":
-            server = await serve_unix(handler, path)
-        else:
-            hub = Hub(ConnectionLimits(), tls=handshakes(files) if kind == "tls" else None)
-            server = await serve(bind_tcp("127.0.0.1", 0), handler, hub)
-
-        async def dial() -> Client:
-            if kind == "unix":
-                streams = await asyncio.open_unix_connection(path)
-            else:
-                trusted = files.client() if kind == "tls" else None
-                streams = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusted)
-            return Client(*streams, protocol)
-
-        try:
-            yield server, dial
-        finally:
-            await server.aclose()
-        assert server.counters.open == 0
-        assert server.hub.bodies.bytes_taken == 0
-
-
 @every_kind
 @every_protocol
 def test_a_large_answer_arrives_whole(
@@ -130,8 +94,8 @@ def test_a_large_answer_arrives_whole(
         def handle(request: HttpRequest) -> None:
             Script(*MADE, None).begin(request)
 
-        async with served(kind, protocol, handle, certificate) as (_, dial):
-            clients = [await dial() for _ in range(3)]
+        async with served(kind, handle, certificate) as (_, dial):
+            clients = [Client(*await dial(), protocol) for _ in range(3)]
             for client in clients:
                 await client.until(lambda _, is_whole: is_whole)
                 assert client.answer() == (b"".join(MADE), True)
@@ -151,8 +115,8 @@ def test_a_client_that_goes_is_noticed_though_nothing_is_said(
         def handle(request: HttpRequest) -> None:
             script.begin(request)
 
-        async with served(kind, protocol, handle, certificate) as (_, dial):
-            client = await dial()
+        async with served(kind, handle, certificate) as (_, dial):
+            client = Client(*await dial(), protocol)
             await client.until(lambda body, _: body == b"a")
             await client.close()
             await until(lambda: script.told == ["gone"])
@@ -172,8 +136,8 @@ def test_a_source_that_fails_is_no_end(
         def handle(request: HttpRequest) -> None:
             script.begin(request)
 
-        async with served(kind, protocol, handle, certificate) as (server, dial):
-            client = await dial()
+        async with served(kind, handle, certificate, failures=1) as (server, dial):
+            client = Client(*await dial(), protocol)
             await client.until(lambda body, _: body == b"half of it")
             await script.give(ValueError("a defect"))
             if protocol == "http/1.1":
@@ -202,8 +166,8 @@ def test_who_does_not_read_keeps_nobody_out(
             scripts.append(Script(b"quick", None) if scripts else Endless())
             scripts[-1].begin(request)
 
-        async with served(kind, protocol, handle, certificate) as (server, dial):
-            silent = await dial()
+        async with served(kind, handle, certificate) as (server, dial):
+            silent = Client(*await dial(), protocol)
             await until(lambda: bool(scripts))
             before = -1
             while before != scripts[0].taken:  # until its socket is full
@@ -211,7 +175,7 @@ def test_who_does_not_read_keeps_nobody_out(
                 await asyncio.sleep(0.05)
             assert scripts[0].taken < 20_000, "20 MB: what a kernel keeps, and little more"
             assert server.hub.bodies.bytes_taken <= 2**20
-            other = await dial()
+            other = Client(*await dial(), protocol)
             await other.until(lambda _, is_whole: is_whole)
             assert other.answer() == (b"quick", True)
             await other.close()
@@ -231,8 +195,8 @@ def test_a_drain_ends_it_cleanly(run: Run, kind: str, protocol: str, certificate
         def handle(request: HttpRequest) -> None:
             script.begin(request)
 
-        async with served(kind, protocol, handle, certificate) as (server, dial):
-            client = await dial()
+        async with served(kind, handle, certificate) as (server, dial):
+            client = Client(*await dial(), protocol)
             await client.until(lambda body, _: body == b"a")
             closing = asyncio.create_task(server.aclose(PATIENCE_S))
             if protocol == "http/1.1":  # the library's client of HTTP/2 reads nothing after GOAWAY

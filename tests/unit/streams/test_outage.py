@@ -17,12 +17,12 @@ from kdaemon.config.load import load_config
 from kdaemon.observe.readiness import is_memory_full
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
-from kdaemon.streams import Stream, Streams
+from kdaemon.streams import Streams
 from kdaemon.system import SystemClock
 from tests.kit.observing import delivered_by
 from tests.kit.patience import until
 from tests.kit.stores import new_frame, open_store
-from tests.kit.streams import FakeService, FixedDice, reaches
+from tests.kit.streams import FakeService, FixedDice, found, reaches
 
 MIB = 1024 * 1024
 MEMORY = 16 * MIB
@@ -87,12 +87,6 @@ async def all_wait(spool: Spool) -> None:
         return all(lane.is_waiting_for_room or lane.position.is_read for lane in lanes)
 
     await until(is_still)
-
-
-def found(streams: Streams, name: str) -> Stream:
-    stream = streams.find(name)
-    assert isinstance(stream, Stream)
-    return stream
 
 
 def a_frame(acknowledge: Acknowledge, told: list[Frame]) -> Frame:

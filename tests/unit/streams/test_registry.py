@@ -13,13 +13,12 @@ from kdaemon.base.description import Caller
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
-from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.registry import FORGOTTEN_NS
 from kdaemon.streams.stream import MISSING_NS, Existence, Word
 from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
-from tests.kit.streams import DENIED, MISSING, FakeService, make_streams, turn
+from tests.kit.streams import DENIED, MISSING, FakeService, found, make_streams, refused, turn
 
 OURS, OTHERS = "111111111111", "222222222222"
 REGION = "region = 'eu-central-1'\n"
@@ -43,18 +42,6 @@ async def opened() -> AsyncIterator[Open]:
     yield make
     for streams in all_streams:
         await streams.aclose()
-
-
-def found(streams: Streams, spelling: str) -> Stream:
-    stream = streams.find(spelling)
-    assert isinstance(stream, Stream), stream
-    return stream
-
-
-def refused(streams: Streams, spelling: str) -> Refused:
-    answer = streams.find(spelling)
-    assert isinstance(answer, Refused), answer
-    return answer
 
 
 def accepted(*data: bytes) -> Frame:

@@ -11,30 +11,17 @@ from kdaemon.base.description import Caller
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.names import Arn, parse_arn
 from kdaemon.base.record import Record
-from kdaemon.base.refused import Refused
 from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.stream import Existence
 from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
-from tests.kit.streams import FakeService, make_streams, reaches, turn
+from tests.kit.streams import FakeService, found, make_streams, reaches, refused, turn
 
 BASE = "region = 'eu-west-1'\naccount_id = '000000000001'\n"
 CLOSED = BASE + "accept_unlisted = false\n"
 EU = "[upstreams.eu]\nregion = 'eu-central-1'\naccount_id = '111111111111'\n"
-
-
-def found(streams: Streams, spelling: str) -> Stream:
-    stream = streams.find(spelling)
-    assert isinstance(stream, Stream), stream
-    return stream
-
-
-def refused(streams: Streams, spelling: str) -> Refused:
-    answer = streams.find(spelling)
-    assert isinstance(answer, Refused), answer
-    return answer
 
 
 def put(stream: Stream, *data: bytes) -> None:

@@ -13,7 +13,7 @@ from kdaemon.base.names import Qualified
 from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream, Streams
-from tests.kit.streams import FakeService, make_streams, turn
+from tests.kit.streams import FakeService, found, make_streams, turn
 
 OURS, EU, YA = "000000000001", "111111111111", "ya"
 CONFIG = f"""
@@ -51,12 +51,6 @@ async def opened() -> Open:
         text,
         **{name: services.get(name, FakeService()) for name in ("eu", "ya", "root")},
     )
-
-
-def found(streams: Streams, spelling: str) -> Stream:
-    stream = streams.find(spelling)
-    assert isinstance(stream, Stream), stream
-    return stream
 
 
 def put(stream: Stream, *data: bytes) -> Frame:
