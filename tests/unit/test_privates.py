@@ -7,15 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"self", "cls"}
 
-PARTS = "what the engine's parts have in hand is compared with what it counts"
+PARTS = "the parts of the engine have no audit() yet: they are being restructured"
 BREAKS = "breaks, or counts, what is inside, where nothing outside can"
 
 ALLOWED = {
-    "tests/properties/play.py": PARTS,
     "tests/sim/test_hot_keys.py": PARTS,
     "tests/unit/engine/": PARTS,
     "tests/unit/observe/test_hot.py": PARTS,
-    "tests/unit/observe/test_live.py": PARTS,
     "tests/unit/pack/": PARTS,
     "tests/unit/cli/test_watch.py": "holds one table to another",
     "tests/unit/base/test_counters.py": "holds one table to another",
@@ -32,7 +30,7 @@ ALLOWED = {
     "tests/unit/send/test_pool.py": "aiohttp's resolver",
     "tests/unit/send/test_upstreams.py": "botocore's cache",
     "tests/unit/wire/test_signature.py": "botocore's signer",
-    "tests/kit/template.py": "os._exit",
+    "tests/kit/template.py": "os._exit is the way to end a copy",
 }
 """Files and directories that may, and why."""
 
