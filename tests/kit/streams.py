@@ -134,7 +134,20 @@ def make_streams(
     called = reaches(default=service, **others)
     streams = Streams(config, called, clock or HandClock(), FixedDice(), memory, spool)
     at_once(streams.open_listed())
+    _opened.append((asyncio.get_running_loop(), streams))
     return streams
+
+
+_opened: list[tuple[asyncio.AbstractEventLoop, Streams]] = []
+
+
+async def close_opened() -> None:
+    """Closes those of this loop that were made, whatever became of the test."""
+    loop = asyncio.get_running_loop()
+    while _opened:
+        made_in, streams = _opened.pop()
+        if made_in is loop:
+            await streams.aclose()
 
 
 def found(streams: Streams, spelling: str) -> Stream:

@@ -151,7 +151,6 @@ async def test_a_signed_request_is_taken_and_nothing_else(
         assert place.streams.door.received - before == 1 + is_two
     assert place.written() == {OURS: [b"AAAA"]}
     assert set(place.rejected) == {"unauthenticated"}
-    await place.streams.aclose()
 
 
 async def test_a_refusal_is_written_as_its_client_writes(principals: Principals) -> None:
@@ -166,7 +165,6 @@ async def test_a_refusal_is_written_as_its_client_writes(principals: Principals)
     assert answer(client)[1]["rejected_count"] == 0
     client.protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer(client)[1]["__type"] == "MissingAuthenticationTokenException"
-    await place.streams.aclose()
 
 
 _STRANGE = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n"
@@ -199,7 +197,6 @@ async def test_a_stranger_whose_request_is_no_put_brings_no_record(
     assert answer(client)[0] in {400, 403}
     assert place.streams.door.received == 0
     assert place.rejected == {}
-    await place.streams.aclose()
 
 
 async def test_lines_cannot_be_signed(principals: Principals) -> None:
@@ -213,7 +210,6 @@ async def test_lines_cannot_be_signed(principals: Principals) -> None:
     assert place.rejected == {"unauthenticated": 2}
     assert place.hub.counters.refused["unauthenticated"] == 1
     assert place.stream("s").counters.received == 0
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("way", ["PutRecord", "lines"])
@@ -251,7 +247,6 @@ async def test_a_large_body_is_hashed_in_turns(
     if is_good:
         assert records.index(big) < records.index(b"next"), "the next one of a connection waits"
     assert place.hub.counters.handler_failures == 0
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("is_good", [True, False])
@@ -278,7 +273,6 @@ async def test_a_client_that_goes_while_its_body_is_hashed_leaves_nothing_behind
     assert place.streams.memory.bytes_taken == 0
     assert place.written() == {}
     assert place.hub.counters.handler_failures == 0
-    await place.streams.aclose()
 
 
 async def test_a_defect_behind_the_guard_is_an_answer_and_frees_the_connection(
@@ -305,7 +299,6 @@ async def test_a_defect_behind_the_guard_is_an_answer_and_frees_the_connection(
         await asyncio.sleep(0)
     assert client.take().count(b"HTTP/1.1 500 ") == 2
     assert place.hub.bodies.bytes_taken == 0
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "expect"])
@@ -348,7 +341,6 @@ async def test_a_body_of_a_stranger_is_refused_before_it_is_taken_in(
             await asyncio.sleep(0)
         await place.settle()
         assert answer(client)[0] == 200
-    await place.streams.aclose()
 
 
 async def test_refusals_of_strangers_are_a_line_a_minute(
@@ -425,7 +417,6 @@ async def test_a_peer_is_known_by_his_user_or_his_group(
     assert place.rejected == ({} if is_known else {"unauthenticated": 1})
     assert [each.name for each in place.service.described] == ["s"]
     assert place.stream("s").counters.received == is_known
-    await place.streams.aclose()
 
 
 async def test_a_user_who_is_struck_off_is_refused_on_his_open_connection(
@@ -450,7 +441,6 @@ async def test_a_user_who_is_struck_off_is_refused_on_his_open_connection(
     await turn()
     assert [each["code"] for each in lines.lines()] == ["AccessDeniedException"]
     assert answer(http)[0] == 403
-    await place.streams.aclose()
 
 
 def test_whoever_has_no_socket_is_nobody(principals: Principals) -> None:
@@ -504,7 +494,6 @@ async def test_a_principal_writes_where_he_may_and_nothing_is_opened_where_not(
     assert {each.value: n for each, n in door.rejected.items() if n} == {"forbidden": 5}
     assert place.stream("listed").counters.received == 0
     assert door.unaccounted() == 0
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -516,7 +505,6 @@ async def test_a_name_is_of_the_daemons_own_account(way: str) -> None:
     assert await put(place, may(arn(OTHERS)[:-1] + "*"), way, arn(OTHERS))
     assert await put(place, may(arn(OURS)), way, "s")
     assert not await put(place, may(arn(OTHERS)), way, "s")
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -528,7 +516,6 @@ async def test_a_listed_stream_is_meant_by_its_name(way: str) -> None:
     assert await put(place, may(arn(OTHERS)), way, "s")
     assert not await put(place, may("s"), way, arn(OURS))
     assert list(place.written()) == [OTHERS]
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -541,7 +528,6 @@ async def test_an_arn_whose_account_is_not_known_yet_is_judged_when_it_is(
     place.service.account_id = OURS
     assert await put(place, may("s"), way, arn(account)) is may_write
     assert list(place.written()) == ([OURS] if may_write else [])
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -553,7 +539,6 @@ async def test_where_nobody_tells_the_account_an_arn_stands_for_no_name(way: str
     assert await put(place, may(arn(OTHERS)), way, arn(OTHERS))
     assert list(place.written()) == [OTHERS]
     assert not await put(place, may("s"), way, arn(OTHERS))
-    await place.streams.aclose()
 
 
 async def test_what_cannot_be_read_counts_nothing_for_a_stream_of_others() -> None:
@@ -568,7 +553,6 @@ async def test_what_cannot_be_read_counts_nothing_for_a_stream_of_others() -> No
         assert not is_success(client)
     assert place.stream("t").counters.received == 0
     assert place.streams.door.received == 2
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("broken", [b"{x}\n", b"{}\n", b"[1]\n"])
@@ -585,7 +569,6 @@ async def test_a_line_that_cannot_be_read_counts_nothing_where_its_client_may_wr
     assert [each["rejected"] for each in client.lines()] == [2]
     assert place.stream("t").counters.received == 0
     assert place.streams.door.rejected[RejectReason.INVALID] == 1
-    await place.streams.aclose()
 
 
 async def test_raw_lines_count_nothing_for_a_stream_of_others() -> None:
@@ -599,7 +582,6 @@ async def test_raw_lines_count_nothing_for_a_stream_of_others() -> None:
     counters = place.stream("t").counters
     assert (counters.received, counters.lines_without_key) == (0, 0)
     assert place.streams.door.lines_without_key == 1
-    await place.streams.aclose()
 
 
 async def test_a_setup_line_for_a_stream_of_others_ends_the_connection() -> None:
@@ -612,7 +594,6 @@ async def test_a_setup_line_for_a_stream_of_others_ends_the_connection() -> None
     assert client.has_written_eof
     assert place.streams.door.rejected[RejectReason.FORBIDDEN] == 3
     assert place.streams.door.unaccounted() == 0
-    await place.streams.aclose()
 
 
 async def test_of_lines_for_several_streams_only_the_forbidden_are_refused() -> None:
@@ -626,7 +607,6 @@ async def test_of_lines_for_several_streams_only_the_forbidden_are_refused() -> 
     said = client.lines()
     assert [each.get("rejected") for each in said] == [1, 3, None]
     assert place.engines() == ["s"]
-    await place.streams.aclose()
 
 
 async def test_a_client_that_goes_opens_no_stream_that_it_may_not_write_to() -> None:
@@ -644,7 +624,6 @@ async def test_a_client_that_goes_opens_no_stream_that_it_may_not_write_to() -> 
     await place.settle(2)
     assert place.engines() == ["s"]
     assert place.streams.door.unaccounted() == 0
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("byte_count", [10, 200_000])
@@ -660,7 +639,6 @@ async def test_a_body_for_a_stream_of_others_is_refused_whole(byte_count: int) -
     assert place.streams.door.rejected[RejectReason.FORBIDDEN] == 3
     assert place.engines() == []
     assert place.streams.memory.bytes_taken == 0
-    await place.streams.aclose()
 
 
 async def test_a_dry_run_needs_the_right_too() -> None:
@@ -674,7 +652,6 @@ async def test_a_dry_run_needs_the_right_too() -> None:
     client.protocol.data_received(head + b"\r\n\r\n" + body)
     assert answer(client)[1]["__type"] == "AccessDeniedException"
     assert place.engines() == []
-    await place.streams.aclose()
 
 
 def test_who_is_not_asked_for_is_nobody() -> None:

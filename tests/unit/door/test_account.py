@@ -500,4 +500,3 @@ async def test_at_yandex_a_foreign_database_in_the_path_is_another_stream() -> N
         "/ru-central1/b1g/theirs/s",
     ]
     assert service.asked_count == 0
-    await streams.aclose()

@@ -43,7 +43,6 @@ async def client() -> AsyncIterator[Make]:
     yield make
     for each in made:
         each.protocol.connection_lost(None)
-        await each.streams.aclose()
 
 
 def put_record(data: bytes, acknowledge: str) -> bytes:
@@ -141,4 +140,3 @@ async def test_lines_that_call_one_stream_by_two_names_keep_their_order(acknowle
     sent = [data for target, each in service.calls if target.name == "s" for data in each]
     assert sent == [b"%04d" % n for n in range(60) if n % 3 < 2]
     session.connection_lost(None)
-    await streams.aclose()

@@ -2,7 +2,6 @@
 
 import gzip
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,10 +87,8 @@ class Place(Doors):
 
 
 @pytest.fixture
-async def place() -> AsyncIterator[Place]:
-    one = await Place().open()
-    yield one
-    await one.streams.aclose()
+async def place() -> Place:
+    return await Place().open()
 
 
 # How they are asked for
@@ -212,7 +209,6 @@ async def test_the_settings_of_a_stream_that_is_not_open_yet_count_too() -> None
     assert not list(place.streams.engines())
     bad = place.door.line_form("no name", NOTHING_ASKED)  # which the door refuses then
     assert isinstance(bad, LineForm)
-    await place.streams.aclose()
 
 
 # Which stream
@@ -426,7 +422,6 @@ async def test_its_lines_are_stored_where_the_stream_stores(
     spool: Any = object() if has_spool else None  # it has nothing to do
     streams = make_streams(FakeService(), config, spool=spool)
     assert Door(streams, HandClock()).untold_promise("app") is promise
-    await streams.aclose()
 
 
 async def test_the_door_counts_for_a_stream_that_nobody_knows() -> None:
@@ -436,7 +431,6 @@ async def test_the_door_counts_for_a_stream_that_nobody_knows() -> None:
     answer = await place.post("b", b"x\n", X_Kdaemon_Partition_Key_Field="id")
     assert answer.status == 404
     assert place.streams.door.lines_without_key == 1
-    await place.streams.aclose()
 
 
 async def test_a_half_line_gives_way_to_others_and_the_rest_of_the_log_goes_on(

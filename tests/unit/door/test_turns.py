@@ -95,6 +95,13 @@ class Place(Doors):
         return received, ended
 
 
+@pytest.fixture
+async def place() -> Place:
+    found = Place()
+    await turn()
+    return found
+
+
 async def feed(protocol: HttpProtocol, data: bytes) -> None:
     """All of it, a read in a turn."""
     for at in range(0, len(data), READ):
@@ -112,9 +119,7 @@ async def turns_until_answered(transport: FakeTransport) -> int:
 
 
 @pytest.mark.parametrize("name", LARGE)
-async def test_others_are_served_while_a_large_request_is_read(name: str) -> None:
-    place = Place()
-    await turn()
+async def test_others_are_served_while_a_large_request_is_read(place: Place, name: str) -> None:
     request, count = LARGE[name]
     protocol, transport = place.connect()
     other, others = place.connect()
@@ -126,13 +131,10 @@ async def test_others_are_served_while_a_large_request_is_read(name: str) -> Non
     assert transport.take().startswith(b"HTTP/1.1 200")
     await turn()
     assert place.counted() == (count + 1, count + 1)
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_large_request_is_refused_and_counted_once(name: str) -> None:
-    place = Place()
-    await turn()
+async def test_a_large_request_is_refused_and_counted_once(place: Place, name: str) -> None:
     request, count = REFUSED[name]
     protocol, transport = place.connect()
     await feed(protocol, request)
@@ -140,13 +142,10 @@ async def test_a_large_request_is_refused_and_counted_once(name: str) -> None:
     assert transport.take().startswith(b"HTTP/1.1 400")
     assert place.counted() == (count, count)
     assert place.hub.bodies.bytes_taken == 0
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("name", [*LARGE, *REFUSED])
-async def test_no_collector_is_needed_to_free_a_large_request(name: str) -> None:
-    place = Place()
-    await turn()
+async def test_no_collector_is_needed_to_free_a_large_request(place: Place, name: str) -> None:
     request, _ = LARGE.get(name) or REFUSED[name]
     protocol, transport = place.connect()
     gc.collect()
@@ -162,13 +161,10 @@ async def test_no_collector_is_needed_to_free_a_large_request(name: str) -> None
     finally:
         tracemalloc.stop()
         gc.enable()
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("name", LARGE)
-async def test_the_next_request_of_its_client_does_not_overtake(name: str) -> None:
-    place = Place()
-    await turn()
+async def test_the_next_request_of_its_client_does_not_overtake(place: Place, name: str) -> None:
     request, count = LARGE[name]
     protocol, transport = place.connect()
     await feed(protocol, request + api("PutRecord", {**SMALL, "Data": "bGFzdA=="}))
@@ -177,16 +173,13 @@ async def test_the_next_request_of_its_client_does_not_overtake(name: str) -> No
     assert place.counted() == (count + 1, count + 1)
     sent = [data for _, batch in place.service.calls for data in batch]
     assert sent[-1] == b"last"
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("acknowledge", ["accepted", "delivered"])
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_client_that_leaves_meanwhile_takes_nothing_with_it(
-    turns: int, acknowledge: str
+    place: Place, turns: int, acknowledge: str
 ) -> None:
-    place = Place()
-    await turn()
     protocol, _ = place.connect()
     await feed(protocol, api("PutRecord", {**SMALL, "Data": DATA}, acknowledge))
     await turn(turns)
@@ -199,7 +192,6 @@ async def test_a_client_that_leaves_meanwhile_takes_nothing_with_it(
     assert len(sent) <= 1
     if acknowledge == "accepted":
         assert len(sent) == 1
-    await place.streams.aclose()
 
 
 async def test_a_defect_while_a_body_is_read_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +211,6 @@ async def test_a_defect_while_a_body_is_read_is_answered(monkeypatch: pytest.Mon
     assert b"HTTP/1.1 200" in answers
     assert isinstance(told[0]["exception"], KeyError)
     assert place.hub.bodies.bytes_taken == 0
-    await place.streams.aclose()
 
 
 SHORT = '{"data":"","partition_key":"k"}'
@@ -262,7 +253,6 @@ async def test_of_many_lines_no_more_than_its_part_is_worked_on_in_a_turn(
     assert 0 < max(counted) <= ndjson.LINES_A_TURN + block // len(text)
     assert max(admitted) <= ndjson.LINES_A_TURN + block // len(text)
     assert sum(counted) == 3 * MIB // len(text)
-    await place.streams.aclose()
 
 
 # --- sessions of lines
@@ -280,9 +270,9 @@ LONG = b'{"data_base64":"%b"}\n' % DATA.encode()
 
 
 @pytest.mark.parametrize("first", [SETUP, b""], ids=["later", "first"])
-async def test_a_long_line_of_a_session_takes_turns_and_keeps_its_place(first: bytes) -> None:
-    place = Place()
-    await turn()
+async def test_a_long_line_of_a_session_takes_turns_and_keeps_its_place(
+    place: Place, first: bytes
+) -> None:
     session, transport = open_session(place)
     long = LONG[:-2] + b',"stream":"s"}\n' if not first else LONG
     session.data_received(first + long + b'{"data":"x"}\n' + b'{"data":"last","stream":"s"}\n')
@@ -299,13 +289,10 @@ async def test_a_long_line_of_a_session_takes_turns_and_keeps_its_place(first: b
     assert place.counted() == (3, 3)
     sent = [data for _, batch in place.service.calls for data in batch]
     assert sent[-1] == b"last"
-    await place.streams.aclose()
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_session_that_is_lost_meanwhile_loses_no_record(turns: int) -> None:
-    place = Place()
-    await turn()
+async def test_a_session_that_is_lost_meanwhile_loses_no_record(place: Place, turns: int) -> None:
     session, _ = open_session(place)
     session.data_received(SETUP + LONG + b'{"data":"last"}\n')
     await turn(turns)
@@ -313,16 +300,12 @@ async def test_a_session_that_is_lost_meanwhile_loses_no_record(turns: int) -> N
     await turn(50)
     assert place.counted() == (2, 2)
     assert len(place.service.calls) > 0
-    await place.streams.aclose()
 
 
-async def test_a_line_without_an_end_behind_a_long_one_has_its_number() -> None:
-    place = Place()
-    await turn()
+async def test_a_line_without_an_end_behind_a_long_one_has_its_number(place: Place) -> None:
     session, transport = open_session(place)
     session.data_received(SETUP + LONG)
     session.data_received(b'{"data":"%b' % (b"x" * 15 * MIB))
     await turn(50)
     assert [each.get("rejected") for each in transport.lines()] == [None, 3]
     assert place.counted() == (2, 2)
-    await place.streams.aclose()

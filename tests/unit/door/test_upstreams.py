@@ -272,7 +272,6 @@ async def test_names_are_listed_of_the_upstream_in_which_a_clients_own_names_sta
     assert place.sent() == {upstream: ["a-name-that-was-listed"]}
     for relay in place.relays.values():
         await relay.aclose()
-    await place.streams.aclose()
 
 
 async def test_a_token_goes_back_to_the_upstream_that_gave_it(place: Place) -> None:

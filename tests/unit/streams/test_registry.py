@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -32,16 +32,11 @@ Open = Callable[..., Streams]
 
 
 @pytest.fixture
-async def opened() -> AsyncIterator[Open]:
-    all_streams: list[Streams] = []
-
+async def opened() -> Open:
     def make(service: FakeService, text: str = "", clock: HandClock | None = None) -> Streams:
-        all_streams.append(make_streams(service, REGION + text, clock=clock))
-        return all_streams[-1]
+        return make_streams(service, REGION + text, clock=clock)
 
-    yield make
-    for streams in all_streams:
-        await streams.aclose()
+    return make
 
 
 def accepted(*data: bytes) -> Frame:

@@ -44,7 +44,6 @@ async def test_a_stream_keeps_its_engine_and_is_told_its_new_settings() -> None:
     assert found(streams, "a") is stream
     assert stream.acknowledge is Acknowledge.ACCEPTED
     assert stream.config.when_full == "reject"
-    await streams.aclose()
 
 
 async def test_what_goes_delivers_what_it_has_and_takes_no_more() -> None:
@@ -67,7 +66,6 @@ async def test_what_goes_delivers_what_it_has_and_takes_no_more() -> None:
     assert [name for name, _ in streams.engines()] == ["b"]
     assert delivered_by(streams) == 2  # totals never fall
     assert streams.memory.bytes_taken == 0
-    await streams.aclose()
 
 
 async def test_what_goes_is_taken_as_unlisted_where_those_are() -> None:
@@ -87,7 +85,6 @@ async def test_what_goes_is_taken_as_unlisted_where_those_are() -> None:
     await turn()
     assert delivered_by(streams) == 1
     assert streams.memory.bytes_taken == 0
-    await streams.aclose()
 
 
 async def test_a_stream_that_was_missing_is_taken_to_be_there_once_it_is_listed() -> None:
@@ -104,7 +101,6 @@ async def test_a_stream_that_was_missing_is_taken_to_be_there_once_it_is_listed(
     await turn()
     assert stream.engine.hold is not None, "a missing stream that is listed is a hold"
     assert stream.counters.buffered == 1
-    await streams.aclose()
 
 
 async def test_queues_of_another_kind_stand_against_a_table_while_they_hold_records() -> None:
@@ -122,7 +118,6 @@ async def test_queues_of_another_kind_stand_against_a_table_while_they_hold_reco
     at_once(streams.take_config(ordered, {}))
     assert found(streams, "a") is not stream  # it was idle: opened anew
     assert found(streams, "a").is_ordered
-    await streams.aclose()
 
 
 async def test_what_kept_order_keeps_it_until_it_is_idle() -> None:
@@ -139,7 +134,6 @@ async def test_what_kept_order_keeps_it_until_it_is_idle() -> None:
     await turn()
     streams.look()
     assert not found(streams, "a").is_ordered
-    await streams.aclose()
 
 
 async def test_a_lower_deadline_holds_when_nobody_is_left_with_a_later_one(
@@ -161,7 +155,6 @@ async def test_a_lower_deadline_holds_when_nobody_is_left_with_a_later_one(
     assert stream.deadline_ns == 2_000_000_000
     change(streams, BASE + "[streams.a]\ndeadline_ms = 7000\n")
     assert stream.deadline_ns == 7_000_000_000
-    await streams.aclose()
 
 
 @pytest.mark.parametrize("grown", ["buffer_bytes_max", "memory_bytes_max"])
@@ -183,7 +176,6 @@ async def test_who_waits_for_room_is_told_of_more(grown: str) -> None:
     change(streams, BASE + "[streams.a]\n[streams.b]\n")
     await turn()
     assert called
-    await streams.aclose()
 
 
 async def test_an_upstream_comes_and_goes() -> None:
@@ -214,7 +206,6 @@ async def test_an_upstream_comes_and_goes() -> None:
     assert streams.left_upstreams == set()
     assert delivered_by(streams) == 3
     assert streams.memory.bytes_taken == 0
-    await streams.aclose()
 
 
 OWN = "arn:aws:kinesis:eu-west-1:000000000001:stream/a"
@@ -253,7 +244,6 @@ async def test_one_stream_by_another_spelling_waits_for_what_is_ordered(
     streams.begin_drain()
     await turn()
     assert streams.conflicts(new) == ()
-    await streams.aclose()
 
 
 async def test_two_that_may_be_one_and_are_listed_both_stand_against_nothing() -> None:
@@ -265,7 +255,6 @@ async def test_two_that_may_be_one_and_are_listed_both_stand_against_nothing() -
     put(found(streams, "b"), b"2")
     await turn()
     assert streams.conflicts(load_config(text=both)) == ()
-    await streams.aclose()
 
 
 async def test_spellings_that_meant_a_stream_mean_what_the_new_configuration_says() -> None:
@@ -278,7 +267,6 @@ async def test_spellings_that_meant_a_stream_mean_what_the_new_configuration_say
     assert after.target.arn == arn
     assert isinstance(parse_arn(arn), Arn)
     assert streams.routes == {"a": arn, arn: arn}
-    await streams.aclose()
 
 
 async def test_spellings_are_forgotten_after_a_stream_was_closed() -> None:
@@ -293,4 +281,3 @@ async def test_spellings_are_forgotten_after_a_stream_was_closed() -> None:
     service.on_new_keys(Caller("000000000001", "eu-west-1"))
     arn = "arn:aws:kinesis:eu-west-1:000000000001:stream/y"
     assert found(streams, arn) is found(streams, "y")
-    await streams.aclose()

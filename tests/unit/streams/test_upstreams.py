@@ -129,7 +129,6 @@ async def test_all_spellings_of_a_stream_are_one_engine_and_one_name_at_two_upst
     assert of_eu.service.name == "aws"
     assert of_ya.service.name == "yandex"
     assert of_ya.limits.request_bytes_max == 5 * 1024 * 1024
-    await streams.aclose()
 
 
 async def test_a_yandex_daemon_finds_no_upstream_for_an_arn_that_none_has() -> None:
@@ -140,7 +139,6 @@ async def test_a_yandex_daemon_finds_no_upstream_for_an_arn_that_none_has() -> N
     assert isinstance(refused, Refused)
     assert refused.code == "ResourceNotFoundException"
     assert f"account {OURS} and the region eu-central-1" in refused.message
-    await streams.aclose()
 
 
 async def test_a_named_upstream_knows_its_account_and_asks_nobody(opened: Open) -> None:
@@ -150,21 +148,19 @@ async def test_a_named_upstream_knows_its_account_and_asks_nobody(opened: Open) 
     await turn()
     assert eu.asked_count == 0
     assert len(eu.calls) == 1
-    await streams.aclose()
 
 
 async def test_keys_of_another_account_are_told(
     opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     eu = FakeService()
-    streams = opened(eu=eu)
+    opened(eu=eu)
     assert eu.on_new_keys is not None
     eu.on_new_keys(Caller("999999999999", "eu-central-1"))
     (line,) = caplog.records
     assert line.getMessage() == "account_id is wrong: kdaemon calls as another account"
     fields = line.__dict__["fields"]
     assert (fields["upstream"], fields["account"]) == ("eu", "999999999999")
-    await streams.aclose()
 
 
 # What the spool has
@@ -179,7 +175,6 @@ async def test_what_the_spool_has_leads_back_to_its_upstream(opened: Open) -> No
     with pytest.raises(RefusedError, match="@gone/orders, an upstream that is not configured"):
         streams.find_stored("@gone/orders")
     assert not streams.is_listed("@gone/orders")
-    await streams.aclose()
 
 
 async def test_what_was_stored_for_the_default_upstream_goes_there_whatever_has_the_name_now() -> (
@@ -190,7 +185,6 @@ async def test_what_was_stored_for_the_default_upstream_goes_there_whatever_has_
     assert found(streams, "s").target.upstream == "eu"
     assert streams.find_stored("s").target.upstream == "default"
     assert streams.find_stored("@eu/s") is found(streams, "s")
-    await streams.aclose()
 
 
 # Rights
@@ -215,7 +209,6 @@ async def test_a_right_is_written_with_a_name_that_means_this_stream_alone(
     assert found_names == names
     plain = {name for name in found_names if name[0] != "@"}
     assert all(streams.is_same(name, spelling) for name in plain), "no other stream's name"
-    await streams.aclose()
 
 
 # One that is down
@@ -241,7 +234,6 @@ async def test_an_upstream_that_is_down_stops_no_other(opened: Open) -> None:
         put(found(streams, "orders"), b"b")
         await turn()
     assert sum(len(data) for _, data in default.calls) == 40
-    await streams.aclose()
 
 
 async def test_unlisted_streams_of_one_that_is_down_leave_slots_to_the_others(
@@ -264,7 +256,6 @@ async def test_unlisted_streams_of_one_that_is_down_leave_slots_to_the_others(
         await turn()
     assert len(default.calls) == 100
     assert not isinstance(streams.find("orders-eu"), Refused)
-    await streams.aclose()
 
 
 async def test_one_that_is_down_closes_no_stream_of_others_in_vain(opened: Open) -> None:
@@ -279,7 +270,6 @@ async def test_one_that_is_down_closes_no_stream_of_others_in_vain(opened: Open)
         assert isinstance(refused, Refused)
         assert "list it" in refused.message
     assert [found(streams, stream.name) for stream in idle] == idle, "they are as they were"
-    await streams.aclose()
 
 
 async def test_an_upstream_closes_its_own_idle_streams_first(opened: Open) -> None:
@@ -290,7 +280,6 @@ async def test_an_upstream_closes_its_own_idle_streams_first(opened: Open) -> No
         found(streams, f"@eu/s{number}")
     assert [found(streams, stream.name) for stream in others] == others
     assert found(streams, "@eu/s0") is not own[0]
-    await streams.aclose()
 
 
 @pytest.mark.parametrize(
@@ -321,7 +310,6 @@ async def test_of_two_upstreams_that_have_it_the_one_that_is_named_is_meant(
     place = streams.place(spelling)
     assert isinstance(place, Qualified)
     assert place.upstream == upstream
-    await streams.aclose()
 
 
 @pytest.mark.parametrize("table", ["", "[streams.twin]\narn = '{}'\n"])
