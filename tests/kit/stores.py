@@ -1,7 +1,8 @@
 """What tests of the store make by hand: stores, frames, letters; and damage."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from kdaemon.spool.store import Changes, DeadLetter, NewFrame, Store, StoreView
 NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z
 
 
+_opened: list[list[Store | StoreView]] = []  # of those who close them
+
+
 def open_store(directory: Path, *, letters_bytes_max: int = 1024 * 1024) -> Store:
-    return Store.open(str(directory), letters_bytes_max=letters_bytes_max, wall_ms=lambda: NOW_MS)
+    found = Store.open(str(directory), letters_bytes_max=letters_bytes_max, wall_ms=lambda: NOW_MS)
+    _keep(found)
+    return found
 
 
 def commit(directory: Path, **changes: Any) -> None:
@@ -31,7 +37,25 @@ def damage(directory: Path, *statements: str) -> None:
 
 
 def open_view(directory: Path) -> StoreView:
-    return Store.open_for_reading(str(directory))
+    found = Store.open_for_reading(str(directory))
+    _keep(found)
+    return found
+
+
+@contextmanager
+def closed_at_the_end() -> Iterator[None]:
+    """Closes what is opened here meanwhile, whatever becomes of the test."""
+    _opened.append([])
+    try:
+        yield
+    finally:
+        for each in reversed(_opened.pop()):
+            each.close()
+
+
+def _keep(found: Store | StoreView) -> None:
+    if _opened:
+        _opened[-1].append(found)
 
 
 def make_records(frame_id: int, count: int = 3, record_bytes: int = 100) -> list[Record]:

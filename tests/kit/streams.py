@@ -1,7 +1,8 @@
 """A registry of streams over a service in memory: no network, and time that a test moves."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from kdaemon.base.description import Caller, OpenShard, StreamDescription, StreamTarget
@@ -134,20 +135,25 @@ def make_streams(
     called = reaches(default=service, **others)
     streams = Streams(config, called, clock or HandClock(), FixedDice(), memory, spool)
     at_once(streams.open_listed())
-    _opened.append((asyncio.get_running_loop(), streams))
+    if _opened:
+        _opened[-1].append((asyncio.get_running_loop(), streams))
     return streams
 
 
-_opened: list[tuple[asyncio.AbstractEventLoop, Streams]] = []
+_opened: list[list[tuple[asyncio.AbstractEventLoop, Streams]]] = []  # of those who close them
 
 
-async def close_opened() -> None:
-    """Closes those of this loop that were made, whatever became of the test."""
-    loop = asyncio.get_running_loop()
-    while _opened:
-        made_in, streams = _opened.pop()
-        if made_in is loop:
-            await streams.aclose()
+@asynccontextmanager
+async def closed_at_the_end() -> AsyncIterator[None]:
+    """Closes what is made in this loop meanwhile, whatever becomes of the test."""
+    _opened.append([])
+    try:
+        yield
+    finally:
+        loop = asyncio.get_running_loop()
+        for made_in, streams in _opened.pop():
+            if made_in is loop:
+                await streams.aclose()
 
 
 def found(streams: Streams, spelling: str) -> Stream:

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.kit.streams import close_opened
+from tests.kit.streams import closed_at_the_end
 
 
 @pytest.fixture(autouse=True)
 async def _streams_are_closed() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+    async with closed_at_the_end():
+        yield

@@ -32,7 +32,6 @@ def test_a_letter_comes_back_as_it_was_written_with_an_id(tmp_path: Path) -> Non
     plain.id, strange.id = 1, 2
     assert list(store.letters.select(ALL)) == [plain, strange]
     assert plain.is_intact
-    store.close()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,6 @@ def test_a_filter_means_the_same_to_all_who_take_one(
     assert store.letters.delete(which) == total
     assert numbers(store.letters.select(ALL)) == [n for n in range(1, 6) if n not in expected]
     assert store.verify().is_sound
-    store.close()
 
 
 def test_more_letters_than_a_block_are_selected_and_deleted(tmp_path: Path) -> None:
@@ -76,7 +74,6 @@ def test_more_letters_than_a_block_are_selected_and_deleted(tmp_path: Path) -> N
     )
     assert store.letters.delete(LetterFilter(reason="poison")).letter_count == 350
     assert store.letters.count(ALL).letter_count == 350
-    store.close()
 
 
 def test_the_oldest_letters_make_room_for_the_newest_and_are_counted(tmp_path: Path) -> None:
@@ -90,7 +87,6 @@ def test_the_oldest_letters_make_room_for_the_newest_and_are_counted(tmp_path: P
     assert bury(store, *range(1, 1000)) == 999
     assert numbers(store.letters.select(ALL)) == [997, 998, 999]
     assert store.verify().is_sound
-    store.close()
 
 
 def test_the_newest_letter_is_kept_even_if_it_alone_is_above_the_bound(tmp_path: Path) -> None:
@@ -98,7 +94,6 @@ def test_the_newest_letter_is_kept_even_if_it_alone_is_above_the_bound(tmp_path:
     assert bury(store, 1) == 0
     assert bury(store, 2, data_bytes=1024 * 1024) == 1
     assert numbers(store.letters.select(ALL)) == [2]
-    store.close()
 
 
 def test_a_letter_and_the_end_of_its_frame_are_one_commit(tmp_path: Path) -> None:
@@ -115,7 +110,6 @@ def test_a_letter_and_the_end_of_its_frame_are_one_commit(tmp_path: Path) -> Non
     store.commit(Changes(settled=[1], dead=[make_letter(1)]))
     assert store.stored_totals() == []
     assert store.letters.count(ALL).letter_count == 1
-    store.close()
 
 
 def test_ids_of_letters_are_not_given_twice(tmp_path: Path) -> None:
@@ -125,7 +119,6 @@ def test_ids_of_letters_are_not_given_twice(tmp_path: Path) -> None:
     bury(store, 3)
     (letter,) = store.letters.select(ALL)
     assert letter.id == 3
-    store.close()
 
 
 def test_another_process_deletes_letters_while_a_daemon_writes(tmp_path: Path) -> None:
@@ -142,7 +135,6 @@ def test_another_process_deletes_letters_while_a_daemon_writes(tmp_path: Path) -
     assert [letter.attempts for letter in selected][-1] in {600, 601}
     view.close()
     assert store.verify().is_sound
-    store.close()
 
 
 def test_a_damaged_letter_is_shown_as_such_and_found_by_verify(tmp_path: Path) -> None:
@@ -158,7 +150,6 @@ def test_a_damaged_letter_is_shown_as_such_and_found_by_verify(tmp_path: Path) -
     verification = store.verify()
     assert (verification.letter_count, verification.corrupt_letter_count) == (4, 3)
     assert not verification.is_sound
-    store.close()
 
 
 def test_a_wrong_total_of_letters_mends_itself_instead_of_turning_for_ever(tmp_path: Path) -> None:
@@ -170,4 +161,3 @@ def test_a_wrong_total_of_letters_mends_itself_instead_of_turning_for_ever(tmp_p
     bury(store, 2)
     assert store.letters.count(ALL).letter_count >= 1
     assert store.verify().problems == []
-    store.close()

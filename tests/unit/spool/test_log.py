@@ -118,7 +118,6 @@ def test_several_damaged_bytes_are_mended_in_place_and_told(spool: Path) -> None
     store = open_store(spool)
     assert (store.mended_count, store.set_aside) == (3, None)
     assert found_in(store) == (5, 2)
-    store.close()
 
 
 def test_what_stands_behind_a_frame_that_cannot_be_mended_is_saved(spool: Path) -> None:
@@ -132,7 +131,6 @@ def test_what_stands_behind_a_frame_that_cannot_be_mended_is_saved(spool: Path) 
     assert not list(spool.glob("*.copy"))
     frames, letters = found_in(store)
     assert (frames >= 2, letters) == (True, 2)
-    store.close()
 
 
 class CutOffError(Exception):
@@ -167,7 +165,6 @@ def test_a_repair_that_is_cut_off_between_two_names_costs_nothing_that_it_saved(
     assert store.set_aside is not None, "and it is told"
     assert not list(spool.glob("*.next"))
     assert [path.read_bytes() for path in spool.glob("*.corrupt-*-wal")] == [content]
-    store.close()
 
 
 @pytest.mark.parametrize("kind", ["torn", "cut off", "zeros", "older frames"])
@@ -191,7 +188,6 @@ def test_what_a_power_loss_leaves_of_the_last_commit_is_no_damage(spool: Path, k
     assert (store.mended_count, store.set_aside) == (0, None)
     frames, letters = found_in(store)
     assert (frames, letters) == (5, 2 if kind == "older frames" else 0)
-    store.close()
 
 
 def test_what_failed_writes_left_behind_is_no_damage(spool: Path) -> None:
@@ -232,4 +228,3 @@ def test_zeros_where_the_power_was_lost_are_no_damage(spool: Path) -> None:
     log_of(spool).write_bytes(bytes(100_000))
     store = open_store(spool)
     assert store.set_aside is None
-    store.close()

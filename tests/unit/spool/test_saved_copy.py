@@ -117,7 +117,6 @@ def test_what_a_start_has_set_aside_is_read_again(sound: Path, tmp_path: Path, i
     assert "cannot be read or are not as written" in result.stderr
     assert saved_ids(into) == kept
     assert 20 < len(kept) < FRAMES
-    store.close()
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.97])
@@ -243,7 +242,6 @@ def test_the_database_of_a_running_daemon_is_left_to_it(tmp_path: Path, into: Pa
         assert not into.exists()
     append(store, 2)
     assert stored_ids(store) == [1, 2]
-    store.close()
 
 
 def test_a_daemon_that_starts_while_its_file_is_copied_is_told_to_come_again(

@@ -34,7 +34,6 @@ def test_frames_come_back_in_order_of_their_ids_and_whole(tmp_path: Path) -> Non
     assert read.frames[0].byte_count == len(new_frame(1).payload)
     assert read.frames[0].settled is None
     assert (read.last_id, read.is_end, read.corrupt_count) == (3, True, 0)
-    store.close()
 
 
 def test_a_read_gives_one_frame_at_least_and_stops_at_its_bytes(tmp_path: Path) -> None:
@@ -47,7 +46,6 @@ def test_a_read_gives_one_frame_at_least_and_stops_at_its_bytes(tmp_path: Path) 
     assert ([frame.id for frame in two.frames], two.is_end) == ([2, 3], False)
     rest = store.read("orders", two.last_id, 2 * frame_bytes)
     assert ([frame.id for frame in rest.frames], rest.is_end) == ([4], True)
-    store.close()
 
 
 def test_a_stream_that_nobody_stored_for_is_read_as_empty(tmp_path: Path) -> None:
@@ -55,7 +53,6 @@ def test_a_stream_that_nobody_stored_for_is_read_as_empty(tmp_path: Path) -> Non
     read = store.read("nothing", 7, 1024)
     assert (read.frames, read.last_id, read.is_end) == ([], 7, True)
     assert store.stored_totals() == []
-    store.close()
 
 
 def test_a_frame_of_the_largest_size_goes_in_and_comes_out(tmp_path: Path) -> None:
@@ -63,7 +60,6 @@ def test_a_frame_of_the_largest_size_goes_in_and_comes_out(tmp_path: Path) -> No
     frame = new_frame(1, count=14, record_bytes=1024 * 1024)
     store.commit(Changes(appended=[frame]))
     assert store.read("orders", 0, 1).frames[0].records == make_records(1, 14, 1024 * 1024)
-    store.close()
 
 
 def test_what_is_settled_is_gone_and_the_rest_stays(tmp_path: Path) -> None:
@@ -72,7 +68,6 @@ def test_what_is_settled_is_gone_and_the_rest_stays(tmp_path: Path) -> None:
     store.commit(Changes(settled=[2, 99], progress=[(99, encode_settled([0], 3))]))
     assert stored_ids(store) == [1, 3]
     assert store.verify().is_sound
-    store.close()
 
 
 def test_progress_comes_back_with_its_frame_and_the_latest_counts(tmp_path: Path) -> None:
@@ -86,7 +81,6 @@ def test_progress_comes_back_with_its_frame_and_the_latest_counts(tmp_path: Path
     assert second.settled is None
     store.commit(Changes(settled=[1]))
     assert store.verify().is_sound
-    store.close()
 
 
 def test_totals_count_what_stands_of_each_stream(tmp_path: Path) -> None:
@@ -97,7 +91,6 @@ def test_totals_count_what_stands_of_each_stream(tmp_path: Path) -> None:
     (totals,) = store.stored_totals()
     payload_bytes = len(new_frame(4).payload)
     assert totals == StoredTotals("orders", 2, 6, 2 * payload_bytes, 4, 6, NOW_MS + 4)
-    store.close()
 
 
 def test_ids_are_not_used_again_after_all_frames_are_gone(tmp_path: Path) -> None:
@@ -108,7 +101,6 @@ def test_ids_are_not_used_again_after_all_frames_are_gone(tmp_path: Path) -> Non
     store.close()
     store = open_store(tmp_path)
     assert store.next_id > 41
-    store.close()
 
 
 def test_no_id_comes_again_though_few_commits_say_which_are_used(tmp_path: Path) -> None:
@@ -131,7 +123,6 @@ def test_a_deletion_reads_no_payload(tmp_path: Path) -> None:
     store.commit(Changes(settled=list(range(1, 25))))
     assert _read_bytes() - before < 24 * 500_000 / 4
     assert store.verify().is_sound
-    store.close()
 
 
 def _read_bytes() -> int:
@@ -149,7 +140,6 @@ def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     assert (store.read("orders", 0, 1024 * 1024), store.stored_totals()) == before
     assert store.set_aside is None
-    store.close()
 
 
 def test_the_oldest_are_dropped_until_the_bytes_are_found(tmp_path: Path) -> None:
@@ -163,7 +153,6 @@ def test_the_oldest_are_dropped_until_the_bytes_are_found(tmp_path: Path) -> Non
     assert store.drop_oldest("orders", 10**9, after_id=5) == Dropped(0, 0, 0, 5)
     assert stored_ids(store, "clicks") == [3]
     assert store.verify().is_sound
-    store.close()
 
 
 def test_new_frames_take_the_pages_of_those_that_the_same_commit_deletes(tmp_path: Path) -> None:
@@ -177,7 +166,6 @@ def test_new_frames_take_the_pages_of_those_that_the_same_commit_deletes(tmp_pat
     assert store.live_bytes == live_bytes
     assert page_count_of(tmp_path) == page_count
     assert stored_ids(store) == [19]
-    store.close()
 
 
 def page_count_of(directory: Path) -> int:
@@ -200,7 +188,6 @@ def test_space_is_given_back_to_the_file_system(tmp_path: Path) -> None:
     assert store.size_bytes == store.live_bytes < part_bytes
     append(store, 65)
     assert stored_ids(store) == [65]
-    store.close()
 
 
 def test_the_log_stays_bounded_however_much_is_written(tmp_path: Path) -> None:
@@ -209,7 +196,6 @@ def test_the_log_stays_bounded_however_much_is_written(tmp_path: Path) -> None:
     for first in range(1, 200, 8):
         append(store, *range(first, first + 8), record_bytes=100_000)  # 2.4 MB a commit
         assert wal.stat().st_size <= schema.CHECKPOINT_BYTES + 4 * 1024 * 1024
-    store.close()
 
 
 def test_files_are_their_owners_alone(tmp_path: Path) -> None:
@@ -221,7 +207,6 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
     }
     assert set(modes.values()) == {0o600}
     assert {"spool.db", "spool.db-wal", "spool.lock", "spool.reserve"} <= set(modes)
-    store.close()
 
 
 def test_sqlite_is_set_up_as_designed(tmp_path: Path) -> None:
@@ -242,7 +227,6 @@ def test_sqlite_is_set_up_as_designed(tmp_path: Path) -> None:
         "EXPLAIN QUERY PLAN SELECT id FROM frame WHERE stream = 1 AND id > 5 ORDER BY id"
     ).fetchall()
     assert "frame_stream (stream=? AND rowid>?)" in plan[0][3]
-    store.close()
 
 
 def test_a_second_store_on_a_directory_is_refused_and_told_by_whom(tmp_path: Path) -> None:
@@ -272,7 +256,6 @@ def test_one_who_looks_sees_the_same_while_a_daemon_has_it_and_after(tmp_path: P
     view = open_view(tmp_path)
     assert view.holder_pid is None
     assert stored_ids(view) == [1, 2, 3]
-    view.close()
 
 
 def test_one_who_looks_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> None:
@@ -281,8 +264,6 @@ def test_one_who_looks_does_not_keep_a_daemon_from_starting(tmp_path: Path) -> N
     store = open_store(tmp_path)
     append(store, 1)
     assert stored_ids(view) == [1]
-    view.close()
-    store.close()
 
 
 def test_an_older_schema_is_brought_up_to_date_and_keeps_its_frames(
@@ -300,7 +281,6 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_its_frames(
     assert stored_ids(store) == [1, 2]
     assert schema.version(store.audit().database.connection) == 2
     store.audit().database.connection.execute("SELECT id FROM later").fetchall()
-    store.close()
 
 
 def test_a_step_that_fails_leaves_the_older_schema_whole(
@@ -321,7 +301,6 @@ def test_a_step_that_fails_leaves_the_older_schema_whole(
         .database.connection.execute("SELECT name FROM sqlite_schema WHERE name = 'x'")
         .fetchall()
     )
-    store.close()
 
 
 def test_a_newer_schema_is_refused_and_left_as_it_is(
@@ -362,7 +341,6 @@ def test_opening_reads_no_payload_however_much_is_stored(tmp_path: Path) -> None
     store = open_store(tmp_path)
     assert store.stored_totals()[0].frame_count == 300
     assert bytes_read() - before < 500_000
-    store.close()
 
 
 def test_a_store_is_made_by_one_thread_and_used_by_another(tmp_path: Path) -> None:

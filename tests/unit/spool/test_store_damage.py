@@ -118,7 +118,6 @@ def test_a_damaged_row_goes_to_quarantine_and_the_rest_is_given_out(tmp_path: Pa
     verification = store.verify()
     assert verification.is_sound
     assert verification.quarantine_count == 2
-    store.close()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,6 @@ def test_every_field_of_a_row_is_guarded(tmp_path: Path, damage: str) -> None:
     assert (read.frames, read.corrupt_count, read.corrupt_record_count) == ([], 1, 3)
     assert store.stored_totals() == []
     assert store.verify().is_sound
-    store.close()
 
 
 def test_a_row_that_strays_into_another_stream_is_not_delivered_there(tmp_path: Path) -> None:
@@ -154,7 +152,6 @@ def test_a_row_that_strays_into_another_stream_is_not_delivered_there(tmp_path: 
     assert store.read("orders", 0, 10**6).frames == []
     assert store.read("clicks", 0, 10**6).frames == []
     assert in_quarantine(store) == 2
-    store.close()
 
 
 def test_a_damaged_bitmap_means_that_nothing_is_known_to_be_settled(tmp_path: Path) -> None:
@@ -164,7 +161,6 @@ def test_a_damaged_bitmap_means_that_nothing_is_known_to_be_settled(tmp_path: Pa
     store.audit().database.connection.execute("UPDATE progress SET settled = x'0700000000'")
     (frame,) = store.read("orders", 0, 10**6).frames
     assert frame.settled is None
-    store.close()
 
 
 def test_quarantine_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
@@ -178,7 +174,6 @@ def test_quarantine_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
         store.audit().database.connection.execute("SELECT min(id) FROM quarantine").fetchone()
     )
     assert (in_quarantine(store), oldest) == (QUARANTINE_ROWS_MAX, 11)
-    store.close()
 
 
 def test_the_sound_spool_is_sound(spool: Path) -> None:
@@ -186,7 +181,6 @@ def test_the_sound_spool_is_sound(spool: Path) -> None:
     assert found_whole(store) == {*ORDERS, *CLICKS}
     assert store.verify().is_sound
     assert store.set_aside is None
-    store.close()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -339,7 +333,6 @@ def test_with_a_damaged_schema_every_row_is_saved_and_the_old_file_is_kept(
     assert store.verify().is_sound
     assert not list(spool.glob("*.copy"))
     append(store, store.next_id)
-    store.close()
 
 
 def test_a_directory_in_the_place_of_the_database_is_put_aside(small: Path, tmp_path: Path) -> None:
@@ -353,7 +346,6 @@ def test_a_directory_in_the_place_of_the_database_is_put_aside(small: Path, tmp_
     assert store.set_aside is not None
     assert (Path(store.set_aside) / "x").exists()
     append(store, store.next_id)
-    store.close()
 
 
 @pytest.mark.parametrize("name", ["spool.db-wal", "spool.db-shm", "spool.reserve"])
@@ -368,7 +360,6 @@ def test_a_directory_in_the_place_of_a_file_beside_it_is_told(
     (spool / name).rmdir()
     store = open_store(spool)
     assert len(stored_ids(store)) == 3
-    store.close()
 
 
 @pytest.mark.parametrize("value", ["x'ff00'", "'a'", "1.5", "-1", "9223372036854775807"])
@@ -389,7 +380,6 @@ def test_a_total_that_is_no_number_of_ours_is_damage(
     store = open_store(spool)
     assert store.set_aside is None
     assert len(stored_ids(store)) == 4
-    store.close()
 
 
 @pytest.mark.parametrize("name", ["spool.db", "spool.db-wal", "spool.lock", "spool.reserve"])
@@ -418,7 +408,6 @@ def test_a_database_of_a_spool_that_is_empty_is_told(small: Path, tmp_path: Path
     store = open_store(spool)
     assert store.is_emptied
     append(store, 1)
-    store.close()
 
 
 def test_a_page_of_zeros_in_the_tree_costs_its_rows_and_the_rest_is_saved(spool: Path) -> None:
@@ -448,7 +437,6 @@ def test_a_page_of_zeros_in_the_tree_costs_its_rows_and_the_rest_is_saved(spool:
     assert store.next_id > 80
     append(store, store.next_id)
     assert store.verify().is_sound
-    store.close()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
@@ -465,7 +453,6 @@ def test_a_database_that_was_cut_off_is_put_aside_and_read(spool: Path, part: fl
         assert Path(store.set_aside).stat().st_size == int(len(content) * part)
         assert len(found) >= {0.1: 0, 0.5: 20, 0.9: 40, 0.999: 55}[part]
     append(store, store.next_id)
-    store.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100_000, b"rubbish" * 10_000])
@@ -483,7 +470,6 @@ def test_a_database_that_became_rubbish_is_put_aside_and_a_new_one_begun(
     store.set_aside = None
     assert store.salvage is None
     assert store.salvaged_count == 0
-    store.close()
 
 
 def test_a_log_without_its_database_is_put_aside_not_deleted(spool: Path) -> None:
@@ -492,7 +478,6 @@ def test_a_log_without_its_database_is_put_aside_not_deleted(spool: Path) -> Non
     store = open_store(spool)
     assert store.set_aside is not None
     assert Path(store.set_aside + "-wal").read_bytes() == b"a log of something"
-    store.close()
 
 
 @pytest.mark.parametrize("call", ["read", "commit", "drop_oldest", "give_back"])
@@ -525,7 +510,6 @@ def test_damage_that_is_met_in_mid_run_is_mended_and_the_call_succeeds(
     assert store.letters.count(LetterFilter()).letter_count == 20
     assert store.verify().is_sound
     assert len(set_aside(spool)) == 1
-    store.close()
 
 
 def test_a_damaged_name_of_a_stream_is_read_from_its_second_copy(spool: Path) -> None:
@@ -542,7 +526,6 @@ def test_a_damaged_name_of_a_stream_is_read_from_its_second_copy(spool: Path) ->
     store = open_store(spool)
     assert store.salvage is not None
     assert found_whole(store) == {*ORDERS, *CLICKS}
-    store.close()
 
 
 def test_a_name_that_its_index_lacks_is_found_at_the_start(tmp_path: Path) -> None:
@@ -566,7 +549,6 @@ def test_a_name_that_its_index_lacks_is_found_at_the_start(tmp_path: Path) -> No
     assert store.salvage is not None
     append(store, 3)
     assert stored_ids(store) == [1, 2, 3]
-    store.close()
 
 
 def test_a_salvage_that_fills_the_disk_keeps_the_old_file_and_says_so(
@@ -585,7 +567,6 @@ def test_a_salvage_that_fills_the_disk_keeps_the_old_file_and_says_so(
     assert "no space left" in store.salvage.problem
     assert store.salvage.frame_count == 0
     assert set_aside(spool)
-    store.close()
 
 
 class CutOffError(Exception):
@@ -615,7 +596,6 @@ def test_a_repair_that_is_cut_off_is_begun_again_or_ended_at_the_next_start(
     assert [path.read_bytes() for path in set_aside(spool)] == [content]
     assert not list(spool.glob("*.new*"))
     assert not list(spool.glob("*.next*"))
-    store.close()
 
 
 @pytest.mark.parametrize("done_count", range(4))
@@ -653,7 +633,6 @@ def test_a_repair_whose_renames_fail_is_ended_by_whoever_comes_next(
     store = open_store(spool)
     assert found_whole(store) == {*ORDERS, *CLICKS, 81, 82}
     assert store.set_aside is None
-    store.close()
 
 
 def test_a_repair_for_which_there_is_no_room_changes_nothing_and_is_tried_again(
@@ -672,7 +651,6 @@ def test_a_repair_for_which_there_is_no_room_changes_nothing_and_is_tried_again(
     assert not set_aside(spool)
     store.repair()
     assert found_whole(store) == {*ORDERS, *CLICKS}
-    store.close()
 
 
 def test_a_disk_that_damages_everything_does_not_fill_with_copies(
@@ -690,4 +668,3 @@ def test_a_disk_that_damages_everything_does_not_fill_with_copies(
                 store.commit(Changes(appended=[new_frame(100)]))
     assert len(list(spool.glob("spool.db.corrupt-*"))) == 3
     append(store, 100)
-    store.close()

@@ -105,7 +105,6 @@ def test_a_commit_that_fails_at_any_operation_leaves_nothing_and_the_next_one_ho
     store = open_store(disk.directory)
     assert stored_ids(store) == ids
     assert store.set_aside is None
-    store.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -121,7 +120,6 @@ def test_the_log_is_kept_if_it_cannot_be_copied_into_the_database(disk: Disk, fa
     store = open_store(disk.directory)
     assert stored_ids(store) == list(range(1, 60))
     assert store.verify().is_sound
-    store.close()
 
 
 def test_a_read_that_fails_changes_nothing_and_may_be_tried_again(disk: Disk) -> None:
@@ -135,7 +133,6 @@ def test_a_read_that_fails_changes_nothing_and_may_be_tried_again(disk: Disk) ->
     disk.before = works
     read = store.read("orders", 0, 1)
     assert (read.corrupt_count, read.corrupt_record_count, read.frames) == (1, 3, [])
-    store.close()
 
 
 def test_a_start_on_a_disk_that_fails_is_refused_and_works_later(disk: Disk) -> None:
@@ -146,7 +143,6 @@ def test_a_start_on_a_disk_that_fails_is_refused_and_works_later(disk: Disk) -> 
     disk.before = works
     store = open_store(disk.directory)
     append(store, 1)
-    store.close()
 
 
 def test_a_write_beyond_the_kernels_limit_is_refused_and_done_when_the_limit_is_lifted(
@@ -165,7 +161,6 @@ def test_a_write_beyond_the_kernels_limit_is_refused_and_done_when_the_limit_is_
     assert stored_ids(store) == [1]
     append(store, 2, record_bytes=200_000)
     assert stored_ids(store) == [1, 2]
-    store.close()
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR_WRITE])
@@ -195,7 +190,6 @@ def test_a_disk_that_turns_read_only_takes_an_empty_commit_and_no_probe(
     append(store, 2)
     assert stored_ids(store) == [1, 2]
     assert store.set_aside is None
-    store.close()
 
 
 def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> None:
@@ -210,7 +204,6 @@ def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> No
     connection.execute("PRAGMA max_page_count = 1000000")
     append(store, 2, record_bytes=100_000)
     assert stored_ids(store) == [1, 2]
-    store.close()
 
 
 def test_a_connection_that_fails_again_and_again_is_opened_anew(tmp_path: Path) -> None:
@@ -222,7 +215,6 @@ def test_a_connection_that_fails_again_and_again_is_opened_anew(tmp_path: Path) 
     append(store, 2)
     assert stored_ids(store) == [1, 2]
     store.letters.count(LetterFilter())  # its letters see the new connection too
-    store.close()
 
 
 def test_who_keeps_the_database_locked_is_waited_for_and_then_named_busy(tmp_path: Path) -> None:
@@ -232,7 +224,6 @@ def test_who_keeps_the_database_locked_is_waited_for_and_then_named_busy(tmp_pat
         other.execute("BEGIN IMMEDIATE")
         assert refusal(store, Changes(appended=[new_frame(1)])).kind == "busy"
     append(store, 1)
-    store.close()
 
 
 def test_without_its_reserve_a_store_refuses_frames_but_settles_them(
@@ -250,7 +241,6 @@ def test_without_its_reserve_a_store_refuses_frames_but_settles_them(
     append(store, 3)
     assert stored_ids(store) == [2, 3]
     assert (tmp_path / "spool.reserve").exists()
-    store.close()
 
 
 # A small disk of its own (tmpfs) in a namespace of its own; each script says what must hold.

@@ -114,7 +114,6 @@ def test_an_empty_file_in_the_place_of_the_database_is_begun(tmp_path: Path) -> 
     append(store, 1)
     assert stored_ids(store) == [1]
     assert store.set_aside is None
-    store.close()
 
 
 def test_a_look_at_nothing_is_refused_and_makes_nothing(tmp_path: Path) -> None:
@@ -133,16 +132,14 @@ def test_a_name_with_signs_that_mean_something_in_a_uri_is_a_name(tmp_path: Path
     assert (directory / "spool.db").exists()
     store = open_store(directory)
     assert stored_ids(store) == [1]
-    store.close()
 
 
 def test_the_pid_of_an_earlier_holder_is_not_taken_for_that_of_the_present_one(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "spool.lock").write_text("1234567890123\n")
-    store = open_store(tmp_path)
+    open_store(tmp_path)
     assert (tmp_path / "spool.lock").read_text().split()[0] == str(os.getpid())
-    store.close()
 
 
 def test_a_database_put_aside_twice_in_a_second_gets_two_names(tmp_path: Path) -> None:
@@ -181,7 +178,6 @@ def test_a_directory_where_a_group_may_write_is_taken_and_told(tmp_path: Path, m
     store = open_store(spool)
     assert store.warning is not None
     assert f"may write there (mode {mode:04o})" in store.warning
-    store.close()
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
@@ -193,7 +189,6 @@ def test_a_directory_where_only_we_may_write_is_taken_without_a_word(
     spool.chmod(mode)
     store = open_store(spool)
     assert store.warning is None
-    store.close()
 
 
 @pytest.mark.parametrize(

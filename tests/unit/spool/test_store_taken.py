@@ -93,7 +93,6 @@ def test_what_is_stored_is_made_again_before_anything_more_is_called_stored(
     store = open_store(directory)
     assert stored_ids(store) == [2, 4]
     assert store.next_id > 4
-    store.close()
 
 
 @pytest.mark.parametrize("name", ["spool.db-wal", "spool.db-shm"])
@@ -117,7 +116,6 @@ def test_a_log_is_not_begun_beside_another_that_a_command_has_open(
     store.close()
     store = open_store(tmp_path)
     assert (stored_ids(store), store.set_aside) == ([1, 2], None)
-    store.close()
 
 
 @pytest.mark.parametrize("taking", ["log deleted", "log replaced"])
@@ -187,7 +185,6 @@ def test_a_log_of_which_no_copy_can_be_made_is_begun_again_all_the_same(
     (tmp_path / "spool.db-wal.copy").mkdir()
     append(store, 2)
     assert stored_ids(store) == [1, 2]
-    store.close()
 
 
 def another_spool(directory: Path) -> None:
@@ -231,7 +228,6 @@ def test_what_cannot_be_made_again_is_a_failed_commit_and_what_is_open_stays_rea
         assert stored_ids(other) == [7], "what stands there is not ours to touch"
         other.close()
         return
-    store.close()
 
 
 def test_what_is_put_back_is_used_again(tmp_path: Path) -> None:
@@ -247,7 +243,6 @@ def test_what_is_put_back_is_used_again(tmp_path: Path) -> None:
     append(store, 2)
     assert after_a_kill(directory, tmp_path / "killed") == [1, 2]
     assert store.restored is None, "nothing had to be made again"
-    store.close()
 
 
 def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
@@ -270,7 +265,6 @@ def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
         with pytest.raises(SpoolError) as caught:
             append(store, 2)
     assert caught.value.kind == "gone"
-    store.close()
 
 
 def test_an_empty_directory_of_another_disk_is_not_written(
@@ -287,7 +281,6 @@ def test_an_empty_directory_of_another_disk_is_not_written(
         append(store, 2)
     assert list(directory.iterdir()) == []
     assert stored_ids(store) == [1]
-    store.close()
 
 
 @pytest.mark.parametrize("left_bytes", [0, 100, 20_000, 33_000])
@@ -310,7 +303,6 @@ def test_a_log_that_was_cut_off_is_told_and_nothing_more_is_lost(
     append(store, 5)
     assert stored_ids(store) == [*ids, 5]
     assert store.verify().is_sound
-    store.close()
 
 
 def test_a_database_that_was_cut_off_is_mended_with_what_can_be_read(tmp_path: Path) -> None:
@@ -323,7 +315,6 @@ def test_a_database_that_was_cut_off_is_mended_with_what_can_be_read(tmp_path: P
     assert stored_ids(store)[-1] == 30
     assert after_a_kill(directory, tmp_path / "killed") == stored_ids(store)
     assert store.set_aside is not None
-    store.close()
 
 
 def test_a_look_tells_what_is_gone_without_a_commit(tmp_path: Path) -> None:
@@ -339,7 +330,6 @@ def test_a_look_tells_what_is_gone_without_a_commit(tmp_path: Path) -> None:
     with pytest.raises(SpoolError) as caught:
         store.look()
     assert caught.value.kind == "gone"
-    store.close()
 
 
 def test_a_directory_that_cannot_be_looked_at_is_trouble(
@@ -362,7 +352,6 @@ def test_a_directory_that_cannot_be_looked_at_is_trouble(
         assert caught.value.kind == "directory"
     append(store, 2)
     assert stored_ids(store) == [1, 2]
-    store.close()
 
 
 def test_changes_of_a_commit_that_was_refused_are_not_applied(tmp_path: Path) -> None:
@@ -376,7 +365,6 @@ def test_changes_of_a_commit_that_was_refused_are_not_applied(tmp_path: Path) ->
     directory.unlink()
     away.rename(directory)
     assert stored_ids(store) == [1]
-    store.close()
 
 
 @pytest.mark.parametrize("taking", ["directory deleted", "database deleted", "database moved"])
@@ -405,8 +393,6 @@ def test_a_kill_while_it_is_made_again_loses_nothing_that_was_made(
             append(store, 3)
     again = open_store(killed)
     assert stored_ids(again) == [1, 2]
-    again.close()
-    store.close()
 
 
 @pytest.mark.parametrize("names", [["spool.db"], ["spool.db", "spool.reserve"]])
@@ -422,4 +408,3 @@ def test_a_database_that_is_gone_at_start_is_told(tmp_path: Path, names: list[st
     store.close()
     store = open_store(tmp_path)
     assert not store.is_emptied
-    store.close()
