@@ -15,6 +15,7 @@ from kdaemon.door.spoken import lines_to
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import SocketFile, bind_tcp
 from kdaemon.http.server import ConnectionServer, serve
+from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import until
@@ -101,70 +102,59 @@ async def reset(rig: Rig) -> None:
     ("goes", "is_read"),
     [(close, True), (close_later, True), (reset, True), (close, False), (reset, False)],
 )
-def test_what_a_client_waited_for_is_withdrawn_when_it_goes(
-    run: Callable[[Any], Any],
+@on_both_loops
+async def test_what_a_client_waited_for_is_withdrawn_when_it_goes(
     kind: str,
     goes: Callable[[Rig], Any],
     is_read: bool,
     certificate: Files,
 ) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            rig = Rig(kind, directory, certificate)
-            await rig.start()
-            rig.client.send(SETUP + LINES)
-            await rig.until(lambda: rig.door.submitted)
-            if not is_read:  # no room for what comes next: the connection is not read
-                rig.door.has_room = False
-                rig.client.send(LINES)
-                await rig.until(lambda: rig.door.waiting)
-            await goes(rig)
-            await rig.until_gone()
-            await rig.aclose()
-
-    run(main())
+    with tempfile.TemporaryDirectory() as directory:
+        rig = Rig(kind, directory, certificate)
+        await rig.start()
+        rig.client.send(SETUP + LINES)
+        await rig.until(lambda: rig.door.submitted)
+        if not is_read:  # no room for what comes next: the connection is not read
+            rig.door.has_room = False
+            rig.client.send(LINES)
+            await rig.until(lambda: rig.door.waiting)
+        await goes(rig)
+        await rig.until_gone()
+        await rig.aclose()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
-def test_who_only_sends_no_more_is_told_all(
-    run: Callable[[Any], Any], kind: str, certificate: Files
-) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            rig = Rig(kind, directory, certificate)
-            await rig.start()
-            rig.client.send(SETUP + LINES)
-            await rig.until(lambda: rig.door.submitted)
-            rig.client.send(LINES)
-            await rig.until(lambda: len(rig.door.submitted) == 2)
-            rig.client.shutdown(socket.SHUT_WR)
-            for _ in range(5):
-                await asyncio.sleep(0.01)
-                rig.hub.sweep()
-            assert not rig.door.withdrawn
-            rig.door.submitted[0].settle()
-            for _ in range(5):
-                await asyncio.sleep(0.01)
-                rig.hub.sweep()
-            rig.door.submitted[1].settle()
-            assert await rig.read_all() == b'{"acknowledged":2}\n{"acknowledged":4}\n'
-            await rig.aclose()
-
-    run(main())
+@on_both_loops
+async def test_who_only_sends_no_more_is_told_all(kind: str, certificate: Files) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        rig = Rig(kind, directory, certificate)
+        await rig.start()
+        rig.client.send(SETUP + LINES)
+        await rig.until(lambda: rig.door.submitted)
+        rig.client.send(LINES)
+        await rig.until(lambda: len(rig.door.submitted) == 2)
+        rig.client.shutdown(socket.SHUT_WR)
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            rig.hub.sweep()
+        assert not rig.door.withdrawn
+        rig.door.submitted[0].settle()
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+            rig.hub.sweep()
+        rig.door.submitted[1].settle()
+        assert await rig.read_all() == b'{"acknowledged":2}\n{"acknowledged":4}\n'
+        await rig.aclose()
 
 
 @pytest.mark.parametrize("word", ["accepted", "none"])
-def test_who_waits_for_nothing_is_sent_nothing_ahead(
-    run: Callable[[Any], Any], word: str, certificate: Files
-) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            rig = Rig("tcp", directory, certificate)
-            await rig.start()
-            rig.client.send(b'{"stream":"s","acknowledge":"%b"}\n' % word.encode() + LINES)
-            rig.client.shutdown(socket.SHUT_WR)
-            told = b'{"acknowledged":2}\n' if word == "accepted" else b""
-            assert await rig.read_all() == told
-            await rig.aclose()
-
-    run(main())
+@on_both_loops
+async def test_who_waits_for_nothing_is_sent_nothing_ahead(word: str, certificate: Files) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        rig = Rig("tcp", directory, certificate)
+        await rig.start()
+        rig.client.send(b'{"stream":"s","acknowledge":"%b"}\n' % word.encode() + LINES)
+        rig.client.shutdown(socket.SHUT_WR)
+        told = b'{"acknowledged":2}\n' if word == "accepted" else b""
+        assert await rig.read_all() == told
+        await rig.aclose()

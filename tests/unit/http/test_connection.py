@@ -5,7 +5,6 @@ import gc
 import itertools
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import cbor2
@@ -23,6 +22,7 @@ from kdaemon.http.request import CBOR_ALONE, HttpRequest, speaks_cbor
 from kdaemon.http.server import ConnectionServer, serve_http
 from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns
 from kdaemon.wire import cbor
+from tests.kit.both_loops import on_both_loops
 from tests.kit.doors import FakeTransport
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
@@ -790,94 +790,82 @@ def echo(request: HttpRequest) -> None:
     request.respond(200, request.body, close=True)
 
 
-def test_a_real_client_is_served(run: Callable[[Any], Any]) -> None:
-    async def main() -> None:
-        server = await serve_http(echo, "127.0.0.1", 0)
-        body = bytes(range(256)) * 4096
-        answer = await ask(server, HEAD + b"Content-Length: 1048576\r\n\r\n" + body)
-        assert answer.endswith(b"\r\n\r\n" + body)
-        await server.aclose()
-        assert server.counters.open == 0
-
-    run(main())
+@on_both_loops
+async def test_a_real_client_is_served() -> None:
+    server = await serve_http(echo, "127.0.0.1", 0)
+    body = bytes(range(256)) * 4096
+    answer = await ask(server, HEAD + b"Content-Length: 1048576\r\n\r\n" + body)
+    assert answer.endswith(b"\r\n\r\n" + body)
+    await server.aclose()
+    assert server.counters.open == 0
 
 
-def test_a_client_that_sends_a_body_too_large_reads_why(run: Callable[[Any], Any]) -> None:
-    async def main() -> None:
-        server = await serve_http(echo, "127.0.0.1", 0, ConnectionLimits(body_bytes_max=100))
-        sent = HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(5_000_000)
-        assert statuses(await ask(server, sent)) == [413]
-        await server.aclose()
-
-    run(main())
+@on_both_loops
+async def test_a_client_that_sends_a_body_too_large_reads_why() -> None:
+    server = await serve_http(echo, "127.0.0.1", 0, ConnectionLimits(body_bytes_max=100))
+    sent = HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(5_000_000)
+    assert statuses(await ask(server, sent)) == [413]
+    await server.aclose()
 
 
-def test_abort_resets_the_connection(run: Callable[[Any], Any]) -> None:
-    async def main() -> None:
-        server = await serve_http(HttpRequest.abort, "127.0.0.1", 0)
+@on_both_loops
+async def test_abort_resets_the_connection() -> None:
+    server = await serve_http(HttpRequest.abort, "127.0.0.1", 0)
+    with pytest.raises(ConnectionResetError):
+        await ask(server, GET)
+    await server.aclose()
+
+
+@on_both_loops
+async def test_connections_over_the_limit_are_dropped_and_counted() -> None:
+    requests: list[HttpRequest] = []  # who is owed an answer keeps its place
+    limits = ConnectionLimits(connections_max=1)
+    server = await serve_http(requests.append, "127.0.0.1", 0, limits)
+    _, first = await asyncio.open_connection("127.0.0.1", server.port)
+    first.write(GET)
+    async with asyncio.timeout(PATIENCE_S):
+        await until(lambda: requests)
+        reader, second = await asyncio.open_connection("127.0.0.1", server.port)
         with pytest.raises(ConnectionResetError):
-            await ask(server, GET)
-        await server.aclose()
-
-    run(main())
-
-
-def test_connections_over_the_limit_are_dropped_and_counted(run: Callable[[Any], Any]) -> None:
-    async def main() -> None:
-        requests: list[HttpRequest] = []  # who is owed an answer keeps its place
-        limits = ConnectionLimits(connections_max=1)
-        server = await serve_http(requests.append, "127.0.0.1", 0, limits)
-        _, first = await asyncio.open_connection("127.0.0.1", server.port)
-        first.write(GET)
-        async with asyncio.timeout(PATIENCE_S):
-            await until(lambda: requests)
-            reader, second = await asyncio.open_connection("127.0.0.1", server.port)
-            with pytest.raises(ConnectionResetError):
-                await reader.read()
-        assert server.counters.refused["connections"] == 1
-        first.close()
-        second.close()
-        await server.aclose()
-
-    run(main())
+            await reader.read()
+    assert server.counters.refused["connections"] == 1
+    first.close()
+    second.close()
+    await server.aclose()
 
 
-def test_closing_answers_what_is_open_then_ends(run: Callable[[Any], Any]) -> None:
-    async def main() -> None:
-        requests: list[HttpRequest] = []
-        server = await serve_http(requests.append, "127.0.0.1", 0)
-        idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
-        open_one = asyncio.create_task(ask(server, GET))
-        async with asyncio.timeout(PATIENCE_S):
-            await until(lambda: requests and server.counters.open >= 2)
-            closing = asyncio.create_task(server.aclose(10))
-            assert await idle_reader.read() == b""
-            requests[0].respond(200, b"done")
-            answer = await open_one
-            await closing
-        assert b"Connection: close" in answer
-        assert answer.endswith(b"done")
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", server.port)
-        idle.close()
-        await idle.wait_closed()
-
-    run(main())
+@on_both_loops
+async def test_closing_answers_what_is_open_then_ends() -> None:
+    requests: list[HttpRequest] = []
+    server = await serve_http(requests.append, "127.0.0.1", 0)
+    idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
+    open_one = asyncio.create_task(ask(server, GET))
+    async with asyncio.timeout(PATIENCE_S):
+        await until(lambda: requests and server.counters.open >= 2)
+        closing = asyncio.create_task(server.aclose(10))
+        assert await idle_reader.read() == b""
+        requests[0].respond(200, b"done")
+        answer = await open_one
+        await closing
+    assert b"Connection: close" in answer
+    assert answer.endswith(b"done")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+    idle.close()
+    await idle.wait_closed()
 
 
-def test_closing_cuts_off_what_is_still_open_after_the_grace(run: Callable[[Any], Any]) -> None:
-    async def main() -> None:
-        requests: list[HttpRequest] = []
-        server = await serve_http(requests.append, "127.0.0.1", 0)
-        stuck = asyncio.create_task(ask(server, GET))
-        async with asyncio.timeout(PATIENCE_S):
-            await until(lambda: requests)
-            await server.aclose(0.01)
-            with pytest.raises(ConnectionResetError):
-                await stuck
-        assert requests[0].is_gone
-
-    run(main())
+@on_both_loops
+async def test_closing_cuts_off_what_is_still_open_after_the_grace() -> None:
+    requests: list[HttpRequest] = []
+    server = await serve_http(requests.append, "127.0.0.1", 0)
+    stuck = asyncio.create_task(ask(server, GET))
+    async with asyncio.timeout(PATIENCE_S):
+        await until(lambda: requests)
+        await server.aclose(0.01)
+        with pytest.raises(ConnectionResetError):
+            await stuck
+    assert requests[0].is_gone
 
 
 def test_a_lost_connection_leaves_nothing_for_the_collector() -> None:

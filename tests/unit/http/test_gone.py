@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.server import ConnectionServer, serve, serve_unix
+from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
@@ -166,87 +166,80 @@ def end_side(client: Any, closes: str) -> None:
 @pytest.mark.parametrize(
     "closes", ["both sides", "its sending side", "its sending side, by TCP alone"]
 )
-def test_who_closed_and_who_only_sends_no_more_are_told_apart(
-    run: Callable[[Any], Any], kind: str, closes: str, certificate: Files
+@on_both_loops
+async def test_who_closed_and_who_only_sends_no_more_are_told_apart(
+    kind: str, closes: str, certificate: Files
 ) -> None:
-    async def main() -> None:
-        requests: list[HttpRequest] = []
-        told = asyncio.Event()
+    requests: list[HttpRequest] = []
+    told = asyncio.Event()
 
-        def handle(request: HttpRequest) -> None:
-            request.on_gone = told.set
-            requests.append(request)
+    def handle(request: HttpRequest) -> None:
+        request.on_gone = told.set
+        requests.append(request)
 
-        with tempfile.TemporaryDirectory() as directory:
-            server, client = await listen(handle, kind, f"{directory}/s", certificate)
-            client.send(GET)
-            async with asyncio.timeout(PATIENCE_S):
-                await until(lambda: requests)
-                if closes == "both sides":
-                    client.close()
-                    await told.wait()
-                    assert requests[0].is_gone
-                else:
-                    end_side(client, closes)
-                    answer = b""
-                    while len(answer) < len(ANSWER_START):
-                        answer += await receive(client)
-                    assert answer == ANSWER_START
-                    server.hub.sweep()  # looks for the client
-                    assert not told.is_set()
-                    requests[0].respond(200, b"hello")
-                    while piece := await receive(client):
-                        answer += piece
-                    assert statuses(answer) == [200]
-                    assert answer.endswith(b"\r\n\r\nhello")
-                    client.close()
-            await server.aclose()
-
-    run(main())
+    with tempfile.TemporaryDirectory() as directory:
+        server, client = await listen(handle, kind, f"{directory}/s", certificate)
+        client.send(GET)
+        async with asyncio.timeout(PATIENCE_S):
+            await until(lambda: requests)
+            if closes == "both sides":
+                client.close()
+                await told.wait()
+                assert requests[0].is_gone
+            else:
+                end_side(client, closes)
+                answer = b""
+                while len(answer) < len(ANSWER_START):
+                    answer += await receive(client)
+                assert answer == ANSWER_START
+                server.hub.sweep()  # looks for the client
+                assert not told.is_set()
+                requests[0].respond(200, b"hello")
+                while piece := await receive(client):
+                    answer += piece
+                assert statuses(answer) == [200]
+                assert answer.endswith(b"\r\n\r\nhello")
+                client.close()
+        await server.aclose()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 @pytest.mark.parametrize("how", ["after it closed its sending side", "while it is not read"])
-def test_who_goes_unseen_is_found_by_a_sweep(
-    run: Callable[[Any], Any], kind: str, how: str, certificate: Files
-) -> None:
+@on_both_loops
+async def test_who_goes_unseen_is_found_by_a_sweep(kind: str, how: str, certificate: Files) -> None:
     """A loop sees nothing of a connection whose input has ended, or that is not read because as
     many of its requests wait as may.
     """
+    requests: list[HttpRequest] = []
+    told: list[HttpRequest] = []
 
-    async def main() -> None:
-        requests: list[HttpRequest] = []
-        told: list[HttpRequest] = []
+    def handle(request: HttpRequest) -> None:
+        watch(request, told)
+        requests.append(request)
 
-        def handle(request: HttpRequest) -> None:
-            watch(request, told)
-            requests.append(request)
-
-        with tempfile.TemporaryDirectory() as directory:
-            server, client = await listen(handle, kind, f"{directory}/s", certificate)
-            pipeline_max = server.hub.limits.pipeline_max
-            is_read = how != "while it is not read"
-            count = 2 if is_read else pipeline_max
-            client.send(GET * (count if is_read else count + 1))
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await until(lambda: len(requests) >= count)
-                    if is_read:
-                        client.shutdown(socket.SHUT_WR)
-                        (connection,) = server.hub.audit()
-                        await until(lambda: connection.audit().has_eof)  # type: ignore[attr-defined]
-                        requests[0].respond(200, b"hello")  # what was sent ahead is used up
-                        answer = b""
-                        while not answer.endswith(b"hello"):
-                            answer += await receive(client)
-                        server.hub.sweep()
-                        await asyncio.sleep(0.05)
-                        assert not told
-                    client.close()
-                    owed = [each for each in requests if each.answer is None]
-                    await until(lambda: told == owed, each=server.hub.sweep)
-            finally:
+    with tempfile.TemporaryDirectory() as directory:
+        server, client = await listen(handle, kind, f"{directory}/s", certificate)
+        pipeline_max = server.hub.limits.pipeline_max
+        is_read = how != "while it is not read"
+        count = 2 if is_read else pipeline_max
+        client.send(GET * (count if is_read else count + 1))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await until(lambda: len(requests) >= count)
+                if is_read:
+                    client.shutdown(socket.SHUT_WR)
+                    (connection,) = server.hub.audit()
+                    await until(lambda: connection.audit().has_eof)  # type: ignore[attr-defined]
+                    requests[0].respond(200, b"hello")  # what was sent ahead is used up
+                    answer = b""
+                    while not answer.endswith(b"hello"):
+                        answer += await receive(client)
+                    server.hub.sweep()
+                    await asyncio.sleep(0.05)
+                    assert not told
                 client.close()
-                await server.aclose()
-
-    run(main())
+                owed = [each for each in requests if each.answer is None]
+                await until(lambda: told == owed, each=server.hub.sweep)
+        finally:
+            client.close()
+            await server.aclose()

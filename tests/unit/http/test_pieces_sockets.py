@@ -11,6 +11,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
 from kdaemon.http.request import HttpRequest
+from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.harness import GET
@@ -87,124 +88,110 @@ class Client:
 
 @every_kind
 @every_protocol
-def test_a_large_answer_arrives_whole(
-    run: Run, kind: str, protocol: str, certificate: Files
-) -> None:
-    async def main() -> None:
-        def handle(request: HttpRequest) -> None:
-            Script(*MADE, None).begin(request)
+@on_both_loops
+async def test_a_large_answer_arrives_whole(kind: str, protocol: str, certificate: Files) -> None:
+    def handle(request: HttpRequest) -> None:
+        Script(*MADE, None).begin(request)
 
-        async with served(kind, handle, certificate) as (_, dial):
-            clients = [Client(*await dial(), protocol) for _ in range(3)]
-            for client in clients:
-                await client.until(lambda _, is_whole: is_whole)
-                assert client.answer() == (b"".join(MADE), True)
-                await client.close()
-
-    run(main())
-
-
-@every_kind
-@every_protocol
-def test_a_client_that_goes_is_noticed_though_nothing_is_said(
-    run: Run, kind: str, protocol: str, certificate: Files
-) -> None:
-    async def main() -> None:
-        script = Script(b"a")
-
-        def handle(request: HttpRequest) -> None:
-            script.begin(request)
-
-        async with served(kind, handle, certificate) as (_, dial):
-            client = Client(*await dial(), protocol)
-            await client.until(lambda body, _: body == b"a")
-            await client.close()
-            await until(lambda: script.told == ["gone"])
-
-    run(main())
-
-
-@every_kind
-@every_protocol
-def test_a_source_that_fails_is_no_end(
-    run: Run, kind: str, protocol: str, certificate: Files
-) -> None:
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        script = Script(b"half of it")
-
-        def handle(request: HttpRequest) -> None:
-            script.begin(request)
-
-        async with served(kind, handle, certificate, failures=1) as (server, dial):
-            client = Client(*await dial(), protocol)
-            await client.until(lambda body, _: body == b"half of it")
-            await script.give(ValueError("a defect"))
-            if protocol == "http/1.1":
-                while await client.read():
-                    pass
-            else:
-                await turns()
-                await client.read()
-            assert client.answer() == (b"half of it", False)
-            assert script.told == ["gone"]
-            assert server.counters.handler_failures == 1
+    async with served(kind, handle, certificate) as (_, dial):
+        clients = [Client(*await dial(), protocol) for _ in range(3)]
+        for client in clients:
+            await client.until(lambda _, is_whole: is_whole)
+            assert client.answer() == (b"".join(MADE), True)
             await client.close()
 
-    run(main())
-
 
 @every_kind
 @every_protocol
-def test_who_does_not_read_keeps_nobody_out(
-    run: Run, kind: str, protocol: str, certificate: Files
+@on_both_loops
+async def test_a_client_that_goes_is_noticed_though_nothing_is_said(
+    kind: str, protocol: str, certificate: Files
 ) -> None:
-    async def main() -> None:
-        scripts: list[Script] = []
+    script = Script(b"a")
 
-        def handle(request: HttpRequest) -> None:
-            scripts.append(Script(b"quick", None) if scripts else Endless())
-            scripts[-1].begin(request)
+    def handle(request: HttpRequest) -> None:
+        script.begin(request)
 
-        async with served(kind, handle, certificate) as (server, dial):
-            silent = Client(*await dial(), protocol)
-            await until(lambda: bool(scripts))
-            before = -1
-            while before != scripts[0].taken:  # until its socket is full
-                before = scripts[0].taken
-                await asyncio.sleep(0.05)
-            assert scripts[0].taken < 20_000, "20 MB: what a kernel keeps, and little more"
-            assert server.hub.bodies.bytes_taken <= 2**20
-            other = Client(*await dial(), protocol)
-            await other.until(lambda _, is_whole: is_whole)
-            assert other.answer() == (b"quick", True)
-            await other.close()
-            await silent.close()
-            await until(lambda: scripts[0].told == ["gone"])
-
-    run(main())
+    async with served(kind, handle, certificate) as (_, dial):
+        client = Client(*await dial(), protocol)
+        await client.until(lambda body, _: body == b"a")
+        await client.close()
+        await until(lambda: script.told == ["gone"])
 
 
 @every_kind
 @every_protocol
-def test_a_drain_ends_it_cleanly(run: Run, kind: str, protocol: str, certificate: Files) -> None:
-    async def main() -> None:
-        script = Script(b"a")
-        script.on_drain = lambda: script.ready.extend([b"bye", None])
+@on_both_loops
+async def test_a_source_that_fails_is_no_end(kind: str, protocol: str, certificate: Files) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    script = Script(b"half of it")
 
-        def handle(request: HttpRequest) -> None:
-            script.begin(request)
+    def handle(request: HttpRequest) -> None:
+        script.begin(request)
 
-        async with served(kind, handle, certificate) as (server, dial):
-            client = Client(*await dial(), protocol)
-            await client.until(lambda body, _: body == b"a")
-            closing = asyncio.create_task(server.aclose(PATIENCE_S))
-            if protocol == "http/1.1":  # the library's client of HTTP/2 reads nothing after GOAWAY
-                await client.until(lambda _, is_whole: is_whole)
-                assert client.answer() == (b"abye", True)
-                assert not await client.read()
-            await client.close()
-            await closing
-            assert script.told == ["drain"]
+    async with served(kind, handle, certificate, failures=1) as (server, dial):
+        client = Client(*await dial(), protocol)
+        await client.until(lambda body, _: body == b"half of it")
+        await script.give(ValueError("a defect"))
+        if protocol == "http/1.1":
+            while await client.read():
+                pass
+        else:
+            await turns()
+            await client.read()
+        assert client.answer() == (b"half of it", False)
+        assert script.told == ["gone"]
+        assert server.counters.handler_failures == 1
+        await client.close()
 
-    run(main())
+
+@every_kind
+@every_protocol
+@on_both_loops
+async def test_who_does_not_read_keeps_nobody_out(
+    kind: str, protocol: str, certificate: Files
+) -> None:
+    scripts: list[Script] = []
+
+    def handle(request: HttpRequest) -> None:
+        scripts.append(Script(b"quick", None) if scripts else Endless())
+        scripts[-1].begin(request)
+
+    async with served(kind, handle, certificate) as (server, dial):
+        silent = Client(*await dial(), protocol)
+        await until(lambda: bool(scripts))
+        before = -1
+        while before != scripts[0].taken:  # until its socket is full
+            before = scripts[0].taken
+            await asyncio.sleep(0.05)
+        assert scripts[0].taken < 20_000, "20 MB: what a kernel keeps, and little more"
+        assert server.hub.bodies.bytes_taken <= 2**20
+        other = Client(*await dial(), protocol)
+        await other.until(lambda _, is_whole: is_whole)
+        assert other.answer() == (b"quick", True)
+        await other.close()
+        await silent.close()
+        await until(lambda: scripts[0].told == ["gone"])
+
+
+@every_kind
+@every_protocol
+@on_both_loops
+async def test_a_drain_ends_it_cleanly(kind: str, protocol: str, certificate: Files) -> None:
+    script = Script(b"a")
+    script.on_drain = lambda: script.ready.extend([b"bye", None])
+
+    def handle(request: HttpRequest) -> None:
+        script.begin(request)
+
+    async with served(kind, handle, certificate) as (server, dial):
+        client = Client(*await dial(), protocol)
+        await client.until(lambda body, _: body == b"a")
+        closing = asyncio.create_task(server.aclose(PATIENCE_S))
+        if protocol == "http/1.1":  # the library's client of HTTP/2 reads nothing after GOAWAY
+            await client.until(lambda _, is_whole: is_whole)
+            assert client.answer() == (b"abye", True)
+            assert not await client.read()
+        await client.close()
+        await closing
+        assert script.told == ["drain"]

@@ -27,6 +27,7 @@ from kdaemon.http.request import HttpRequest
 from kdaemon.http.server import ConnectionServer, serve
 from kdaemon.http.tls import TlsTransport
 from kdaemon.wire import cbor
+from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Authority, Files
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S, until
@@ -109,160 +110,144 @@ async def read_until(client: Any, end: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("version", [V1_2, V1_3])
-def test_http_and_lines_are_spoken_inside(
-    run: Run, certificate: Files, version: ssl.TLSVersion
+@on_both_loops
+async def test_http_and_lines_are_spoken_inside(
+    certificate: Files, version: ssl.TLSVersion
 ) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.connect(certificate.client(version=version))
-            body = os.urandom(300_000)
-            await client.sendall(HEAD + b"Content-Length: 300000\r\n\r\n" + body)
-            assert (await read_until(client, body)).startswith(b"HTTP/1.1 200")
-            client.send(GET[:-2] + b"Connection: close\r\n\r\n")
-            assert statuses(await read_all(client)) == [200]
-            assert client.side.has_end, "the end is told by TLS, too"
-            client.close()
-            client = await rig.connect(certificate.client(version=version))
-            client.send(b'{"stream":"s"}\n{"data":"a"}\n{"data":"b"}')
-            client.shutdown(socket.SHUT_WR)
-            assert await read_all(client) == b'{"acknowledged":2}\n'
-            client.close()
-            assert rig.hub.counters.handshakes == 2
-            assert not rig.refused
-
-    run(main())
+    async with Rig(certificate) as rig:
+        client = await rig.connect(certificate.client(version=version))
+        body = os.urandom(300_000)
+        await client.sendall(HEAD + b"Content-Length: 300000\r\n\r\n" + body)
+        assert (await read_until(client, body)).startswith(b"HTTP/1.1 200")
+        client.send(GET[:-2] + b"Connection: close\r\n\r\n")
+        assert statuses(await read_all(client)) == [200]
+        assert client.side.has_end, "the end is told by TLS, too"
+        client.close()
+        client = await rig.connect(certificate.client(version=version))
+        client.send(b'{"stream":"s"}\n{"data":"a"}\n{"data":"b"}')
+        client.shutdown(socket.SHUT_WR)
+        assert await read_all(client) == b'{"acknowledged":2}\n'
+        client.close()
+        assert rig.hub.counters.handshakes == 2
+        assert not rig.refused
 
 
-def test_who_waits_for_continue_gets_it(run: Run, certificate: Files) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.connect()
-            client.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
-            assert await read_until(client, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-            client.send(b"hi")
-            await read_until(client, b"hi")
-            client.close()
-
-    run(main())
+@on_both_loops
+async def test_who_waits_for_continue_gets_it(certificate: Files) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.connect()
+        client.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await read_until(client, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"hi")
+        await read_until(client, b"hi")
+        client.close()
 
 
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [(["http/1.1"], "http/1.1"), (["h2", "http/1.1"], "http/1.1"), ([], None), (["spdy/1"], None)],
 )
-def test_of_what_a_client_offers_the_best_is_chosen_or_nothing(
-    run: Run, certificate: Files, offered: list[str], chosen: str | None
+@on_both_loops
+async def test_of_what_a_client_offers_the_best_is_chosen_or_nothing(
+    certificate: Files, offered: list[str], chosen: str | None
 ) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            context = certificate.client()
-            if offered:
-                context.set_alpn_protocols(offered)
-            client = await rig.connect(context)
-            assert client.side.ssl.selected_alpn_protocol() == chosen
-            client.send(GET)
-            assert statuses(await read_until(client, b"\r\n\r\n")) == [200]
-            client.close()
-
-    run(main())
+    async with Rig(certificate) as rig:
+        context = certificate.client()
+        if offered:
+            context.set_alpn_protocols(offered)
+        client = await rig.connect(context)
+        assert client.side.ssl.selected_alpn_protocol() == chosen
+        client.send(GET)
+        assert statuses(await read_until(client, b"\r\n\r\n")) == [200]
+        client.close()
 
 
 @pytest.mark.parametrize("offered", [[], ["h2"]])
-def test_the_preface_of_http_2_is_known_inside_whatever_was_offered(
-    run: Run, certificate: Files, offered: list[str]
+@on_both_loops
+async def test_the_preface_of_http_2_is_known_inside_whatever_was_offered(
+    certificate: Files, offered: list[str]
 ) -> None:
     """As the asynchronous Java client (no ALPN) and JavaScript's (h2 alone) begin."""
-
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            context = certificate.client()
-            if offered:
-                context.set_alpn_protocols(offered)
-            client = await rig.connect(context)
-            chosen = client.side.ssl.selected_alpn_protocol()
-            assert chosen == (offered[0] if offered else None)
-            client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-            answer = b""
-            while len(answer) < 9:
-                answer += await receive(client)
-            assert answer[3] == 4, "SETTINGS come first (RFC 9113, 3.4)"
-            client.close()
-
-    run(main())
+    async with Rig(certificate) as rig:
+        context = certificate.client()
+        if offered:
+            context.set_alpn_protocols(offered)
+        client = await rig.connect(context)
+        chosen = client.side.ssl.selected_alpn_protocol()
+        assert chosen == (offered[0] if offered else None)
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+        answer = b""
+        while len(answer) < 9:
+            answer += await receive(client)
+        assert answer[3] == 4, "SETTINGS come first (RFC 9113, 3.4)"
+        client.close()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_versions_of_the_last_century_are_refused(
-    run: Run, certificate: Files, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
+@on_both_loops
+async def test_versions_of_the_last_century_are_refused(
+    certificate: Files, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            context = certificate.client()
-            context.set_ciphers("DEFAULT:@SECLEVEL=0")
-            with pytest.warns(DeprecationWarning, match="TLSv1"):
-                context.minimum_version = context.maximum_version = version
-            with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-                await rig.connect(context)
-            assert rig.refused == {"tls_failed": 1}
-            assert "a TLS handshake failed" in caplog.text
-            await rig.until(lambda: True)
-
-    run(main())
+    async with Rig(certificate) as rig:
+        context = certificate.client()
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1"):
+            context.minimum_version = context.maximum_version = version
+        with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+            await rig.connect(context)
+        assert rig.refused == {"tls_failed": 1}
+        assert "a TLS handshake failed" in caplog.text
+        await rig.until(lambda: True)
 
 
 @pytest.mark.parametrize("version", [V1_2, V1_3])
-def test_a_session_is_taken_up_again(run: Run, certificate: Files, version: ssl.TLSVersion) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            context = certificate.client(version=version)
-            first = await rig.connect(context)
-            first.send(GET)
-            await read_until(first, b"\r\n\r\n")
-            session = first.side.ssl.session
-            second = TlsClient(await rig.raw(), context)
-            second.side.ssl = context.wrap_bio(
-                second.side.received,
-                second.side.sent,
-                server_hostname="localhost",
-                session=session,
-            )
-            received = b""
-            loop = asyncio.get_running_loop()
-            while not second.side.is_shaken(received):
-                await loop.sock_sendall(second.sock, second.side.to_send())
-                received = await loop.sock_recv(second.sock, 65_536)
-            assert second.side.ssl.session_reused
-            first.close()
-            second.close()
-
-    run(main())
+@on_both_loops
+async def test_a_session_is_taken_up_again(certificate: Files, version: ssl.TLSVersion) -> None:
+    async with Rig(certificate) as rig:
+        context = certificate.client(version=version)
+        first = await rig.connect(context)
+        first.send(GET)
+        await read_until(first, b"\r\n\r\n")
+        session = first.side.ssl.session
+        second = TlsClient(await rig.raw(), context)
+        second.side.ssl = context.wrap_bio(
+            second.side.received,
+            second.side.sent,
+            server_hostname="localhost",
+            session=session,
+        )
+        received = b""
+        loop = asyncio.get_running_loop()
+        while not second.side.is_shaken(received):
+            await loop.sock_sendall(second.sock, second.side.to_send())
+            received = await loop.sock_recv(second.sock, 65_536)
+        assert second.side.ssl.session_reused
+        first.close()
+        second.close()
 
 
 @pytest.mark.parametrize("shows", ["a certificate", "nothing", "another's"])
 @pytest.mark.parametrize("version", [V1_2, V1_3])
-def test_clients_may_have_to_show_a_certificate(
-    run: Run, certificate: Files, tmp_path: Any, shows: str, version: ssl.TLSVersion
+@on_both_loops
+async def test_clients_may_have_to_show_a_certificate(
+    certificate: Files, tmp_path: Any, shows: str, version: ssl.TLSVersion
 ) -> None:
     ours, others = Authority(tmp_path / "a"), Authority(tmp_path / "b", "others")
-
-    async def main() -> None:
-        async with Rig(certificate, client_ca=str(ours.path)) as rig:
-            context = certificate.client(version=version)
-            if shows != "nothing":
-                files = (ours if shows == "a certificate" else others).issue(is_for_clients=True)
-                context.load_cert_chain(files.certificate, files.key)
-            if shows == "a certificate":
-                client = await rig.connect(context)
-                client.send(GET)
-                assert statuses(await read_until(client, b"\r\n\r\n")) == [200]
-                client.close()
-                assert not rig.refused
-                return
-            with pytest.raises(ssl.SSLError, match="ALERT"):  # with 1.3: when it reads
-                await hear(rig, context)
-            assert rig.refused == {"tls_failed": 1}
-
-    run(main())
+    async with Rig(certificate, client_ca=str(ours.path)) as rig:
+        context = certificate.client(version=version)
+        if shows != "nothing":
+            files = (ours if shows == "a certificate" else others).issue(is_for_clients=True)
+            context.load_cert_chain(files.certificate, files.key)
+        if shows == "a certificate":
+            client = await rig.connect(context)
+            client.send(GET)
+            assert statuses(await read_until(client, b"\r\n\r\n")) == [200]
+            client.close()
+            assert not rig.refused
+            return
+        with pytest.raises(ssl.SSLError, match="ALERT"):  # with 1.3: when it reads
+            await hear(rig, context)
+        assert rig.refused == {"tls_failed": 1}
 
 
 # --- the wrong port
@@ -271,176 +256,154 @@ def test_clients_may_have_to_show_a_certificate(
 @pytest.mark.parametrize(
     "sent", [GET, b"\r\n" + GET, b"get / HTTP/1.1\r\n\r\n", HEAD + b"x" * 9999]
 )
-def test_plain_http_is_told_of_https(run: Run, certificate: Files, sent: bytes) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.raw()
-            client.sendall(sent)
-            answer = await read_all(client)
-            assert statuses(answer) == [400]
-            assert b'{"__type":"BadRequestException"' in answer
-            assert b"use https://" in answer
-            assert b"Connection: close" in answer
-            client.close()
-            assert rig.refused == {"tls_missing": 1}
-
-    run(main())
+@on_both_loops
+async def test_plain_http_is_told_of_https(certificate: Files, sent: bytes) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.raw()
+        client.sendall(sent)
+        answer = await read_all(client)
+        assert statuses(answer) == [400]
+        assert b'{"__type":"BadRequestException"' in answer
+        assert b"use https://" in answer
+        assert b"Connection: close" in answer
+        client.close()
+        assert rig.refused == {"tls_missing": 1}
 
 
-def test_plain_http_in_cbor_is_told_in_cbor(run: Run, certificate: Files) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.raw()
-            client.sendall(
-                b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"
-                b"Content-Type: application/x-amz-cbor-1.1\r\n\r\nx"
-            )
-            _, _, body = (await read_all(client)).partition(b"\r\n\r\n")
-            client.close()
-            told = cbor.decode(body)
-            assert isinstance(told, dict)
-            assert told["__type"] == "BadRequestException"
-            assert "use https://" in told["message"]
-
-    run(main())
+@on_both_loops
+async def test_plain_http_in_cbor_is_told_in_cbor(certificate: Files) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.raw()
+        client.sendall(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"
+            b"Content-Type: application/x-amz-cbor-1.1\r\n\r\nx"
+        )
+        _, _, body = (await read_all(client)).partition(b"\r\n\r\n")
+        client.close()
+        told = cbor.decode(body)
+        assert isinstance(told, dict)
+        assert told["__type"] == "BadRequestException"
+        assert "use https://" in told["message"]
 
 
-def test_plain_lines_and_http_2_are_told_in_their_own_form(run: Run, certificate: Files) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.raw()
-            client.sendall(b'{"stream":"s","data":"secret"}\n')
-            answer = await read_all(client)
-            assert b'"rejected":1' in answer
-            assert b"speaks TLS" in answer
-            client.close()
-            assert not rig.door.data
-            client = await rig.raw()
-            client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            answer = await read_all(client)
-            assert answer[3] == 4
-            assert b"use https://" in answer
-            client.close()
-            assert rig.refused == {"tls_missing": 2}
-
-    run(main())
+@on_both_loops
+async def test_plain_lines_and_http_2_are_told_in_their_own_form(certificate: Files) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.raw()
+        client.sendall(b'{"stream":"s","data":"secret"}\n')
+        answer = await read_all(client)
+        assert b'"rejected":1' in answer
+        assert b"speaks TLS" in answer
+        client.close()
+        assert not rig.door.data
+        client = await rig.raw()
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        answer = await read_all(client)
+        assert answer[3] == 4
+        assert b"use https://" in answer
+        client.close()
+        assert rig.refused == {"tls_missing": 2}
 
 
 @pytest.mark.parametrize("sent", [b"\x00\x01\x02", b"\x80\x2e\x01\x03\x01", b"\xff" * 400])
-def test_what_is_neither_gets_an_alert(run: Run, certificate: Files, sent: bytes) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.raw()
-            client.sendall(sent)
-            assert (await read_all(client))[:1] == b"\x15"
-            client.close()
-            assert rig.refused == {"tls_failed": 1}
-
-    run(main())
+@on_both_loops
+async def test_what_is_neither_gets_an_alert(certificate: Files, sent: bytes) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.raw()
+        client.sendall(sent)
+        assert (await read_all(client))[:1] == b"\x15"
+        client.close()
+        assert rig.refused == {"tls_failed": 1}
 
 
-def test_tls_at_a_plain_port_is_told_to_the_operator_once(
-    run: Run, certificate: Files, caplog: pytest.LogCaptureFixture
+@on_both_loops
+async def test_tls_at_a_plain_port_is_told_to_the_operator_once(
+    certificate: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with Rig(certificate, is_tls=False) as rig:
-            for _ in range(3):
-                with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
-                    await rig.connect()
-            assert rig.refused == {"tls_unexpected": 3}
-            told = [each for each in caplog.records if "listen.tls_certificate" in each.message]
-            assert len(told) == 1
-            assert told[0].levelno == logging.WARNING
-            assert told[0].fields == {"client": "127.0.0.1"}  # type: ignore[attr-defined]
-
-    run(main())
+    async with Rig(certificate, is_tls=False) as rig:
+        for _ in range(3):
+            with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
+                await rig.connect()
+        assert rig.refused == {"tls_unexpected": 3}
+        told = [each for each in caplog.records if "listen.tls_certificate" in each.message]
+        assert len(told) == 1
+        assert told[0].levelno == logging.WARNING
+        assert told[0].fields == {"client": "127.0.0.1"}  # type: ignore[attr-defined]
 
 
 # --- ends
 
 
 @pytest.mark.parametrize("how", ["by TLS", "by TCP"])
-def test_a_body_that_was_cut_off_is_no_success(run: Run, certificate: Files, how: str) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.connect()
-            client.send(HEAD + b"Content-Length: 10\r\n\r\nabc")
-            if how == "by TLS":
-                client.shutdown(socket.SHUT_WR)
-            else:
-                client.cut()
-            assert statuses(await read_all(client)) == [400]
-            client.close()
-            assert rig.refused == {"truncated": 1}
-
-    run(main())
+@on_both_loops
+async def test_a_body_that_was_cut_off_is_no_success(certificate: Files, how: str) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.connect()
+        client.send(HEAD + b"Content-Length: 10\r\n\r\nabc")
+        if how == "by TLS":
+            client.shutdown(socket.SHUT_WR)
+        else:
+            client.cut()
+        assert statuses(await read_all(client)) == [400]
+        client.close()
+        assert rig.refused == {"truncated": 1}
 
 
 @pytest.mark.parametrize("version", [V1_2, V1_3])
-def test_a_record_that_was_changed_on_its_way_ends_the_connection(
-    run: Run, certificate: Files, version: ssl.TLSVersion
+@on_both_loops
+async def test_a_record_that_was_changed_on_its_way_ends_the_connection(
+    certificate: Files, version: ssl.TLSVersion
 ) -> None:
-    async def main() -> None:
-        requests: list[HttpRequest] = []
-        async with Rig(certificate, handler=requests.append) as rig:
-            client = await rig.connect(certificate.client(version=version))
-            good, bad = client.side.encrypt(GET), bytearray(client.side.encrypt(GET))
-            bad[-1] ^= 1
-            client.sock.sendall(good + bytes(bad) + client.side.encrypt(GET))
-            with pytest.raises(ssl.SSLError):
-                await read_all(client)
-            await rig.until(lambda: not rig.hub.counters.open)
-            assert len(requests) == 1
-            assert requests[0].is_gone
-            assert rig.refused == {"tls_failed": 1}
-            client.close()
-
-    run(main())
+    requests: list[HttpRequest] = []
+    async with Rig(certificate, handler=requests.append) as rig:
+        client = await rig.connect(certificate.client(version=version))
+        good, bad = client.side.encrypt(GET), bytearray(client.side.encrypt(GET))
+        bad[-1] ^= 1
+        client.sock.sendall(good + bytes(bad) + client.side.encrypt(GET))
+        with pytest.raises(ssl.SSLError):
+            await read_all(client)
+        await rig.until(lambda: not rig.hub.counters.open)
+        assert len(requests) == 1
+        assert requests[0].is_gone
+        assert rig.refused == {"tls_failed": 1}
+        client.close()
 
 
-def test_who_sends_all_and_goes_at_once_is_heard(run: Run, certificate: Files) -> None:
+@on_both_loops
+async def test_who_sends_all_and_goes_at_once_is_heard(certificate: Files) -> None:
     """Its last bytes of the handshake, its lines and its end in one packet, and then a reset."""
-
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            loop = asyncio.get_running_loop()
-            client = TlsClient(await rig.raw(), certificate.client())
-            client.side.is_shaken()
-            client.sock.sendall(client.side.to_send())
-            received = b""
-            while not client.side.is_shaken(received):
-                received = await loop.sock_recv(client.sock, 65_536)
-            lines = b'{"stream":"s","acknowledge":"none"}\n' + b'{"data":"a"}\n' * 500
-            last = client.side.to_send() + client.side.encrypt(lines) + client.side.end()
-            client.sock.sendall(last)
-            client.sock.shutdown(socket.SHUT_WR)
-            client.close()
-            await rig.until(lambda: len(rig.door.data) == 500)
-            await rig.until(lambda: not rig.hub.counters.open)
-
-    run(main())
+    async with Rig(certificate) as rig:
+        loop = asyncio.get_running_loop()
+        client = TlsClient(await rig.raw(), certificate.client())
+        client.side.is_shaken()
+        client.sock.sendall(client.side.to_send())
+        received = b""
+        while not client.side.is_shaken(received):
+            received = await loop.sock_recv(client.sock, 65_536)
+        lines = b'{"stream":"s","acknowledge":"none"}\n' + b'{"data":"a"}\n' * 500
+        last = client.side.to_send() + client.side.encrypt(lines) + client.side.end()
+        client.sock.sendall(last)
+        client.sock.shutdown(socket.SHUT_WR)
+        client.close()
+        await rig.until(lambda: len(rig.door.data) == 500)
+        await rig.until(lambda: not rig.hub.counters.open)
 
 
-def test_a_line_a_record_is_heard_whole_though_its_client_goes(
-    run: Run, certificate: Files
-) -> None:
+@on_both_loops
+async def test_a_line_a_record_is_heard_whole_though_its_client_goes(certificate: Files) -> None:
     """More records in one read than a turn has time for, and a reset behind them."""
-
-    async def main() -> None:
-        now_ns = iter(range(0, 10**15, 1_500_000)).__next__
-        async with Rig(certificate, now_ns=now_ns) as rig:
-            client = await rig.connect()
-            client.send(b'{"stream":"s","acknowledge":"none"}\n')
-            sent = b"".join(client.side.encrypt(b'{"data":"%d"}\n' % i) for i in range(2_000))
-            await asyncio.get_running_loop().sock_sendall(client.sock, sent)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            await rig.until(lambda: rig.door.data)
-            client.close()
-            await rig.until(lambda: not rig.hub.counters.open)
-            count = len(rig.door.data)
-            assert rig.door.data == [b"%d" % i for i in range(count)]
-
-    run(main())
+    now_ns = iter(range(0, 10**15, 1_500_000)).__next__
+    async with Rig(certificate, now_ns=now_ns) as rig:
+        client = await rig.connect()
+        client.send(b'{"stream":"s","acknowledge":"none"}\n')
+        sent = b"".join(client.side.encrypt(b'{"data":"%d"}\n' % i) for i in range(2_000))
+        await asyncio.get_running_loop().sock_sendall(client.sock, sent)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await rig.until(lambda: rig.door.data)
+        client.close()
+        await rig.until(lambda: not rig.hub.counters.open)
+        count = len(rig.door.data)
+        assert rig.door.data == [b"%d" % i for i in range(count)]
 
 
 # --- handshakes
@@ -450,132 +413,121 @@ HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
 @pytest.mark.parametrize("sent", [b"", HELLO[:1], HELLO[:5], HELLO])
-def test_a_handshake_that_never_ends_costs_a_place_for_a_while(
-    run: Run, certificate: Files, sent: bytes
+@on_both_loops
+async def test_a_handshake_that_never_ends_costs_a_place_for_a_while(
+    certificate: Files, sent: bytes
 ) -> None:
-    async def main() -> None:
-        limits = ConnectionLimits(head_timeout_s=3, idle_timeout_s=3)
-        async with Rig(certificate, limits=limits) as rig:
-            client = await rig.raw()
-            client.sendall(sent)
-            await rig.until(lambda: rig.hub.counters.open)
-            if sent:
-                (connection,) = rig.hub.audit()
-                assert isinstance(connection, Opening)
-                await rig.until(lambda: connection.is_tls)
-            assert len(rig.hub.places.silent) == 1, "it loses its place to others"
-            for _ in range(4):
-                assert rig.hub.counters.open
-                rig.hub.sweep()
-            await rig.until(lambda: not rig.hub.counters.open)
-            what = "handshake" if sent else "idle"
-            assert rig.hub.counters.timed_out[what] == 1
-            client.close()
-
-    run(main())
+    limits = ConnectionLimits(head_timeout_s=3, idle_timeout_s=3)
+    async with Rig(certificate, limits=limits) as rig:
+        client = await rig.raw()
+        client.sendall(sent)
+        await rig.until(lambda: rig.hub.counters.open)
+        if sent:
+            (connection,) = rig.hub.audit()
+            assert isinstance(connection, Opening)
+            await rig.until(lambda: connection.is_tls)
+        assert len(rig.hub.places.silent) == 1, "it loses its place to others"
+        for _ in range(4):
+            assert rig.hub.counters.open
+            rig.hub.sweep()
+        await rig.until(lambda: not rig.hub.counters.open)
+        what = "handshake" if sent else "idle"
+        assert rig.hub.counters.timed_out[what] == 1
+        client.close()
 
 
-def test_half_a_handshake_is_cut_off_in_time_and_who_says_nothing_inside(
-    run: Run, certificate: Files
+@on_both_loops
+async def test_half_a_handshake_is_cut_off_in_time_and_who_says_nothing_inside(
+    certificate: Files,
 ) -> None:
-    async def main() -> None:
-        limits = ConnectionLimits(head_timeout_s=3, idle_timeout_s=9)
-        async with Rig(certificate, limits=limits) as rig:
+    limits = ConnectionLimits(head_timeout_s=3, idle_timeout_s=9)
+    async with Rig(certificate, limits=limits) as rig:
+        half = TlsClient(await rig.raw(), certificate.client())
+        half.side.is_shaken()
+        half.sock.sendall(half.side.to_send())
+        await asyncio.get_running_loop().sock_recv(half.sock, 65_536)  # the server's part
+        whole = await rig.connect()
+        await rig.until(lambda: rig.hub.counters.handshakes)
+        for _ in range(4):
+            rig.hub.sweep()
+        await rig.until(lambda: rig.hub.counters.open == 1)
+        assert rig.hub.counters.timed_out["handshake"] == 1
+        for _ in range(6):
+            rig.hub.sweep()
+        assert await read_all(whole) == b""
+        assert rig.hub.counters.timed_out["idle"] == 1
+        half.close()
+        whole.close()
+
+
+@on_both_loops
+async def test_of_half_handshakes_the_oldest_goes(certificate: Files) -> None:
+    async with Rig(certificate, half_done_max=3) as rig:
+        halves = []
+        for _ in range(5):
             half = TlsClient(await rig.raw(), certificate.client())
             half.side.is_shaken()
             half.sock.sendall(half.side.to_send())
-            await asyncio.get_running_loop().sock_recv(half.sock, 65_536)  # the server's part
-            whole = await rig.connect()
-            await rig.until(lambda: rig.hub.counters.handshakes)
-            for _ in range(4):
-                rig.hub.sweep()
-            await rig.until(lambda: rig.hub.counters.open == 1)
-            assert rig.hub.counters.timed_out["handshake"] == 1
-            for _ in range(6):
-                rig.hub.sweep()
-            assert await read_all(whole) == b""
-            assert rig.hub.counters.timed_out["idle"] == 1
+            await asyncio.get_running_loop().sock_recv(half.sock, 65_536)
+            halves.append(half)
+        await rig.until(lambda: rig.hub.counters.open == 3)
+        assert rig.refused == {"connections": 2}
+        with pytest.raises(ConnectionResetError):
+            await asyncio.get_running_loop().sock_recv(halves[0].sock, 1)
+        for half in halves:
             half.close()
-            whole.close()
-
-    run(main())
-
-
-def test_of_half_handshakes_the_oldest_goes(run: Run, certificate: Files) -> None:
-    async def main() -> None:
-        async with Rig(certificate, half_done_max=3) as rig:
-            halves = []
-            for _ in range(5):
-                half = TlsClient(await rig.raw(), certificate.client())
-                half.side.is_shaken()
-                half.sock.sendall(half.side.to_send())
-                await asyncio.get_running_loop().sock_recv(half.sock, 65_536)
-                halves.append(half)
-            await rig.until(lambda: rig.hub.counters.open == 3)
-            assert rig.refused == {"connections": 2}
-            with pytest.raises(ConnectionResetError):
-                await asyncio.get_running_loop().sock_recv(halves[0].sock, 1)
-            for half in halves:
-                half.close()
-
-    run(main())
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_a_hello_in_pieces_is_one(run: Run, certificate: Files, size: int) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            loop = asyncio.get_running_loop()
-            client = TlsClient(await rig.raw(), certificate.client())
-            client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            received = b""
-            while not client.side.is_shaken(received):
-                sent = client.side.to_send()
-                for at in range(0, len(sent), size):
-                    client.sock.sendall(sent[at : at + size])
-                    await asyncio.sleep(0)
-                received = await loop.sock_recv(client.sock, 65_536)
-            sent = client.side.to_send() + client.side.encrypt(GET)
+@on_both_loops
+async def test_a_hello_in_pieces_is_one(certificate: Files, size: int) -> None:
+    async with Rig(certificate) as rig:
+        loop = asyncio.get_running_loop()
+        client = TlsClient(await rig.raw(), certificate.client())
+        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        received = b""
+        while not client.side.is_shaken(received):
+            sent = client.side.to_send()
             for at in range(0, len(sent), size):
                 client.sock.sendall(sent[at : at + size])
                 await asyncio.sleep(0)
-            assert statuses(await read_until(client, b"\r\n\r\n")) == [200]
-            client.close()
-            assert rig.hub.bodies.bytes_taken == 0
+            received = await loop.sock_recv(client.sock, 65_536)
+        sent = client.side.to_send() + client.side.encrypt(GET)
+        for at in range(0, len(sent), size):
+            client.sock.sendall(sent[at : at + size])
+            await asyncio.sleep(0)
+        assert statuses(await read_until(client, b"\r\n\r\n")) == [200]
+        client.close()
+        assert rig.hub.bodies.bytes_taken == 0
 
-    run(main())
 
-
-def test_handshakes_wait_for_their_turn_and_others_do_not(run: Run, certificate: Files) -> None:
+@on_both_loops
+async def test_handshakes_wait_for_their_turn_and_others_do_not(certificate: Files) -> None:
     """One signature a turn of the loop, whoever else has time; a connection that stands is served
     in between.
     """
-
-    async def main() -> None:
-        now_ns = iter(range(0, 10**15, 700_000)).__next__  # two looks at it fill the time
-        rig = Rig(certificate, now_ns=now_ns)
-        assert rig.hub.tls is not None
-        rig.hub.tls = type(rig.hub.tls)(rig.hub.tls.context, now_ns)
-        async with rig:
-            served = await rig.connect()
-            served.send(GET)
-            await read_until(served, b"\r\n\r\n")
-            clients = [TlsClient(await rig.raw(), certificate.client()) for _ in range(20)]
-            for client in clients:
-                client.side.is_shaken()
-                client.sock.sendall(client.side.to_send())
-            served.send(GET)
-            assert statuses(await read_until(served, b"\r\n\r\n")) == [200]
-            loop = asyncio.get_running_loop()
-            for client in clients:
-                while not client.side.is_shaken(await loop.sock_recv(client.sock, 65_536)):
-                    pass
-                client.sock.sendall(client.side.to_send())
-            await rig.until(lambda: rig.hub.counters.handshakes == 21)
-            for client in (*clients, served):
-                client.close()
-
-    run(main())
+    now_ns = iter(range(0, 10**15, 700_000)).__next__  # two looks at it fill the time
+    rig = Rig(certificate, now_ns=now_ns)
+    assert rig.hub.tls is not None
+    rig.hub.tls = type(rig.hub.tls)(rig.hub.tls.context, now_ns)
+    async with rig:
+        served = await rig.connect()
+        served.send(GET)
+        await read_until(served, b"\r\n\r\n")
+        clients = [TlsClient(await rig.raw(), certificate.client()) for _ in range(20)]
+        for client in clients:
+            client.side.is_shaken()
+            client.sock.sendall(client.side.to_send())
+        served.send(GET)
+        assert statuses(await read_until(served, b"\r\n\r\n")) == [200]
+        loop = asyncio.get_running_loop()
+        for client in clients:
+            while not client.side.is_shaken(await loop.sock_recv(client.sock, 65_536)):
+                pass
+            client.sock.sendall(client.side.to_send())
+        await rig.until(lambda: rig.hub.counters.handshakes == 21)
+        for client in (*clients, served):
+            client.close()
 
 
 @pytest.mark.parametrize(
@@ -605,30 +557,25 @@ def test_a_second_hello_is_known_behind_a_change_of_cipher() -> None:
     assert not asks_for_signature(b"\x16\x03\x03\x00\x25\x10")
 
 
-def test_a_hello_that_is_too_long_is_refused_at_once(run: Run, certificate: Files) -> None:
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            client = await rig.raw()
-            client.sendall(b"\x16\x03\x01\x40\x00\x01\x01\x00\x00")
-            assert (await read_all(client))[:1] == b"\x15"
-            assert rig.refused == {"tls_failed": 1}
-            client.close()
-
-    run(main())
+@on_both_loops
+async def test_a_hello_that_is_too_long_is_refused_at_once(certificate: Files) -> None:
+    async with Rig(certificate) as rig:
+        client = await rig.raw()
+        client.sendall(b"\x16\x03\x01\x40\x00\x01\x01\x00\x00")
+        assert (await read_all(client))[:1] == b"\x15"
+        assert rig.refused == {"tls_failed": 1}
+        client.close()
 
 
-def test_a_handshake_is_bounded_in_bytes(
-    run: Run, certificate: Files, monkeypatch: pytest.MonkeyPatch
+@on_both_loops
+async def test_a_handshake_is_bounded_in_bytes(
+    certificate: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdaemon.http.tls.HANDSHAKE_BYTES_MAX", 100)
-
-    async def main() -> None:
-        async with Rig(certificate) as rig:
-            with pytest.raises(AssertionError, match="closed in the middle"):
-                await rig.connect()
-            assert rig.refused == {"tls_failed": 1}
-
-    run(main())
+    async with Rig(certificate) as rig:
+        with pytest.raises(AssertionError, match="closed in the middle"):
+            await rig.connect()
+        assert rig.refused == {"tls_failed": 1}
 
 
 # --- memory
