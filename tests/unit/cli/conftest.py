@@ -8,10 +8,12 @@ import pytest
 from kdaemon.system import SystemClock
 from tests.kit.stores import NOW_MS
 
+SETTINGS = ("KDAEMON_", "AWS_", "XDG_", "RUNTIME_")
+
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("KDAEMON_", "AWS_", "XDG_", "RUNTIME_"))]:
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         monkeypatch.delenv(name)
 
 

@@ -35,8 +35,8 @@ from kdaemon.observe.recent import Recent
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit.frames import describe, even_shards, make_frame
 from tests.kit.observing import At, Observing, reader_of
-from tests.kit.watching import made_of
 from tests.kit.patience import PATIENCE_S
+from tests.kit.watching import made_of
 from tests.kit.world import SECOND, SETTINGS, Faults, World
 from tests.unit.observe.test_admin import Place
 
