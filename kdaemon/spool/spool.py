@@ -74,7 +74,7 @@ class Spool:
         self._loop = asyncio.get_running_loop()
         self._later = later
         self._streams = SpooledStreams(memory)
-        self._commits = Commits(self._store_thread, clock, self.space, self._streams, memory, later)
+        self.commits = Commits(self._store_thread, clock, self.space, self._streams, memory, later)
         self._store: Store
         self._delivery: Delivery
         self._is_open = False
@@ -88,14 +88,14 @@ class Spool:
         than memory can take is refused, or is not read.
         """
         self.waits_for = holder
-        self._commits.pause()
+        self.commits.pause()
 
     def go_on(self) -> None:
         """The directory is ours: the frames that waited are committed, behind all that stands on
         disk.
         """
         self.waits_for = None
-        self._commits.go_on()
+        self.commits.go_on()
 
     async def open(self) -> None:
         """Opens the store. Raises SpoolError: the directory is missing, in use, of a newer version,
@@ -106,12 +106,12 @@ class Spool:
             self._store,
             self._store_thread,
             self._clock,
-            self._commits.owed,
+            self.commits.owed,
             self._streams,
             self._later,
         )
         self._is_open = True
-        self._commits.open(self._store, self._delivery.offer)
+        self.commits.open(self._store, self._delivery.offer)
 
     async def recover(
         self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
@@ -161,7 +161,7 @@ class Spool:
         of one upstream of several have three times what is left, together. Raises RefusedError
         while the disk is in trouble.
         """
-        self._commits.refuse_in_trouble()
+        self.commits.refuse_in_trouble()
         byte_count, space = frame.byte_count, self.space
         had = self._had(target, is_listed=is_listed)
         if not target.drops_oldest and space.is_full(byte_count, had):
@@ -176,7 +176,7 @@ class Spool:
                 return False
         elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
             return False
-        footprint_bytes = self._commits.take_memory(target.name, frame, payload)
+        footprint_bytes = self.commits.take_memory(target.name, frame, payload)
         if not footprint_bytes:
             return False
         spooled = self._streams.get(target, is_listed=is_listed)
@@ -186,7 +186,7 @@ class Spool:
         counters.accept(count, byte_count)
         counters.spooled += count
         frame.accepted_ns = self._clock.now_ns()
-        self._commits.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
+        self.commits.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
         return True
 
     def _had(self, target: Target, *, is_listed: bool) -> Had:
@@ -201,24 +201,24 @@ class Spool:
 
     def when_room(self, callback: Callable[[], object]) -> None:
         """Calls back once when a commit may have made room, in memory or on disk."""
-        self._commits.when_room(callback)
+        self.commits.when_room(callback)
 
     def take_bytes_max(self, bytes_max: int) -> None:
         """Sets another bound for the disk. Where it is less than the pages in use, nothing is
         deleted, and no frame is taken until fewer pages are in use.
         """
         self.space.bytes_max = bytes_max
-        self._commits.tell_of_room()
+        self.commits.tell_of_room()
 
     def bury_dead_of(self, stream: str, frame: Frame) -> None:
         """Buries the dead records of a settled frame that is not in the spool (`accepted`)."""
         now_ms = unix_ms(self._clock)
         age_ms = (self._clock.now_ns() - frame.accepted_ns) // 1_000_000
         letters = letters_of(stream, frame, now_ms - age_ms, now_ms)
-        dropped_count = self._commits.owed.bury(letters) if letters else 0
+        dropped_count = self.commits.owed.bury(letters) if letters else 0
         if dropped_count:
             text = "dead letters are dropped: the spool takes none, and there is no memory for them"
-            self._commits.alarms.letters_dropped(dropped_count, text)
+            self.commits.alarms.letters_dropped(dropped_count, text)
 
     @property
     def held_records(self) -> int:
@@ -243,16 +243,16 @@ class Spool:
     @property
     def is_written(self) -> bool:
         """Whether the disk knows all that it is owed: no commit is under way, and none is due."""
-        return self._commits.is_written
+        return self.commits.is_written
 
     @property
     def trouble(self) -> SpoolError | None:
         """Why nothing can be stored now; None: all is well."""
-        return self._commits.trouble
+        return self.commits.trouble
 
     @property
     def counters(self) -> SpoolCounters:
-        return self._commits.counters
+        return self.commits.counters
 
     def audit(self) -> SpooledStreams:
         """The streams, with what each has in hand. Only for tests, which add that up."""
@@ -271,25 +271,25 @@ class Spool:
             self._delivery.stop()
         if self.waits_for is not None and self.trouble is None:
             text = "kdaemon ends before the process that has the spool gave it up"
-            self._commits.failed([], SpoolError("busy", "spool", text))
+            self.commits.failed([], SpoolError("busy", "spool", text))
 
     async def aclose(self) -> None:
         """Commits all that is owed, if the disk takes it, and closes the store."""
         self.begin_drain()
         if not self._is_open:
-            while self._commits.ended:  # noqa: ASYNC110 - clients are told in turns of the loop
+            while self.commits.ended:  # noqa: ASYNC110 - clients are told in turns of the loop
                 await asyncio.sleep(0)
-            self._commits.cancel_timer()
+            self.commits.cancel_timer()
             self._store_thread.shutdown()
             return
         if self.waits_for is not None:  # the spool was just opened, and `go_on` was not called
             self.waits_for = None
-            self._commits.trouble = None
-            self._commits.go_on()
+            self.commits.trouble = None
+            self.commits.go_on()
         if self._look_timer is not None:
             self._look_timer.cancel()
         self._delivery.note_progress()
-        await self._commits.finish()
+        await self.commits.finish()
         if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
             fields = {"frames": self.frame_count, "error": str(self.trouble)}
             text = "the spool's files are gone: what is not delivered ends with this process"
@@ -302,8 +302,8 @@ class Spool:
         the probe looks.
         """
         if self._looking is None:
-            self._commits.alarms.look_at_clock()
-            if self.trouble is None and not self._commits.is_under_way:
+            self.commits.alarms.look_at_clock()
+            if self.trouble is None and not self.commits.is_under_way:
                 self._looking = self._store_thread.submit(self._store.look)
         elif self._looking.done():
             looking, self._looking = self._looking, None
@@ -318,11 +318,11 @@ class Spool:
     def _looked(self, look: Future[None]) -> None:
         error = look.exception()
         if error is None:
-            self._commits.alarms.mended(self._store)
+            self.commits.alarms.mended(self._store)
         elif (
-            self.trouble is None and not self._commits.is_under_way
+            self.trouble is None and not self.commits.is_under_way
         ):  # else a commit meets the same error
-            self._commits.failed([], error)
+            self.commits.failed([], error)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._store_thread, call)

@@ -163,7 +163,7 @@ async def test_a_disk_that_is_full_has_its_space_at_once(
     async with a_spool(tmp_path / "spool", target, later=held.later) as spool:
         parts.count = 0
         monkeypatch.setattr(Reserve, "has_room", lambda _reserve: False)
-        spool.trouble = SpoolError("full", "spool.db", "no space")
+        spool.commits.trouble = SpoolError("full", "spool.db", "no space")
         await settle_some_on_the_way(spool, target, held)
         await until(lambda: parts.count)
         held.let_go()

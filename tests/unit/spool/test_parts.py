@@ -15,6 +15,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commits as commits_module
 from kdaemon.spool import delivery as delivery_module
+from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool

@@ -122,7 +122,7 @@ async def test_deletions_of_thousands_of_frames_go_in_commits_one_after_the_othe
             assert spool.put(target, a_frame(b"%d" % number))
         await until(lambda: len(target.frames) >= count)
         if has_trouble:
-            spool._commits.trouble = SpoolError("full", "s", "no space left")
+            spool.commits.trouble = SpoolError("full", "s", "no space left")
         for frame in target.frames:
             target.settle(frame)
         await until(lambda: spool.is_written)
@@ -141,7 +141,7 @@ async def test_the_end_writes_all_that_is_owed_in_as_many_commits_as_that_takes(
         await until(lambda: len(target.frames) >= count)
         for frame in target.frames:
             target.settle(frame)
-        spool._commits.trouble = SpoolError("full", "s", "no space left")
+        spool.commits.trouble = SpoolError("full", "s", "no space left")
     store = Store.open(str(tmp_path), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
     assert store.stored_totals() == []
     store.close()
@@ -152,7 +152,7 @@ async def test_a_disk_in_trouble_fills_no_memory_with_letters_and_the_dropped_ar
 ) -> None:
     memory, target = ByteBudget(MIB), FakeTarget()
     async with a_spool(tmp_path, target, memory=memory) as spool:
-        spool._commits.trouble = SpoolError("full", "s", "no space left")
+        spool.commits.trouble = SpoolError("full", "s", "no space left")
         for _ in range(300):
             frame = a_frame(bytes(10_000))
             frame.results = [RecordResult(error_code="ValidationException", error_message="No.")]
