@@ -16,12 +16,11 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool import commits as commits_module
 from kdaemon.spool import spool as spool_module
+from kdaemon.spool import store as store_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Changes, Store
-from kdaemon.spool.values import NewFrame
-from kdaemon.spool.writes import append_frames
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.watching import before
@@ -105,13 +104,13 @@ async def test_a_commit_with_nothing_to_write_ends_no_trouble(
     probe_count = 0
     is_read_only = False
 
-    def append(connection: sqlite3.Connection, frames: list[NewFrame]) -> None:
+    def look(connection: sqlite3.Connection, *_given: object) -> None:
         nonlocal probe_count
         connection.execute(f"PRAGMA query_only = {is_read_only:d}")
         probe_count += is_read_only
-        append_frames(connection, frames)
 
-    monkeypatch.setattr("kdaemon.spool.store.append_frames", append)
+    for step in ("remove_frames", "append_frames"):  # the first of a commit is one of these
+        before(monkeypatch, store_module, step, look)
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is STORED
         await until(lambda: target.frames)
