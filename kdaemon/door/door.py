@@ -33,7 +33,6 @@ from kdaemon.door.admission import (
     Admission,
     OnSettled,
     Pending,
-    Put,
     never_fits,
     said,
 )
@@ -43,7 +42,7 @@ from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.put import Put, PutLimits
 
 DRY_RUNS_MAX = 64
 """Dry runs that are at the service at a time, of all clients together. Ours, 2026-11-28: each takes

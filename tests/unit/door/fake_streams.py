@@ -172,7 +172,7 @@ def make_request(
 def read_answer(request: HttpRequest) -> Answer:
     answer = request.answer
     assert answer is not None, "there is no answer yet"
-    headers = {name.decode().lower(): value.decode() for name, value in answer.headers}
+    headers = {name.decode().lower(): value.decode() for name, value in answer.all_headers()}
     is_cbor = answer.content_type == CONTENT_TYPES["cbor"].encode()
     body = cbor.members_of(answer.body) if is_cbor else json.loads(answer.body)
     return Answer(answer.status, headers, body)
