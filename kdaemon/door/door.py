@@ -67,6 +67,7 @@ class Door:
 
     def __init__(self, streams: Streams, clock: Clock) -> None:
         self._streams = streams
+        self._by_spelling = streams.by_spelling
         self._clock = clock
         self._dry_run_count = 0  # dry runs that are at the service now
         self.on_taken: OnTaken | None = None  # set while somebody watches the records that come in
@@ -92,12 +93,12 @@ class Door:
         while there is no room. None (only to a patient client): there is no room now, and nothing
         was counted; `when_room` says when to try again.
         """
-        if principal is ANYBODY:
-            stream = self._streams.find(spelling)
-        else:
-            stream = self._find_for(principal, spelling)
-        if isinstance(stream, Refused):
-            return self._refuse_all(self._streams.door, put, stream)
+        stream = self._by_spelling.get(spelling) if principal is ANYBODY else None
+        if stream is None:
+            found = self._find_for(principal, spelling)
+            if isinstance(found, Refused):
+                return self._refuse_all(self._streams.door, put, found)
+            stream = found
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
@@ -356,13 +357,15 @@ class Door:
         """What the service last said of the stream's encryption; "NONE" for a stream that is not
         open.
         """
-        stream = self._streams.known(spelling)
+        stream = self._by_spelling.get(spelling) or self._streams.known(spelling)
         return "NONE" if stream is None else stream.encryption_type
 
     # The steps
 
     def _find_for(self, principal: Principal, spelling: str) -> Stream | Refused:
-        """The stream, for a client that may not write to all streams."""
+        """The stream that this client means, if it may write to it."""
+        if principal is ANYBODY:
+            return self._streams.find(spelling)
         # Most rights name a stream by exactly this spelling. A spelling that begins with @ is
         # checked further: an ARN may follow the upstream's name and belong to another account, and
         # a right to all streams of an upstream is no right to that.

@@ -217,8 +217,8 @@ class _Waiting:
             _refuse(request, refusal, lines, form.encoding)
             return
         body = form.encode(results, self._door.encryption_type(self._spelling))
-        lines += SAID[frame.acknowledge]
-        request.respond(200, body, content_type=form.content_type, lines=lines)
+        said = lines + SAID[frame.acknowledge]
+        request.respond(200, body, content_type=form.content_type, lines=said)
 
 
 def _count_brought(request: HttpRequest, encoding: Encoding) -> int:

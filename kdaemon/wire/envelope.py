@@ -13,7 +13,7 @@ from kdaemon.base.operations import OTHER_OPERATIONS, OtherOperation
 from kdaemon.wire.explain import count_records, count_records_cbor
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse
 
-AT_ONCE_BYTES_MAX = MIB
+AT_ONCE_BYTES_MAX: Final = MIB
 """A larger body is weighed first, and then read in steps. Ours, 2026-11-28: any body of this size
 is read and refused within 8 ms."""
 

@@ -29,6 +29,7 @@ from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
+from kdaemon.send.driver import StreamDriver
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams import stream as stream_module
 from kdaemon.streams.stream import MISSING_NS, Word
@@ -286,10 +287,12 @@ async def failing(daemon: Make, code: str, way: str) -> Answer:
     place = daemon(text="[default]\nlinger_ms = 0\ndeadline_ms = 1000")
     place.service.record_code = code
     request = ask(place, way)
+    driver = place.stream()._driver
+    assert isinstance(driver, StreamDriver)
     for _ in range(30):
         await turn(5)
         place.clock.ns += 100_000_000
-        place.stream()._driver._pump_soon()
+        driver._pump_soon()
     return await answered(request)
 
 
