@@ -68,7 +68,6 @@ SELDOM = "works for few requests"
 PURE = {
     "base/counters.py": STRUCTS,
     "base/errors.py": DERIVED,
-    "base/histogram.py": STRUCTS,
     "base/record.py": STRUCTS,
     "base/failures.py": STRUCTS,
     "engine/snapshot.py": STRUCTS,

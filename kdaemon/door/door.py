@@ -15,7 +15,8 @@ Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 from collections.abc import Callable, Iterable, Sequence
 
 from kdaemon.base.admission import frame_footprint_bytes, make_frame
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX

@@ -23,7 +23,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.errors import RefusedError, ServiceError

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget

@@ -16,10 +16,10 @@ from kdaemon.base.counters import (
     DropReason,
     FailureCode,
     NotPassedOn,
-    OperationCounters,
     PassedOnOutcome,
     RejectReason,
 )
+from kdaemon.base.counting import OperationCounters
 from kdaemon.base.description import Capacity
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kdaemon.base.admission import make_frame
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
