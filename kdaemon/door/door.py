@@ -134,8 +134,15 @@ class Door:
         """
         refused = self._check_for_stream(stream, put, asked)
         if refused is None:
-            patience_ns = None if is_patient else stream.deadline_ns - waited_ns
-            taken = self._take(stream, put, acknowledge, on_settled, client, patience_ns)
+            taken = self._take(
+                stream,
+                put,
+                acknowledge,
+                on_settled,
+                client,
+                is_patient=is_patient,
+                waited_ns=waited_ns,
+            )
             if self.on_taken is not None and isinstance(taken, Admission):
                 self.on_taken(stream, put.records)
         else:
@@ -430,12 +437,13 @@ class Door:
         acknowledge: Acknowledge,
         on_settled: OnSettled,
         client: int,
-        patience_ns: int | None,
+        *,
+        is_patient: bool,
+        waited_ns: int,
     ) -> Admission | Refused | None:
-        """Gives records to memory or to disk, on this promise. `patience_ns`: how long a client
-        that waits for delivery waits; None: for ever.
+        """Gives records to memory or to disk, on this promise. A patient client that waits for
+        delivery waits for ever, any other one as long as the stream says, less `waited_ns`.
         """
-        is_patient = patience_ns is None
         sizes = put.sizes
         if not sizes:  # every line was refused by `check_limits`
             frame = Frame([], [], acknowledge, None)
@@ -446,8 +454,8 @@ class Door:
             refusal = stream.refusal()
             if refusal is not None:
                 return self._count(stream, sizes, said(reject_reason(refusal), refusal))
-            if patience_ns is not None:
-                deadline_ns = self._clock.now_ns() + patience_ns
+            if not is_patient:
+                deadline_ns = self._clock.now_ns() + stream.deadline_ns - waited_ns
         elif acknowledge is not STORED:
             callback = stream.bury_dead_of
         frame = make_frame(put.records, sizes, acknowledge, callback, deadline_ns, client)

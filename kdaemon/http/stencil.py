@@ -69,7 +69,6 @@ class Stencil:
         if data[at:end] != first:
             return None
         headers = self.headers.copy()
-        values: list[bytes] = []
         for hole in self.holes:
             after = hole.after
             at, end = end, end + hole.byte_count
@@ -81,16 +80,10 @@ class Stencil:
                 hole.byte_count = end - at
                 stop = end + len(after)
             value = data[at:end]
-            if not value:
+            if not value.isalnum() and not _is_plain(value):
                 return None
-            values.append(value)
             headers[hole.name] = hole.start + value if hole.start else value
             end = stop
-        # Letters, digits and dashes alone, as in most values: all of them are looked at together.
-        if values and not b"".join(values).replace(b"-", b"").isalnum():
-            for value in values:
-                if _PLAIN.fullmatch(value) is None:
-                    return None
         if not self.is_length_fixed:
             length = headers[_LENGTH]
             if len(length) > LENGTH_DIGITS_MAX or not length.isdigit():
@@ -98,6 +91,13 @@ class Stencil:
             self.body_bytes = int(length)
         self.end = end
         return headers
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether every parser takes these bytes for a value and nothing else. Ids of letters, digits
+    and dashes are the most common values, and are recognised in a quarter of the time.
+    """
+    return value.replace(b"-", b"").isalnum() or _PLAIN.fullmatch(value) is not None
 
 
 def cut(head: bytes, headers: dict[bytes, bytes], before: Stencil | None) -> Stencil | None:
