@@ -19,6 +19,7 @@ from tests.kit.daemon import (
     READY,
     Daemon,
     environment,
+    from_scratch,
     running,
     sandbox,
     started,
@@ -366,8 +367,10 @@ def test_the_watchdog_and_readiness_are_the_supervisor_s(tmp_path: Path, service
     with Manager(tmp_path / "notify") as manager:
         config = write_config(tmp_path, settings_of(tmp_path, endpoint_url=service))
         variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"}
-        daemon = Daemon(["run", "--config", str(config)], environment(**variables))
-        with closing(daemon):
+        with (
+            from_scratch(),  # /proc tells of a process, and not of a copy, what it was started with
+            closing(Daemon(["run", "--config", str(config)], environment(**variables))) as daemon,
+        ):
             daemon.wait_log(READY)
             manager.wait("READY=1")
             for worker in workers_of(daemon):
