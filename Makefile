@@ -12,7 +12,7 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine co
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
+.PHONY: run quick test thorough test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
@@ -36,6 +36,11 @@ types: $(VENV)/dev
 
 unit: $(VENV)/dev tests/contract/node_modules/.installed
 	$(BIN)/python -m pytest $(EACH_CORE)
+
+# What `make test` runs, with all examples of property tests, all seeds of simulations, all inputs (tests/kit/depth.py): two
+# and a half times as many. SEED of Hypothesis: other examples.
+thorough: $(VENV)/dev tests/contract/node_modules/.installed
+	$(BIN)/python -m pytest $(EACH_CORE) --hypothesis-profile thorough $(if $(SEED),--hypothesis-seed $(SEED)) $(TESTS)
 
 # The compiled build, which is what the image has: a wheel of it in an environment of its own, and all tests there but those
 # of others' clients. Needs a C compiler and Python's headers (setup.py), and some 15 minutes; `make test` has a part of it.

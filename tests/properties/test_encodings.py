@@ -14,6 +14,7 @@ from kdaemon.wire.limits import PutLimits, PutRequest
 from kdaemon.wire.refusals import ApiError, Encoding
 from tests.kit import cbor
 from tests.kit.cbor import Blob, Value
+from tests.kit.depth import examples
 from tests.kit.puts import members_of
 
 FORMS_OF = {
@@ -125,7 +126,7 @@ def repeats(members: list[tuple[str, Value]]) -> bool:
     return any(len(set(names_of(each))) < len(names_of(each)) for each in objects)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(
     request=requests(), limits=st.sampled_from(LIMITS), seed=st.integers(0, 2**32), twice=st.data()
 )

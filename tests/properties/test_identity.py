@@ -15,6 +15,7 @@ from kdaemon.base.description import Caller
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import parse_arn
 from tests.kit.accounts import OTHERS, OURS, WAYS, Place, arn, bytes_of
+from tests.kit.depth import examples
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import DENIED, FakeService, turn
 
@@ -40,7 +41,7 @@ class Called:
     data: bytes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     text=st.sampled_from(TEXTS),
     is_described=st.booleans(),

@@ -26,6 +26,7 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.send.client import PutAnswer
+from tests.kit.depth import examples
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import FakeClock, FakeService, make_streams
 
@@ -143,7 +144,7 @@ CLIENTS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     clients=st.lists(CLIENTS, min_size=1, max_size=6),
     outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=12),

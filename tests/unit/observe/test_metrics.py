@@ -48,6 +48,7 @@ from kdaemon.observe.table import (
 )
 from kdaemon.sandbox.settings import Quota
 from kdaemon.send.relay import Relay
+from tests.kit.depth import some
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.upstreams import SeenUpstream
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
@@ -143,7 +144,7 @@ def feed(
 FAULTS = Faults(lost_request=0.1, call_throttled=0.1, wrong_count=0.1, record_failure=0.05)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some(range(3)))
 def test_the_exposed_counts_conserve_at_every_scrape_whatever_happens(seed: int) -> None:
     """Two streams' demand on one shard, with throttles, deadlines, poison and failed calls."""
     world = World(seed, shard_count=1, faults=FAULTS)
@@ -541,7 +542,7 @@ def test_a_scrape_reads_each_engine_once(monkeypatch: pytest.MonkeyPatch) -> Non
     assert read == list(observing.streams.values())
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", some(range(3)))
 def test_looking_changes_nothing(seed: int) -> None:
     """Two worlds of one seed end alike, though one was scraped all the way."""
 
