@@ -26,7 +26,6 @@ MANY_KEYS = Load(keys=1_000)
 QUIET_KEYS = Load(1, 200.0, 100, 1, keys=200)
 WIDE = Quota(100_000, 100 * MIB)  # a quota that never binds: calls do
 
-# Of this branch alone: what is missing here stands on `lead`, which passes all of it without this.
 by_every_way = pytest.mark.parametrize("way", Way, ids=lambda way: way.value)
 
 
