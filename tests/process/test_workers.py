@@ -51,7 +51,9 @@ def settings_of(directory: Path, **more: object) -> dict[str, object]:
 
 
 def workers_of(daemon: Daemon) -> list[dict[str, Any]]:
-    page: dict[str, Any] = json.loads(daemon.page("/statusz")[1])
+    status, text = daemon.page("/statusz")
+    assert status == 200, "\n".join([text, *daemon.lines])
+    page: dict[str, Any] = json.loads(text)
     found: list[dict[str, Any]] = page["workers"]
     return found
 
