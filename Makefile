@@ -12,16 +12,18 @@ QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine co
 # A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
 EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run quick test test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
+.PHONY: run quick test thorough test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
 
 # Start the daemon against the embedded sandbox: no account needed. ARGS: further flags.
 run: $(VENV)/runtime
 	$(BIN)/kdaemon run --sandbox --set listen.unix=$(CURDIR)/$(VENV)/kdaemon.sock \
 	  --set spool.directory=$(CURDIR)/$(VENV)/spool $(ARGS)
 
-# For the inner loop, some 15 s: the pure rooms, the wire and the doors; a fifth of the examples of property tests.
+# For the inner loop, some 15 s: the pure rooms, the wire and the doors; a fifth of the examples and seeds, and without two
+# files that put very much in, to count what it costs.
 quick: $(VENV)/dev
-	$(BIN)/python -m pytest -q $(EACH_CORE) --hypothesis-profile quick $(wildcard $(QUICK))
+	$(BIN)/python -m pytest -q $(EACH_CORE) --hypothesis-profile quick $(addprefix --ignore=tests/unit/,engine/test_slices.py wire/test_bounds.py) \
+	  $(wildcard $(QUICK))
 
 # Everything that must hold before a change lands, once.
 test: lint types unit
@@ -36,6 +38,11 @@ types: $(VENV)/dev
 
 unit: $(VENV)/dev tests/contract/node_modules/.installed
 	$(BIN)/python -m pytest $(EACH_CORE)
+
+# What `make test` runs, with all examples of property tests, all seeds of simulations, all inputs (tests/kit/depth.py): two
+# and a half times as many. SEED of Hypothesis: other examples.
+thorough: $(VENV)/dev tests/contract/node_modules/.installed
+	$(BIN)/python -m pytest $(EACH_CORE) --hypothesis-profile thorough $(if $(SEED),--hypothesis-seed $(SEED)) $(TESTS)
 
 # The compiled build, which is what the image has: a wheel of it in an environment of its own, and all tests there but those
 # of others' clients. Needs a C compiler and Python's headers (setup.py), and some 15 minutes; `make test` has a part of it.
@@ -170,8 +177,9 @@ $(VENV)/runtime: $(VENV)/bin/python requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+# Most modules of what tests need are never imported: each is compiled when it first is.
 $(VENV)/dev: $(VENV)/runtime requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-compile -r requirements-dev.lock
 	touch $@
 
 # Emulators of Kinesis that others wrote (contract tests); without node those tests are skipped, visibly.

@@ -18,7 +18,8 @@ _OUR_WINDOW = 2**30  # bytes; it is not opened again: no run has so many of answ
 _SETTINGS = b"\0\0\x06\x04\0\0\0\0\0" + b"\0\x04" + _OUR_WINDOW.to_bytes(4, "big")
 _UPDATE = b"\0\0\x04\x08\0\0\0\0\0" + (_OUR_WINDOW - 65_535).to_bytes(4, "big")
 _PIECE_BYTES = 16 * 1024  # of a body, in one frame
-_SIGNED = frozenset({b"authorization", b"x-amz-date", b"content-length"})  # in no table
+# Of each request its own: in no table, so that a block that was sent before can be sent again.
+_OWN = frozenset({b"amz-sdk-invocation-id", b"authorization", b"content-length", b"x-amz-date"})
 _STATUS_200 = 0x88  # the first byte of such an answer's head: in the static table
 
 
@@ -83,7 +84,7 @@ class Http2Connection(Writer):
             name = name.lower()
             fields.append((b":authority" if name == b"host" else name, value))
         fields.sort(key=lambda field: not field[0].startswith(b":"))
-        return self._encoder.encode([(*each, each[0] in _SIGNED) for each in fields])
+        return self._encoder.encode([(*each, each[0] in _OWN) for each in fields])
 
     def _send_waiting(self) -> None:
         ready = []

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 import kdaemon
 from tests.kit import tools
 from tests.kit.certificates import Authority, Files
+from tests.kit.depth import EXAMPLES
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,9 +20,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile(
-        "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
-    settings.register_profile("quick", settings.get_profile("patient"), max_examples=20)
+    for name, count in EXAMPLES.items():
+        settings.register_profile(name, settings.get_profile("unhurried"), max_examples=count)
     settings.load_profile(config.getoption("--hypothesis-profile") or "patient")
 
 

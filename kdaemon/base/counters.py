@@ -1,12 +1,11 @@
-"""What one stream has counted, as plain integers. They are read together at a scrape, where
+"""What one stream counts: its labels, and its counts at one time, which are read together:
 
     received + recovered = rejected + delivered + dead + dropped + recovered settled
                            + buffered + in flight + spooled
 
-Each number has one owner: the engine of the stream. All labels are enums of this file, and all
-counts start at 0. Calls that are passed on to the service have counters of their own, by operation;
-they bring no records. Observers take a `snapshot`: it has the fields of the counters, and never
-changes.
+All labels are enums of this file. `counting.py` counts, and gives observers a snapshot: a value of
+this file, which never changes. Calls that are passed on to the service have counts of their own, by
+operation; they bring no records.
 """
 
 from collections.abc import Mapping
@@ -15,15 +14,8 @@ from typing import Any
 
 import msgspec
 
-from kdaemon.base.billing import UNIT_SIZES, BilledUnit, SentSizes, UnitSizes
-from kdaemon.base.histogram import (
-    BATCH_BYTES_BOUNDS,
-    BATCH_RECORDS_BOUNDS,
-    LATENCY_BOUNDS_NS,
-    Buckets,
-    Histogram,
-)
-from kdaemon.base.verdict import CALL_OUTCOMES, RETRY_REASONS, Verdict
+from kdaemon.base.billing import BilledUnit
+from kdaemon.base.verdict import Verdict
 
 
 class RejectReason(Enum):
@@ -104,17 +96,12 @@ class OperationCounts(msgspec.Struct, frozen=True):
     refused: Mapping[NotPassedOn, int]
 
 
-class OperationCounters:
-    """Counts one operation that is passed on. Requests are clients', calls are ours."""
+class Buckets(msgspec.Struct, frozen=True, gc=False):
+    """The values of a histogram at one time. `counts`: of each bucket, with the last one."""
 
-    def __init__(self) -> None:
-        self.requests = 0
-        self.shared = 0  # requests that got the answer to another request
-        self.calls = dict.fromkeys(PassedOnOutcome, 0)
-        self.refused = dict.fromkeys(NotPassedOn, 0)
-
-    def snapshot(self) -> OperationCounts:
-        return OperationCounts(self.requests, self.shared, dict(self.calls), dict(self.refused))
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    sum: int
 
 
 class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -153,86 +140,12 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def unaccounted(self) -> int:
         """Received records that are nowhere. Anything but 0 is a defect."""
-        return _unaccounted(self)
+        return unaccounted(self)
 
 
-class StreamCounters:
-    """Counters and gauges of one stream. They count records, unless the name says bytes or
-    calls.
-    """
-
-    def __init__(self, units: UnitSizes = UNIT_SIZES) -> None:
-        """`units`: the units that it is billed in."""
-        self.received = 0
-        self.received_bytes = 0
-        self.accepted = 0
-        self.accepted_bytes = 0
-        self.delivered = 0
-        self.delivered_bytes = 0
-        self.attempts = 0  # records in calls that were made
-        self.throttled = 0  # records, by the service
-        self.possible_duplicates = 0
-        self.lines_without_key = 0  # raw lines whose field gave no key
-        self.lines_without_stream = 0  # raw lines whose field gave no listed stream
-        self.map_refreshes = 0
-        self.map_mismatches = 0  # answers from another shard than the predicted one
-        self.recovered = 0  # found in the spool at the start
-        self.recovered_settled = 0  # of the recovered ones: an earlier process had settled them
-        self.spooled = 0  # on disk and not in the engine: waits for its commit or for room
-        self.buffered = 0
-        self.in_flight = 0
-        self.in_flight_calls = 0
-        self.rejected = dict.fromkeys(RejectReason, 0)
-        self.dead = dict.fromkeys(DeadReason, 0)
-        self.dropped = dict.fromkeys(DropReason, 0)
-        self.retries = dict.fromkeys(RETRY_REASONS, 0)
-        self.failures = dict.fromkeys(FailureCode, 0)
-        self.calls = dict.fromkeys(CALL_OUTCOMES, 0)
-        self.call_duration_ns = Histogram(LATENCY_BOUNDS_NS)
-        self.batch_records = Histogram(BATCH_RECORDS_BOUNDS)
-        self.batch_bytes = Histogram(BATCH_BYTES_BOUNDS)
-        # From acceptance to delivery, for each record.
-        self.delivery_ns = Histogram(LATENCY_BOUNDS_NS)
-        self.billed = SentSizes(units)  # the records that the service took, as they were sent
-
-    def receive(self, record_count: int, byte_count: int) -> None:
-        """Records came in; later calls count where they went."""
-        self.received += record_count
-        self.received_bytes += byte_count
-
-    def accept(self, record_count: int, byte_count: int) -> None:
-        """Received records are admitted."""
-        self.accepted += record_count
-        self.accepted_bytes += byte_count
-
-    def refuse(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
-        """Records came in and were refused at the door."""
-        self.receive(record_count, byte_count)
-        self.rejected[reason] += record_count
-
-    def add(self, other: "StreamCounters") -> None:
-        """Adds the counts of a stream that is closed. Its gauges are 0 by then."""
-        for name, value in vars(other).items():
-            mine = getattr(self, name)
-            if isinstance(value, Histogram | SentSizes):
-                mine.add(value)
-            elif isinstance(value, dict):
-                for key, count in value.items():
-                    mine[key] += count
-            else:
-                setattr(self, name, mine + value)
-
-    def snapshot(self) -> StreamCounts:
-        """All counts as they are now."""
-        return StreamCounts(**{name: _still(value) for name, value in vars(self).items()})
-
-    def unaccounted(self) -> int:
-        """As that of a snapshot, without one: tests ask after each step."""
-        return _unaccounted(self)
-
-
-def _unaccounted(counts: StreamCounts | StreamCounters) -> int:
-    return (counts.received + counts.recovered) - (
+def unaccounted(counts: Any) -> int:
+    """Of `StreamCounts`, or of `StreamCounters`, which has the same fields."""
+    total: int = (counts.received + counts.recovered) - (
         sum(counts.rejected.values())
         + counts.delivered
         + sum(counts.dead.values())
@@ -242,9 +155,4 @@ def _unaccounted(counts: StreamCounts | StreamCounters) -> int:
         + counts.spooled
         + counts.recovered_settled
     )
-
-
-def _still(value: Any) -> Any:
-    if isinstance(value, int):
-        return value
-    return value.copy() if isinstance(value, dict) else value.snapshot()
+    return total

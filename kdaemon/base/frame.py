@@ -7,6 +7,7 @@ record.
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
 from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.record import Record, RecordResult
@@ -23,7 +24,7 @@ class Acknowledge(Enum):
     __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
 
 
-_NO_KEYS: list[str] = []
+_NO_KEYS: Final[list[str]] = []
 
 
 class FrameHistory:
@@ -90,12 +91,14 @@ class Frame:
         acknowledge: Acknowledge,
         on_settled: Callable[["Frame"], object] | None,
     ) -> None:
+        count = len(records)
+        is_single = count == 1  # as often as there are requests of one record
         self.records = records
         self.sizes = sizes
-        self.byte_count = sum(sizes)
+        self.byte_count = sizes[0] if is_single else sum(sizes)
         self.size_max = 0
-        self.results: list[RecordResult | None] = [None] * len(records)
-        self.unsettled = len(records)
+        self.results: list[RecordResult | None] = [None] if is_single else [None] * count
+        self.unsettled = count
         self.acknowledge = acknowledge
         self.on_settled = on_settled
         self.client = 0

@@ -5,7 +5,7 @@ Bounds are upper and inclusive, as Prometheus counts them; the last bucket has n
 
 from bisect import bisect_left
 
-import msgspec
+from kdaemon.base.counters import Buckets
 
 LATENCY_BOUNDS_NS = tuple(
     int(seconds * 1e9)
@@ -17,14 +17,6 @@ LAG_BOUNDS_NS = tuple(
 )
 BATCH_RECORDS_BOUNDS = (1, 2, 5, 10, 25, 50, 100, 200, 300, 400, 500)
 BATCH_BYTES_BOUNDS = tuple(1024 * 4**power for power in range(8))  # 1 KiB to 16 MiB
-
-
-class Buckets(msgspec.Struct, frozen=True, gc=False):
-    """The values of a histogram at one time. `counts`: of each bucket, with the last one."""
-
-    bounds: tuple[int, ...]
-    counts: tuple[int, ...]
-    sum: int
 
 
 class Histogram:

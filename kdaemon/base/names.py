@@ -15,7 +15,6 @@ partition must be its region's (botocore's partitions.json).
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 STREAM_NAME_CHARACTERS_MAX = 128  # at AWS
@@ -23,8 +22,11 @@ ARN_CHARACTERS_MAX = 2048  # of an ARN at AWS, and of any spelling, also a path 
 NAME_PATTERN = "[a-zA-Z0-9_.-]+"  # as in the service's refusals
 ARN_PATTERN = r"arn:aws.*:kinesis:.*:\d{12}:stream/\S+"  # as in the service's refusals
 
+_is_name: Final = re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch
+
 # Clients name the same streams in each request. Ours, 2026-11-28: 1,024 names of 128 characters.
-_is_name: Final = lru_cache(1024)(re.compile(r"[a-zA-Z0-9_.-]{1,128}").fullmatch)
+_KNOWN_MAX: Final = 1024
+_known: Final[set[str]] = set()  # names that were found good
 _is_partition = re.compile(r"aws[a-z0-9-]{0,32}").fullmatch
 _is_region = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 _is_account = re.compile(r"[0-9]{12}").fullmatch
@@ -57,7 +59,14 @@ class Arn:
 
 def is_stream_name(text: str) -> bool:
     """Whether a stream of AWS can have this name."""
-    return len(text) <= STREAM_NAME_CHARACTERS_MAX and _is_name(text) is not None
+    if text in _known:
+        return True
+    if len(text) > STREAM_NAME_CHARACTERS_MAX or _is_name(text) is None:
+        return False
+    if len(_known) >= _KNOWN_MAX:
+        _known.clear()
+    _known.add(text)
+    return True
 
 
 def is_account(text: str) -> bool:

@@ -7,6 +7,7 @@ Invariant: an unknown principal has no right: an entrance that forgets to check 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Principal:
         self.why_unknown = other.why_unknown
 
 
-ANYBODY = Principal("anybody", Rights(prefixes=("",)))
+ANYBODY: Final = Principal("anybody", Rights(prefixes=("",)))
 """The principal where nobody is asked who they are. The door compares with this very object."""
 
-NOBODY = Principal("nobody", Rights(), "Nobody has shown who he is.")
+NOBODY: Final = Principal("nobody", Rights(), "Nobody has shown who he is.")
 """The principal before anybody was asked."""

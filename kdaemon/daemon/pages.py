@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from kdaemon import __version__
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps

@@ -1,76 +1,30 @@
 """What passes between a way in and the door: the records to be admitted, and the door's answer.
 
 Decides nothing. Knows frames and streams. Must not know a wire form or a connection.
-Where it sits: kinesis.py, ndjson.py and handover.py bring a `Put` to `door.py`, and get an
-`Admission` or a `Refused`.
+Where it sits: kinesis.py, ndjson.py and handover.py bring a `Put` (`wire/limits.py`) to `door.py`,
+and get an `Admission` or a `Refused`.
 """
 
 from collections.abc import Callable
-from typing import Protocol
-
-import msgspec
+from typing import Final
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream
-from kdaemon.wire.put import PutLimits
 
 # Reading an attribute of an Enum costs four times a global, and every request reads these.
-DELIVERED, STORED = Acknowledge.DELIVERED, Acknowledge.STORED
+DELIVERED: Final[Acknowledge] = Acknowledge.DELIVERED
+STORED: Final[Acknowledge] = Acknowledge.STORED
 
-WAITED_FOR = frozenset({DELIVERED, STORED})
+WAITED_FOR: Final = frozenset({DELIVERED, STORED})
 """Promises that the client hears of only after `admit` has returned."""
 
 OnSettled = Callable[[Frame], object]
 
 
-class Put(Protocol):
-    """Records that were read, in whatever form, and are to be admitted together.
-
-    `refused_count`: records that came with them and were refused one by one, for a limit
-    (`check_limits`).
-    """
-
-    @property
-    def records(self) -> list[Record]: ...
-
-    @property
-    def sizes(self) -> list[int]: ...
-
-    @property
-    def byte_count(self) -> int:
-        """The sum of `sizes`."""
-        ...
-
-    @property
-    def refused_count(self) -> int: ...
-
-    @property
-    def is_reserved(self) -> bool:
-        """Whether memory was reserved for the records, and given back just before `admit`."""
-        ...
-
-    @property
-    def depends_on_kind(self) -> bool:
-        """Whether the records are valid only in a stream of one kind (AUTO or not)."""
-        ...
-
-    def check_kind(self, *, is_auto: bool) -> Refused | None:
-        """Why these records cannot go to a stream that is AUTO, or is not; None: they can."""
-        ...
-
-    def check_limits(self, limits: PutLimits) -> Refused | None:
-        """Checks the records against these limits. Where the form refuses record by record, the
-        refused ones leave `records` and grow `refused_count`, and None is returned. Where the form
-        refuses all together, the refusal is returned.
-        """
-        ...
-
-
-class Admission(msgspec.Struct):
+class Admission:
     """Records that were admitted. `frame.acknowledge` is the promise on which they were.
 
     The door calls the client back once: after `admit` returned if the promise is in WAITED_FOR,
@@ -78,8 +32,11 @@ class Admission(msgspec.Struct):
     (`frame.refusal`).
     """
 
-    frame: Frame
-    stream: Stream
+    __slots__ = ("frame", "stream")
+
+    def __init__(self, frame: Frame, stream: Stream) -> None:
+        self.frame = frame
+        self.stream = stream
 
     def withdraw(self) -> None:
         """The client has gone: records that wait for delivery, and are in no call yet, are not
@@ -95,8 +52,12 @@ class Pending(Admission):
     while they waited.
     """
 
-    admitted: Admission | None = None
-    is_gone: bool = False
+    __slots__ = ("admitted", "is_gone")
+
+    def __init__(self, frame: Frame, stream: Stream) -> None:
+        super().__init__(frame, stream)
+        self.admitted: Admission | None = None
+        self.is_gone = False
 
     def withdraw(self) -> None:
         if self.admitted is not None:

@@ -6,56 +6,46 @@ Used by NDJSON over HTTP and by the connections of lines. Must not know a stream
 
 from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.frame import Frame
-from kdaemon.base.record import Record
 from kdaemon.base.refused import Refused
 from kdaemon.wire.lines import Lines, Rejected, refuse_oversized
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.put import Put, PutLimits
 
 
-class Block:
+class Block(Put):
     """Lines for one stream. `oversized`: lines that broke a limit of the stream; `check_limits`
     moves them here out of `lines`.
     """
 
-    __slots__ = ("is_reserved", "lines", "oversized")
+    __slots__ = ("lines", "oversized")
 
     def __init__(self, lines: Lines) -> None:
+        # A line without a key leaves the choice of the shard to kdaemon.
+        super().__init__(lines.records, lines.sizes, sum(lines.sizes), depends_on_kind=False)
         self.lines = lines
-        self.is_reserved = False
         self.oversized: list[Rejected] = []
-
-    @property
-    def records(self) -> list[Record]:
-        return self.lines.records
-
-    @property
-    def sizes(self) -> list[int]:
-        return self.lines.sizes
-
-    @property
-    def byte_count(self) -> int:
-        return sum(self.lines.sizes)
-
-    @property
-    def refused_count(self) -> int:
-        return len(self.oversized)
 
     @property
     def footprint_bytes(self) -> int:
         """The footprint of a frame made of the lines that are left now."""
-        sizes = self.lines.sizes
-        return frame_footprint_bytes(len(sizes), sum(sizes))
-
-    depends_on_kind = False  # a line without a key leaves the choice of the shard to kdaemon
+        return frame_footprint_bytes(len(self.sizes), self.byte_count)
 
     def check_limits(self, limits: PutLimits) -> Refused | None:
         """Moves the lines that are over these limits from `lines` to `oversized`."""
-        self.oversized += refuse_oversized(self.lines, limits)
+        oversized = refuse_oversized(self.lines, limits)
+        if oversized:
+            self.oversized += oversized
+            self.refused_count = len(self.oversized)
+            self.records, self.sizes = self.lines.records, self.lines.sizes
+            self.byte_count = sum(self.sizes)
         return None
 
     def check_kind(self, *, is_auto: bool) -> Refused | None:  # noqa: ARG002 - as in Put
         """None always: lines go to streams of either kind."""
         return None
+
+    def drop_records(self) -> None:
+        """The frame has the records: from here on only the numbers of their lines are needed."""
+        self.records = self.lines.records = []
 
     def settled(self, frame: Frame) -> tuple[int, list[Rejected]]:
         """The outcome of the lines: how many are acknowledged, and why each other line is not.

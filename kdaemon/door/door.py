@@ -15,12 +15,13 @@ Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 from collections.abc import Callable, Iterable, Sequence
 
 from kdaemon.base.admission import frame_footprint_bytes, make_frame
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import Qualified, parse_arn
+from kdaemon.base.names import parse_arn
 from kdaemon.base.ports import Clock
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.record import Record
@@ -33,17 +34,17 @@ from kdaemon.door.admission import (
     Admission,
     OnSettled,
     Pending,
-    Put,
     never_fits,
     said,
 )
 from kdaemon.door.line_forms import Asked, form_of
 from kdaemon.door.promise import check_promise
+from kdaemon.door.rights import StreamRights
 from kdaemon.settle.verdict import reject_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.put import Put, PutLimits
 
 DRY_RUNS_MAX = 64
 """Dry runs that are at the service at a time, of all clients together. Ours, 2026-11-28: each takes
@@ -68,6 +69,8 @@ class Door:
 
     def __init__(self, streams: Streams, clock: Clock) -> None:
         self._streams = streams
+        self._by_spelling = streams.by_spelling
+        self.rights = StreamRights(streams)
         self._clock = clock
         self._dry_run_count = 0  # dry runs that are at the service now
         self.on_taken: OnTaken | None = None  # set while somebody watches the records that come in
@@ -93,12 +96,12 @@ class Door:
         while there is no room. None (only to a patient client): there is no room now, and nothing
         was counted; `when_room` says when to try again.
         """
-        if principal is ANYBODY:
-            stream = self._streams.find(spelling)
-        else:
-            stream = self._find_for(principal, spelling)
-        if isinstance(stream, Refused):
-            return self._refuse_all(self._streams.door, put, stream)
+        stream = self._by_spelling.get(spelling) if principal is ANYBODY else None
+        if stream is None:
+            found = self._find_for(principal, spelling)
+            if isinstance(found, Refused):
+                return self._refuse_all(self._streams.door, put, found)
+            stream = found
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
@@ -133,8 +136,15 @@ class Door:
         """
         refused = self._check_for_stream(stream, put, asked)
         if refused is None:
-            patience_ns = None if is_patient else stream.deadline_ns - waited_ns
-            taken = self._take(stream, put, acknowledge, on_settled, client, patience_ns)
+            taken = self._take(
+                stream,
+                put,
+                acknowledge,
+                on_settled,
+                client,
+                is_patient=is_patient,
+                waited_ns=waited_ns,
+            )
             if self.on_taken is not None and isinstance(taken, Admission):
                 self.on_taken(stream, put.records)
         else:
@@ -149,7 +159,7 @@ class Door:
         """The limits for one record of this stream; or why none is taken, at least on the promise
         `asked` (None: the stream's own). Counts nothing.
         """
-        forbidden = self._forbid(principal, spelling)
+        forbidden = self.rights.forbid(principal, spelling)
         if forbidden is not None:
             return forbidden
         stream = self._streams.find(spelling)
@@ -162,7 +172,7 @@ class Door:
         """Whether a connection of lines would wait until its records for this stream are
         delivered.
         """
-        if asked is None and self._forbid(principal, spelling) is None:
+        if asked is None and self.rights.forbid(principal, spelling) is None:
             stream = self._streams.find(spelling)
             asked = stream.line_acknowledge if isinstance(stream, Stream) else None
         return asked is DELIVERED
@@ -193,7 +203,7 @@ class Door:
         """Takes memory for records that are still to be read. Returns the budget to give it back
         to, just before the records are admitted. Counts nothing.
         """
-        forbidden = self._forbid(principal, spelling)
+        forbidden = self.rights.forbid(principal, spelling)
         if forbidden is not None:
             return forbidden
         stream = self._streams.find(spelling)
@@ -233,7 +243,7 @@ class Door:
         """Counts records that could not be read. `spelling`: their stream, if that could be
         read.
         """
-        if spelling is not None and self._forbid(principal, spelling) is not None:
+        if spelling is not None and self.rights.forbid(principal, spelling) is not None:
             spelling = None
         stream = self._streams.known(spelling)
         if stream is not None:
@@ -243,60 +253,13 @@ class Door:
 
     # Asking
 
-    def refusal_to_look(
-        self, spellings: Iterable[str], principal: Principal, operation: str
-    ) -> Refused | None:
-        """Why a client may not ask the service about streams; None: it may. `spellings`: all
-        spellings in the request. A client that may write to a stream may ask about it.
-        """
-        for spelling in spellings:
-            refused = self._forbid(principal, spelling, operation=operation)
-            refused = refused or self._streams.refusal_to_look(spelling)
-            if refused is not None:
-                return refused
-        return None
-
-    def place_of(self, spellings: Iterable[str]) -> Qualified | Refused | None:
-        """The upstream of the stream that a request names, and the stream's name there; None: the
-        request names none. `spellings`: all in the request, after `refusal_to_look` has allowed
-        them.
-        """
-        found: Qualified | None = None
-        for spelling in spellings:
-            place = self._streams.place(spelling)
-            if isinstance(place, Refused):
-                return place
-            if found is not None and place.upstream != found.upstream:
-                text = "StreamName and StreamARN are of two upstreams of kdaemon: name the one."
-                code = "InvalidArgumentException"
-                return Refused(RejectReason.INVALID, code, text, is_permanent=True)
-            found = found or place
-        return found
-
-    def refusal_to_go_on(
-        self, spellings: Iterable[str], principal: Principal, operation: str
-    ) -> Refused | None:
-        """As `refusal_to_look`, about the stream of a token. The text does not name the stream."""
-        for spelling in spellings:
-            if self._forbid(principal, spelling, operation=operation) is not None:
-                return _forbidden(principal, operation, "the stream that this token is of")
-        return None
-
-    def refusal_to_list(self, principal: Principal, operation: str) -> Refused | None:
-        """Why a client may not ask about everything in the account; None: it may. A client that may
-        write to some streams only does not hear of others.
-        """
-        if principal.rights.are_all:
-            return None
-        return _forbidden(principal, operation, "the streams of the account")
-
     def line_form(self, spelling: str, asked: Asked) -> LineForm | Refused:
         """The form in which lines for this stream are read. Counts nothing, and opens no stream."""
         return form_of(self._streams.config_of(spelling), asked, self._streams.routes)
 
     def note_raw(self, spelling: str, parsed: Parsed, principal: Principal) -> None:
         """Counts raw lines for this stream that named no key or no stream."""
-        forbidden = self._forbid(principal, spelling)
+        forbidden = self.rights.forbid(principal, spelling)
         stream = self._streams.known(spelling) if forbidden is None else None
         counters = self._streams.door if stream is None else stream.counters
         counters.lines_without_key += parsed.without_key
@@ -320,7 +283,7 @@ class Door:
         """Asks the service what would become of these records. They are refused in every case.
         Their memory is taken until `told` is called. DRY_RUNS_MAX at a time.
         """
-        forbidden = self._forbid(principal, spelling)
+        forbidden = self.rights.forbid(principal, spelling)
         if forbidden is not None:
             return self._refuse_all(self._streams.door, put, forbidden)
         stream = self._streams.find(spelling)
@@ -357,46 +320,28 @@ class Door:
         """What the service last said of the stream's encryption; "NONE" for a stream that is not
         open.
         """
-        stream = self._streams.known(spelling)
+        stream = self._by_spelling.get(spelling) or self._streams.known(spelling)
         return "NONE" if stream is None else stream.encryption_type
 
     # The steps
 
     def _find_for(self, principal: Principal, spelling: str) -> Stream | Refused:
-        """The stream, for a client that may not write to all streams."""
+        """The stream that this client means, if it may write to it."""
+        if principal is ANYBODY:
+            return self._streams.find(spelling)
         # Most rights name a stream by exactly this spelling. A spelling that begins with @ is
         # checked further: an ARN may follow the upstream's name and belong to another account, and
         # a right to all streams of an upstream is no right to that.
         if not spelling.startswith("@") and principal.rights.have(spelling):
             return self._streams.find(spelling)
-        forbidden = self._forbid(principal, spelling)
+        forbidden = self.rights.forbid(principal, spelling)
         if forbidden is not None:
             return forbidden
         stream = self._streams.find(spelling)
         # `_wait_for_word` checks the right again after the wait.
         if isinstance(stream, Refused) or stream.is_line:
             return stream
-        return self._forbid(principal, spelling, is_certain=True) or stream
-
-    def _forbid(
-        self,
-        principal: Principal,
-        spelling: str,
-        *,
-        is_certain: bool = False,
-        operation: str = "PutRecords",
-    ) -> Refused | None:
-        """Why this principal may not write to a stream; None: it may. Opens no stream. A spelling
-        that cannot be a stream's name is not forbidden, because there is nothing to write to.
-        `is_certain`: for an ARN that may be another account's, only a right to that ARN counts, not
-        a right to the name.
-        """
-        if principal is ANYBODY:
-            return None
-        names = self._streams.names_of(spelling, is_certain=is_certain)
-        if not names or principal.rights.cover(names):
-            return None
-        return _forbidden(principal, operation, spelling)
+        return self.rights.forbid(principal, spelling, is_certain=True) or stream
 
     def _check_for_stream(
         self, stream: Stream, put: Put, asked: Acknowledge | None
@@ -427,12 +372,13 @@ class Door:
         acknowledge: Acknowledge,
         on_settled: OnSettled,
         client: int,
-        patience_ns: int | None,
+        *,
+        is_patient: bool,
+        waited_ns: int,
     ) -> Admission | Refused | None:
-        """Gives records to memory or to disk, on this promise. `patience_ns`: how long a client
-        that waits for delivery waits; None: for ever.
+        """Gives records to memory or to disk, on this promise. A patient client that waits for
+        delivery waits for ever, any other one as long as the stream says, less `waited_ns`.
         """
-        is_patient = patience_ns is None
         sizes = put.sizes
         if not sizes:  # every line was refused by `check_limits`
             frame = Frame([], [], acknowledge, None)
@@ -443,8 +389,8 @@ class Door:
             refusal = stream.refusal()
             if refusal is not None:
                 return self._count(stream, sizes, said(reject_reason(refusal), refusal))
-            if patience_ns is not None:
-                deadline_ns = self._clock.now_ns() + patience_ns
+            if not is_patient:
+                deadline_ns = self._clock.now_ns() + stream.deadline_ns - waited_ns
         elif acknowledge is not STORED:
             callback = stream.bury_dead_of
         frame = make_frame(put.records, sizes, acknowledge, callback, deadline_ns, client)
@@ -518,7 +464,7 @@ class Door:
                 return
             waited_ns = self._clock.now_ns() - arrived_ns
             taken: Admission | Refused | None
-            forbidden = self._forbid(principal, spelling, is_certain=True)
+            forbidden = self.rights.forbid(principal, spelling, is_certain=True)
             meant = forbidden or self._streams.meant(spelling)
             if isinstance(meant, Refused):
                 taken = self._refuse_all(self._streams.door, put, meant)
@@ -607,13 +553,3 @@ class Door:
     def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:
         counters.refuse(refused.reason, len(put.sizes) + put.refused_count, put.byte_count)
         return refused
-
-
-def _forbidden(principal: Principal, operation: str, what: str) -> Refused:
-    return Refused(
-        RejectReason.FORBIDDEN,
-        "AccessDeniedException",
-        f"User: {principal.name} is not authorized to perform: kinesis:{operation} on resource:"
-        f" {what}",
-        is_permanent=True,
-    )

@@ -167,7 +167,7 @@ class Handover:
             self._voice.reject_lines(block.lines, taken.code, taken.message)
         elif taken.frame.acknowledge in WAITED_FOR:
             self._rounds.admitted(a_round, taken, block.byte_count)
-            block.lines.records = []  # the frame has them; from here on only the numbers are needed
+            block.drop_records()
         return True
 
     def _asked(self, stream: str) -> Acknowledge | None:

@@ -11,7 +11,6 @@ nothing but the status.
 """
 
 from collections.abc import Collection
-from functools import partial
 from typing import Final
 
 from kdaemon.base.errors import ServiceError
@@ -27,6 +26,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.guard import as_stranger
 from kdaemon.door.passthrough import Passthrough, not_passed_on
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
+from kdaemon.http.answer import headers_of
 from kdaemon.http.request import CBOR_ALONE, HttpRequest
 from kdaemon.http.turns import Later, soon, work_in_turns
 from kdaemon.wire.envelope import (
@@ -42,8 +42,6 @@ from kdaemon.wire.forms import FORMS, Form
 from kdaemon.wire.limits import PutLimits, PutRequest
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
 from kdaemon.wire.results import ACCEPTED, status_of
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 _CBOR: Final[Encoding] = Encoding.CBOR  # reading an attribute of an Enum costs four times a global
 
@@ -92,22 +90,22 @@ class KinesisDoor:
 
     def handle(self, request: HttpRequest) -> None:
         """Takes one request; answers now or when its records have settled."""
-        headers = self._answer_headers.next()
+        lines = self._answer_headers.next()
         body = request.body
         try:
             operation = read_envelope(request.method, request.headers, body)
             form = FORMS.get(operation)
             if form is None:
-                self._hand_over(request, operation, headers)
+                self._hand_over(request, operation, lines)
                 return
             if len(body) > AT_ONCE_BYTES_MAX:
-                work_in_turns(request, self._read(request, form, headers), self._later)
+                work_in_turns(request, self._read(request, form, lines), self._later)
                 return
             put = form.parse(body, self._widest)
         except ApiError as error:
-            self._refuse_unread(request, error, headers)
+            self._refuse_unread(request, error, lines)
             return
-        self._admit(request, form, put, headers)
+        self._admit(request, form, put, lines)
 
     def refuse_stranger(self, request: HttpRequest, refused: Refused) -> None:
         """Refuses a request whose sender is unknown. The body is looked at only to count its
@@ -121,31 +119,31 @@ class KinesisDoor:
         _refuse(request, as_stranger(refused), self._answer_headers.next(), encoding)
 
     def _hand_over(
-        self, request: HttpRequest, operation: Operation | OtherOperation, headers: Headers
+        self, request: HttpRequest, operation: Operation | OtherOperation, lines: bytes
     ) -> None:
         """Handles a request that brings no records."""
         assert isinstance(operation, OtherOperation), "both puts have a form"
         if self._passthrough is None:
             refusal = not_passed_on(operation.name, ())
-            _refuse(request, refusal, headers, encoding_of(request.headers))
+            _refuse(request, refusal, lines, encoding_of(request.headers))
         else:
-            self._passthrough.handle(request, operation, headers)
+            self._passthrough.handle(request, operation, headers_of(lines))
 
-    def _read(self, request: HttpRequest, form: Form, headers: Headers) -> Steps[None]:
+    def _read(self, request: HttpRequest, form: Form, lines: bytes) -> Steps[None]:
         """Reads a large body in steps, then admits its records."""
         try:
             put = yield from form.read(request.body, self._widest)
         except ApiError as error:
-            self._refuse_unread(request, error, headers)
+            self._refuse_unread(request, error, lines)
             return
         yield
-        self._admit(request, form, put, headers)
+        self._admit(request, form, put, lines)
 
-    def _refuse_unread(self, request: HttpRequest, error: ApiError, headers: Headers) -> None:
+    def _refuse_unread(self, request: HttpRequest, error: ApiError, lines: bytes) -> None:
         self._door.refuse_unread(error.stream, error.record_count, principal=request.principal)
-        _refuse(request, error.refusal, headers, error.encoding)
+        _refuse(request, error.refusal, lines, error.encoding)
 
-    def _admit(self, request: HttpRequest, form: Form, put: PutRequest, headers: Headers) -> None:
+    def _admit(self, request: HttpRequest, form: Form, put: PutRequest, lines: bytes) -> None:
         """Brings the records of a request that could be read to the door."""
         spelling = put.stream_arn or put.stream_name or ""
         asked = None
@@ -155,19 +153,19 @@ class KinesisDoor:
                 self._door.refuse_unread(
                     spelling, len(put.sizes), put.byte_count, principal=request.principal
                 )
-                _refuse(request, refuse(told.code, told.message), headers, form.encoding)
+                _refuse(request, refuse(told.code, told.message), lines, form.encoding)
                 return
             asked = told
         # The body is parsed: while the request waits, only its records stay in memory.
         request.drop_body()
         request.headers = CBOR_ALONE if form.encoding is _CBOR else {}
         if put.is_dry_run:
-            self._dry_run(request, form, spelling, put, headers)
+            self._dry_run(request, form, spelling, put, lines)
             return
-        answer = partial(self._answer, request, form, spelling, headers)
-        taken = self._door.admit(spelling, put, asked, answer, request.client, request.principal)
+        waiting = _Waiting(self._door, request, form, spelling, lines)
+        taken = self._door.admit(spelling, put, asked, waiting, request.client, request.principal)
         if isinstance(taken, Refused):
-            _refuse(request, refuse(taken.code, taken.message), headers, form.encoding)
+            _refuse(request, refuse(taken.code, taken.message), lines, form.encoding)
         elif isinstance(taken, Admission) and taken.frame.acknowledge is DELIVERED:
             if request.is_gone:  # the client went while its large body was read
                 taken.withdraw()
@@ -175,24 +173,40 @@ class KinesisDoor:
                 request.on_gone = taken.withdraw
 
     def _dry_run(
-        self, request: HttpRequest, form: Form, spelling: str, put: PutRequest, headers: Headers
+        self, request: HttpRequest, form: Form, spelling: str, put: PutRequest, lines: bytes
     ) -> None:
         """Asks the service what would become of the records, and answers with what it says."""
 
         def told(error: ServiceError) -> None:
-            _refuse(request, refuse(error.code, error.message), headers, form.encoding)
+            _refuse(request, refuse(error.code, error.message), lines, form.encoding)
 
         refused = self._door.dry_run(spelling, put, told, request.principal)
         if refused is not None:
             refusal = refuse(refused.code, refused.message)
-            _refuse(request, refusal, headers, form.encoding)
+            _refuse(request, refusal, lines, form.encoding)
 
-    def _answer(
-        self, request: HttpRequest, form: Form, spelling: str, headers: Headers, frame: Frame
+
+class _Waiting:
+    """A request whose records were brought to the door. The door calls it when they have settled.
+    `spelling`: what the client calls the stream. `lines`: headers of the answer.
+    """
+
+    __slots__ = ("_door", "_form", "_lines", "_request", "_spelling")
+
+    def __init__(
+        self, door: Door, request: HttpRequest, form: Form, spelling: str, lines: bytes
     ) -> None:
+        self._door = door
+        self._request = request
+        self._form = form
+        self._spelling = spelling
+        self._lines = lines
+
+    def __call__(self, frame: Frame) -> None:
         """Answers a request whose frame has settled, or was refused whole after it was admitted."""
+        request, form, lines = self._request, self._form, self._lines
         if frame.refusal is not None:
-            _refuse(request, refuse(*frame.refusal), headers, form.encoding)
+            _refuse(request, refuse(*frame.refusal), lines, form.encoding)
             return
         results: list[RecordResult] = frame.results  # type: ignore[assignment]  # settled: no None
         # On these promises a record without a result is taken.
@@ -200,11 +214,11 @@ class KinesisDoor:
             results = [ACCEPTED if result is None else result for result in frame.results]
         refusal = status_of(results)
         if refusal is not None:
-            _refuse(request, refusal, headers, form.encoding)
+            _refuse(request, refusal, lines, form.encoding)
             return
-        body = form.encode(results, self._door.encryption_type(spelling))
-        said = headers + SAID[frame.acknowledge]
-        request.respond(200, body, content_type=form.content_type, headers=said)
+        body = form.encode(results, self._door.encryption_type(self._spelling))
+        said = lines + SAID[frame.acknowledge]
+        request.respond(200, body, content_type=form.content_type, lines=said)
 
 
 def _count_brought(request: HttpRequest, encoding: Encoding) -> int:
@@ -221,6 +235,6 @@ def _count_brought(request: HttpRequest, encoding: Encoding) -> int:
     return count_records(body)[0] if encoding is Encoding.JSON else 1
 
 
-def _refuse(request: HttpRequest, refusal: Refusal, headers: Headers, encoding: Encoding) -> None:
+def _refuse(request: HttpRequest, refusal: Refusal, lines: bytes, encoding: Encoding) -> None:
     status, body, content_type = render(refusal, encoding)
-    request.respond(status, body, content_type=content_type, headers=headers)
+    request.respond(status, body, content_type=content_type, lines=lines)

@@ -11,11 +11,11 @@ from typing import Protocol
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.principal import Principal
 from kdaemon.base.refused import Refused
-from kdaemon.door.admission import Admission, OnSettled, Put
+from kdaemon.door.admission import Admission, OnSettled
 from kdaemon.door.line_forms import Asked
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.put import Put, PutLimits
 
 
 class LineDoor(Protocol):

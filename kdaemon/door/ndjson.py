@@ -357,7 +357,7 @@ class _Body:
             assert self._said is not None
             status = 207 if self._problems.count else 200
             body = encode_answer(self._acknowledged, self._problems)
-            self._request.respond(status, body, content_type=JSON, headers=SAID[self._said])
+            self._request.respond(status, body, content_type=JSON, lines=SAID[self._said])
             return
         if self._refusals:
             self._respond_refused(worst_first(self._refusals))

@@ -45,7 +45,7 @@ class Passthrough:
         streams of this upstream by their plain names, so the names in its answer can be used as
         they are. `is_stream_name_free`: as in `PutLimits`.
         """
-        self._door = door
+        self._rights = door.rights
         self._relays = relays
         self._default = relays[default]
         self._is_stream_name_free = is_stream_name_free
@@ -91,7 +91,7 @@ class Passthrough:
         refused = self._why_not(request.principal, operation, asked)
         relay, called = self._default, None
         if refused is None:
-            place = self._door.place_of(asked.spellings)
+            place = self._rights.place_of(asked.spellings)
             if isinstance(place, Refused):
                 refused = place
             elif place is not None:
@@ -133,20 +133,20 @@ class Passthrough:
         only may ask about these streams alone. It must name them by name, by ARN, or by a token
         that this daemon passed on for them.
         """
-        door = self._door
+        rights = self._rights
         if not principal.rights.are_all:
             if not (operation.is_of_stream and asked.is_plain):
-                return door.refusal_to_list(principal, operation.name)
+                return rights.refusal_to_list(principal, operation.name)
             for token in asked.tokens:
                 found = self._trail_of(operation, token)
                 if found is None or not found[1].spellings:
                     return _forgotten(operation)
-                refused = door.refusal_to_go_on(found[1].spellings, principal, operation.name)
+                refused = rights.refusal_to_go_on(found[1].spellings, principal, operation.name)
                 if refused is not None:
                     return refused
         if asked.spellings or asked.tokens:
-            return door.refusal_to_look(asked.spellings, principal, operation.name)
-        return door.refusal_to_list(principal, operation.name)
+            return rights.refusal_to_look(asked.spellings, principal, operation.name)
+        return rights.refusal_to_list(principal, operation.name)
 
     def _answer(
         self, request: HttpRequest, headers: Headers, encoding: Encoding, outcome: Outcome

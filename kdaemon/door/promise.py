@@ -1,20 +1,23 @@
 """Acknowledgements: how a client asks for one, and how its answer names one. Pure."""
 
+from typing import Final
+
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream
 
-ACKNOWLEDGE_HEADER = b"x-kdaemon-acknowledge"
+ACKNOWLEDGE_HEADER: Final = b"x-kdaemon-acknowledge"
 """In a request: the acknowledgement that this request asks for. In the answer of a success: the
 promise on which its records were taken."""
 
 _WORDS = {each.value.encode(): each for each in Acknowledge}
 
-SAID = {each: ((ACKNOWLEDGE_HEADER, each.value.encode()),) for each in Acknowledge} | {
-    Acknowledge.NONE: ((ACKNOWLEDGE_HEADER, b"accepted"),)
-}
-"""The answer's header, by promise. HTTP always answers, so it calls `none` `accepted`."""
+SAID: Final = {
+    each: b"\r\n%b: %b" % (ACKNOWLEDGE_HEADER, each.value.encode()) for each in Acknowledge
+} | {Acknowledge.NONE: b"\r\n%b: accepted" % ACKNOWLEDGE_HEADER}
+"""The answer's header, by promise, as a line of HTTP/1.1 behind a line end. HTTP always answers, so
+it calls `none` `accepted`."""
 
 
 _BY_STRENGTH = (Acknowledge.NONE, Acknowledge.ACCEPTED, Acknowledge.STORED, Acknowledge.DELIVERED)

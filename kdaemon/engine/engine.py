@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble

@@ -13,7 +13,6 @@ Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler 
 """
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -134,7 +133,8 @@ class HttpProtocol(asyncio.Protocol):
         self._reader = RequestReader(self, self.hub)
         self._turn = Turn(self._pump, self.hub.turns)
         self._state = _OPEN
-        self._pending: deque[HttpRequest] = deque()
+        # A list: taking the first of a few costs compiled code less than a method of deque's does.
+        self._pending: list[HttpRequest] = []
         self._unread: bytes | None = None
         self._read_to = 0
         self._kept = Kept(self.hub.arrivals)  # the memory of `_unread`
@@ -370,7 +370,7 @@ class HttpProtocol(asyncio.Protocol):
                 if self._state is not _OPEN:
                     return
                 continue
-            pending.popleft()
+            pending.pop(0)
             if first is not request:
                 self._behind_bytes -= len(answer.body)
                 self._weigh_unwritten()
@@ -413,7 +413,7 @@ class HttpProtocol(asyncio.Protocol):
         if not outflow.is_whole:
             return False
         self._outflow = None
-        self._pending.popleft()
+        self._pending.pop(0)
         if outflow.closes or self.hub.is_draining:
             self._write_gathered()
             self._close()

@@ -35,15 +35,21 @@ REASONS = {
     505: b"HTTP Version Not Supported",
 }
 
-# (status, content type) -> how an answer begins, up to its length. Both come from code, never from
-# a client, so the table stays small.
-_starts: Final[dict[tuple[int, bytes], bytes]] = {}
+# How an answer of status 200 begins, up to its length, by its content type. Content types come from
+# code, never from a client, so the table stays small.
+_starts: Final[dict[bytes, bytes]] = {}
+
+# Lengths as they are written: most bodies are short.
+_LENGTHS: Final = [b"%d" % length for length in range(512)]
 
 
 def _start(status: int, content_type: bytes) -> bytes:
-    parts = status, REASONS.get(status, b"Status"), content_type
-    start = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: " % parts
-    _starts[status, content_type] = start
+    start = _starts.get(content_type) if status == 200 else None
+    if start is None:
+        parts = status, REASONS.get(status, b"Status"), content_type
+        start = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: " % parts
+        if status == 200:
+            _starts[content_type] = start
     return start
 
 
@@ -52,16 +58,16 @@ def render(answer: Answer, closes: bool, is_http_1_0: bool, has_body: bool) -> b
 
     `has_body` False: the answer to HEAD, which has the length of a body that is not sent.
     """
-    body, headers, key = answer.body, answer.headers, (answer.status, answer.content_type)
+    body, headers, lines = answer.body, answer.headers, answer.lines
     if closes:
         headers += (_CLOSE,)
     elif is_http_1_0:
         headers += (_KEEP,)
-    start = _starts.get(key) or _start(*key)
-    head = start + str(len(body)).encode()
     for name, value in headers:  # formats of bytes alone are compiled to one copy
-        head = b"%b\r\n%b: %b" % (head, name, value)
-    return b"%b\r\n\r\n%b" % (head, body if has_body else b"")
+        lines = b"%b\r\n%b: %b" % (lines, name, value)
+    start, count = _start(answer.status, answer.content_type), len(body)
+    length = _LENGTHS[count] if count < 512 else b"%d" % count
+    return b"%b%b%b\r\n\r\n%b" % (start, length, lines, body if has_body else b"")
 
 
 CHUNKED = b"Transfer-Encoding", b"chunked"
@@ -76,7 +82,7 @@ def render_head(answer: Answer, *, closes: bool, is_chunked: bool) -> bytes:
     head = b"HTTP/1.1 %d %b\r\nContent-Type: %b" % (answer.status, reason, answer.content_type)
     for name, value in headers:
         head = b"%b\r\n%b: %b" % (head, name, value)
-    return head + b"\r\n\r\n"
+    return b"%b%b\r\n\r\n" % (head, answer.lines)
 
 
 # Names come from code, never from a client, so the table stays small.
@@ -92,7 +98,7 @@ def fields_of(answer: Answer) -> list[tuple[bytes, bytes]]:
     ]
     if answer.pieces is not None:  # its length is not known yet
         del fields[2]
-    for name, value in answer.headers:
+    for name, value in answer.all_headers():
         lower = _lower.get(name) or _lower.setdefault(name, name.lower())
         fields.append((lower, value))
     return fields

@@ -158,10 +158,11 @@ class HttpRequest:
         *,
         content_type: bytes = JSON,
         headers: Headers = (),
+        lines: bytes = b"",
         close: bool = False,
     ) -> None:
         """Answers once. Pipelined answers leave in the order of their requests; those of HTTP/2
-        leave as they come.
+        leave as they come. `lines`: further headers, as in `Answer`.
 
         Does nothing if the client has gone. A second answer raises RuntimeError and changes
         nothing.
@@ -171,7 +172,7 @@ class HttpRequest:
         owner = self.owner
         if owner is None:
             return
-        self.answer = Answer(status, body, content_type, headers, close)
+        self.answer = Answer(status, body, content_type, headers, close, None, lines)
         self.on_gone = None
         self.headers = {}
         self.body = b""

@@ -15,14 +15,15 @@ its transport must not be read.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from kdaemon.base.steps import Steps
 from kdaemon.http.request import HttpHandler, HttpRequest
 
 # What one connection may do in a turn. Ours, 2026-11-28.
-PIECES_MAX = 64  # requests, frames, or blocks of lines
-BYTES_MAX = 64 * 1024  # bytes of raw input
-TIME_NS_MAX = 2_000_000
+PIECES_MAX: Final = 64  # requests, frames, or blocks of lines
+BYTES_MAX: Final = 64 * 1024  # bytes of raw input
+TIME_NS_MAX: Final = 2_000_000
 
 # What all waiting connections together may do in one turn of the loop. Ours, 2026-11-28: 1,000
 # connections that pipeline made a new one wait 3.7 s.

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from kdaemon.base.histogram import Buckets
+from kdaemon.base.counters import Buckets
 from kdaemon.base.text import printable
 from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.snapshot import Snapshot, StreamSnapshot

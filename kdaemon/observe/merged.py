@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from kdaemon.base.billing import Bill
-from kdaemon.base.counters import OperationCounts, StreamCounts
+from kdaemon.base.counters import Buckets, OperationCounts, StreamCounts
 from kdaemon.base.failures import FailureSnapshot
-from kdaemon.base.histogram import Buckets
 from kdaemon.base.steps import Steps
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad

@@ -26,7 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from kdaemon.base.histogram import Buckets
+from kdaemon.base.counters import Buckets
 from kdaemon.base.text import printable
 from kdaemon.engine.snapshot import ShardSnapshot
 from kdaemon.observe.reading import Reader

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import parse_qualified

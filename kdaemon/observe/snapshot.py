@@ -14,8 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from kdaemon.base.counters import OperationCounts, RejectReason, StreamCounts
-from kdaemon.base.histogram import Buckets
+from kdaemon.base.counters import Buckets, OperationCounts, RejectReason, StreamCounts
 from kdaemon.base.names import Qualified
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
 from kdaemon.http.counters import ListenerCounts

@@ -17,9 +17,8 @@ import msgspec
 from msgspec import UNSET
 
 from kdaemon.base.billing import Bill
-from kdaemon.base.counters import NotPassedOn, StreamCounts
+from kdaemon.base.counters import Buckets, NotPassedOn, StreamCounts
 from kdaemon.base.description import Capacity
-from kdaemon.base.histogram import Buckets
 from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
 from kdaemon.engine.health import Health

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from kdaemon.base.counters import OperationCounts, StreamCounts
-from kdaemon.base.histogram import Buckets
+from kdaemon.base.counters import Buckets, OperationCounts, StreamCounts
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
 from kdaemon.http.counters import ListenerCounts
 from kdaemon.observe.snapshot import (

@@ -17,6 +17,7 @@ from typing import Protocol
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps, at_once
+from kdaemon.http.answer import headers_of
 from kdaemon.http.certificate import TlsFiles
 from kdaemon.http.handshakes import Handshakes
 from kdaemon.http.hub import ConnectionLimits, Hub
@@ -154,7 +155,7 @@ class SandboxServer:
             self._respond(request, reply)
 
     def _respond(self, request: HttpRequest, reply: Reply) -> None:
-        headers = self._headers.next()
+        headers = headers_of(self._headers.next())
         if self.service.is_yandex and b"x-request-id" in request.headers:
             (name, value), *rest = headers
             headers = ((name, value + b"-" + request.headers[b"x-request-id"]), *rest)

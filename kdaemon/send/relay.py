@@ -24,7 +24,8 @@ from typing import Final, NamedTuple, Protocol
 
 from asyncio_throttle.throttler import Throttler
 
-from kdaemon.base.counters import NotPassedOn, OperationCounters, PassedOnOutcome
+from kdaemon.base.counters import NotPassedOn, PassedOnOutcome
+from kdaemon.base.counting import OperationCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.memory import ByteBudget

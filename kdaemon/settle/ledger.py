@@ -11,7 +11,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
+from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget

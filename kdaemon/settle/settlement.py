@@ -9,7 +9,8 @@ counters say which.
 Where it sits: the engine calls it for each answer; it works on the ledger and the queues.
 """
 
-from kdaemon.base.counters import StreamCounters, failure_code
+from kdaemon.base.counters import failure_code
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.failures import Failures
 from kdaemon.base.frame import Frame

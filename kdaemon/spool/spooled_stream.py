@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.frame import Frame
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.ports import Clock

@@ -23,7 +23,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.errors import RefusedError, ServiceError
@@ -80,7 +81,8 @@ class Streams:
         self._config = config
         self._clock = clock
         self._dice = dice
-        self._by_spelling: dict[str, Stream] = {}
+        # Found before by this spelling: nearly all requests are. The door reads it.
+        self.by_spelling: dict[str, Stream] = {}
         self._streams: dict[Identity, Stream] = {}
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -114,13 +116,13 @@ class Streams:
         return budgets
 
     def _forget_spellings(self) -> None:
-        self._by_spelling.clear()
+        self.by_spelling.clear()
 
     def find(self, spelling: str) -> Stream | Refused:
         """The stream that this name, ARN or path means, opened if need be; or why no client may
         write to it here.
         """
-        stream = self._by_spelling.get(spelling)
+        stream = self.by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
 
     def refusal_to_look(self, spelling: str) -> Refused | None:
@@ -181,7 +183,7 @@ class Streams:
         """The stream, if it is open already: used to count unreadable records under its name."""
         if spelling is None:
             return None
-        stream = self._by_spelling.get(spelling)
+        stream = self.by_spelling.get(spelling)
         if stream is None:  # spellings are forgotten: too many, or the account was learnt
             identity = self._identity(spelling)
             stream = None if identity is None else self._streams.get(identity)
@@ -311,9 +313,9 @@ class Streams:
         if isinstance(found, Stream) and not found.is_line:
             identity = upstream.identities.of(name)
             if identity is not None and self._streams.get(identity) is found:
-                if len(self._by_spelling) >= SPELLINGS_MAX:
-                    self._by_spelling.clear()
-                self._by_spelling[spelling] = found
+                if len(self.by_spelling) >= SPELLINGS_MAX:
+                    self.by_spelling.clear()
+                self.by_spelling[spelling] = found
         return found
 
     def _line(self, upstream: Upstream, name: str) -> Stream | Refused | None:
@@ -594,7 +596,8 @@ class Streams:
         driver = self._drivers.pop(stream)
         self._leaving.discard(stream)
         self._streams = {k: v for k, v in self._streams.items() if v is not stream}
-        self._by_spelling = {k: v for k, v in self._by_spelling.items() if v is not stream}
+        for spelling in [k for k, v in self.by_spelling.items() if v is stream]:
+            del self.by_spelling[spelling]
         stream.close()
         self.upstreams[stream.target.upstream].close(stream)
         closing = asyncio.get_running_loop().create_task(driver.aclose())

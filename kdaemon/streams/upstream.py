@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Caller
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import Arn

@@ -13,7 +13,7 @@ from kdaemon.base.operations import OTHER_OPERATIONS, OtherOperation
 from kdaemon.wire.explain import count_records, count_records_cbor
 from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse
 
-AT_ONCE_BYTES_MAX = MIB
+AT_ONCE_BYTES_MAX: Final = MIB
 """A larger body is weighed first, and then read in steps. Ours, 2026-11-28: any body of this size
 is read and refused within 8 ms."""
 
@@ -38,14 +38,14 @@ class Operation(Enum):
     __hash__ = object.__hash__  # by identity, in C: Enum's own is a Python call for each request
 
 
-_JSON = Encoding.JSON.value
+_JSON: Final = Encoding.JSON.value
 _PREFIX = b"Kinesis_20131202."
 _TARGET_BYTES_MAX = 128  # ours: the longest of the API has 56
-_OPERATIONS = {
+_OPERATIONS: Final = {
     _PREFIX + operation.value[0].encode(): operation
     for operation in (Operation.PUT_RECORD, Operation.PUT_RECORDS)
 }
-_IN_CBOR = {
+_IN_CBOR: Final = {
     Operation.PUT_RECORD: Operation.PUT_RECORD_CBOR,
     Operation.PUT_RECORDS: Operation.PUT_RECORDS_CBOR,
 }
@@ -174,19 +174,16 @@ class AnswerHeaders:
     def __init__(self, prefix: int) -> None:
         unique = b"%016x" % (prefix & 0xFFFFFFFFFFFFFFFF)
         parts = (unique[:8], unique[8:12], unique[12:15], unique[13:16])
-        self._request_id = b"%b-%b-4%b-a%b-" % parts
-        self._extended = b"kdaemon+" + unique
+        self._request_id = b"\r\nx-amzn-RequestId: %b-%b-4%b-a%b-" % parts
+        self._extended = b"\r\nx-amz-id-2: kdaemon+" + unique
         self._number = 0  # of the last request
         self._more_digits = b"%010x" % 0  # of it, but for the last two
 
-    def next(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The headers of the next request."""
+    def next(self) -> bytes:
+        """The headers of the next request, as HTTP/1.1 writes them, each behind a line end."""
         self._number += 1
         last_digits = self._number & 255
         if not last_digits:
             self._more_digits = b"%010x" % (self._number >> 8)
         number = self._more_digits + _TWO_DIGITS[last_digits]
-        return (
-            (b"x-amzn-RequestId", self._request_id + number),
-            (b"x-amz-id-2", self._extended + number),
-        )
+        return b"%b%b%b%b" % (self._request_id, number, self._extended, number)

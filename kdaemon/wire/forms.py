@@ -6,6 +6,7 @@ Where it sits: `envelope.py` -> here -> `put.py`, `put_cbor.py`, `results.py`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from kdaemon.base.operations import OtherOperation
 from kdaemon.base.record import RecordResult
@@ -30,7 +31,7 @@ class Form:
         object.__setattr__(self, "content_type", self.encoding.value)
 
 
-FORMS: dict[Operation | OtherOperation, Form] = {
+FORMS: Final[dict[Operation | OtherOperation, Form]] = {
     Operation.PUT_RECORDS: Form(
         Encoding.JSON, put.parse_put_records, put.read_put_records, results.encode_put_records
     ),

@@ -1,17 +1,28 @@
 """What a decoder has read of PutRecord and PutRecords, made the request that the door takes. Pure.
 
-Its records are measured and held to what no decoder checks. Apart from shapes.py and limits.py,
-because msgspec makes their classes, and mypyc makes what every request passes here.
+Its records are measured and held to what no decoder checks. Apart from shapes.py, because
+msgspec makes its classes, and mypyc makes what every request passes here.
 Invariant: the same members give the same request, or the same refusal, in every encoding.
 Where it sits: `put.py` (JSON) and `put_cbor.py` -> here -> the door.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
 
 from kdaemon.base.names import is_stream_name
 from kdaemon.base.record import Record
 from kdaemon.wire.limits import PutLimits, PutRequest, check_members, check_sizes
 from kdaemon.wire.shapes import OpenPutRecord, OpenPutRecords, PutRecord, PutRecords
+
+Members = tuple[bytes, str, str | None, str | None, str | None, str | None, bool | None, str | None]
+"""The members of a `PutRecord`, in its order."""
+
+members_of: Final[Callable[[PutRecord], Members]] = msgspec.structs.astuple
+"""All members in one call, which costs a quarter of reading them one by one."""
+
+_record: Final = Record  # a class of msgspec's by a global of C's, which every record needs
 
 
 def with_empty_keys(wire: OpenPutRecords) -> PutRecords:
@@ -56,19 +67,19 @@ def request_of(wire: PutRecords, keys: str, keyless_count: int, limits: PutLimit
     )
 
 
-def single_request_of(wire: PutRecord, limits: PutLimits) -> PutRequest:
+def single_request_of(members: Members, limits: PutLimits) -> PutRequest:
     """The same for one record."""
-    data, key = wire.Data, wire.PartitionKey
+    data, key, hash_key, name, arn, _, dry_run, number = members
     key_bytes = len(key) if key.isascii() else len(key.encode())
     byte_count = len(data) + (key_bytes or limits.keyless_bytes)
     return PutRequest(
-        wire.StreamName,
-        wire.StreamARN,
-        [Record(data, key, wire.ExplicitHashKey)],
+        name,
+        arn,
+        [_record(data, key, hash_key)],
         [byte_count],
         byte_count,
-        wire.DryRun is True,
-        wire.SequenceNumberForOrdering,
+        dry_run is True,
+        number,
         0 if key else 1,
         True,
     )

@@ -38,6 +38,7 @@ from kdaemon.wire.explain import (
     reason_of,
 )
 from kdaemon.wire.limits import (
+    Put,
     PutLimits,
     PutRequest,
     check_sizes,
@@ -47,6 +48,7 @@ from kdaemon.wire.limits import (
 )
 from kdaemon.wire.measured import (
     check,
+    members_of,
     request_of,
     single_request_of,
     with_empty_key,
@@ -72,6 +74,7 @@ __all__ = [
     "AnswerHeaders",
     "ApiError",
     "Operation",
+    "Put",
     "PutLimits",
     "PutRequest",
     "api_error",
@@ -179,13 +182,13 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
         wire = _decode_record(body)
     except UNREADABLE as error:
         wire = _read_keyless_record(body, reason_of(error), limits)
-    request = single_request_of(wire, limits)
+    members = members_of(wire)
+    request = single_request_of(members, limits)
+    data, key, hash_key = members[0], members[1], members[2]
     # A text as long as its names and values has no room for another member, except for blanks.
-    base64_bytes = (len(wire.Data) + 2) // 3 * 4
-    key = wire.PartitionKey
-    if len(body) - base64_bytes - len(key) - len(wire.StreamName or "") >= _SINGLE_BYTES or not key:
+    rest_bytes = len(body) - (len(data) + 2) // 3 * 4 - len(key) - len(request.stream_name or "")
+    if rest_bytes >= _SINGLE_BYTES or not key:
         at_once(_refuse_repeats(request, body, _single_member_count(wire)))
-    hash_key = wire.ExplicitHashKey
     check(request, limits, () if hash_key is None else (hash_key,))
     return request
 
@@ -194,7 +197,7 @@ def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """As `parse_put_record`, in steps if the body is large."""
     decoded = yield from _decode_large(body, _decode_open_record, explain_put_record, limits)
     wire = with_empty_key(decoded)
-    request = single_request_of(wire, limits)
+    request = single_request_of(members_of(wire), limits)
     yield from _refuse_repeats(request, body, _single_member_count(wire))
     hash_key = wire.ExplicitHashKey
     check(request, limits, () if hash_key is None else (hash_key,))

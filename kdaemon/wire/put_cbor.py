@@ -25,6 +25,7 @@ from kdaemon.wire.explain import explain_value, reason_of
 from kdaemon.wire.limits import PutLimits, PutRequest, error_of
 from kdaemon.wire.measured import (
     check,
+    members_of,
     request_of,
     single_request_of,
     with_empty_key,
@@ -82,7 +83,7 @@ def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
         if len(body) > AT_ONCE_BYTES_MAX:
             yield
         wire = with_empty_key(found)
-        request = single_request_of(wire, limits)
+        request = single_request_of(members_of(wire), limits)
         _refuse_repeat(request, repeated)
         hash_key = wire.ExplicitHashKey
         check(request, limits, () if hash_key is None else (hash_key,))

@@ -20,7 +20,7 @@ ACCEPTED = RecordResult(sequence_number="accepted", shard_id="accepted")
 
 _encode: Final = msgspec.json.Encoder().encode
 
-_PLAIN = b'{"EncryptionType":"NONE"'  # the beginning of most answers
+_PLAIN: Final = b'{"EncryptionType":"NONE"'  # the beginning of most answers
 
 
 _SHORT_MAX = 256  # texts below this have a length that takes one byte at most
@@ -53,11 +53,11 @@ def encode_put_records(results: Sequence[RecordResult], encryption: str = "NONE"
     )
 
 
-def encode_put_record(results: Sequence[RecordResult], encryption: str = "NONE") -> bytes:
+def encode_put_record(results: list[RecordResult], encryption: str = "NONE") -> bytes:
     """The answer to a PutRecord request, from its one result. Raises ApiError if the record was not
     delivered.
     """
-    (result,) = results
+    result = results[0]
     if not result.sequence_number or result.error_code:
         raise ApiError(_refusal_of(result))
     start = _PLAIN if encryption == "NONE" else _encode({"EncryptionType": encryption})[:-1]
@@ -133,7 +133,7 @@ def _ends_of(results: Sequence[RecordResult]) -> list[str] | None:
     return [_ends[each.shard_id] for each in results]
 
 
-def status_of(results: Sequence[RecordResult]) -> Refusal | None:
+def status_of(results: list[RecordResult]) -> Refusal | None:
     """The refusal of a whole request of which nothing was delivered (or taken), for clients that
     read only the status. None: at least one record was.
     """

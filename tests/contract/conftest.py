@@ -8,8 +8,9 @@ longer holds fails the suite.
 """
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -52,18 +53,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def service(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Endpoint]:
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[str, str]]]:
+    """Where a service of this name is read, and where records are put. It is started when it is
+    first asked for, and runs to the end of the session: `service` alone would end it whenever
+    another one's turn comes, in each file.
+    """
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def start(name: str) -> tuple[str, str]:
+            if name == "daemon":
+                daemon = stack.enter_context(running(tmp_path_factory.mktemp("daemon")))
+                return daemon.sandbox_url, daemon.url
+            url = stack.enter_context(started(name))
+            return url, url
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def service(request: pytest.FixtureRequest, urls: Callable[[str], tuple[str, str]]) -> Endpoint:
     """A running service. One whose records are put elsewhere than read has two URLs."""
     name: str = request.param
     encoding = "cbor" if name.endswith("_cbor") else "json"
-    if name.startswith("daemon"):
-        with running(tmp_path_factory.mktemp("daemon")) as daemon:
-            yield Endpoint(name, url=daemon.sandbox_url, put_url=daemon.url, encoding=encoding)
-        return
-    with started(name.removesuffix("_cbor")) as url:
-        yield Endpoint(name, url=url, put_url=url, encoding=encoding)
+    url, put_url = urls(name.removesuffix("_cbor"))
+    return Endpoint(name, url=url, put_url=put_url, encoding=encoding)
 
 
 @pytest.fixture

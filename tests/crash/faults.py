@@ -55,22 +55,31 @@ class FaultGoneError(Exception):
 
 def copy_with(fault: Fault, directory: Path) -> Path:
     """A tree in `directory` to start daemons from, with the fault in its kdaemon."""
-    tree = directory / "tree"
+    texts, tree = changed(fault), directory / "tree"
     shutil.copytree(
         ROOT / "kdaemon", tree / "kdaemon", ignore=shutil.ignore_patterns("__pycache__")
     )
     (tree / "tests").symlink_to(ROOT / "tests")
+    for file, text in texts.items():
+        (tree / "kdaemon" / file).write_text(text)
+    return tree
+
+
+def changed(fault: Fault) -> dict[str, str]:
+    """The text of each file that the fault changes, by its place below kdaemon/. Raises
+    FaultGoneError.
+    """
+    texts: dict[str, str] = {}
     for change in fault.changes:
-        path = tree / "kdaemon" / change.file
-        text = path.read_text()
+        text = texts.get(change.file) or (ROOT / "kdaemon" / change.file).read_text()
         count = text.count(change.old)
         if count != 1:
             raise FaultGoneError(
                 f"fault {fault.name!r}: kdaemon/{change.file} has its text {count} times, not once:"
                 f"\n{change.old}\nWrite the fault anew for the code as it is now."
             )
-        path.write_text(text.replace(change.old, change.new))
-    return tree
+        texts[change.file] = text.replace(change.old, change.new)
+    return texts
 
 
 _SUBMIT = """\

@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from kdaemon.base.counters import RejectReason
 from kdaemon.base.frame import Acknowledge, Frame
+from kdaemon.base.memory import ByteBudget
 from kdaemon.base.principal import Principal
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.refused import Refused
@@ -24,11 +25,12 @@ from kdaemon.door.spoken import lines_to
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Lines, Opening
-from kdaemon.streams import Stream, Streams
+from kdaemon.streams import Streams
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import PutLimits
 from tests.kit.clock import HandClock
+from tests.kit.scripted import ScriptedDriver, scripted_stream
 
 
 class FakeTransport(asyncio.Transport):
@@ -135,7 +137,10 @@ class FakeDoor:
         self.rejected_count = 0
         self.gone_count = 0
         self.gave_way_count = 0
-        self.withdrawn: list[Frame] = []
+        memory = ByteBudget(self.config.buffer_bytes_max)
+        driver = ScriptedDriver(self.config, memory)
+        self._stream = scripted_stream(self.config, driver, memory)
+        self.withdrawn = driver.withdrawn
         self.tries = 0
 
     def limits_of(
@@ -199,11 +204,7 @@ class FakeDoor:
                 on_settled(frame)
             elif self.settles_at_once and frame.acknowledge is Acknowledge.DELIVERED:
                 self.settles_at_once(one.settle)
-        return Admission(frame, cast("Stream", self))
-
-    def withdraw(self, frame: Frame) -> None:
-        """As a stream does."""
-        self.withdrawn.append(frame)
+        return Admission(frame, self._stream)
 
     def is_waited_for(self, stream: str, asked: Acknowledge | None, principal: Principal) -> bool:
         return asked in (None, Acknowledge.DELIVERED)

@@ -2,15 +2,17 @@
 
 A start of `kdaemon run` is 0.7 s of CPU, nearly all of it imports, and the tests make a hundred. So
 one template process a test run (`python -m tests.kit.template`) imports the rooms and forks; the
-copy gets its own arguments, environment and standard files, and runs kdaemon's own main. Who looks
-at a start or at memory takes a process from scratch (`tests.kit.daemon.from_scratch`).
+copy gets its own arguments, environment and standard files, and runs kdaemon's own main. The
+workers that a copy starts are copies as well: it asks the template for them. Who looks at a start
+or at memory takes a process from scratch (`tests.kit.daemon.from_scratch`).
 
-Invariant: a copy has the three standard files and nothing else of the template's or its siblings'.
-The template ends, and kills its copies, when the test process is gone.
+Invariant: a copy has the files that it was given and nothing else of the template's or its
+siblings'. The template ends, and kills its copies, when the test process is gone.
 """
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -32,7 +34,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = "kdaemon.__main__"
 REQUEST_BYTES_MAX = 1 << 20
-FILES = 4  # of a request: the three standard ones, and where the exit code is told
+FILES = 4  # of a request: the three standard ones, and where the exit code is told; then further
+FILES_MAX = 64
 
 
 class Copy:
@@ -116,20 +119,38 @@ class Template:
         """`kdaemon` with these arguments, in the root of the project; it hears and says nothing but
         on `stderr`. `module`: whose `main` runs; another one may break something first.
         """
-        request = json.dumps(
-            {"module": module, "arguments": arguments, "environment": dict(environment)}
-        ).encode()
-        assert len(request) < REQUEST_BYTES_MAX
-        ours, theirs = socket.socketpair()
         nothing = os.open(os.devnull, os.O_RDWR)
         try:
             with self._lock:
-                socket.send_fds(self._ours, [request], [nothing, nothing, stderr, theirs.fileno()])
-                pid = int(self._ours.recv(64))
+                return _ask(self._ours, module, arguments, environment, [nothing, nothing, stderr])
         finally:
             os.close(nothing)
-            theirs.close()
-        return Copy(pid, ours)
+
+
+def _ask(
+    template: socket.socket,
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    files: Sequence[int],
+    passed: Sequence[int] = (),
+) -> Copy:
+    """`files`: the standard ones. `passed`: further ones, which keep their numbers."""
+    request = json.dumps(
+        {
+            "module": module,
+            "arguments": [*arguments],
+            "environment": dict(environment),
+            "passed": [*passed],
+        }
+    ).encode()
+    assert len(request) < REQUEST_BYTES_MAX
+    assert FILES + len(passed) <= FILES_MAX
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(template, [request], [*files, theirs.fileno(), *passed])
+        pid = int(template.recv(64))
+    return Copy(pid, ours)
 
 
 @functools.cache
@@ -180,20 +201,56 @@ def _import_everything() -> None:
     import_libraries(is_anonymous=False)
 
 
-def _become(request: dict[str, Any], files: list[int]) -> None:
+class _Spawned:
+    """What a copy has in place of `subprocess` to start its workers with (daemon/spawning.py): it
+    asks the template, whose child the worker is.
+    """
+
+    DEVNULL = subprocess.DEVNULL
+
+    def __init__(self, template_address: bytes) -> None:
+        self._address = template_address
+
+    def Popen(
+        self, command: list[str], *, stdin: int, env: Mapping[str, str], pass_fds: tuple[int, ...]
+    ) -> Copy:
+        assert stdin == self.DEVNULL
+        arguments = command[command.index("-c") + 3 :]  # behind the code, and where to import from
+        nothing = os.open(os.devnull, os.O_RDWR)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as template:
+                template.connect(self._address)
+                return _ask(template, MAIN, arguments, env, [nothing, 1, 2], pass_fds)
+        finally:
+            os.close(nothing)
+
+
+def _place(files: Sequence[int], passed: Sequence[int]) -> None:
+    """The standard files, and the passed ones, under their numbers; closes all others."""
+    above = max([FILES, *files, *passed]) + 1
+    numbers = [0, 1, 2, *passed]
+    high = [fcntl.fcntl(each, fcntl.F_DUPFD, above) for each in files]
+    os.closerange(0, above)
+    for there, number in zip(high, numbers, strict=True):
+        os.dup2(there, number)
+    os.closerange(above, os.sysconf("SC_OPEN_MAX"))
+
+
+def _become(request: dict[str, Any], files: list[int], address: bytes) -> None:
     """In the copy: what a process has that was started by itself. Does not return."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number, file in enumerate(files[:3]):
-            os.dup2(file, number)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _place([*files[:3], *files[FILES:]], request["passed"])
         os.environ.clear()
         os.environ.update(request["environment"])
         sys.argv = ["kdaemon", *request["arguments"]]
         random.seed()
         gc.enable()
+        spawning = sys.modules.get("kdaemon.daemon.spawning")  # older versions have none
+        if spawning is not None:
+            vars(spawning)["subprocess"] = _Spawned(address)
         importlib.import_module(request["module"]).main()
         code = 0
     except SystemExit as end:
@@ -218,28 +275,39 @@ def _reap(told: dict[int, int]) -> None:
         os.close(file)
 
 
-def _serve(control: socket.socket) -> None:
-    """Until the test process is gone."""
+def _copy(asks: socket.socket, door: socket.socket, told: dict[int, int]) -> bool:
+    """Whether there was a request, which is answered with the process that is there now."""
+    data, files, _, _ = socket.recv_fds(asks, REQUEST_BYTES_MAX, FILES_MAX)
+    if not data:
+        return False
+    pid = os.fork()
+    if not pid:
+        _become(json.loads(data), files, door.getsockname())
+    told[pid] = files.pop(FILES - 1)
+    for file in files:
+        os.close(file)
+    asks.send(b"%d" % pid)
+    return True
+
+
+def _serve(control: socket.socket, door: socket.socket) -> None:
+    """Until the test process is gone. `door`: where copies ask, each over a connection of its own
+    that has one request.
+    """
     told: dict[int, int] = {}
     woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     while True:
-        ready, _, _ = select.select([control.fileno(), woken], [], [])
+        ready, _, _ = select.select([control.fileno(), door.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
             _reap(told)
-        if control.fileno() in ready:
-            data, files, _, _ = socket.recv_fds(control, REQUEST_BYTES_MAX, FILES)
-            if not data:
-                break
-            pid = os.fork()
-            if not pid:
-                _become(json.loads(data), files)
-            told[pid] = files[3]
-            for file in files[:3]:
-                os.close(file)
-            control.send(b"%d" % pid)
+        if door.fileno() in ready:
+            with door.accept()[0] as asks, contextlib.suppress(ConnectionError):
+                _copy(asks, door, told)
+        if control.fileno() in ready and not _copy(control, door, told):
+            break
     for pid in told:
         os.kill(pid, signal.SIGKILL)
 
@@ -250,8 +318,14 @@ def main() -> None:
     gc.disable()  # so that no copy has to copy the objects of all
     gc.freeze()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with socket.socket(fileno=int(sys.argv[1])) as control, contextlib.suppress(KeyboardInterrupt):
-        _serve(control)
+    with (
+        socket.socket(fileno=int(sys.argv[1])) as control,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        door.bind("")  # Linux finds a name that no other has
+        door.listen(64)
+        _serve(control, door)
 
 
 if __name__ == "__main__":

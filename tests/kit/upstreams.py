@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.service import AWS, Service
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Capacity, OpenShard, StreamDescription
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.spool.store import Changes, Store
+from tests.kit.depth import some
 from tests.kit.disk import SQLITE_OK, attach, works
 from tests.kit.stores import make_letter, new_frame, open_store, stored_ids
 
@@ -55,7 +56,7 @@ class Plan:
             store.give_back(50)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", some(range(4)))
 def test_what_was_committed_survives_a_power_loss_at_any_operation(
     tmp_path: Path, seed: int
 ) -> None:

@@ -21,6 +21,7 @@ from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Changes, Dropped, NewFrame, Store
 from kdaemon.spool.values import Settled
+from tests.kit.depth import examples
 from tests.kit.stores import (
     NOW_MS,
     make_letter,
@@ -270,5 +271,7 @@ class StoreModel(RuleBasedStateMachine):
 
 
 # Each step fsyncs; a run of 25 steps takes about 0.1 s.
-StoreModel.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+StoreModel.TestCase.settings = settings(
+    max_examples=examples(40), stateful_step_count=25, deadline=None
+)
 TestStoreModel = StoreModel.TestCase

@@ -1,7 +1,7 @@
 """The compiled build: the same outcome as the pure one, and tests of the rooms that are compiled.
 
 A part of it, for there is no time for all: the middle rooms, not optimised. `make test-compiled`
-builds what users get, and runs the tests on that.
+builds what users get, and runs the tests on that, with more examples.
 """
 
 import importlib.util
@@ -16,6 +16,7 @@ from tests.sim.digest import digest
 from tests.unit.test_build import loaded
 
 SEEDS = range(20)
+QUICK = ("-p", "no:cacheprovider", "--hypothesis-profile", "quick")
 
 pytestmark = pytest.mark.timeout(900)  # seconds: a compiler on a machine that is busy
 
@@ -49,7 +50,7 @@ def test_the_rooms_that_are_compiled_pass_their_tests(compiled: Compiled) -> Non
     assert said.startswith(str(compiled.tree.parent))
     assert said.endswith(".so compiled\n")
     tests = [f"tests/unit/{room}" for room in MIDDLE if (ROOT / "tests" / "unit" / room).is_dir()]
-    done = compiled.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    done = compiled.run("-m", "pytest", "-q", *QUICK, *tests)
     assert done.returncode == 0, done.stdout
 
 

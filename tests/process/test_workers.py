@@ -19,6 +19,7 @@ from tests.kit.daemon import (
     READY,
     Daemon,
     environment,
+    from_scratch,
     running,
     sandbox,
     started,
@@ -50,7 +51,9 @@ def settings_of(directory: Path, **more: object) -> dict[str, object]:
 
 
 def workers_of(daemon: Daemon) -> list[dict[str, Any]]:
-    page: dict[str, Any] = json.loads(daemon.page("/statusz")[1])
+    status, text = daemon.page("/statusz")
+    assert status == 200, "\n".join([text, *daemon.lines])
+    page: dict[str, Any] = json.loads(text)
     found: list[dict[str, Any]] = page["workers"]
     return found
 
@@ -361,8 +364,10 @@ def test_the_watchdog_and_readiness_are_the_supervisor_s(tmp_path: Path, service
     with Manager(tmp_path / "notify") as manager:
         config = write_config(tmp_path, settings_of(tmp_path, endpoint_url=service))
         variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "30000000"}
-        daemon = Daemon(["run", "--config", str(config)], environment(**variables))
-        with closing(daemon):
+        with (
+            from_scratch(),  # /proc tells of a process, and not of a copy, what it was started with
+            closing(Daemon(["run", "--config", str(config)], environment(**variables))) as daemon,
+        ):
             daemon.wait_log(READY)
             manager.wait("READY=1")
             for worker in workers_of(daemon):

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND, describe, even_shards
 from tests.properties.play import CALL_FAILURES, RECORD_OUTCOMES, SETTINGS, Play
 
@@ -145,7 +146,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.play.check_end()
 
 
-def machine(of: EngineSettings, examples: int = 50) -> type[TestCase]:
+def machine(of: EngineSettings, full: int = 50) -> type[TestCase]:
     class Machine(EngineMachine):
         settings_used = of
 
@@ -154,7 +155,7 @@ def machine(of: EngineSettings, examples: int = 50) -> type[TestCase]:
         deadline=None,
         print_blob=True,
         phases=PHASES,
-        max_examples=examples,
+        max_examples=examples(full),
         stateful_step_count=40,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -17,6 +17,7 @@ from kdaemon.base.names import parse_arn
 from kdaemon.streams import owner
 from tests.kit.accounts import OTHERS, OURS, WAYS, Place, arn, bytes_of
 from tests.kit.clock import jump
+from tests.kit.depth import examples
 from tests.kit.doors import FakeTransport
 from tests.kit.streams import DENIED, FakeService, turn
 
@@ -42,7 +43,7 @@ class Called:
     data: bytes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     text=st.sampled_from(TEXTS),
     is_described=st.booleans(),

@@ -7,8 +7,9 @@ from kdaemon.base.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
 from kdaemon.base.record import Record
 from kdaemon.pack import kpl
 from tests.kit.aggregates import python_reads, python_writes, triples
+from tests.kit.depth import examples
 
-EXAMPLES = settings(deadline=None, print_blob=True, max_examples=150)
+EXAMPLES = settings(deadline=None, print_blob=True, max_examples=examples(150))
 
 # Any Unicode but lone surrogates, which have no UTF-8 and so no way in.
 CHARACTERS = st.characters(exclude_categories=["Cs"])

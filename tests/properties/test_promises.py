@@ -13,10 +13,11 @@ from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.pace.bucket import BURST_NS
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND, describe, even_shards
 from tests.properties.play import SETTINGS, Place, Play, Sent, T
 
-EXAMPLES = settings(deadline=None, print_blob=True, max_examples=80)
+EXAMPLES = settings(deadline=None, print_blob=True, max_examples=examples(80))
 SEEDS = st.integers(0, 2**32)
 LARGE = replace(SETTINGS, buffer_bytes_max=10**9)
 

@@ -19,6 +19,7 @@ from kdaemon.base.description import StreamTarget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.send.client import PutAnswer
 from tests.kit.clock import HandClock
+from tests.kit.depth import examples
 from tests.kit.doors import Doors, FakeTransport
 from tests.kit.streams import FakeService, make_streams
 
@@ -136,7 +137,7 @@ CLIENTS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     clients=st.lists(CLIENTS, min_size=1, max_size=6),
     outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=12),

@@ -27,6 +27,7 @@ from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
 from kdaemon.streams import Stream, Streams
 from tests.kit.clock import HandClock
+from tests.kit.depth import examples
 from tests.kit.kcl import inner_records
 from tests.kit.observing import delivered_by, undelivered_by
 from tests.kit.streams import FakeService, make_streams, reaches, turn
@@ -209,7 +210,7 @@ class Play:
         await self.streams.aclose()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(first=VALID, steps=st.lists(STEPS, max_size=20))
 def test_reloads_under_load_lose_and_repeat_nothing(
     first: str, steps: list[tuple[str, int] | tuple[str, str] | str]

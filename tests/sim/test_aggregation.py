@@ -16,6 +16,7 @@ from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
+from tests.kit.depth import some
 from tests.kit.kcl import Read, inner_records, read
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
 from tests.sim.test_resharding import (
@@ -31,7 +32,7 @@ from tests.sim.test_resharding import (
     switch,
 )
 
-SEEDS = range(2)
+SEEDS = some(range(2))
 JOINED = replace(SETTINGS, aggregate_bytes_max=51_200)
 PER_SECOND = 8_000  # on four shards that take 1,000 records a second each, were they plain
 ANEW = [change for name, change in AWS_CHANGES.items() if "anew" in name and "once" not in name]

@@ -11,9 +11,10 @@ from kdaemon.base.counters import DeadReason, RejectReason
 from kdaemon.base.record import Record
 from kdaemon.base.verdict import Verdict
 from kdaemon.sandbox.settings import Quota
+from tests.kit.depth import some
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults, World, counters_of, make_frame
 
-SEEDS = range(8)
+SEEDS = some(range(8))
 
 
 def feed(

@@ -15,6 +15,7 @@ from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import MIB
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.settings import Quota, SandboxSettings
+from tests.kit.depth import some
 from tests.kit.rivals import PLAIN, Load, Plan, Way, Where, alone, simulate
 from tests.kit.world import MS
 
@@ -25,7 +26,6 @@ MANY_KEYS = Load(keys=1_000)
 QUIET_KEYS = Load(1, 200.0, 100, 1, keys=200)
 WIDE = Quota(100_000, 100 * MIB)  # a quota that never binds: calls do
 
-# Of this branch alone: what is missing here stands on `lead`, which passes all of it without this.
 by_every_way = pytest.mark.parametrize("way", Way, ids=lambda way: way.value)
 
 
@@ -54,7 +54,7 @@ def test_a_quiet_client_waits_for_a_turn_and_not_for_a_queue(
 
 
 @by_every_way
-@pytest.mark.parametrize("seed", [2, 3, 4])
+@pytest.mark.parametrize("seed", some([2, 3, 4]))
 def test_so_it_does_however_they_come(seed: int, way: Way) -> None:
     assert_fair(Plan(seed, way))
 

@@ -12,6 +12,7 @@ from bench import fleet_report, hot_sim
 from bench.fleet_report import Figure
 from bench.fleet_sim import Load, Plan, jain, seconds_until, simulate
 from kdaemon.sandbox.settings import LimiterKind
+from tests.kit.depth import deeper
 
 BUCKET, WINDOW = LimiterKind.BUCKET, LimiterKind.WINDOW
 
@@ -39,15 +40,11 @@ def assert_reached(plan: Plan, held_to: dict[str, float] | None = None) -> None:
 
 
 @pytest.mark.parametrize("limiter", LimiterKind)
-@pytest.mark.parametrize(("daemons", "seed"), [(1, 1), (2, 1), (8, 2)])
+@pytest.mark.parametrize(("daemons", "seed"), [(1, 1), (2, 1), (8, 2), *deeper((32, 1))])
 def test_daemons_use_a_shard_fully_and_fairly_and_waste_little(
     daemons: int, seed: int, limiter: LimiterKind
 ) -> None:
     assert_reached(Plan(daemons, limiter, seed))
-
-
-def test_so_do_thirty_two() -> None:
-    assert_reached(Plan(32, BUCKET, 1))
 
 
 @pytest.mark.parametrize(("load", "limiter"), [(Load.BYTES, BUCKET), (Load.MIX, WINDOW)])

@@ -20,10 +20,11 @@ from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Quota
 from kdaemon.spool.pending import STORED
+from tests.kit.depth import some
 from tests.kit.disk_world import MIB, DiskWorld, Life
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Faults
 
-SEEDS = range(4)
+SEEDS = some(range(4))
 SHARDS = 6
 KEYS = 200
 HOT_KEYS = (1, 2, 8)  # that most records are of, by seed

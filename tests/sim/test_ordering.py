@@ -20,6 +20,7 @@ from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import hash_key_of
 from tests.kit.aggregates import python_reads
+from tests.kit.depth import some
 from tests.kit.world import (
     MS,
     SECOND,
@@ -31,7 +32,7 @@ from tests.kit.world import (
     make_frame,
 )
 
-SEEDS = range(8)
+SEEDS = some(range(8))
 HOT_KEY = "hot"
 HOT_PART = 0.2  # of all records
 KEY_COUNTS = (1, 3, 30, 300, 3_000, 10_000, 10, 100)  # by seed

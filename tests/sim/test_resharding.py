@@ -21,9 +21,10 @@ from kdaemon.base.record import Record
 from kdaemon.base.service import YANDEX
 from kdaemon.engine import Engine
 from kdaemon.sandbox.settings import SandboxSettings
+from tests.kit.depth import some
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, World, make_frame, total
 
-SEEDS = range(2)
+SEEDS = some(range(2))
 PER_SECOND = 1_200  # records of all engines together: a third of what the four first shards take
 CHANGED_AT_S = 2
 CONVERGES_S = 5

@@ -24,6 +24,7 @@ from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import LimiterKind
+from tests.kit.depth import deeper
 from tests.kit.world import MS, SECOND, STREAM, Client, World
 
 ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}"
@@ -67,7 +68,7 @@ def test_two_daemons_have_all_of_it_at_once(limiter: LimiterKind) -> None:
     ids=["together", "with a backlog, within a second"],
 )
 @pytest.mark.parametrize("limiter", LimiterKind, ids=lambda limiter: limiter.value)
-@pytest.mark.parametrize(("daemons", "seeds"), [(4, 2), (8, 2), (16, 2), (32, 1)])
+@pytest.mark.parametrize(("daemons", "seeds"), [(4, 2), *deeper((8, 2), (16, 2)), (32, 1)])
 def test_a_fleet_on_a_warm_shard_is_throttled_little_more_than_on_a_cold_one(
     daemons: int, seeds: int, limiter: LimiterKind, start_ns: int, demand: float
 ) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counters import StreamCounts
+from kdaemon.base.counting import StreamCounters
 from kdaemon.daemon import channel, hubs, memory
 from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
@@ -166,7 +167,7 @@ def test_a_record_has_the_states_by_which_it_is_counted() -> None:
     diagram = section("Life of a record").partition("stateDiagram-v2\n")[2].partition("```")[0]
     arrows = re.findall(r"^  (\S+) --> (\w+)", diagram, re.MULTILINE)
     said = {state for arrow in arrows for state in arrow} - {"[*]"}
-    assert said == {name for name in vars(StreamCounters()) if is_a_state(name)}
+    assert said == {name for name in StreamCounts.__struct_fields__ if is_a_state(name)}
 
 
 def test_each_decision_has_its_date_and_what_was_rejected() -> None:

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.base.counters import (
-    DeadReason,
-    FailureCode,
-    RejectReason,
-    StreamCounters,
-    failure_code,
-)
+from kdaemon.base.counters import DeadReason, FailureCode, RejectReason, failure_code
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.histogram import (
     BATCH_BYTES_BOUNDS,
     BATCH_RECORDS_BOUNDS,

@@ -5,69 +5,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.frame import Acknowledge, Frame
-from kdaemon.base.limits import RECORD_BYTES_MAX
+from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.principal import ANYBODY
-from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.record import RecordResult
 from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
 from kdaemon.door.door import Door
 from kdaemon.http.request import HttpRequest
-from kdaemon.streams import Streams
-from kdaemon.wire.put import PutLimits
+from kdaemon.streams import Stream, Streams
 from tests.kit import cbor
 from tests.kit.clock import HandClock
 from tests.kit.endpoints import CONTENT_TYPES
+from tests.kit.scripted import ScriptedDriver, scripted_stream
 
 THROUGHPUT = "ProvisionedThroughputExceededException"
 SHARD_FULL = RecordResult(error_code=THROUGHPUT, error_message="The shard's queue is full.")
 
 
-class FakeStream:
-    """Takes frames, as a StreamDriver would. `full_keys`: whose shard's queue is full; it counts
-    what it refuses. `unavailable`, `line_acknowledge`: to be set by a test.
-    """
+class _Driver(ScriptedDriver):
+    """Takes frames as `FakeStream` says."""
 
-    def __init__(self, config: StreamConfig) -> None:
-        self.config = config
-        self.acknowledge = Acknowledge(config.acknowledge)
-        self.line_acknowledge = self.acknowledge
-        self.deadline_ns = config.deadline_ms * 1_000_000
-        self.record_bytes_max = RECORD_BYTES_MAX
-        self.unavailable: ServiceError | None = None
-        self.hold: ServiceError | None = None
-        self.is_auto = False
-        self.is_listed = True
-        self.has_word = True
-        self.was_missing = False
-        self.has_spool = True
-        self.key_bytes_max: int | None = None
-        self.encryption_type = "NONE"
-        self.memory = ByteBudget(config.buffer_bytes_max)
-        self.withdrawn: list[Frame] = []
+    def __init__(self, config: StreamConfig, memory: ByteBudget) -> None:
+        super().__init__(config, memory)
         self.full_keys: set[str] = set()
         self.is_memory_full = False
         self.taken: list[Frame] = []
-        self.stored: list[Frame] = []
-        self.counters = StreamCounters()
-
-    @property
-    def limits(self) -> PutLimits:
-        return PutLimits(self.record_bytes_max, self.config.request_bytes_max)
-
-    def refusal(self) -> ServiceError | None:
-        return self.hold
-
-    def withdraw(self, frame: Frame) -> None:
-        self.withdrawn.append(frame)
-
-    def dry_run(
-        self, records: list[Record], told: Callable[[ServiceError], object], arn: str | None
-    ) -> None:
-        told(ServiceError("DryRunOperationException", "It would have been taken.", status=400))
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
         full = [
@@ -78,7 +44,7 @@ class FakeStream:
         if full and is_patient:
             return False
         byte_count = sum(frame.sizes[index] for index in full)
-        self.counters.refuse(RejectReason.FULL, len(full), byte_count)
+        self.engine.counters.refuse(RejectReason.FULL, len(full), byte_count)
         if len(full) == len(frame.records):
             return False
         for index in full:
@@ -87,21 +53,68 @@ class FakeStream:
         self.taken.append(frame)
         return True
 
-    def store(self, frame: Frame) -> Refused | None:
+
+class _Spool:
+    """Takes every frame."""
+
+    def __init__(self) -> None:
+        self.stored: list[Frame] = []
+
+    def put(self, target: Stream, frame: Frame, *, is_listed: bool) -> bool:
         self.stored.append(frame)
-        return None
-
-    def bury_dead_of(self, frame: Frame) -> None:
-        raise AssertionError("nothing settles here")
-
-    def has_room(self, footprint_bytes: int, client: int) -> bool:
-        return not self.is_memory_full
+        return True
 
     def when_room(self, callback: Callable[[], object]) -> None:
         raise AssertionError("nobody waits here")
 
-    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
-        self.counters.refuse(reason, record_count, byte_count)
+    def bury_dead_of(self, stream: str, frame: Frame) -> None:
+        raise AssertionError("nothing settles here")
+
+
+class FakeStream:
+    """A real stream over a scripted driver. `full_keys`: whose shard's queue is full; it counts
+    what it refuses. `unavailable`, `is_memory_full`: to be set by a test.
+    """
+
+    def __init__(self, config: StreamConfig) -> None:
+        self._memory = ByteBudget(config.buffer_bytes_max)
+        self._driver = _Driver(config, self._memory)
+        self._spool = _Spool()
+        self.stream = scripted_stream(config, self._driver, self._memory, self._spool)
+        self.stream.line_acknowledge = self.stream.acknowledge  # though there is a spool
+        self.config = config
+        self.counters = self.stream.counters
+        self.taken = self._driver.taken
+        self.stored = self._spool.stored
+        self.withdrawn = self._driver.withdrawn
+
+    @property
+    def unavailable(self) -> ServiceError | None:
+        return self._driver.engine.unavailable
+
+    @unavailable.setter
+    def unavailable(self, why: ServiceError | None) -> None:
+        self._driver.engine.unavailable = why
+
+    @property
+    def full_keys(self) -> set[str]:
+        return self._driver.full_keys
+
+    @full_keys.setter
+    def full_keys(self, keys: set[str]) -> None:
+        self._driver.full_keys = keys
+
+    @property
+    def is_memory_full(self) -> bool:
+        return self._driver.is_memory_full
+
+    @is_memory_full.setter
+    def is_memory_full(self, is_full: bool) -> None:
+        if is_full and not self._driver.is_memory_full:
+            assert self._memory.take(self._memory.free_bytes())
+        elif not is_full and self._driver.is_memory_full:
+            self._memory.give(self._memory.bytes_taken)
+        self._driver.is_memory_full = is_full
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -116,18 +129,19 @@ class FakeStreams:
         self.stream = stream
         self.door = StreamCounters()
         self.routes: dict[str, str] = {}
+        self.by_spelling: dict[str, Stream] = {}
 
     def config_of(self, name: str) -> StreamConfig:
         return self.stream.config
 
-    def find(self, name: str) -> FakeStream | Refused:
+    def find(self, name: str) -> Stream | Refused:
         if name == "unknown":
             text = f"Stream {name} is not known."
             return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, True)
-        return self.stream
+        return self.stream.stream
 
-    def known(self, name: str | None) -> FakeStream | None:
-        return None if name in (None, "unknown") else self.stream
+    def known(self, name: str | None) -> Stream | None:
+        return None if name in (None, "unknown") else self.stream.stream
 
 
 def door_over(streams: FakeStreams) -> Door:
@@ -168,7 +182,7 @@ def make_request(
 def read_answer(request: HttpRequest) -> Answer:
     answer = request.answer
     assert answer is not None, "there is no answer yet"
-    headers = {name.decode().lower(): value.decode() for name, value in answer.headers}
+    headers = {name.decode().lower(): value.decode() for name, value in answer.all_headers()}
     is_cbor = answer.content_type == CONTENT_TYPES["cbor"].encode()
     body = cbor.members_of(answer.body) if is_cbor else json.loads(answer.body)
     return Answer(answer.status, headers, body)

@@ -19,6 +19,7 @@ from kdaemon.http.hub import ConnectionLimits, ConnectionPlaces, Hub
 from kdaemon.http.turns import ALL_TIME_NS_MAX, PIECES_MAX
 from kdaemon.wire import line_buffer
 from kdaemon.wire.put import PutLimits
+from tests.kit.depth import examples
 from tests.kit.doors import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
 
 SETUP = b'{"stream":"s"}\n'
@@ -694,7 +695,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(PIECES, max_size=30), st.sampled_from([200, 2_000, 20_000]))
 def test_whatever_happens_nothing_raises_and_no_line_is_lost(
     pieces: list[bytes | str], arriving_bytes_max: int

@@ -23,6 +23,7 @@ from kdaemon.http.server import ConnectionServer, serve_http
 from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns
 from kdaemon.wire import cbor
 from tests.kit.both_loops import on_both_loops
+from tests.kit.depth import examples
 from tests.kit.doors import FakeTransport
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
@@ -677,13 +678,13 @@ async def test_the_sweep_is_one_timer_and_stops_with_the_last_connection(harness
 # --- noise
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=20), st.booleans())
 def test_whatever_arrives_nothing_raises(pieces: list[bytes], begins_well: bool) -> None:
     feed_noise([POST[:20]] * begins_well + pieces)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -716,7 +717,7 @@ def test_whatever_order_its_parts_come_in_nothing_raises_and_no_budget_leaks(
     feed_noise(pieces, pipeline_max)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(
         st.sampled_from([POST, GET, CHUNKED, b"HEAD /h HTTP/1.1\r\nHost: localhost\r\n\r\n"]),

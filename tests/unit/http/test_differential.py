@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.http_reader import by_h11, by_us, check, one_input
+from tests.kit.depth import examples, some
 
 LINES = st.sampled_from(
     [
@@ -140,7 +141,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return end.join(lines) + end + end + sent
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=4), st.lists(st.integers(0, 4000), max_size=6))
 def test_what_we_hand_over_h11_hands_over(sent: list[bytes], cuts: list[int]) -> None:
     data = b"".join(sent)
@@ -151,7 +152,7 @@ def test_what_we_hand_over_h11_hands_over(sent: list[bytes], cuts: list[int]) ->
     assert cut == whole, "where reads are cut changes nothing"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(requests(), st.data())
 def test_a_byte_that_is_wrong_never_makes_another_body(sent: bytes, data: st.DataObject) -> None:
     noisy = bytearray(sent * 2)
@@ -176,7 +177,7 @@ def test_what_noise_has_found(sent: bytes) -> None:
         check([each for each in (sent[:cut], sent[cut:]) if each])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", some(range(4)))
 def test_noise_is_no_defect(seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(100):

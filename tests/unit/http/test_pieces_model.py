@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
+from tests.kit.depth import examples
 from tests.unit.http.harness import GET, Harness
 from tests.unit.http.http2_harness import Http2Harness, fields
 from tests.unit.http.sources import Script, turns
@@ -186,7 +187,9 @@ async def run_http_2(plan: list[tuple[object, ...]]) -> None:
     await one.hub.aclose(0)
 
 
-_settings = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+_settings = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples(60)
+)
 
 
 @_settings

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason, StreamCounters
-from kdaemon.base.histogram import Buckets
+from kdaemon.base.counters import Buckets, RejectReason, StreamCounts
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.http.counters import ListenerCounters
@@ -192,7 +192,8 @@ def test_the_daemon_s_line_tells_of_reloads() -> None:
 def test_every_counter_that_there_can_be_fits_into_a_line() -> None:
     told = Told("a")
     counters: StreamCounters = told.observing.streams["a"].counters
-    for value in vars(counters).values():
+    for name in StreamCounts.__struct_fields__:
+        value = getattr(counters, name)
         if isinstance(value, dict):
             value.update(dict.fromkeys(value, 1))
         elif hasattr(value, "observe"):

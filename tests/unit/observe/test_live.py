@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason, StreamCounters
+from kdaemon.base.counters import RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record

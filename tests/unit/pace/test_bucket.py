@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaemon.pace.bucket import BURST_NS, NS_PER_SECOND, TokenBucket
+from tests.kit.depth import examples
 
-EXAMPLES = settings(deadline=None, print_blob=True, max_examples=150)
+EXAMPLES = settings(deadline=None, print_blob=True, max_examples=examples(150))
 
 
 def test_a_bucket_starts_full_with_nine_tenths_of_a_second() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kdaemon.pace.adaptive import FIRST_SHARE
 from kdaemon.pace.bucket import TokenBucket
 from kdaemon.pace.budget import ShardBudget
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND
 
 RECORDS, BYTES = 1000, 1_000_000
@@ -317,7 +318,7 @@ ANSWERS = st.tuples(
 )
 
 
-@settings(deadline=None, print_blob=True, max_examples=150)
+@settings(deadline=None, print_blob=True, max_examples=examples(150))
 @given(
     answers=st.lists(ANSWERS, max_size=60),
     ceilings=st.sampled_from([(RECORDS, BYTES), (1, 1), (3, 10**9)]),

@@ -15,6 +15,7 @@ from kdaemon.route.freshness import (
     MapFreshness,
 )
 from kdaemon.route.seen import GENERATION_NS, SeenShards
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND, LoadedDice, delivered, failed
 
 T = 1000 * SECOND  # a start that is not zero
@@ -149,7 +150,7 @@ def test_no_answer_is_tried_again_later_and_later_still() -> None:
     assert waits == [2, 4, 8, 16, 32, 60, 60, 60]
 
 
-@settings(deadline=None, print_blob=True, max_examples=60)
+@settings(deadline=None, print_blob=True, max_examples=examples(60))
 @given(
     seed=st.integers(0, 2**32),
     steps=st.lists(

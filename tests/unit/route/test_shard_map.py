@@ -21,9 +21,10 @@ from kdaemon.route.shard_map import (
     keyless_key,
     spread_hash_key,
 )
+from tests.kit.depth import examples
 from tests.kit.frames import even_shards
 
-EXAMPLES = settings(deadline=None, print_blob=True, max_examples=100)
+EXAMPLES = settings(deadline=None, print_blob=True, max_examples=examples(100))
 HASH_KEYS = st.integers(0, HASH_KEY_MAX)
 
 

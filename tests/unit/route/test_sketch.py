@@ -11,6 +11,7 @@ from kdaemon.base.description import OpenShard
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.route.sketch import KEYS_MAX, RECORD_BYTES, SLICES, Key, KeySketch
+from tests.kit.depth import some
 
 WHOLE = OpenShard("shard-0", 0, HASH_KEY_MAX)
 FRAME = 200  # records
@@ -45,7 +46,7 @@ def uniform(key_count: int) -> Draws:
     return one_heavy(0, key_count)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", some(range(5)))
 @pytest.mark.parametrize(
     "draws",
     [zipf(1.0, 2_000), zipf(1.1, 100_000), zipf(1.2, 100_000), zipf(1.5, 1_000_000)],
@@ -69,7 +70,7 @@ def test_of_zipf_s_law_nineteen_of_twenty_of_the_ten_heaviest_are_found(
         assert each.bytes_part == pytest.approx(each.records_part)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", some(range(5)))
 def test_one_heavy_key_among_many_is_found_with_its_part(seed: int) -> None:
     print("seed", seed)
     sketch = KeySketch(WHOLE)
@@ -80,7 +81,7 @@ def test_one_heavy_key_among_many_is_found_with_its_part(seed: int) -> None:
     assert all(each.records_part < 0.005 for each in others)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", some(range(5)))
 def test_of_few_equal_keys_all_are_told_exactly(seed: int) -> None:
     print("seed", seed)
     dice = random.Random(seed)
@@ -93,7 +94,7 @@ def test_of_few_equal_keys_all_are_told_exactly(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", some(range(5)))
 def test_of_many_equal_keys_none_is_called_heavy(seed: int) -> None:
     print("seed", seed)
     sketch = KeySketch(WHOLE)
@@ -104,7 +105,7 @@ def test_of_many_equal_keys_none_is_called_heavy(seed: int) -> None:
     assert split.part_below == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", some(range(20)))
 def test_what_is_heavier_than_the_bound_is_always_there(seed: int) -> None:
     """In whatever order it comes, and of whatever size: against exact counts."""
     print("seed", seed)
@@ -162,7 +163,7 @@ def test_the_past_is_forgotten_by_halves() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 255, 256, 257, 1000, 2**127])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", some(range(5)))
 def test_a_split_is_inside_the_range_and_halves_what_came(width: int, seed: int) -> None:
     print("seed", seed)
     dice = random.Random(seed)

@@ -21,6 +21,7 @@ from kdaemon.sandbox.subscription import (
     TAKEOVER_NS,
     Subscription,
 )
+from tests.kit.depth import examples
 from tests.unit.sandbox.calls import SECOND, WALL_OFFSET
 
 ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/orders"
@@ -393,7 +394,7 @@ class Follower:
             self._open[shard] = (found, number)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(steps)
 def test_whoever_follows_the_shards_reads_each_record_once(plan: list[tuple[Any, ...]]) -> None:
     reader = Reader()

@@ -25,6 +25,7 @@ from kdaemon.send.pool import KEEPALIVE_S, Pool
 from kdaemon.send.reader import AnswerReader
 from tests.kit.certificates import Authority, Files
 from tests.kit.clock import jump
+from tests.kit.depth import some
 from tests.kit.doors import FakeTransport
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.sources import no_collector
@@ -308,7 +309,7 @@ async def test_a_limit_of_slots_that_is_lowered_takes_none_away_and_raised_lets_
     await waiting[2]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", some(range(10)))
 async def test_slots_are_never_more_than_the_limit_and_none_is_lost(seed: int) -> None:
     dice, slots = random.Random(seed), ConnectionSlots(3)
     used = 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.billing import Bill, BilledUnit, SentSizes, UnitSizes
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Capacity
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.base.counters import DeadReason, RejectReason, StreamCounters
+from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult

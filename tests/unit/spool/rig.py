@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.admission import make_frame
-from kdaemon.base.counters import StreamCounters
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import RefusedError, SpoolError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget

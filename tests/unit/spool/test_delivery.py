@@ -12,6 +12,7 @@ from kdaemon.base.counters import DropReason
 from kdaemon.base.frame import Frame
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import room as room_module
+from tests.kit.depth import some
 from tests.kit.patience import until
 from tests.unit.spool.rig import FakeTarget, a_frame, a_spool, open_store
 
@@ -27,7 +28,7 @@ def a_number(number: int) -> Frame:
     return a_frame(b"%08d" % number + bytes(PAYLOAD_BYTES))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", some(range(6)))
 async def test_frames_enter_their_engine_in_the_order_of_their_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -14,6 +14,7 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import is_log_whole, mend_log, sums_of
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
+from tests.kit.depth import examples
 from tests.kit.stores import append, flip, make_letter, open_store, open_view, stored_ids
 
 FRAME_BYTES = PAGE_BYTES + 24
@@ -87,7 +88,11 @@ def test_a_bit_that_flips_in_the_log_costs_no_commit(
     heads = [at for start in (0, *frames) for at in range(start, start + 24)]
     written = [at for at, byte in enumerate(content) if byte]
     mended = 0
-    places = dice.sample(heads, 15) + dice.sample(written, 25) + list(range(part * 8, part * 8 + 8))
+    places = (
+        dice.sample(heads, examples(15))
+        + dice.sample(written, examples(25))
+        + list(range(part * 8, part * 8 + 8))
+    )
     for number, at in enumerate(places):
         spool = Path(shutil.copytree(killed, tmp_path / f"{number}"))
         bit = dice.randrange(8)

@@ -7,6 +7,7 @@ import pytest
 from kdaemon.base.memory import ByteBudget
 from kdaemon.engine.health import Health
 from kdaemon.spool.room import CROSSING, READ_BYTES_MAX, READ_BYTES_MIN, Room, Share
+from tests.kit.depth import some
 
 MIB = 1024 * 1024
 MEMORY = 256 * MIB
@@ -174,7 +175,7 @@ def test_nothing_is_read_where_others_have_the_memory() -> None:
     assert share.footprint_bytes == 0
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", some(range(20)))
 def test_what_is_taken_is_given_back(seed: int) -> None:
     dice, memory = random.Random(seed), ByteBudget(MEMORY // 16)
     room = Room(memory)

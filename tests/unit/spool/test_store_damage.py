@@ -23,6 +23,7 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Changes, Store
 from kdaemon.spool.writes import QUARANTINE_ROWS_MAX
+from tests.kit.depth import examples
 from tests.kit.stores import (
     append,
     flip,
@@ -193,7 +194,7 @@ def test_a_byte_that_changes_anywhere_is_never_given_out_and_what_it_hides_is_ke
     content = database.read_bytes()
     pages = len(content) // PAGE_BYTES
     offsets = [page * PAGE_BYTES + dice.randrange(PAGE_BYTES) for page in range(seed, pages, 5)]
-    offsets += [page * PAGE_BYTES + dice.randrange(120) for page in range(min(pages, 20))]
+    offsets += [page * PAGE_BYTES + dice.randrange(120) for page in range(min(pages, examples(20)))]
     for offset in offsets:
         for path in spool.iterdir():
             if path.name not in {"spool.lock", "spool.reserve"}:
@@ -284,7 +285,7 @@ def test_a_bit_that_flips_anywhere_ends_in_no_traceback_and_nothing_is_lost_sile
     spool = tmp_path / "spool"
     spool.mkdir()
     shutil.copy(small / "spool.lock", spool)
-    for at in dice.sample(schema_at, 40) + dice.sample(written, 30):
+    for at in dice.sample(schema_at, examples(40)) + dice.sample(written, examples(30)):
         for path in spool.glob("spool.db*"):
             path.unlink()
         (spool / "spool.db").write_bytes(content)

@@ -1,35 +1,27 @@
 """What a stream tells its clients' side, beside what its engine does."""
 
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
-from kdaemon.send.driver import StreamDriver
 from kdaemon.streams import Stream, line_acknowledge
 from kdaemon.streams.stream import GO_ON_A_TURN, GO_ON_NS_MAX, Word
 from tests.kit.clock import HandClock
+from tests.kit.scripted import ScriptedDriver
 from tests.kit.streams import turn
 
+MEMORY = ByteBudget(1_000_000)
 
-class FakeEngine:
+
+class FakeDriver(ScriptedDriver):
     def __init__(self) -> None:
-        self.counters = None
-        self.unavailable: ServiceError | None = None
-
-
-class FakeDriver:
-    can_ask = True
-
-    def __init__(self) -> None:
-        self.engine = FakeEngine()
-        self.target = StreamTarget("s", is_listed=True)
+        super().__init__(StreamConfig(name="s"), MEMORY)
         self.asked_patiently: list[bool] = []
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
@@ -41,9 +33,7 @@ def stream_over(
     driver: FakeDriver, spool: Any = None, clock: HandClock | None = None, **config: Any
 ) -> Stream:
     settings = StreamConfig(name="s", **config)
-    memory = ByteBudget(1_000_000)
-    of_driver = cast("StreamDriver", driver)
-    return Stream(settings, AWS, of_driver, clock or HandClock(), memory, spool)
+    return Stream(settings, AWS, driver, clock or HandClock(), MEMORY, spool)
 
 
 def test_a_stream_is_unavailable_while_its_engine_says_so() -> None:

@@ -26,6 +26,7 @@ from kdaemon.wire.put import (
     read_put_record,
     read_put_records,
 )
+from tests.kit.puts import members_of
 
 LIMITS = PutLimits(record_bytes_max=10 * MIB, request_bytes_max=10 * MIB)
 ENTRY = b'{"Data":"eA==","PartitionKey":"k"}'
@@ -201,7 +202,7 @@ def test_what_is_read_in_steps_is_what_is_read_at_once(
         monkeypatch.setattr(put, "AT_ONCE_BYTES_MAX", size)
         for parse in (parse_put_record, parse_put_records):
             try:
-                results.append(parse(LARGE[name], LIMITS))
+                results.append(members_of(parse(LARGE[name], LIMITS)))
             except ApiError as error:
                 results.append((error.refusal, error.record_count, error.stream))
     assert results[:2] == results[2:]
