@@ -18,7 +18,8 @@ from kdaemon.engine import Engine
 from kdaemon.streams import Stream
 from kdaemon.streams.laid_out import engine_settings
 from kdaemon.streams.stream import Word
-from tests.kit.clock import FixedDice, HandClock
+from tests.kit.clock import HandClock
+from tests.kit.streams import FixedDice
 
 
 class ScriptedDriver:

@@ -289,8 +289,6 @@ async def failing(daemon: Make, code: str, way: str) -> Answer:
     place = daemon(text="[default]\nlinger_ms = 0\ndeadline_ms = 1000")
     place.service.record_code = code
     request = ask(place, way)
-    driver = place.stream()._driver
-    assert isinstance(driver, StreamDriver)
     for _ in range(30):
         await turn(5)
         place.clock.ns += 100_000_000
