@@ -10,7 +10,7 @@ settled); `counters` conserve between any two calls; time never goes back.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
 from kdaemon.base.counters import RejectReason
@@ -64,6 +64,16 @@ from kdaemon.settle.verdict import (
 _OPEN: Final[FlowState] = FlowState.OPEN
 
 UNAVAILABLE_RECHECK_NS = 30_000_000_000  # 30 s: then an unavailable stream is looked at again
+
+
+class Parts(NamedTuple):
+    """What an engine is made of; see `Engine.audit`."""
+
+    queues: Queues
+    settlement: Settlement
+    partings: Partings
+    hot_keys: HotKeys
+    in_flight: set[Batch]
 
 
 class Engine:
@@ -561,11 +571,13 @@ class Engine:
             loads=loads,
         )
 
-    def audit(self) -> tuple[Queues, Settlement]:
+    def audit(self) -> "Parts":
         """The parts inside, for tests of what must hold between them. Nobody else reaches past
         `handle_*`, `poll_*` and `snapshot`.
         """
-        return self._queues, self._settlement
+        return Parts(
+            self._queues, self._settlement, self._partings, self._hot_keys, self._in_flight
+        )
 
     def _bill(self) -> Bill:
         settings = self._settings

@@ -88,20 +88,20 @@ class HotKeys:
     `see`.
     """
 
-    __slots__ = ("_is_joined", "_watched", "is_on")
+    __slots__ = ("_is_joined", "is_on", "watched")
 
     def __init__(self, *, is_joined: bool = False) -> None:
         """`is_joined`: records go out in aggregates, and each aggregate is one record to the
         shard.
         """
         self._is_joined = is_joined
-        self._watched: dict[Lane, _Watched] = {}
+        self.watched: dict[Lane, _Watched] = {}
         self.is_on = False
 
     def see(self, runs: Iterable[Run]) -> None:
         """Counts new runs."""
         for run in runs:
-            watched = self._watched.get(run.lane)
+            watched = self.watched.get(run.lane)
             if watched is not None and not run.is_keyless:
                 frame = run.frame
                 watched.sketch.see(frame.records, frame.sizes, run.indices)
@@ -110,21 +110,21 @@ class HotKeys:
         """A look found these lanes hot; the hottest comes first. Returns how many lanes are watched
         now: at most `watched_max`, or as many as were before.
         """
-        for lane, watched in [*self._watched.items()]:
+        for lane, watched in [*self.watched.items()]:
             watched.look(now_ns, is_hot=lane in hot)
             if watched.calm_looks > CALM_LOOKS_MAX or lane.state is LaneState.RETIRED:
-                del self._watched[lane]
-        calm = [lane for lane in self._watched if lane not in hot]
+                del self.watched[lane]
+        calm = [lane for lane in self.watched if lane not in hot]
         for lane, shard in hot.items():
-            if lane in self._watched:
+            if lane in self.watched:
                 continue
-            if len(self._watched) >= min(watched_max, WATCHED_MAX):
+            if len(self.watched) >= min(watched_max, WATCHED_MAX):
                 if not calm:
                     break
-                del self._watched[calm.pop()]
-            self._watched[lane] = _Watched(KeySketch(shard, is_joined=self._is_joined), now_ns)
-        self.is_on = bool(self._watched)
-        return len(self._watched)
+                del self.watched[calm.pop()]
+            self.watched[lane] = _Watched(KeySketch(shard, is_joined=self._is_joined), now_ns)
+        self.is_on = bool(self.watched)
+        return len(self.watched)
 
     def loads(
         self, records_per_second: int, bytes_per_second: int, aggregate_bytes_max: int, now_ns: int
@@ -134,7 +134,7 @@ class HotKeys:
         reported as it came, and its part of the quota as it goes out.
         """
         loads: dict[str, ShardLoad] = {}
-        for lane, watched in [*self._watched.items()]:
+        for lane, watched in [*self.watched.items()]:
             elapsed_ns = watched.elapsed_ns + now_ns - watched.since_ns
             sketch = watched.sketch
             records = sketch.records * NS_PER_SECOND / max(1, elapsed_ns)

@@ -103,7 +103,7 @@ class Quota:
 class ShardBudget:
     """Both quotas of a shard, and the interval over which its answers are judged."""
 
-    __slots__ = ("_bytes", "_interval", "_may_grow", "_records", "bytes", "records")
+    __slots__ = ("_bytes", "_may_grow", "_records", "bytes", "interval", "records")
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class ShardBudget:
         """
         self._records = Quota(records_per_second, first_share, now_ns)
         self._bytes = Quota(bytes_per_second, first_share, now_ns)
-        self._interval = Interval(now_ns)
+        self.interval = Interval(now_ns)
         # False when all of both quotas is ours: then most refills have nothing more to do.
         self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)
         self.records = self._records.bucket
@@ -181,7 +181,7 @@ class ShardBudget:
         The service does not say which quota is short. The one of which we used the larger part
         lately is taken to be short.
         """
-        interval = self._interval
+        interval = self.interval
         if sent_ns < interval.since_ns:
             return  # sent before the last decision
         if sent_ns > interval.last_sent_ns:
@@ -223,7 +223,7 @@ class ShardBudget:
 
     def _short_one(self) -> Quota:
         """The quota that is taken to be short."""
-        interval = self._interval
+        interval = self.interval
         of_records = interval.records * self._bytes.ceiling
         of_bytes = interval.bytes * self._records.ceiling
         return self._records if of_records >= of_bytes else self._bytes
@@ -232,7 +232,7 @@ class ShardBudget:
         """The used part of the quota in this interval, over the time in which something was
         sent.
         """
-        interval = self._interval
+        interval = self.interval
         if interval.stalls:
             return quota.share.share  # while a shard stalls a call, we send less than we may
         sent = interval.records if quota is self._records else interval.bytes
@@ -243,7 +243,7 @@ class ShardBudget:
 
     def _end_interval(self, part: float, now_ns: int) -> None:
         """Ends the interval. `part`: the throttled part of what was sent."""
-        interval = self._interval
+        interval = self.interval
         short = self._short_one()
         used = self._used(short)
         for quota in self.quotas:
@@ -264,7 +264,7 @@ class ShardBudget:
         No answer may come to end it: a share that waits for one does not grow, and a large record
         in debt at a small share would keep the shard from being sent anything, for minutes.
         """
-        interval = self._interval
+        interval = self.interval
         last_sent_ns = interval.last_sent_ns
         if interval.records:
             self._end_interval(interval.part(), now_ns)
@@ -283,7 +283,7 @@ class ShardBudget:
         self.records.refill(now_ns)
         self.bytes.refill(now_ns)
         if self._may_grow:
-            if now_ns - self._interval.last_sent_ns > IDLE_NS:
+            if now_ns - self.interval.last_sent_ns > IDLE_NS:
                 self._end_before_idleness(now_ns)
             self._records.grow(now_ns)
             self._bytes.grow(now_ns)

@@ -378,6 +378,10 @@ class Packer:
                     draft.runs.append(follower)
                     draft.pay(lane, 1, follower.byte_count)
 
+    def audit(self) -> tuple[list[Lane], list[tuple[int, Lane]]]:
+        """For tests: the ring, and the heap's entries: lanes, and when each is due."""
+        return list(self._ring), [(ready_at_ns, lane) for ready_at_ns, _, lane in self._waits]
+
     @property
     def all_lanes(self) -> tuple[Lane, ...]:
         """All lanes, with the keyless one."""

@@ -266,7 +266,7 @@ class Play:
         assert counters.unaccounted() == 0, "records are unaccounted for"
         queued = sum(len(run.indices) for run in self._queued_runs())
         assert counters.buffered == queued + self._check_turns()
-        _, settlement = engine.audit()
+        settlement = engine.audit().settlement
         strays = sum(stray.batch.record_count for stray in settlement.strays)
         assert counters.in_flight == strays + sum(batch.record_count for batch in self.calls)
         assert counters.in_flight_calls == len(self.calls)
@@ -288,7 +288,7 @@ class Play:
         assert set(self.told) == set(self.frames)
         assert self.footprint_bytes == 0
         assert (counters.buffered, counters.in_flight) == (0, 0)
-        assert not self.engine.audit()[0].order.keys(), "a key that is done is forgotten"
+        assert not self.engine.audit().queues.order.keys(), "a key that is done is forgotten"
         if self.settings.is_ordered:
             self._check_order()
         total = sum(len(frame.records) for frame in self.frames) + self.refused_count
@@ -305,7 +305,7 @@ class Play:
         assert extra <= counters.possible_duplicates, "a duplicate that was not counted"
 
     def _queued_runs(self) -> list[Run]:
-        queues, _ = self.engine.audit()
+        queues = self.engine.audit().queues
         queued = [run for lane in queues.packer.all_lanes for run in lane.queue]
         halves = [run for half in queues.halves.parts for run in half]
         assert not queues.packer.whole_frames, "what did not go at once is queued by shard"
@@ -313,7 +313,7 @@ class Play:
 
     def _out_runs(self) -> list[Run]:
         """Of calls that are out, and of strays."""
-        _, settlement = self.engine.audit()
+        settlement = self.engine.audit().settlement
         strays = [stray.batch for stray in settlement.strays]
         return [run for batch in (*self.calls, *strays) for run in batch.runs]
 
@@ -321,7 +321,7 @@ class Play:
         """A key has a turn if and only if records of it are queued or sent. Returns how many
         records wait behind others.
         """
-        order = self.engine.audit()[0].order
+        order = self.engine.audit().queues.order
         out: Counter[str] = Counter()
         for run in (*self._queued_runs(), *self._out_runs()):
             records = [run.frame.records[index] for index in run.indices]

@@ -85,7 +85,7 @@ class Scene:
         self.hot_range = shards[HOT]
 
     def shards(self) -> Any:
-        shard_map = self.engine.audit()[0].shards.shard_map
+        shard_map = self.engine.audit().queues.shards.shard_map
         assert shard_map is not None
         return shard_map.shards
 
@@ -177,15 +177,15 @@ def test_keys_are_hashed_unless_they_are_to_be_shown() -> None:
 def test_calm_shards_are_not_watched_and_a_shard_that_cools_is_forgotten() -> None:
     scene = Scene(1, heavy)
     engine = scene.engine
-    assert not engine._hot_keys.is_on
+    assert not engine.audit().hot_keys.is_on
     scene.run(21)
-    watched = engine._hot_keys._watched
+    watched = engine.audit().hot_keys.watched
     assert [lane.shard_id for lane in watched] == [scene.hot_range.shard_id]
     scene.world.run_until(scene.world.now_ns + 60 * SECOND)  # the queue goes down
     for _ in range(80):
         scene.world.run_until(scene.world.now_ns + SECOND)
         scene.watch.look()
-    assert not engine._hot_keys.is_on
+    assert not engine.audit().hot_keys.is_on
     assert scene.stream()["hottest_shards"] == []
 
 
@@ -198,4 +198,4 @@ def test_a_shard_whose_range_has_changed_is_watched_anew() -> None:
     after = (*shards[:HOT], merged, *shards[HOT + 2 :])
     engine.handle_description(describe(after), scene.world.now_ns)
     assert engine.handle_hot(["merged"], WATCHED_MAX, scene.world.now_ns) == 1
-    assert [lane.shard_id for lane in engine._hot_keys._watched] == ["merged"]
+    assert [lane.shard_id for lane in engine.audit().hot_keys.watched] == ["merged"]

@@ -82,7 +82,7 @@ def test_what_is_sent_again_came_once() -> None:
     rig.wait()
     rig.answer(rig.call())
     assert loads(rig)["shard-0"].keys[0].records_part == 1
-    assert rig.engine._hot_keys._watched[rig.engine.lanes[0]].sketch.records == 5
+    assert rig.engine.audit().hot_keys.watched[rig.engine.lanes[0]].sketch.records == 5
 
 
 def test_what_is_refused_because_its_shard_is_full_came_too() -> None:
@@ -93,7 +93,7 @@ def test_what_is_refused_because_its_shard_is_full_came_too() -> None:
         count += 10
         assert count < 100_000
     rig.engine.handle_frame(make_frame([Record(bytes(1000), "k", "0")]), rig.now_ns)
-    sketch = rig.engine._hot_keys._watched[rig.engine.lanes[0]].sketch
+    sketch = rig.engine.audit().hot_keys.watched[rig.engine.lanes[0]].sketch
     assert sketch.records == count + 1
 
 
@@ -103,7 +103,7 @@ def test_a_client_that_waits_for_room_comes_once() -> None:
         make_frame([Record(bytes(1000), "k", "0")] * 10), rig.now_ns, is_patient=True
     ):
         pass
-    sketch = rig.engine._hot_keys._watched[rig.engine.lanes[0]].sketch
+    sketch = rig.engine.audit().hot_keys.watched[rig.engine.lanes[0]].sketch
     came = sketch.records
     again = make_frame([Record(bytes(1000), "k", "0")] * 10)
     assert not rig.engine.handle_frame(again, rig.now_ns, is_patient=True)
@@ -136,7 +136,7 @@ def test_a_shard_that_is_calm_is_watched_for_some_looks_more() -> None:
     for _ in range(CALM_LOOKS_MAX):
         assert rig.engine.handle_hot([], 8, rig.now_ns) == 1
     assert rig.engine.handle_hot([], 8, rig.now_ns) == 0
-    assert not rig.engine._hot_keys.is_on
+    assert not rig.engine.audit().hot_keys.is_on
 
 
 def test_no_more_shards_are_watched_than_may_be_and_the_hot_go_before_the_calm() -> None:
@@ -144,9 +144,9 @@ def test_no_more_shards_are_watched_than_may_be_and_the_hot_go_before_the_calm()
     engine = rig.engine
     names = [f"shard-{number}" for number in range(20)]
     assert engine.handle_hot(names, 100, rig.now_ns) == WATCHED_MAX
-    assert [lane.shard_id for lane in engine._hot_keys._watched] == names[:WATCHED_MAX]
+    assert [lane.shard_id for lane in engine.audit().hot_keys.watched] == names[:WATCHED_MAX]
     assert engine.handle_hot(names[-3:], 100, rig.now_ns) == WATCHED_MAX
-    assert {lane.shard_id for lane in engine._hot_keys._watched} >= set(names[-3:])
+    assert {lane.shard_id for lane in engine.audit().hot_keys.watched} >= set(names[-3:])
     other = Rig(shard_count=20)
     assert other.engine.handle_hot(names, 2, rig.now_ns) == 2
     assert other.engine.handle_hot(names, 0, rig.now_ns) == 2, "they stay while they are hot"
@@ -157,7 +157,7 @@ def test_a_shard_that_is_gone_is_watched_no_more_and_without_a_map_none_is() -> 
     rig = rig_of()
     rig.engine.handle_description(describe(even_shards(2)), rig.now_ns)
     assert rig.engine.handle_hot(["shard-0"], 8, rig.now_ns) == 1
-    (lane,) = rig.engine._hot_keys._watched
+    (lane,) = rig.engine.audit().hot_keys.watched
     assert lane is rig.engine.lanes[0]
     rig.engine.handle_description(describe(even_shards(1), is_auto=True), rig.now_ns)
     assert rig.engine.handle_hot([None], 8, rig.now_ns) == 0

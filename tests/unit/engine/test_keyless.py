@@ -41,7 +41,7 @@ def rig_of(settings: EngineSettings, how: str) -> Rig:
     if how == "AUTO":
         rig.engine.handle_description(describe(even_shards(2), is_auto=True), rig.now_ns)
     elif how == "no map":
-        rig.engine.audit()[0].shards.forget(rig.now_ns)
+        rig.engine.audit().queues.shards.forget(rig.now_ns)
     return rig
 
 
@@ -121,7 +121,7 @@ def test_a_record_without_a_key_that_waited_for_a_map_goes_to_any_shard() -> Non
     rig = rig_of(PLAIN, "no map")
     put(rig, Record(b"0", ""), Record(b"1", "k"))
     rig.engine.handle_description(describe(even_shards(4)), rig.now_ns)
-    assert rig.engine.audit()[0].packer.keyless_lane.queued_records == 1
+    assert rig.engine.audit().queues.packer.keyless_lane.queued_records == 1
     rig.now_ns += 200 * MS
     batch = rig.call()
     (run,) = [run for run in batch.runs if run.is_keyless]

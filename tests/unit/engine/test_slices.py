@@ -198,8 +198,8 @@ def test_who_was_not_told_of_a_hold_when_it_ends_goes_on_waiting(
     for frame in crowd.frames:
         frame.deadline_ns = None
     crowd.engine.hold = None
-    crowd.engine._partings.keep_waiting()
-    while crowd.engine._partings.due_at_ns is not None:
+    crowd.engine.audit().partings.keep_waiting()
+    while crowd.engine.audit().partings.due_at_ns is not None:
         crowd.engine.handle_timeout(crowd.now_ns)
         assert crowd.counters.unaccounted() == 0
         if crowd.counters.rejected[RejectReason.DEADLINE]:
@@ -220,7 +220,7 @@ def test_nothing_is_drawn_while_what_ended_is_queued_still(monkeypatch: pytest.M
         batch = crowd.engine.poll_batch(crowd.now_ns)
         if batch is not None:
             break
-        assert told or crowd.engine._partings.is_sweep_due
+        assert told or crowd.engine.audit().partings.is_sweep_due
     assert not any(run.frame.is_abandoned for run in batch.runs)
 
 
@@ -233,10 +233,10 @@ def test_between_two_rounds_of_an_expiry_the_stream_is_drawn_from(
     crowd.answer(crowd.batch)
     crowd.now_ns = T + 30 * SECOND
     ended = 0
-    while crowd.engine._partings.due_at_ns is not None or not ended:
+    while crowd.engine.audit().partings.due_at_ns is not None or not ended:
         crowd.engine.handle_timeout(crowd.now_ns)
         ended += sum(frame.is_abandoned for frame in crowd.settled())
-        if crowd.engine._may_call(crowd.now_ns) and crowd.counters.buffered:
+        if not crowd.engine.audit().partings.is_sweep_due and crowd.counters.buffered:
             break
     assert ended * (1 + FRAME_PIECES) <= PIECES_A_ROUND + PIECES_A_SLICE + 1 + FRAME_PIECES
     assert crowd.counters.buffered > 0

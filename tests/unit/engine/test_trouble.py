@@ -417,12 +417,12 @@ def test_a_full_database_is_a_hold_with_its_words() -> None:
         while rig.poll() is None:
             rig.wait()
         waits_ns.append(rig.now_ns - began_ns)
-        (batch,) = rig.engine._in_flight
+        (batch,) = rig.engine.audit().in_flight
         rig.answer(batch, [full, full])
     assert waits_ns == [750 * MS, 1500 * MS, 3000 * MS], "probed ever more slowly"
     while rig.poll() is None:
         rig.wait()
-    (batch,) = rig.engine._in_flight
+    (batch,) = rig.engine.audit().in_flight
     rig.answer(batch)
     assert rig.engine.hold is None
 

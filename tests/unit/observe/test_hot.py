@@ -121,12 +121,12 @@ def test_no_more_shards_are_watched_than_may_be_of_all_streams(
         place.put(name, 0, 50_000)
         place.put(name, 1, 50_000)
     place.pass_seconds(30)
-    watched = [len(engine._hot_keys._watched) for engine in place.streams.values()]
+    watched = [len(engine.audit().hot_keys.watched) for engine in place.streams.values()]
     assert sum(watched) == WATCHED_MAX
     for engine in place.streams.values():
         engine.ledger.footprint_bytes, engine.counters.buffered = 0, 0
     place.pass_seconds(90)
-    assert not any(engine._hot_keys.is_on for engine in place.streams.values())
+    assert not any(engine.audit().hot_keys.is_on for engine in place.streams.values())
 
 
 def test_it_is_told_once_a_minute_and_stream(caplog: pytest.LogCaptureFixture) -> None:

@@ -269,7 +269,7 @@ def test_the_last_errors_of_all_streams_are_told_clean_and_bounded() -> None:
     seen = observing(*(f"s{number}" for number in range(ERRORS_MAX + 4)))
     now_ns = SystemClock().now_ns()
     for number, engine in enumerate(seen.streams.values()):
-        failures = engine.audit()[1].failures
+        failures = engine.audit().settlement.failures
         failures.call("Http500", "x <b> password=hunter2hunter2\nmore", 5, now_ns - number * 10**9)
     errors = one(at_once(event_steps(reader_of(seen, SystemClock()))))["errors"]
     assert len(errors) == ERRORS_MAX

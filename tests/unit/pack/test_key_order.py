@@ -72,7 +72,7 @@ def test_a_key_goes_on_one_record_at_a_time_in_the_order_of_frames() -> None:
     assert places(settled(order, second, [0])) == []
     assert places(settled(order, second, [1])) == []
     assert waits(lane) == (0, 0)
-    assert not order._turns, "keys that are done are forgotten"
+    assert not order.keys(), "keys that are done are forgotten"
 
 
 def test_other_keys_do_not_wait_for_a_key_that_does_not_get_on() -> None:
@@ -168,7 +168,7 @@ def test_a_group_that_failed_is_again_one_record_and_those_behind_it_in_their_or
     for index in range(4):
         went += [(run.indices, run.attempt_count) for run in settled(order, frame, [index])]
     assert went == [([1], 1), ([2], 1), ([3], 0)]
-    assert not order._turns
+    assert not order.keys()
 
 
 def test_nobodys_turn_comes_before_all_of_a_group_are_settled() -> None:
@@ -318,7 +318,7 @@ def test_whatever_happens_each_key_goes_in_order_and_nothing_is_left(
         queue += order.freed()
     assert not queue
     assert not to_come
-    assert not order._turns
+    assert not order.keys()
     assert waits(lane) == (0, 0)
     number = {frame: position for position, frame in enumerate(made)}
     for went in done.values():

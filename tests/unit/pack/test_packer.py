@@ -392,7 +392,7 @@ def test_the_heap_of_waits_is_bounded() -> None:
     put(packer, lane, [1])
     for until_ms in range(5 * STALE_WAITS_MAX):
         packer.postpone(lane, until_ms * MS, 0)
-        assert len(packer._waits) <= STALE_WAITS_MAX + 2 + 1
+        assert len(packer.audit()[1]) <= STALE_WAITS_MAX + 2 + 1
     assert packer.next_due_ns() == (5 * STALE_WAITS_MAX - 1) * MS
 
 

@@ -160,14 +160,14 @@ class PackerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_ring_is_the_ready_lanes(self) -> None:
-        ring = list(self.packer._ring)
+        ring = self.packer.audit()[0]
         assert len(ring) == len(set(ring))
         lanes = (*self.packer.lanes, self.packer.keyless_lane)
         assert set(ring) == {lane for lane in lanes if lane.state is LaneState.READY}
 
     @invariant()
     def ready_sums_are_the_sums_over_the_ring(self) -> None:
-        ring = self.packer._ring
+        ring, _ = self.packer.audit()
         assert self.packer.ready_records == sum(lane.queued_records for lane in ring)
         assert self.packer.ready_bytes == sum(lane.queued_bytes for lane in ring)
 
@@ -201,8 +201,8 @@ class PackerMachine(RuleBasedStateMachine):
     def every_waiting_lane_is_woken_some_day(self) -> None:
         lanes = (*self.packer.lanes, self.packer.keyless_lane)
         waiting = [lane for lane in lanes if lane.state is LaneState.WAITING]
-        entries = {(ready_at_ns, id(lane)) for ready_at_ns, _, lane in self.packer._waits}
-        assert all((lane.ready_at_ns, id(lane)) in entries for lane in waiting)
+        entries = set(self.packer.audit()[1])
+        assert all((lane.ready_at_ns, lane) in entries for lane in waiting)
 
     @invariant()
     def the_retired_hold_nothing(self) -> None:

@@ -224,7 +224,7 @@ def test_a_run_that_comes_back_to_a_retired_lane_is_routed_by_the_map_of_now() -
     (run,) = draw(packer).runs
     run.attempt_count = 4
     remap(queues, describe((OpenShard("a", 0, low_end(2)), even_shards(2)[1])), 0)
-    queues._put_anew(run, 0)
+    queues.put_back(run, 0)
     assert queued(packer) == {"a": [b"0", b"2"], "shard-1": [b"1"]}
     runs = [queued_run for lane in packer.lanes for queued_run in lane.queue]
     assert {queued_run.attempt_count for queued_run in runs} == {4}
@@ -237,7 +237,7 @@ def test_a_part_of_a_run_comes_back_by_its_own_indices() -> None:
     frame = send(queues, at_hash(0.1, 0.9, 0.2, 0.8))
     draw(packer)
     lane = packer.lanes[1]
-    queues._put_anew(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
+    queues.put_back(Run(frame, [1, 3], frame.sizes[1] + frame.sizes[3], lane, 1), 0)
     assert queued(packer) == {"shard-0": [], "shard-1": [b"1", b"3"]}
 
 
@@ -440,13 +440,14 @@ def test_where_aggregates_are_made_a_run_has_records_of_one_kind() -> None:
 def test_also_when_its_shard_was_unknown_or_is_new() -> None:
     queues, packer = kind_split()
     send(queues, two_kinds())
+    unknown = packer.lanes[0]
     remap(queues, describe(even_shards(1)), 0)
     assert kinds(packer) == [[0, 2, 4], [1, 3, 5]]
     (plain, explicit) = packer.lanes[0].queue
     frame = plain.frame
-    again = Run(frame, [0, 1, 2, 3], sum(frame.sizes[:4]), packer.lanes[0], 3)
+    again = Run(frame, [0, 1, 2, 3], sum(frame.sizes[:4]), unknown, 3)
     packer.lanes[0].take_all()
-    queues._put_anew(again, 0)
+    queues.put_back(again, 0)
     assert kinds(packer) == [[0, 2], [1, 3]]
     assert [run.attempt_count for run in packer.lanes[0].queue] == [3, 3]
     assert [run.byte_count for run in packer.lanes[0].queue] == [2, 2]

@@ -321,7 +321,7 @@ def seen(rig: Rig, frames: list[Frame]) -> object:
             (lane.failure_count, lane.blocked_until_ns, lane.taken, lane.throttled, lane.state),
             [sorted(run.indices) for run in lane.queue],
             (lane.budget.records_share, lane.budget.bytes_share),
-            {name: getattr(lane.budget._interval, name) for name in Interval.__slots__},
+            {name: getattr(lane.budget.interval, name) for name in Interval.__slots__},
         )
         for lane in engine.lanes
     ]
