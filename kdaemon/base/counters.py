@@ -18,7 +18,7 @@ from kdaemon.base.billing import BilledUnit
 from kdaemon.base.verdict import Verdict
 
 
-class RejectReason(Enum):
+class RefuseReason(Enum):
     INVALID = "invalid"  # breaks a limit, or cannot be read
     FULL = "full"  # no room in memory
     DEADLINE = "deadline"  # not delivered while its client waited; withdrawn, or not sent again
@@ -126,7 +126,7 @@ class StreamCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     buffered: int
     in_flight: int
     in_flight_calls: int
-    rejected: Mapping[RejectReason, int]
+    rejected: Mapping[RefuseReason, int]
     dead: Mapping[DeadReason, int]
     dropped: Mapping[DropReason, int]
     retries: Mapping[Verdict, int]

@@ -15,7 +15,7 @@ from kdaemon.base.counters import (
     NotPassedOn,
     OperationCounts,
     PassedOnOutcome,
-    RejectReason,
+    RefuseReason,
     StreamCounts,
     unaccounted,
 )
@@ -69,7 +69,7 @@ class StreamCounters:
         self.buffered = 0
         self.in_flight = 0
         self.in_flight_calls = 0
-        self.rejected = dict.fromkeys(RejectReason, 0)
+        self.rejected = dict.fromkeys(RefuseReason, 0)
         self.dead = dict.fromkeys(DeadReason, 0)
         self.dropped = dict.fromkeys(DropReason, 0)
         self.retries = dict.fromkeys(RETRY_REASONS, 0)
@@ -92,7 +92,7 @@ class StreamCounters:
         self.accepted += record_count
         self.accepted_bytes += byte_count
 
-    def refuse(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
+    def refuse(self, reason: RefuseReason, record_count: int, byte_count: int) -> None:
         """Records came in and were refused at the door."""
         self.receive(record_count, byte_count)
         self.rejected[reason] += record_count

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.record import Record, RecordResult
 
 
@@ -32,18 +32,18 @@ class FrameHistory:
 
     `doubtful`: an earlier call may have written them. `failures`: the service's last answer about
     each alone. `unknown_counts`: how often that was an unknown code. `dead_reasons`: why records
-    are dead that the service did not refuse. `reject_reason`: under what records count that were in
+    are dead that the service did not refuse. `refuse_reason`: under what records count that were in
     flight when their client was refused, if they come back.
     """
 
-    __slots__ = ("dead_reasons", "doubtful", "failures", "reject_reason", "unknown_counts")
+    __slots__ = ("dead_reasons", "doubtful", "failures", "refuse_reason", "unknown_counts")
 
     def __init__(self) -> None:
         self.doubtful: set[int] = set()
         self.failures: dict[int, RecordResult] = {}
         self.unknown_counts: dict[int, int] = {}
         self.dead_reasons: dict[int, DeadReason] = {}
-        self.reject_reason = RejectReason.DEADLINE
+        self.refuse_reason = RefuseReason.DEADLINE
 
 
 class Frame:

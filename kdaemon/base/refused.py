@@ -6,7 +6,7 @@ door counts it, once, under its reason.
 
 from dataclasses import dataclass
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Refused:
     again, unless a person changes something; if not, sending it again later may succeed.
     """
 
-    reason: RejectReason
+    reason: RefuseReason
     code: str
     message: str
     is_permanent: bool

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.limits import MIB
 from kdaemon.base.principal import NOBODY, Principal, Rights
 from kdaemon.base.refused import Refused
@@ -189,4 +189,4 @@ class Peers:
 
 
 def _unauthenticated(code: str, message: str) -> Refused:
-    return Refused(RejectReason.UNAUTHENTICATED, code, message, is_permanent=True)
+    return Refused(RefuseReason.UNAUTHENTICATED, code, message, is_permanent=True)

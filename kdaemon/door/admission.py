@@ -8,7 +8,7 @@ and get an `Admission` or a `Refused`.
 from collections.abc import Callable
 from typing import Final
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.refused import Refused
@@ -67,14 +67,14 @@ class Pending(Admission):
 
 
 CLIENT_GONE = Refused(
-    RejectReason.CLIENT_GONE,
+    RefuseReason.CLIENT_GONE,
     "ServiceUnavailable",
     "The client went away before these records were admitted.",
     is_permanent=False,
 )
 
 GAVE_WAY = Refused(
-    RejectReason.FULL,
+    RefuseReason.FULL,
     "ServiceUnavailableException",
     "Too much waits to be taken: from this line on nothing was taken, and the connection is closed."
     " Send these lines again later.",
@@ -82,7 +82,7 @@ GAVE_WAY = Refused(
 )
 
 NO_ROOM = Refused(
-    RejectReason.FULL,
+    RefuseReason.FULL,
     "ProvisionedThroughputExceededException",
     "kdaemon has no room for this stream's records now: nothing was taken. Try again later.",
     is_permanent=False,
@@ -92,7 +92,7 @@ NO_ROOM = Refused(
 def never_fits(footprint_bytes: int, buffer_bytes_max: int) -> Refused:
     """Refusal of records that are larger than their stream's whole memory."""
     return Refused(
-        RejectReason.FULL,
+        RefuseReason.FULL,
         "ValidationException",
         f"These records may take {footprint_bytes} bytes of memory, and the stream has"
         f" {buffer_bytes_max} in all (buffer_bytes_max): send fewer at a time.",
@@ -100,7 +100,7 @@ def never_fits(footprint_bytes: int, buffer_bytes_max: int) -> Refused:
     )
 
 
-def said(reason: RejectReason, error: ServiceError) -> Refused:
+def said(reason: RefuseReason, error: ServiceError) -> Refused:
     """A refusal that carries the type and the words of the service's error."""
     is_permanent = error.status < 500
     return Refused(reason, error.code, error.message, is_permanent=is_permanent)

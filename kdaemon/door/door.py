@@ -15,7 +15,7 @@ Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 from collections.abc import Callable, Iterable, Sequence
 
 from kdaemon.base.admission import frame_footprint_bytes, make_frame
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -40,7 +40,7 @@ from kdaemon.door.admission import (
 from kdaemon.door.line_forms import Asked, form_of
 from kdaemon.door.promise import check_promise
 from kdaemon.door.rights import StreamRights
-from kdaemon.settle.verdict import reject_reason
+from kdaemon.settle.verdict import refuse_reason
 from kdaemon.streams import Stream, Streams
 from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
@@ -50,10 +50,10 @@ DRY_RUNS_MAX = 64
 """Dry runs that are at the service at a time, of all clients together. Ours, 2026-11-28: each takes
 a connection to the service for itself, and 16 clients had 1,024 of them."""
 
-_OF_STRANGERS = frozenset({RejectReason.UNAUTHENTICATED, RejectReason.FORBIDDEN})
+_OF_STRANGERS = frozenset({RefuseReason.UNAUTHENTICATED, RefuseReason.FORBIDDEN})
 
 TOO_MANY_DRY_RUNS = Refused(
-    RejectReason.FULL,
+    RefuseReason.FULL,
     "ProvisionedThroughputExceededException",
     f"{DRY_RUNS_MAX} dry runs are on their way already. Try again later.",
     is_permanent=False,
@@ -150,7 +150,7 @@ class Door:
         else:
             taken = self._count(stream, put.sizes, refused)
         if taken is not None and put.refused_count:
-            stream.reject(RejectReason.INVALID, put.refused_count, 0)
+            stream.refuse(RefuseReason.INVALID, put.refused_count, 0)
         return taken
 
     def limits_of(
@@ -230,7 +230,7 @@ class Door:
         if stream is None:
             self._streams.door.refuse(refused.reason, record_count, byte_count)
         else:
-            stream.reject(refused.reason, record_count, byte_count)
+            stream.refuse(refused.reason, record_count, byte_count)
 
     def refuse_unread(
         self,
@@ -247,9 +247,9 @@ class Door:
             spelling = None
         stream = self._streams.known(spelling)
         if stream is not None:
-            stream.reject(RejectReason.INVALID, record_count, byte_count)
+            stream.refuse(RefuseReason.INVALID, record_count, byte_count)
         else:
-            self._streams.door.refuse(RejectReason.INVALID, record_count, byte_count)
+            self._streams.door.refuse(RefuseReason.INVALID, record_count, byte_count)
 
     # Asking
 
@@ -293,15 +293,15 @@ class Door:
         if refused is None and not stream.service.answers_dry_run:
             text = f"Unexpected json key: DryRun. {stream.service.title} has no dry run."
             code = "InvalidArgumentException"
-            refused = Refused(RejectReason.INVALID, code, text, is_permanent=True)
+            refused = Refused(RefuseReason.INVALID, code, text, is_permanent=True)
         taken_bytes = frame_footprint_bytes(len(put.sizes), put.byte_count)
         if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
             refused = TOO_MANY_DRY_RUNS
         memory = stream.memory  # kept: a reload may give the stream another budget
         if refused is None and not memory.take(taken_bytes):
             refused = NO_ROOM
-        reason = RejectReason.DRY_RUN if refused is None else refused.reason
-        stream.reject(reason, len(put.sizes), put.byte_count)
+        reason = RefuseReason.DRY_RUN if refused is None else refused.reason
+        stream.refuse(reason, len(put.sizes), put.byte_count)
         if refused is not None:
             return refused
 
@@ -349,10 +349,10 @@ class Door:
         """Why the stream, as it is now, takes these records from no client; None: it takes them."""
         unavailable = stream.unavailable
         if unavailable is not None:
-            return said(RejectReason.UNAVAILABLE, unavailable)
+            return said(RefuseReason.UNAVAILABLE, unavailable)
         missing = stream.missing() if stream.was_missing else None
         if missing is not None:
-            return said(RejectReason.MISSING_STREAM, missing)
+            return said(RefuseReason.MISSING_STREAM, missing)
         if put.depends_on_kind:
             refused = put.check_kind(is_auto=stream.is_auto)
             if refused is not None:
@@ -388,7 +388,7 @@ class Door:
         if acknowledge is DELIVERED:
             refusal = stream.refusal()
             if refusal is not None:
-                return self._count(stream, sizes, said(reject_reason(refusal), refusal))
+                return self._count(stream, sizes, said(refuse_reason(refusal), refusal))
             if not is_patient:
                 deadline_ns = self._clock.now_ns() + stream.deadline_ns - waited_ns
         elif acknowledge is not STORED:
@@ -428,7 +428,7 @@ class Door:
         if refused is None:
             return Admission(frame, stream)
         waits = is_patient and stream.config.when_full != "reject"
-        if waits and refused.reason is RejectReason.FULL:
+        if waits and refused.reason is RefuseReason.FULL:
             return None
         return self._count(stream, frame.sizes, refused)
 
@@ -547,7 +547,7 @@ class Door:
         return is_large or put.depends_on_kind or (stream.is_line and spelling != stream.name)
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
-        stream.reject(refused.reason, len(sizes), sum(sizes))
+        stream.refuse(refused.reason, len(sizes), sum(sizes))
         return refused
 
     def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:

@@ -10,7 +10,7 @@ Where it sits: ndjson.py and terms.py read what the client asks for, `door.py` k
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.refused import Refused
 from kdaemon.config import StreamConfig
@@ -77,4 +77,4 @@ def _text(header: bytes | None) -> str | None:
 
 
 def _invalid(text: str) -> Refused:
-    return Refused(RejectReason.INVALID, "InvalidArgumentException", text, is_permanent=True)
+    return Refused(RefuseReason.INVALID, "InvalidArgumentException", text, is_permanent=True)

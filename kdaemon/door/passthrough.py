@@ -15,7 +15,7 @@ from functools import partial
 
 import msgspec
 
-from kdaemon.base.counters import NotPassedOn, RejectReason
+from kdaemon.base.counters import NotPassedOn, RefuseReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.operations import OtherOperation, operation_problem
 from kdaemon.base.principal import Principal
@@ -200,7 +200,7 @@ def _forgotten(operation: OtherOperation) -> Refused:
         f"{what}, or was not given by this kdaemon since it started: {anew}. Who may not write to"
         " all streams goes on from what kdaemon knows the stream of."
     )
-    return Refused(RejectReason.FORBIDDEN, operation.expired_code, text, is_permanent=True)
+    return Refused(RefuseReason.FORBIDDEN, operation.expired_code, text, is_permanent=True)
 
 
 def _write_cbor(request: HttpRequest, answer: bytes, headers: Headers) -> Steps[None]:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.refused import Refused
 from kdaemon.streams import Stream
@@ -31,7 +31,7 @@ def weaker(one: Acknowledge | None, other: Acknowledge) -> Acknowledge:
 
 
 NO_SPOOL = Refused(
-    RejectReason.SPOOL,
+    RefuseReason.SPOOL,
     "InvalidArgumentException",
     "There is no spool to store in: ask for another acknowledgement, or set spool.directory in"
     " kdaemon's configuration.",
@@ -48,7 +48,7 @@ def read_acknowledge(headers: dict[bytes, bytes]) -> Acknowledge | Refused | Non
     if word is not None:
         return word
     return Refused(
-        RejectReason.INVALID,
+        RefuseReason.INVALID,
         "InvalidArgumentException",
         "X-Kdaemon-Acknowledge must be delivered, stored, accepted or none.",
         is_permanent=True,
@@ -68,7 +68,7 @@ def check_promise(stream: Stream, asked: Acknowledge) -> Refused | None:
     ways = '"stored"' if is_stored else '"delivered", "accepted" or "none"'
     remedy = '"delivered" or "accepted"' if is_stored else '"stored"'
     return Refused(
-        RejectReason.INVALID,
+        RefuseReason.INVALID,
         "InvalidArgumentException",
         f'The acknowledgement "{asked.value}" was asked for, and this stream keeps the order of'
         f' each partition key (ordering = "{stream.config.ordering}"), where a record in memory'

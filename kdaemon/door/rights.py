@@ -8,7 +8,7 @@ Where it sits: door.py asks before it takes records, passthrough.py before it as
 
 from collections.abc import Iterable
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.names import Qualified
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.refused import Refused
@@ -47,7 +47,7 @@ class StreamRights:
             if found is not None and place.upstream != found.upstream:
                 text = "StreamName and StreamARN are of two upstreams of kdaemon: name the one."
                 code = "InvalidArgumentException"
-                return Refused(RejectReason.INVALID, code, text, is_permanent=True)
+                return Refused(RefuseReason.INVALID, code, text, is_permanent=True)
             found = found or place
         return found
 
@@ -91,7 +91,7 @@ class StreamRights:
 
 def _forbidden(principal: Principal, operation: str, what: str) -> Refused:
     return Refused(
-        RejectReason.FORBIDDEN,
+        RefuseReason.FORBIDDEN,
         "AccessDeniedException",
         f"User: {principal.name} is not authorized to perform: kinesis:{operation} on resource:"
         f" {what}",

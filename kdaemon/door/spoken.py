@@ -6,7 +6,7 @@ http/opening.py.
 
 from functools import partial
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
 from kdaemon.door.guard import DENIED
@@ -56,5 +56,5 @@ def raw_lines_to(door: LineDoor, stream: str) -> Lines:
 
 
 def _count_stranger(door: LineDoor, text: str, lines: bytes) -> None:
-    refused = Refused(RejectReason.UNAUTHENTICATED, DENIED, text, is_permanent=True)
+    refused = Refused(RefuseReason.UNAUTHENTICATED, DENIED, text, is_permanent=True)
     door.refuse(None, refused, count_lines(lines), len(lines))

@@ -9,7 +9,7 @@ Where it sits: each connection's intake.py has one `Terms`.
 
 from dataclasses import dataclass
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.principal import Principal
@@ -69,5 +69,5 @@ def read_terms(door: LineDoor, line: bytes, principal: Principal) -> Terms | Bad
 
 
 def _bad(refused: Refused) -> BadTerms:
-    is_forbidden = refused.reason is RejectReason.FORBIDDEN
+    is_forbidden = refused.reason is RefuseReason.FORBIDDEN
     return BadTerms(refused.code, refused.message, refused if is_forbidden else None)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
 from kdaemon.base.engine_settings import EngineSettings
@@ -56,7 +56,7 @@ from kdaemon.settle.verdict import (
     judge_call,
     may_be_written,
     mends_itself,
-    reject_reason,
+    refuse_reason,
     told,
 )
 
@@ -189,7 +189,7 @@ class Engine:
             self._hot_keys.see(runs)
         refused = {index: shard_full(run) for run in full for index in run.indices}
         if len(refused) == len(frame.records):
-            self.counters.refuse(RejectReason.FULL, len(refused), byte_count)
+            self.counters.refuse(RefuseReason.FULL, len(refused), byte_count)
             return False
         if not ledger.admit(frame, byte_count, now_ns, refused, is_calm=is_calm):
             return False
@@ -343,8 +343,8 @@ class Engine:
         hold may be over before.
         """
         self.hold = self._last_error = error.kept()
-        reason = reject_reason(error)
-        if reason is RejectReason.MISSING_STREAM:
+        reason = refuse_reason(error)
+        if reason is RefuseReason.MISSING_STREAM:
             self._shards.forget(now_ns)
             self.capacity = None
             self.freshness.stale(now_ns)
@@ -396,7 +396,7 @@ class Engine:
             self._partings.keep_waiting()
         if self.unavailable is not None:
             if was_available:
-                self._partings.refuse_waiting(RejectReason.UNAVAILABLE, self._why(), now_ns)
+                self._partings.refuse_waiting(RefuseReason.UNAVAILABLE, self._why(), now_ns)
             self.freshness.ask_again(now_ns + UNAVAILABLE_RECHECK_NS)
         self._partings.work(now_ns, self._why())
 
@@ -417,7 +417,7 @@ class Engine:
         """The drain's deadline has come: waiting clients are told that their records were not
         delivered.
         """
-        self._partings.refuse_waiting(RejectReason.DRAINING, self._why(), now_ns)
+        self._partings.refuse_waiting(RefuseReason.DRAINING, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
 
     def handle_hot(self, shard_ids: Iterable[str | None], watched_max: int, now_ns: int) -> int:

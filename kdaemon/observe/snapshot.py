@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from kdaemon.base.counters import Buckets, OperationCounts, RejectReason, StreamCounts
+from kdaemon.base.counters import Buckets, OperationCounts, RefuseReason, StreamCounts
 from kdaemon.base.names import Qualified
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
 from kdaemon.http.counters import ListenerCounts
@@ -199,7 +199,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """
         held = 0 if self.spool is None else self.spool.held_records
         return -held + sum(
-            each.buffered + each.in_flight + each.rejected[RejectReason.DRAINING]
+            each.buffered + each.in_flight + each.rejected[RefuseReason.DRAINING]
             for each in self._all()
         )
 

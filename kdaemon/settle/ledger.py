@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Acknowledge, Frame
@@ -33,7 +33,7 @@ DOUBTFUL = (
 )
 WITHDRAWN = "Not delivered in time, and withdrawn: "
 
-REFUSED = frozenset({RejectReason.HOLD, RejectReason.MISSING_STREAM, RejectReason.UNAVAILABLE})
+REFUSED = frozenset({RefuseReason.HOLD, RefuseReason.MISSING_STREAM, RefuseReason.UNAVAILABLE})
 """Reasons that concern the whole stream: all its records are told the same."""
 
 PARTS = 3
@@ -170,7 +170,7 @@ class FrameLedger:
             is_calm or frame.is_reserved or self.may_have(frame.footprint_bytes, frame.client)
         )
         if not may_have or not self._take(frame):
-            counters.rejected[RejectReason.FULL] += count
+            counters.rejected[RefuseReason.FULL] += count
             return False
         if refused:
             for index, result in refused.items():
@@ -178,7 +178,7 @@ class FrameLedger:
                 byte_count -= frame.sizes[index]
             count -= len(refused)
             frame.unsettled = count
-            counters.rejected[RejectReason.FULL] += len(refused)
+            counters.rejected[RefuseReason.FULL] += len(refused)
         if not is_calm and frame.client:
             self._weigh(frame)
         frame.accepted_ns = now_ns
@@ -297,7 +297,7 @@ class FrameLedger:
         frames: list[Frame],
         in_flight: dict[Frame, set[int]],
         parting: Parting,
-        reason: RejectReason,
+        reason: RefuseReason,
         recalled: Mapping[Frame, AbstractSet[int]] = MappingProxyType({}),
     ) -> None:
         """The clients of these frames stop waiting, and get their results. Queued records count as
@@ -322,7 +322,7 @@ class FrameLedger:
             if is_whole:
                 frame.refusal = _refusal(frame)
             if flying:
-                frame.remember().reject_reason = reason
+                frame.remember().refuse_reason = reason
             withdrawn_count = frame.unsettled - len(flying)
             counters.buffered -= withdrawn_count
             counters.rejected[reason] += withdrawn_count

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import RecordResult
@@ -65,7 +65,7 @@ class Why:
 class _Refusal:
     """All clients that waited at `until_ns` are told that nothing can be sent, and why."""
 
-    reason: RejectReason
+    reason: RefuseReason
     parting: Parting
     until_ns: int
 
@@ -116,18 +116,18 @@ class Partings:
         """No client waits for these frames any more."""
         self._gone.extend(frames)
 
-    def refuse_waiting(self, reason: RejectReason, why: Why, now_ns: int) -> None:
+    def refuse_waiting(self, reason: RefuseReason, why: Why, now_ns: int) -> None:
         """All clients that wait now are told why nothing is sent. The end of a drain is not taken
         back.
         """
-        if self._refusal is None or self._refusal.reason is not RejectReason.DRAINING:
+        if self._refusal is None or self._refusal.reason is not RefuseReason.DRAINING:
             self._refusal = _Refusal(reason, self._parting(reason, why), now_ns)
 
     def keep_waiting(self) -> None:
         """The cause is over: clients that were not told yet go on waiting. (After the end of a
         drain they are told all the same.)
         """
-        if self._refusal is not None and self._refusal.reason is not RejectReason.DRAINING:
+        if self._refusal is not None and self._refusal.reason is not RefuseReason.DRAINING:
             self._refusal = None
 
     def give_up_missing(self, error: ServiceError) -> None:
@@ -174,7 +174,7 @@ class Partings:
                 self._refusal = None
         if pieces < PIECES_A_SLICE:
             frames = self._ledger.take_expired(now_ns, PIECES_A_SLICE - pieces)
-            reason = RejectReason.DEADLINE
+            reason = RefuseReason.DEADLINE
             if frames:
                 self._abandon(frames, reason, self._parting(reason, why))
                 pieces += sum(map(pieces_of, frames))
@@ -195,7 +195,7 @@ class Partings:
             pieces += pieces_of(frame)
             if self._ledger.stop_waiting(frame):
                 frames[frame] = None
-        reason = RejectReason.CLIENT_GONE
+        reason = RefuseReason.CLIENT_GONE
         if frames:
             self._abandon(list(frames), reason, self._parting(reason, why))
         return pieces
@@ -222,14 +222,14 @@ class Partings:
             self._missing = result, self._queues.frames()
         return pieces
 
-    def _abandon(self, frames: list[Frame], reason: RejectReason, parting: Parting) -> None:
+    def _abandon(self, frames: list[Frame], reason: RefuseReason, parting: Parting) -> None:
         """Clients stop waiting: the queued records of these frames are withdrawn."""
         if frames:
             in_flight = self._in_flight_of(frames)
             self._ledger.abandon(frames, in_flight, parting, reason, self._recall(frames))
             self.is_sweep_due = True
 
-    def _parting(self, reason: RejectReason, why: Why) -> Parting:
+    def _parting(self, reason: RefuseReason, why: Why) -> Parting:
         """The answers for records about which the service said nothing."""
         error = why.unavailable or why.last_error or why.hold
         if error is not None:
@@ -240,7 +240,7 @@ class Partings:
                 error, judge_call(error, self._service)
             )
             return Parting(withdrawn, str(error), code if is_doubtful else INTERNAL)
-        if reason is RejectReason.DRAINING:
+        if reason is RefuseReason.DRAINING:
             code, text = UNAVAILABLE, "kdaemon is stopping."
         else:
             code, text = THROUGHPUT, "its shard is at its rate, or the service does not answer"

@@ -107,7 +107,7 @@ class Settlement:
         count = sum(len(run.indices) for run in runs)
         for run in batch.runs:
             if run.frame.is_abandoned:
-                self._reject(run, run.indices)
+                self._refuse(run, run.indices)
         if count == 1:
             refused = RecordResult(error_code=error.code, error_message=error.message)
             self._bury(runs[0], runs[0].indices[0], refused)
@@ -365,7 +365,7 @@ class Settlement:
         frame = run.frame
         count = len(indices)
         if frame.is_abandoned:
-            self._reject(run, indices)
+            self._refuse(run, indices)
             return
         attempts = run.attempt_count + 1
         if attempts > frame.attempt_count:  # noqa: PLR1730 - `max` is a call
@@ -380,9 +380,9 @@ class Settlement:
         again = Run(frame, indices, byte_count, run.lane, attempts, is_keyless=run.is_keyless)
         self._queues.put_back(again, now_ns)
 
-    def _reject(self, run: Run, indices: list[int]) -> None:
+    def _refuse(self, run: Run, indices: list[int]) -> None:
         """Records came back, and their client was refused while they were out."""
-        reason = run.frame.remember().reject_reason
+        reason = run.frame.remember().refuse_reason
         self._counters.rejected[reason] += len(indices)
         self._queues.leave(run, indices)
 

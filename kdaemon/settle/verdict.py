@@ -17,7 +17,7 @@ models; AWS's CommonErrors pages; ydb-platform/ydb `exceptions_mapping.cpp`, `pu
 import re
 from typing import Final
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.service import AWS, Service
 from kdaemon.base.verdict import Verdict
@@ -325,7 +325,7 @@ def told_of_record(code: str, message: str, service: Service = AWS) -> tuple[str
             return code, message
 
 
-def reject_reason(error: ServiceError) -> RejectReason:
+def refuse_reason(error: ServiceError) -> RefuseReason:
     """The reason that counts a client's records when they are refused for a hold."""
     is_missing = error.trouble is None and error.code == MISSING_STREAM
-    return RejectReason.MISSING_STREAM if is_missing else RejectReason.HOLD
+    return RefuseReason.MISSING_STREAM if is_missing else RefuseReason.HOLD

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
@@ -114,7 +114,7 @@ class Ended:
             if ended.refusal is not None:
                 counters, count = pending.spooled.target.counters, len(frame.records)
                 counters.spooled -= count
-                counters.rejected[RejectReason.SPOOL] += count
+                counters.rejected[RefuseReason.SPOOL] += count
             if frame.on_settled is not None:
                 frame.on_settled(frame)
             if ended.refusal is not None:

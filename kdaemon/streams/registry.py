@@ -23,7 +23,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.endpoint import region_of_endpoint
@@ -141,7 +141,7 @@ class Streams:
         if here is not None and identity.region not in {"", here}:
             text = f"The stream is of {identity.region}, and endpoint_url is an endpoint of {here}."
             code = "InvalidArgumentException"
-            return Refused(RejectReason.INVALID, code, text, is_permanent=True)
+            return Refused(RefuseReason.INVALID, code, text, is_permanent=True)
         identities = upstream.identities
         is_listed = any(
             each and identities.listed(each) for each in (identity, identities.widest(name))
@@ -400,7 +400,7 @@ class Streams:
         )
         if used < most:
             text += " Unlisted streams of one upstream leave slots to the others: list it."
-        return Refused(RejectReason.SLOTS, "LimitExceededException", text, is_permanent=False)
+        return Refused(RefuseReason.SLOTS, "LimitExceededException", text, is_permanent=False)
 
     def _not_listed(self, upstream: Upstream, identity: Identity) -> Refused:
         text = (
@@ -413,7 +413,7 @@ class Streams:
             text += ", or set accept_unlisted = true."
             if upstream.identities.twin(arn) is not None:
                 text += " If it is kdaemon's own account's, set account_id, which is not known."
-        return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)
+        return Refused(RefuseReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)
 
     # What the service tells
 
@@ -624,7 +624,7 @@ def _no_name(spelling: str, service: Service) -> Refused:
     problem = partition_problem(spelling) if service.has_arns else None
     text = f"expected {expected}" if problem is None else f"this ARN {problem}"
     return Refused(
-        RejectReason.UNLISTED,
+        RefuseReason.UNLISTED,
         "ValidationException",
         f"This is no name or ARN of a stream ({len(spelling)} characters; not shown): {text}.",
         is_permanent=True,

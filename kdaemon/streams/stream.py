@@ -23,7 +23,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Protocol
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -428,7 +428,7 @@ class Stream:
         assert self._spool is not None, "nobody was promised a disk where there is none"
         if count > buffer_bytes_max:
             return Refused(
-                RejectReason.SPOOL,
+                RefuseReason.SPOOL,
                 "ValidationException",
                 f"These records take {count} bytes of memory to deliver, and the stream has"
                 f" {buffer_bytes_max} in all (buffer_bytes_max).",
@@ -437,7 +437,7 @@ class Stream:
         try:
             is_taken = self._spool.put(self, frame, is_listed=self.is_listed)
         except RefusedError as error:
-            return Refused(RejectReason.SPOOL, error.code, error.message, is_permanent=False)
+            return Refused(RefuseReason.SPOOL, error.code, error.message, is_permanent=False)
         return None if is_taken else NO_ROOM_ON_DISK
 
     def bury_dead_of(self, frame: Frame) -> None:
@@ -533,12 +533,12 @@ class Stream:
         for waiter in waiters:
             self._call(waiter)
 
-    def reject(self, reason: RejectReason, record_count: int, byte_count: int) -> None:
+    def refuse(self, reason: RefuseReason, record_count: int, byte_count: int) -> None:
         """Counts records that were refused at the door. The limit that they broke may be out of
         date: then the service is asked for it again.
         """
         self.counters.refuse(reason, record_count, byte_count)
-        if reason is RejectReason.INVALID:
+        if reason is RefuseReason.INVALID:
             self._driver.doubt_limits()
 
     def close(self) -> None:
@@ -553,7 +553,7 @@ class Stream:
 
 
 NO_ROOM_ON_DISK = Refused(
-    RejectReason.FULL,
+    RefuseReason.FULL,
     "ProvisionedThroughputExceededException",
     "The spool is full: nothing was taken. Try again later.",
     is_permanent=False,

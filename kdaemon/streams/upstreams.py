@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.names import (
     DEFAULT_UPSTREAM,
     Arn,
@@ -180,7 +180,7 @@ class Upstreams:
                 " add an [upstreams.NAME] with both."
             )
             code = "ResourceNotFoundException"
-            return Refused(RejectReason.UNLISTED, code, text, is_permanent=True)
+            return Refused(RefuseReason.UNLISTED, code, text, is_permanent=True)
         return Place(upstream, arn.text)
 
     def _of_path(self, path: str) -> Upstream:
@@ -208,4 +208,4 @@ def _no_upstream(spelling: str) -> Refused:
     text = f"kdaemon's configuration has no upstream {upstream}: see [upstreams.NAME]."
     if upstream == DEFAULT_UPSTREAM:
         text = 'No stream has a name that begins with "@"; expected @UPSTREAM/NAME.'
-    return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)
+    return Refused(RefuseReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)

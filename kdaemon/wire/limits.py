@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.limits import (
     HASH_KEY_MAX,
     MIB,
@@ -237,7 +237,7 @@ def refused_by(error: ApiError) -> Refused:
     """An error of the wire, as the door counts it."""
     refusal = error.refusal
     message = refusal.message or ""
-    return Refused(RejectReason.INVALID, refusal.code, message, refusal.is_permanent)
+    return Refused(RefuseReason.INVALID, refusal.code, message, refusal.is_permanent)
 
 
 def check_sizes(request: PutRequest, limits: PutLimits) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.principal import Principal
@@ -150,7 +150,7 @@ class FakeDoor:
             return UNKNOWN
         if stream == "ordered" and asked is Acknowledge.STORED:
             text = "This stream keeps order."
-            return Refused(RejectReason.INVALID, "InvalidArgumentException", text, True)
+            return Refused(RefuseReason.INVALID, "InvalidArgumentException", text, True)
         return self.limits
 
     def line_form(self, stream: str, asked: Asked) -> LineForm | Refused:
@@ -221,7 +221,7 @@ class FakeDoor:
     def refuse(
         self, stream: str | None, refused: Refused, record_count: int, byte_count: int
     ) -> None:
-        if refused.reason is RejectReason.CLIENT_GONE:
+        if refused.reason is RefuseReason.CLIENT_GONE:
             self.gone_count += record_count
         else:
             assert refused is GAVE_WAY
@@ -238,7 +238,7 @@ class FakeDoor:
 
 
 UNKNOWN = Refused(
-    RejectReason.UNLISTED, "ResourceNotFoundException", "Stream unknown is not known.", True
+    RefuseReason.UNLISTED, "ResourceNotFoundException", "Stream unknown is not known.", True
 )
 
 

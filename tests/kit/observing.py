@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget
@@ -61,5 +61,5 @@ def undelivered_by(streams: Streams) -> int:
     counters = [upstream.closed for upstream in streams.upstreams]
     counters += [engine.counters for _, engine in streams.engines()]
     return sum(
-        each.buffered + each.in_flight + each.rejected[RejectReason.DRAINING] for each in counters
+        each.buffered + each.in_flight + each.rejected[RefuseReason.DRAINING] for each in counters
     )

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.record import Record
 from kdaemon.base.verdict import Verdict
 from kdaemon.sandbox.settings import Quota
@@ -169,7 +169,7 @@ def test_a_deadline_withdraws_what_is_queued_so_that_a_retry_is_no_duplicate() -
     world.faults = Faults()
     world.run_until(world.now_ns + 60 * SECOND)
     assert not world.written
-    assert counters_of(world).rejected[RejectReason.DEADLINE] == 1
+    assert counters_of(world).rejected[RefuseReason.DEADLINE] == 1
     assert world.memory.bytes_taken == 0
 
 
@@ -292,7 +292,7 @@ def test_full_means_refused_and_nothing_taken() -> None:
         taken += 1
         assert taken < 100
     assert taken == 13  # 64 MiB of frames of 5 MB
-    assert counters_of(world).rejected[RejectReason.FULL] == 5
+    assert counters_of(world).rejected[RefuseReason.FULL] == 5
     assert engine.ledger.footprint_bytes <= SETTINGS.buffer_bytes_max
 
 

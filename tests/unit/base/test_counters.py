@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.base.counters import DeadReason, FailureCode, RejectReason, failure_code
+from kdaemon.base.counters import DeadReason, FailureCode, RefuseReason, failure_code
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.histogram import (
     BATCH_BYTES_BOUNDS,
@@ -64,7 +64,7 @@ def test_a_code_that_nobody_knows_is_other(code: str) -> None:
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        ("rejected", RejectReason),
+        ("rejected", RefuseReason),
         ("dead", DeadReason),
         ("retries", RETRY_REASONS),
         ("failures", FailureCode),
@@ -93,8 +93,8 @@ def test_unaccounted_is_what_was_received_and_is_nowhere() -> None:
     counters = StreamCounters()
     counters.received = 100
     assert counters.unaccounted() == 100
-    counters.rejected[RejectReason.FULL] = 10
-    counters.rejected[RejectReason.DEADLINE] = 5
+    counters.rejected[RefuseReason.FULL] = 10
+    counters.rejected[RefuseReason.DEADLINE] = 5
     counters.delivered = 40
     counters.dead[DeadReason.POISON] = 1
     counters.buffered = 30

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kdaemon.base.counters import DeadReason, DropReason, RejectReason
+from kdaemon.base.counters import DeadReason, DropReason, RefuseReason
 from kdaemon.base.verdict import CALL_OUTCOMES
 from kdaemon.observe.table import TABLE
 from tests.kit.prometheus import (
@@ -32,7 +32,7 @@ TROUBLES = ROOT / "docs" / "troubleshooting.md"
 SIZES = ROOT / "docs" / "sizing.md"
 VALUES = {
     "outcome": {each.value for each in CALL_OUTCOMES},
-    "reason": {each.value for each in RejectReason},  # of others none is asked for
+    "reason": {each.value for each in RefuseReason},  # of others none is asked for
 }
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -89,8 +89,8 @@ def test_an_upstream_is_ill_or_not_by_each_outcome_of_a_call() -> None:
 
 def test_the_page_explains_every_reason() -> None:
     text = TROUBLES.read_text()
-    for each in [*RejectReason, *DeadReason, *DropReason]:
-        assert f"`{each.value}`" in text or each is RejectReason.DRY_RUN, each
+    for each in [*RefuseReason, *DeadReason, *DropReason]:
+        assert f"`{each.value}`" in text or each is RefuseReason.DRY_RUN, each
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))

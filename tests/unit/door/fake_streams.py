@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
@@ -44,7 +44,7 @@ class _Driver(ScriptedDriver):
         if full and is_patient:
             return False
         byte_count = sum(frame.sizes[index] for index in full)
-        self.engine.counters.refuse(RejectReason.FULL, len(full), byte_count)
+        self.engine.counters.refuse(RefuseReason.FULL, len(full), byte_count)
         if len(full) == len(frame.records):
             return False
         for index in full:
@@ -137,7 +137,7 @@ class FakeStreams:
     def find(self, name: str) -> Stream | Refused:
         if name == "unknown":
             text = f"Stream {name} is not known."
-            return Refused(RejectReason.UNLISTED, "ResourceNotFoundException", text, True)
+            return Refused(RefuseReason.UNLISTED, "ResourceNotFoundException", text, True)
         return self.stream.stream
 
     def known(self, name: str | None) -> Stream | None:

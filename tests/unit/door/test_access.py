@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.principal import ANYBODY, NOBODY, Principal, Rights
 from kdaemon.door import access
 from kdaemon.door.access import UNSIGNED, Peers, Signed
@@ -568,7 +568,7 @@ async def test_a_line_that_cannot_be_read_counts_nothing_where_its_client_may_wr
     client.protocol.data_received(broken)
     assert [each["rejected"] for each in client.lines()] == [2]
     assert place.stream("t").counters.received == 0
-    assert place.streams.door.rejected[RejectReason.INVALID] == 1
+    assert place.streams.door.rejected[RefuseReason.INVALID] == 1
 
 
 async def test_raw_lines_count_nothing_for_a_stream_of_others() -> None:
@@ -592,7 +592,7 @@ async def test_a_setup_line_for_a_stream_of_others_ends_the_connection() -> None
     await place.settle(2)
     assert [each["code"] for each in client.lines()] == ["AccessDeniedException"]
     assert client.has_written_eof
-    assert place.streams.door.rejected[RejectReason.FORBIDDEN] == 3
+    assert place.streams.door.rejected[RefuseReason.FORBIDDEN] == 3
     assert place.streams.door.unaccounted() == 0
 
 
@@ -636,7 +636,7 @@ async def test_a_body_for_a_stream_of_others_is_refused_whole(byte_count: int) -
     await place.settle(3)
     status, body = answer(client)
     assert (status, body["__type"]) == (400, "AccessDeniedException")
-    assert place.streams.door.rejected[RejectReason.FORBIDDEN] == 3
+    assert place.streams.door.rejected[RefuseReason.FORBIDDEN] == 3
     assert place.engines() == []
     assert place.streams.memory.bytes_taken == 0
 

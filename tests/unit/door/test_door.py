@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
@@ -119,7 +119,7 @@ class Daemon(Doors):
         return sum(each.received for each in counters)
 
 
-def told(rejected: dict[RejectReason, int]) -> dict[str, int]:
+def told(rejected: dict[RefuseReason, int]) -> dict[str, int]:
     return {reason.value: count for reason, count in rejected.items() if count}
 
 

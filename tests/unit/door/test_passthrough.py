@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.operations import OTHER_OPERATIONS, PASSED_ON_DEFAULT
@@ -380,7 +380,7 @@ async def test_without_a_relay_all_else_is_refused() -> None:
     assert read_answer(request).body["__type"] == "UnknownOperationException"
 
 
-STRANGER = Refused(RejectReason.UNAUTHENTICATED, "NoToken", "Nobody.", is_permanent=True)
+STRANGER = Refused(RefuseReason.UNAUTHENTICATED, "NoToken", "Nobody.", is_permanent=True)
 SHOP = Principal("shop", Rights(frozenset({"orders"})))
 
 

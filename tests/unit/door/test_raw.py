@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import MIB
 from kdaemon.base.refused import Refused
@@ -83,7 +83,7 @@ class Place(Doors):
         return counters.lines_without_key, counters.lines_without_stream
 
     def refused(self, stream: str) -> int:
-        return dict(self.streams.engines())[stream].counters.rejected[RejectReason.INVALID]
+        return dict(self.streams.engines())[stream].counters.rejected[RefuseReason.INVALID]
 
 
 @pytest.fixture
@@ -471,6 +471,6 @@ async def test_lines_that_give_way_on_a_streams_own_socket_are_counted_and_logge
     texts = [record.message for record in caplog.records]
     assert texts == ["a stream's own socket ends a connection"]
     engine = dict(place.streams.engines())["app"]
-    assert engine.counters.rejected[RejectReason.FULL] == 4000
+    assert engine.counters.rejected[RefuseReason.FULL] == 4000
     assert engine.counters.unaccounted() == 0
     transport.protocol.connection_lost(None)

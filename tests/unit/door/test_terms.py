@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.principal import NOBODY
 from kdaemon.base.refused import Refused
@@ -14,7 +14,7 @@ from kdaemon.wire.line_form import ENVELOPE
 from kdaemon.wire.lines import VALIDATION
 from tests.kit.doors import FakeDoor
 
-FORBIDDEN = Refused(RejectReason.FORBIDDEN, "AccessDeniedException", "no", is_permanent=True)
+FORBIDDEN = Refused(RefuseReason.FORBIDDEN, "AccessDeniedException", "no", is_permanent=True)
 
 
 def read(line: bytes, door: FakeDoor | None = None) -> Terms | BadTerms | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kdaemon.base.admission import footprint_bytes
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
@@ -85,7 +85,7 @@ def test_a_client_has_so_many_seconds_of_a_shard_and_the_others_are_taken(
     taken = taken_count(rig, GREEDY, shard=shard)
     seconds = QUEUE_NS_MAX // SECOND
     assert abs(taken - shards * seconds * settings.shard_records_per_second) <= 500
-    assert rig.counters.rejected[RejectReason.FULL] == 500
+    assert rig.counters.rejected[RefuseReason.FULL] == 500
     assert rig.engine.handle_frame(frame_of(QUIET, shard=shard), rig.now_ns)
     assert rig.engine.handle_frame(frame_of(GREEDY, shard=3), rig.now_ns) or shard is None
     assert rig.counters.unaccounted() == 0

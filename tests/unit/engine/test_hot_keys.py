@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
@@ -88,7 +88,7 @@ def test_what_is_sent_again_came_once() -> None:
 def test_what_is_refused_because_its_shard_is_full_came_too() -> None:
     rig = rig_of(shard_count=2)
     count = 0
-    while not rig.counters.rejected[RejectReason.FULL]:
+    while not rig.counters.rejected[RefuseReason.FULL]:
         put(rig, *[Record(bytes(1000), "k", "0")] * 10)
         count += 10
         assert count < 100_000

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
@@ -159,7 +159,7 @@ def test_a_record_withdrawn_from_behind_another_is_never_sent_and_the_next_goes(
     rig.now_ns = T + SECOND
     assert rig.poll() is None
     assert rig.settled() == [gone]
-    assert rig.counters.rejected[RejectReason.DEADLINE] == 1
+    assert rig.counters.rejected[RefuseReason.DEADLINE] == 1
     rig.answer(batch)
     assert numbers(rig.poll()) == [3]
 
@@ -208,7 +208,7 @@ def test_on_auto_those_who_wait_hear_at_once_why_and_what_nobody_waits_for_is_ke
     assert rig.engine.take_settled() == [waiting]
     assert waiting.refusal is not None
     assert waiting.refusal[0] == "InvalidArgumentException"
-    assert rig.counters.rejected[RejectReason.UNAVAILABLE] == 1
+    assert rig.counters.rejected[RefuseReason.UNAVAILABLE] == 1
     assert rig.poll() is None
     assert rig.counters.buffered == 1
 
@@ -382,7 +382,7 @@ def test_a_hot_shard_fills_a_part_of_the_memory_and_refuses_its_own_records_only
     ]
     assert mixed.results[0] is not None
     assert "shard-0" in str(mixed.results[0].error_message)
-    assert rig.counters.rejected[RejectReason.FULL] == 1 + 2
+    assert rig.counters.rejected[RefuseReason.FULL] == 1 + 2
     assert rig.counters.unaccounted() == 0
     assert rig.engine.handle_frame(at_shards(1), T)
 

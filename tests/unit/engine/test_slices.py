@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
@@ -128,16 +128,16 @@ def miss(crowd: Crowd) -> Callable[[], object]:
 @pytest.mark.parametrize(
     ("begin", "reason"),
     [
-        (expire, RejectReason.DEADLINE),
-        (give_up, RejectReason.DRAINING),
-        (go, RejectReason.CLIENT_GONE),
+        (expire, RefuseReason.DEADLINE),
+        (give_up, RefuseReason.DRAINING),
+        (go, RefuseReason.CLIENT_GONE),
         (miss, None),
     ],
 )
 def test_very_many_frames_end_in_slices(
     monkeypatch: pytest.MonkeyPatch,
     begin: Callable[[Crowd], Callable[[], object]],
-    reason: RejectReason | None,
+    reason: RefuseReason | None,
     *,
     is_ordered: bool,
 ) -> None:
@@ -202,9 +202,9 @@ def test_who_was_not_told_of_a_hold_when_it_ends_goes_on_waiting(
     while crowd.engine.audit().partings.due_at_ns is not None:
         crowd.engine.handle_timeout(crowd.now_ns)
         assert crowd.counters.unaccounted() == 0
-        if crowd.counters.rejected[RejectReason.DEADLINE]:
+        if crowd.counters.rejected[RefuseReason.DEADLINE]:
             break
-    assert crowd.counters.rejected[RejectReason.HOLD] == len(told)
+    assert crowd.counters.rejected[RefuseReason.HOLD] == len(told)
 
 
 def test_nothing_is_drawn_while_what_ended_is_queued_still(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_clients_that_go_one_by_one_have_the_queue_swept_now_and_then(
     crowd.now_ns += GONE_INTERVAL_NS
     crowd.run(lambda: crowd.engine.handle_timeout(crowd.now_ns))
     assert all(frame.is_abandoned for frame in gone)
-    assert crowd.counters.rejected[RejectReason.CLIENT_GONE] == len(gone)
+    assert crowd.counters.rejected[RefuseReason.CLIENT_GONE] == len(gone)
 
 
 @pytest.mark.parametrize("is_ordered", [False, True])

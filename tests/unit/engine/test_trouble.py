@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.description import Capacity, OpenShard
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
@@ -118,7 +118,7 @@ def test_a_missing_stream_is_said_to_those_who_wait_and_kept_for_those_who_do_no
     rig.fail(rig.call(), MISSING)
     assert rig.settled() == [waiting]
     assert waiting.refusal == (MISSING.code, MISSING.message)
-    assert rig.counters.rejected[RejectReason.MISSING_STREAM] == 2
+    assert rig.counters.rejected[RefuseReason.MISSING_STREAM] == 2
     assert rig.counters.buffered == 1
     assert rig.engine.refusal_at(T) is MISSING
     rig.wait()
@@ -160,7 +160,7 @@ def test_where_waiting_is_no_use_those_who_wait_hear_the_services_own_words_at_o
     rig.fail(rig.call(), ServiceError(code, "no", status=400))
     assert rig.settled() == [waiting]
     assert waiting.refusal == (code, "no")
-    assert rig.counters.rejected[RejectReason.HOLD] == 2
+    assert rig.counters.rejected[RefuseReason.HOLD] == 2
     assert rig.counters.buffered == 1
     rig.wait()
     rig.answer(rig.call())
@@ -488,7 +488,7 @@ def test_halves_whose_client_left_are_not_sent() -> None:
     rig.now_ns = T + SECOND
     assert rig.poll() is None
     assert rig.settled() == [frame]
-    assert rig.counters.rejected[RejectReason.DEADLINE] == 4
+    assert rig.counters.rejected[RefuseReason.DEADLINE] == 4
     assert rig.engine.is_idle
 
 
@@ -540,7 +540,7 @@ def test_a_late_answer_for_an_abandoned_frame_is_counted_and_rewrites_nothing() 
     assert rig.poll() is None, "what was told as failed is not sent again"
     counters = rig.counters
     assert (counters.delivered, counters.dead[DeadReason.POISON]) == (1, 1)
-    assert counters.rejected[RejectReason.DEADLINE] == 1
+    assert counters.rejected[RefuseReason.DEADLINE] == 1
     assert counters.possible_duplicates == 3
     assert rig.engine.is_idle
     assert rig.memory.bytes_taken == 0
@@ -557,23 +557,23 @@ def test_a_call_that_fails_after_its_frame_was_abandoned_sends_nothing_again(
     rig.poll()
     rig.fail(batch, error)
     assert rig.engine.is_idle
-    assert rig.counters.rejected[RejectReason.DEADLINE] == 3
+    assert rig.counters.rejected[RefuseReason.DEADLINE] == 3
 
 
 @pytest.mark.parametrize(
-    "reason", [RejectReason.DEADLINE, RejectReason.DRAINING, RejectReason.CLIENT_GONE]
+    "reason", [RefuseReason.DEADLINE, RefuseReason.DRAINING, RefuseReason.CLIENT_GONE]
 )
 @pytest.mark.parametrize("answer", ["a call that failed", "a refusal", "a record that failed"])
 def test_what_comes_back_after_its_client_was_told_no_counts_as_what_it_was_told_for(
-    reason: RejectReason, answer: str
+    reason: RefuseReason, answer: str
 ) -> None:
     """Or a drain would end well though a client that waited was given up."""
     rig = Rig()
     frame = rig.put(2, deadline_ns=T + SECOND)
     batch = rig.call()
-    if reason is RejectReason.DRAINING:
+    if reason is RefuseReason.DRAINING:
         rig.engine.give_up(T)
-    elif reason is RejectReason.CLIENT_GONE:
+    elif reason is RefuseReason.CLIENT_GONE:
         rig.engine.handle_clients_gone([frame], T)
     else:
         rig.now_ns = T + SECOND
@@ -595,7 +595,7 @@ def test_giving_up_answers_those_who_wait_and_keeps_the_rest() -> None:
     waiting = rig.put(2, deadline_ns=T + 20 * SECOND)
     rig.engine.give_up(rig.now_ns)
     assert rig.settled() == [waiting]
-    assert rig.counters.rejected[RejectReason.DRAINING] == 2
+    assert rig.counters.rejected[RefuseReason.DRAINING] == 2
     assert rig.counters.buffered == 1
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import Buckets, RejectReason, StreamCounts
+from kdaemon.base.counters import Buckets, RefuseReason, StreamCounts
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
@@ -167,7 +167,7 @@ def test_lines_that_nobody_took_are_told_by_the_next() -> None:
 def test_the_door_has_a_line_when_it_refused_something() -> None:
     told = Told("a")
     assert DOOR not in {line.stream for line in told.tell()}
-    told.observing.door.refuse(RejectReason.UNLISTED, 3, 30)
+    told.observing.door.refuse(RefuseReason.UNLISTED, 3, 30)
     (line,) = (each for each in told.tell() if each.stream == DOOR)
     assert line.values["kdaemon_records_rejected_total"] == 3
     assert line.members["kdaemon_records_rejected_total_by_reason"] == {"unlisted": 3}

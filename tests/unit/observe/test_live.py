@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.memory import ByteBudget
@@ -148,7 +148,7 @@ def test_an_event_conserves() -> None:
         engine.counters.buffered += 30 * number
         engine.counters.in_flight += 10 * number
         engine.counters.delivery_ns.observe(3_000_000, 60 * number)
-    seen.door.refuse(RejectReason.INVALID, 7, 70)
+    seen.door.refuse(RefuseReason.INVALID, 7, 70)
     closed = StreamCounters()
     closed.receive(5, 50)
     closed.delivered += 5

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from kdaemon.base.counters import RejectReason, StreamCounts
+from kdaemon.base.counters import RefuseReason, StreamCounts
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
@@ -131,9 +131,9 @@ def test_sums_conserve_at_every_moment(seed: int) -> None:
         for name in ("received", "delivered", "buffered", "in_flight", "attempts"):
             sums = sum(getattr(each, name) for part in fleet.parts for each in counts_of(part))
             assert sum(getattr(each, name) for each in counts_of(together)) == sums
-        refused = sum(each.rejected[RejectReason.DEADLINE] for each in counts_of(together))
+        refused = sum(each.rejected[RefuseReason.DEADLINE] for each in counts_of(together))
         assert refused == sum(
-            each.rejected[RejectReason.DEADLINE] for part in fleet.parts for each in counts_of(part)
+            each.rejected[RefuseReason.DEADLINE] for part in fleet.parts for each in counts_of(part)
         )
         assert together.delivered == sum(part.delivered for part in fleet.parts)
         assert together.memory.bytes_taken == sum(part.memory.bytes_taken for part in fleet.parts)

@@ -17,7 +17,7 @@ from kdaemon.base.counters import (
     FailureCode,
     NotPassedOn,
     PassedOnOutcome,
-    RejectReason,
+    RefuseReason,
 )
 from kdaemon.base.counting import OperationCounters
 from kdaemon.base.description import Capacity
@@ -61,7 +61,7 @@ PROMETHEUS_3 = (
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
 
-ENUMS = (RejectReason, DeadReason, DropReason, RETRY_REASONS, FailureCode, CALL_OUTCOMES)
+ENUMS = (RefuseReason, DeadReason, DropReason, RETRY_REASONS, FailureCode, CALL_OUTCOMES)
 
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -151,7 +151,7 @@ def test_the_exposed_counts_conserve_at_every_scrape_whatever_happens(seed: int)
     for engine in observing.streams.values():
         feed(world, engine, frames=60, records=50, with_poison=True)
     observing.door.received += 3
-    observing.door.rejected[RejectReason.UNLISTED] += 3
+    observing.door.rejected[RefuseReason.UNLISTED] += 3
     moving = 0
     for scrape in range(100):
         world.run_until(world.now_ns + 53 * MS)
@@ -274,7 +274,7 @@ def test_every_label_value_of_every_stream_starts_at_zero(accept: str) -> None:
     _, metrics = observe(World(1), "a", "b")
     found = samples(metrics, accept)
     labelled: dict[str, tuple[str, Iterable[Any]]] = {
-        "kdaemon_records_rejected_total": ("reason", RejectReason),
+        "kdaemon_records_rejected_total": ("reason", RefuseReason),
         "kdaemon_records_dead_total": ("reason", DeadReason),
         "kdaemon_records_dropped_total": ("reason", DropReason),
         "kdaemon_records_retries_total": ("reason", RETRY_REASONS),
@@ -678,7 +678,7 @@ def test_totals_conserve_though_streams_close_and_open_while_they_are_read() -> 
     world.run_until(world.now_ns + 500 * MS)
     received = sum(engine.counters.received for engine in observing.streams.values())
     observing.upstreams[0].closed.receive(3, 3)
-    observing.upstreams[0].closed.rejected[RejectReason.INVALID] += 3
+    observing.upstreams[0].closed.rejected[RefuseReason.INVALID] += 3
     steps = metrics.plain()
     next(steps)
     for name in names[2:]:

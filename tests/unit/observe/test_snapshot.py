@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import OperationCounters, StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
@@ -106,9 +106,9 @@ def test_a_read_begins_when_it_is_asked_for_and_a_stream_is_read_at_its_turn() -
     observing = Observing(world.memory, {"a": world.add_engine(), "b": world.add_engine()})
     reader = reader_of(observing, At(world))
     steps = reader.read()
-    observing.door.refuse(RejectReason.UNLISTED, 3, 3)  # before its first step
+    observing.door.refuse(RefuseReason.UNLISTED, 3, 3)  # before its first step
     next(steps)
-    observing.door.refuse(RejectReason.UNLISTED, 4, 4)
+    observing.door.refuse(RefuseReason.UNLISTED, 4, 4)
     world.submit(observing.streams["b"], make_frame([Record(b"x", "k")]))
     world.run_idle()
     _, snapshot = steps_of(steps)
@@ -160,10 +160,10 @@ def test_what_is_left_at_the_end_is_summed_over_open_and_closed_streams_and_the_
     for number, engine in enumerate(observing.streams.values(), 1):
         counters = engine.counters
         counters.delivered, counters.buffered, counters.in_flight = 10 * number, 3, 2
-        counters.rejected[RejectReason.DRAINING] = 1
+        counters.rejected[RefuseReason.DRAINING] = 1
         counters.spooled = 7
     observing.upstreams[0].closed.delivered = 100
-    observing.upstreams[0].closed.rejected[RejectReason.DRAINING] = 5
+    observing.upstreams[0].closed.rejected[RefuseReason.DRAINING] = 5
     snapshot = at_once(reader_of(observing, At(world)).read())
     assert (snapshot.delivered, snapshot.undelivered, snapshot.spooled) == (130, 17, 14)
 

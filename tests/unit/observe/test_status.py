@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.description import Capacity, OpenShard, StreamDescription
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
@@ -429,7 +429,7 @@ def test_the_page_holds_neither_keys_nor_data() -> None:
 def test_door_and_listeners_are_told_as_far_as_something_happened() -> None:
     place = Place(World(1))
     place.observing.door.received = 4
-    place.observing.door.rejected[RejectReason.UNLISTED] = 4
+    place.observing.door.rejected[RefuseReason.UNLISTED] = 4
     http = place.listeners["http"]
     http.opened, http.open = 9, 2
     http.refused["malformed"] = 3

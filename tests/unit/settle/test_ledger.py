@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -74,7 +74,7 @@ def test_of_a_frame_that_is_taken_in_part_the_rest_is_refused_at_once() -> None:
     assert (frame.unsettled, ledger.footprint_bytes) == (2, 100)
     assert (counters.received, counters.accepted, counters.buffered) == (3, 2, 2)
     assert (counters.received_bytes, counters.accepted_bytes) == (12, 8)
-    assert counters.rejected[RejectReason.FULL] == 1
+    assert counters.rejected[RefuseReason.FULL] == 1
     assert counters.unaccounted() == 0
     fly(counters, 2)
     land(ledger, counters, frame, [0, 2])
@@ -111,7 +111,7 @@ def test_when_full_nothing_is_taken_and_the_refusal_is_counted(
     assert not ledger.has_room(51)
     assert not admit(ledger, frame_of(5, deadline_ns=SECOND))
     assert ledger.footprint_bytes == memory.bytes_taken == 200
-    assert counters.rejected[RejectReason.FULL] == 5
+    assert counters.rejected[RefuseReason.FULL] == 5
     assert (counters.received, counters.accepted) == (7, 2)
     assert counters.unaccounted() == 0
     assert ledger.next_sweep_ns() is None, "a refused frame has no deadline to keep"
@@ -181,13 +181,13 @@ def test_an_abandoned_frame_tells_each_record_what_became_of_it() -> None:
     fly(counters, 3)
     land(ledger, counters, frame, [1])
     assert ledger.take_expired(SECOND, MANY) == [frame]
-    ledger.abandon([frame], {frame: {0, 2}}, Parting(WITHDRAWN), RejectReason.DEADLINE)
+    ledger.abandon([frame], {frame: {0, 2}}, Parting(WITHDRAWN), RefuseReason.DEADLINE)
     in_flight = IN_FLIGHT_AT_DEADLINE
     assert frame.results == [in_flight, delivered(), in_flight, WITHDRAWN]
     assert frame.is_abandoned
     assert ledger.take_settled() == [frame]
     assert ledger.footprint_bytes == memory.bytes_taken == 0
-    assert counters.rejected[RejectReason.DEADLINE] == 1
+    assert counters.rejected[RefuseReason.DEADLINE] == 1
     assert counters.possible_duplicates == 2
     assert (counters.buffered, counters.in_flight) == (0, 2)
     assert counters.unaccounted() == 0
@@ -199,7 +199,7 @@ def test_late_news_of_an_abandoned_frame_is_counted_and_changes_nothing_else() -
     admit(ledger, frame)
     fly(counters, 2)
     ledger.take_expired(SECOND, MANY)
-    ledger.abandon([frame], {frame: {0, 1}}, Parting(WITHDRAWN), RejectReason.DEADLINE)
+    ledger.abandon([frame], {frame: {0, 1}}, Parting(WITHDRAWN), RefuseReason.DEADLINE)
     told = list(frame.results)
     ledger.take_settled()
     land(ledger, counters, frame, [0], 2 * SECOND)
@@ -283,7 +283,7 @@ def test_whatever_happens_counters_conserve_and_memory_comes_back_once(steps: li
             for frame, index in flying:
                 if frame in expired:
                     in_flight.setdefault(frame, set()).add(index)
-            ledger.abandon(expired, in_flight, Parting(WITHDRAWN), RejectReason.DEADLINE)
+            ledger.abandon(expired, in_flight, Parting(WITHDRAWN), RefuseReason.DEADLINE)
             queued = [(frame, index) for frame, index in queued if frame not in expired]
         told += ledger.take_settled()
         assert counters.unaccounted() == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.base.verdict import Verdict
@@ -15,7 +15,7 @@ from kdaemon.settle.verdict import (
     judge_record,
     may_be_written,
     mends_itself,
-    reject_reason,
+    refuse_reason,
     told,
     told_of_record,
 )
@@ -307,8 +307,8 @@ def test_no_code_of_a_failure_is_a_delivery() -> None:
 def test_a_missing_stream_is_held() -> None:
     error = ServiceError(MISSING_STREAM, "", status=400)
     assert judge_call(error) is Verdict.HOLD
-    assert reject_reason(error) is RejectReason.MISSING_STREAM
-    assert reject_reason(ServiceError("AccessDenied", "")) is RejectReason.HOLD
+    assert refuse_reason(error) is RefuseReason.MISSING_STREAM
+    assert refuse_reason(ServiceError("AccessDenied", "")) is RefuseReason.HOLD
 
 
 # What a client is told

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.base.counters import DropReason, RejectReason
+from kdaemon.base.counters import DropReason, RefuseReason
 from kdaemon.base.errors import RefusedError, SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import RecordResult
@@ -158,7 +158,7 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
         assert frame.results[0] is not None
         assert "no space left" in (frame.results[0].error_message or "")
         assert str(spool.trouble) == str(full)
-        assert target.counters.rejected[RejectReason.SPOOL] == 1
+        assert target.counters.rejected[RefuseReason.SPOOL] == 1
         assert target.counters.unaccounted() == 0
         with pytest.raises(RefusedError, match="no space left"):
             spool.put(target, a_frame(b"b"))

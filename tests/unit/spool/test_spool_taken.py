@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.base.counters import RejectReason
+from kdaemon.base.counters import RefuseReason
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
@@ -78,7 +78,7 @@ async def test_a_place_that_somebody_took_refuses_until_it_is_free_and_says_so_o
             assert result is not None
             assert result.error_code == "ServiceUnavailable"
             assert str(directory) in (result.error_message or "")
-        assert target.counters.rejected[RejectReason.SPOOL] == 3
+        assert target.counters.rejected[RefuseReason.SPOOL] == 3
         assert target.counters.unaccounted() == 0
         failures = spool.counters.commit_failures
         await until(lambda: spool.counters.commit_failures > failures + 5)

@@ -8,7 +8,7 @@ import pytest
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.billing import BilledUnit
-from kdaemon.base.counters import DeadReason, RejectReason
+from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.description import Caller
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
@@ -236,7 +236,7 @@ async def test_where_only_listed_streams_are_taken_a_foreign_arn_of_their_name_i
     assert refused(streams, arn(OTHERS, "clicks")).is_permanent
     assert await asked(streams, arn(OURS)) is found(streams, "orders")
     after = refused(streams, arn(OTHERS))
-    assert (after.reason, after.code) == (RejectReason.UNLISTED, "ResourceNotFoundException")
+    assert (after.reason, after.code) == (RefuseReason.UNLISTED, "ResourceNotFoundException")
     assert len(list(streams.engines())) == 1
 
 
@@ -288,7 +288,7 @@ async def test_streams_that_hold_records_keep_their_place(opened: Open) -> None:
     for name in ("a", "b"):
         put(found(streams, name), b"x")
     answer = refused(streams, "c")
-    assert (answer.reason, answer.code) == (RejectReason.SLOTS, "LimitExceededException")
+    assert (answer.reason, answer.code) == (RefuseReason.SLOTS, "LimitExceededException")
     assert not answer.is_permanent
 
 
@@ -417,7 +417,7 @@ async def test_a_name_that_only_a_client_wrote_is_forgotten_a_minute_after_its_l
     put(kept, b"a")
     for _ in range(2):
         bogus = found(streams, "bogus")
-        bogus.reject(RejectReason.HOLD, 1, 1)
+        bogus.refuse(RefuseReason.HOLD, 1, 1)
         put_waiting(bogus)
         await turn()
         assert bogus.is_useless
