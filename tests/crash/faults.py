@@ -83,7 +83,7 @@ def changed(fault: Fault) -> dict[str, str]:
 
 
 _SUBMIT = """\
-        self._commits.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
+        self.commits.add(Pending(spooled, frame, payload, footprint_bytes, row_bytes))
 """
 _ANSWER = """\
         from kdaemon.spool.pending import STORED
