@@ -183,6 +183,7 @@ async def test_when_the_shards_change_what_was_left_goes_first(tmp_path: Path) -
         assert target.counters.unaccounted() == target.counters.spooled == 0
 
 
+@pytest.mark.pure("notes what a module makes")
 async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
