@@ -159,9 +159,17 @@ class Lane:
             self._queue_next(turns)
 
     def _begin_turns(self) -> ClientTurns:
-        """A second client has to wait: the first client keeps one slice in `queue`."""
+        """A second client has to wait: the first client keeps one slice in `queue`. Runs of others
+        that go before those of the owner (the rest of a turn, or what came back) stay there whole.
+        """
         turns = self.turns = ClientTurns()
-        if self.owner != SEVERAL:
+        if self.owner != SEVERAL and self.queue[0].frame.client != self.owner:
+            queue, self.queue = self.queue, deque()
+            while queue and queue[0].frame.client != self.owner:
+                self.queue.append(queue.popleft())
+            if queue:
+                turns.begin_with(self.owner, queue)
+        elif self.owner != SEVERAL:
             queue = self.queue
             first = queue.popleft()
             count = affordable(first, SLICE_RECORDS, SLICE_BYTES) or 1
