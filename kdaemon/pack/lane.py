@@ -66,12 +66,13 @@ class Lane:
     """One shard's queue, budget and backoff. `shard_id` is None where shards are not predicted.
 
     `hash_key`: a decimal well inside the shard's range, for records that may go anywhere; "" where
-    no shard is predicted. `owner`: the client whose runs are queued, except runs that failed and
-    came back. `joined_records`: queued records that came without a key and take their turn here.
-    `turns`: the clients that wait for each other (None: no client has to). `waiting_*`: records
-    behind others of their key (`key_order.py`); `waiting_of`: their number and bytes, by client.
-    `taken`, `throttled`: records of ours, since the shard is known. `doubted_ns`: when a record of
-    the lane last landed on another shard; the lane then makes no aggregates (None: it is trusted).
+    no shard is predicted. `owner`: the client whose runs are queued, except runs in front of them
+    that came back or are the rest of another's turn. `joined_records`: queued records that came
+    without a key and take their turn here. `turns`: the clients that wait for each other (None: no
+    client has to). `waiting_*`: records behind others of their key (`key_order.py`); `waiting_of`:
+    their number and bytes, by client. `taken`, `throttled`: records of ours, since the shard is
+    known. `doubted_ns`: when a record of the lane last landed on another shard; the lane then makes
+    no aggregates (None: it is trusted).
     """
 
     __slots__ = (
@@ -163,22 +164,20 @@ class Lane:
         that go before those of the owner (the rest of a turn, or what came back) stay there whole.
         """
         turns = self.turns = ClientTurns()
-        if self.owner != SEVERAL and self.queue[0].frame.client != self.owner:
-            queue, self.queue = self.queue, deque()
-            while queue and queue[0].frame.client != self.owner:
-                self.queue.append(queue.popleft())
-            if queue:
-                turns.begin_with(self.owner, queue)
-        elif self.owner != SEVERAL:
-            queue = self.queue
+        if self.owner == SEVERAL:
+            return turns
+        queue, self.queue = self.queue, deque()
+        while queue and queue[0].frame.client != self.owner:
+            self.queue.append(queue.popleft())
+        if not self.queue:
             first = queue.popleft()
             count = affordable(first, SLICE_RECORDS, SLICE_BYTES) or 1
             if count < len(first.indices):
                 queue.appendleft(first)
                 first = first.split(count)
-            self.queue = deque((first,))
-            if queue:
-                turns.begin_with(self.owner, queue)
+            self.queue.append(first)
+        if queue:
+            turns.begin_with(self.owner, queue)
         return turns
 
     def push_front(self, run: Run) -> None:

@@ -8,7 +8,7 @@ where there is room (`keyless.py`). Pure.
 Invariant: a record that waits is in one place: a lane, a whole frame, behind another record of its
 key, a half of a refused call, or among the orphans (runs whose shards are gone).
 Where it sits: the engine puts frames and draws calls (`packer`), and tells the shards (`shards`);
-settlement and partings use this module alone.
+settlement and partings go through this module to all of these.
 """
 
 from collections.abc import Iterator
@@ -69,11 +69,11 @@ class Queues:
         if len(records) == 1:
             run = self._run(frame, [0], byte_count, shard_map.index_of(records[0]), 0)
             if shard_map.has_unnamed:
-                self.packer.names.is_used = True
+                self.names.is_used = True
             return [run]
         groups = shard_map.group(records)
         if shard_map.has_unnamed:
-            self.packer.names.is_used = True
+            self.names.is_used = True
         if len(groups) == 1:
             shard, group = groups.popitem()
             runs = [self._run(frame, group, byte_count, shard, 0)]
@@ -112,7 +112,7 @@ class Queues:
         unnamed = [index for index, record in enumerate(records) if not record.partition_key]
         if not unnamed:
             return [Run(frame, list(range(len(records))), byte_count, lane)]
-        self.packer.names.is_used = True
+        self.names.is_used = True
         keyless = [index for index in unnamed if records[index].explicit_hash_key is None]
         if not keyless:
             return [Run(frame, list(range(len(records))), byte_count, lane)]
@@ -271,7 +271,7 @@ class Queues:
     ) -> Run:
         if shard == ANY_SHARD:
             lane = self.packer.keyless_lane
-            self.packer.names.is_used = True
+            self.names.is_used = True
             return Run(frame, indices, byte_count, lane, attempt_count, is_keyless=True)
         return Run(frame, indices, byte_count, self.packer.lanes[shard], attempt_count)
 
