@@ -105,13 +105,14 @@ class Door:
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
-        if stream.was_missing:
+        line = stream.line
+        if line.was_missing:
             stream.existence()  # a look-up that is too old no longer counts
-        if not stream.has_word:
+        if not line.has_word:
             needs_word = self._needs_word(stream, spelling, put, acknowledge)
             if needs_word and is_patient:
                 return None
-            if needs_word or (stream.has_queue and stream.is_ordered and not is_patient):
+            if needs_word or (stream.is_ordered and not line.is_empty and not is_patient):
                 return self._wait_for_word(
                     stream, spelling, put, asked, acknowledge, on_settled, client, principal
                 )
@@ -192,8 +193,8 @@ class Door:
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             callback()  # the next `admit` says why it is refused
-        elif not stream.has_word:
-            stream.when_word(callback)
+        elif not stream.line.has_word:
+            stream.line.when_word(callback)
         else:
             stream.when_room(callback)
 
@@ -339,7 +340,7 @@ class Door:
             return forbidden
         stream = self._streams.find(spelling)
         # `_wait_for_word` checks the right again after the wait.
-        if isinstance(stream, Refused) or stream.is_line:
+        if isinstance(stream, Refused) or stream.line.has_arns:
             return stream
         return self.rights.forbid(principal, spelling, is_certain=True) or stream
 
@@ -350,7 +351,7 @@ class Door:
         unavailable = stream.unavailable
         if unavailable is not None:
             return said(RefuseReason.UNAVAILABLE, unavailable)
-        missing = stream.missing() if stream.was_missing else None
+        missing = stream.missing() if stream.line.was_missing else None
         if missing is not None:
             return said(RefuseReason.MISSING_STREAM, missing)
         if put.depends_on_kind:
@@ -489,7 +490,7 @@ class Door:
             else:
                 pending.admitted = taken
 
-        stream.queue(go_on)
+        stream.line.queue(go_on)
         return pending
 
     def _admit_to_other(
@@ -507,9 +508,9 @@ class Door:
         which stream their ARN means.
         """
         acknowledge = asked or stream.acknowledge
-        if not stream.has_word:
+        if not stream.line.has_word:
             needs_word = self._needs_word(stream, spelling, put, acknowledge)
-            if needs_word or (stream.has_queue and stream.is_ordered):
+            if needs_word or (stream.is_ordered and not stream.line.is_empty):
                 return self._wait_for_word(
                     stream,
                     spelling,
@@ -544,7 +545,7 @@ class Door:
             return True
         sizes = put.sizes
         is_large = sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX
-        return is_large or put.depends_on_kind or (stream.is_line and spelling != stream.name)
+        return is_large or put.depends_on_kind or (stream.line.has_arns and spelling != stream.name)
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
         stream.refuse(refused.reason, len(sizes), sum(sizes))

@@ -40,7 +40,8 @@ from kdaemon.engine import Engine
 from kdaemon.send.driver import StreamDriver
 from kdaemon.streams.identity import Identity
 from kdaemon.streams.laid_out import as_laid_out, engine_settings, is_like
-from kdaemon.streams.stream import Spool, Stream, Word
+from kdaemon.streams.line import Word
+from kdaemon.streams.stream import Spool, Stream
 from kdaemon.streams.upstream import Budgets, Reach, Upstream
 from kdaemon.streams.upstreams import Upstreams
 
@@ -310,7 +311,7 @@ class Streams:
             return place
         upstream, name = place
         found = self._line(upstream, name) or self._meant(upstream, name)
-        if isinstance(found, Stream) and not found.is_line:
+        if isinstance(found, Stream) and not found.line.has_arns:
             identity = upstream.identities.of(name)
             if identity is not None and self._streams.get(identity) is found:
                 if len(self.by_spelling) >= SPELLINGS_MAX:
@@ -331,7 +332,7 @@ class Streams:
             return found
         stream = self._streams.get(Identity(arn.name, upstream=upstream.name))
         # A line that was begun may still have other requests in it.
-        return stream if stream is not None and stream.is_line else None
+        return stream if stream is not None and stream.line.has_arns else None
 
     def _identity(self, spelling: str) -> Identity | None:
         place = self.upstreams.place(spelling)
@@ -432,7 +433,7 @@ class Streams:
         self._hear(stream, Word.NOT_FOUND)
 
     def _hear(self, stream: Stream, word: Word) -> None:
-        stream.hear(word)
+        stream.line.hear(word)
         self.upstreams[stream.target.upstream].look_for_silence()
 
     # Another configuration
@@ -582,7 +583,9 @@ class Streams:
         if is_enough():
             return True
         idle = [each for each in unlisted if each.is_idle]
-        idle.sort(key=lambda each: (not each.was_missing, each.target.upstream != upstream.name))
+        idle.sort(
+            key=lambda each: (not each.line.was_missing, each.target.upstream != upstream.name)
+        )
         for count, each in enumerate(idle, 1):
             left += 1
             own -= each.target.upstream == upstream.name

@@ -1,26 +1,14 @@
 """One stream, as its clients' side and the spool see it.
 
 Beside the engine's work it decides which acknowledgement is meant where a client does not choose,
-whether the stream exists, and how its frames get to the disk. Knows nothing of requests or
-connections.
-
-Only a client has written the name of an unlisted stream, so the service is asked whether that
-stream exists before anything is promised for it. `Existence` says what is known. A missing stream
-is refused at once, whatever its client waits for; the look-up is good for MISSING_NS.
-
-While the daemon's own account is not known (`owner.py`), requests by an ARN stand in the line of
-the stream of the same name: behind those that came before them by any spelling.
-Invariant: requests that wait for word go on in the order in which they came, before any that comes
-later.
+whether the stream exists, and how its frames get to the disk. A missing stream is refused at once,
+whatever its client waits for. Knows nothing of requests or connections.
 Where it sits: `registry.py` opens it; the door puts frames to it, and the spool delivers to it.
 """
 
 import asyncio
-import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from enum import Enum
 from typing import Protocol
 
 from kdaemon.base.counters import RefuseReason
@@ -37,27 +25,10 @@ from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
+from kdaemon.streams.line import Asker, Existence, Line, call
 from kdaemon.wire.put import PutLimits
 
-log = logging.getLogger("kdaemon.streams")
-
 MS = 1_000_000  # nanoseconds in a millisecond
-
-MISSING_NS = 10_000_000_000
-"""10 s: how long a look-up that found no such stream is good. Ours, 2026-11-28: a stream that was
-just made is found within that time, and a client that repeats a wrong name costs no call."""
-
-WORD_WAIT_S = 2.0
-"""Seconds that a client which does not wait for delivery is kept waiting for the first word on an
-unlisted stream. Ours, 2026-11-28: a look-up takes a tenth of a second; in an outage no word comes,
-and then the stream is taken to exist. The time begins when the service can be asked at all: just
-after a start the code for calls is still being loaded."""
-
-GO_ON_A_TURN = 64
-GO_ON_NS_MAX = 1_000_000  # 1 ms
-"""Requests that go on in one turn once there is word, and the time that they may take. Ours,
-2026-11-28: 20,000 requests of one record each take 150 ms, and 64 of 500 records take 100 ms;
-nothing else is served meanwhile."""
 
 CALM_PARTS = 4
 """A stream is calm while it has at most one of so many parts of the memory that its stored records
@@ -72,7 +43,7 @@ class Spool(Protocol):
     def bury_dead_of(self, stream: str, frame: Frame) -> None: ...
 
 
-class Driver(Protocol):
+class Driver(Asker, Protocol):
     """What a stream needs of `send/driver.py`, which says what each method does. A seam: tests have
     scripted drivers, also in the compiled build, where a parameter takes its declared class alone.
     """
@@ -85,8 +56,6 @@ class Driver(Protocol):
     def is_idle(self) -> bool: ...
     @property
     def is_asking(self) -> bool: ...
-    @property
-    def can_ask(self) -> bool: ...
     def submit(self, frame: Frame, is_patient: bool = False) -> bool: ...
     def submit_spooled(self, frame: Frame) -> bool: ...
     def withdraw(self, frame: Frame) -> None: ...
@@ -98,39 +67,7 @@ class Driver(Protocol):
         arn: str | None = None,
     ) -> None: ...
     def when_room(self, callback: Callable[[], object]) -> None: ...
-    def ask_again(self) -> None: ...
     def doubt_limits(self) -> None: ...
-
-
-class Existence(Enum):
-    """Whether the service has the stream, as far as it was asked."""
-
-    UNSURE = "unsure"  # an unlisted stream that the service was not asked for yet
-    THERE = "there"  # or taken to be: it is listed, or cannot be asked for
-    MISSING = "missing"
-
-
-class Word(Enum):
-    """The words on the stream that move `Existence`."""
-
-    FOUND = "found"  # the service told of it
-    NOT_FOUND = "not found"  # the service has no such stream
-    NO_ANSWER = "no answer"  # the service cannot be asked, or did not answer in time
-    OLD = "old"  # the look-up is too old
-
-
-_NEXT: dict[tuple[Existence, Word], Existence] = {
-    (Existence.UNSURE, Word.FOUND): Existence.THERE,
-    (Existence.UNSURE, Word.NOT_FOUND): Existence.MISSING,
-    (Existence.UNSURE, Word.NO_ANSWER): Existence.THERE,
-    (Existence.THERE, Word.FOUND): Existence.THERE,
-    (Existence.THERE, Word.NOT_FOUND): Existence.MISSING,
-    (Existence.THERE, Word.NO_ANSWER): Existence.THERE,
-    (Existence.MISSING, Word.FOUND): Existence.THERE,
-    (Existence.MISSING, Word.NOT_FOUND): Existence.MISSING,
-    (Existence.MISSING, Word.NO_ANSWER): Existence.MISSING,
-    (Existence.MISSING, Word.OLD): Existence.UNSURE,
-}
 
 
 class Stream:
@@ -143,32 +80,22 @@ class Stream:
         "_clock",
         "_deadline_timer",
         "_driver",
-        "_existence",
-        "_is_account_asked",
-        "_is_going_on",
         "_memory_waiters",
-        "_missing_until_ns",
-        "_queue",
         "_spool",
-        "_timer",
-        "_waiters",
         "acknowledge",
         "config",
         "counters",
         "deadline_ns",
         "engine",
-        "has_word",
-        "is_heard",
-        "is_line",
         "is_listed",
         "key_bytes_max",
+        "line",
         "line_acknowledge",
         "memory",
         "name",
         "service",
         "submit",
         "target",
-        "was_missing",
     )
 
     def __init__(
@@ -197,18 +124,8 @@ class Stream:
         self._spool = spool
         self._driver = driver
         self._clock = clock
-        self._existence = Existence.THERE if is_listed else Existence.UNSURE
-        self.was_missing = False  # when the service was last asked
-        self.is_heard = False  # the service told of the stream, or did not answer
-        self.has_word = False  # as `is_heard`, and all that waited for word have gone on
-        self.is_line = False  # requests by ARNs that may mean another stream wait here
-        self._is_account_asked = False  # those requests wait for the account
-        self._missing_until_ns = 0
-        self._queue: deque[Callable[[], object]] = deque()  # requests that wait for word, in order
-        self._waiters: list[Callable[[], object]] = []
+        self.line = Line(self.name, driver, clock, is_listed=is_listed)
         self._memory_waiters: dict[Callable[[], object], None] = {}  # each once, in order
-        self._is_going_on = False  # the rest of `_queue` goes on in the next turn
-        self._timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
 
     def take_config(self, config: StreamConfig, memory: ByteBudget, *, is_listed: bool) -> None:
@@ -219,8 +136,8 @@ class Stream:
         self.config = config
         self.acknowledge = Acknowledge(config.acknowledge)
         self.line_acknowledge = line_acknowledge(config, has_spool=self.has_spool)
-        if is_listed and not self.is_listed and self._existence is not Existence.THERE:
-            self._existence, self.was_missing = Existence.THERE, False
+        if is_listed and not self.is_listed:
+            self.line.take_to_be_there()
             self.engine.take_to_be_there()
         self.is_listed = is_listed
         self.target = self._driver.target = replace(self.target, is_listed=is_listed)
@@ -286,103 +203,11 @@ class Stream:
 
     def existence(self) -> Existence:
         """Whether the stream exists, as of now. An old look-up that did not find it begins anew
-        here.
+        here. A listed stream that is missing is on hold: calls that probe tell when it is there.
         """
-        is_old = self._existence is Existence.MISSING and (
-            self._clock.now_ns() >= self._missing_until_ns
-        )
-        if is_old and not self.is_listed:
-            self._move(Word.OLD)
-            self.doubt()
-        return self._existence
-
-    def hear(self, word: Word) -> None:
-        """The service, or its silence, told whether this stream exists."""
-        if word is Word.NOT_FOUND:
-            self._missing_until_ns = self._clock.now_ns() + MISSING_NS
-        self._move(word)
-        self.is_heard = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not (self._is_going_on or self._is_account_asked):
-            self._go_on()
-
-    def begin_line(self) -> None:
-        """Requests by an ARN wait here until the account is known, or no source tells it."""
-        self.is_line = self._is_account_asked = True
-        self.has_word = False
-
-    def end_line(self) -> None:
-        """Requests by an ARN need not wait for the account any more."""
-        self._is_account_asked = False
-        if self.is_heard and not self._is_going_on:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Lets the requests go on that waited for word, a part of them in each turn: a client can
-        make them many. Requests that come meanwhile go behind them.
-        """
-        if self._is_account_asked:  # begun since the last turn
-            self._is_going_on = False
-            return
-        until_ns = self._clock.now_ns() + GO_ON_NS_MAX
-        for _ in range(min(len(self._queue), GO_ON_A_TURN)):
-            self._call(self._queue.popleft())
-            if self._clock.now_ns() >= until_ns:
-                break
-        self._is_going_on = bool(self._queue)
-        if self._is_going_on:
-            asyncio.get_running_loop().call_soon(self._go_on)
-            return
-        self.has_word, self.is_line = True, False
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            self._call(waiter)
-
-    def _call(self, callback: Callable[[], object]) -> None:
-        try:
-            callback()
-        except Exception:  # a defect of ours: the others must still go on
-            log.exception(
-                "what waited for word or room broke", extra={"fields": {"stream": self.name}}
-            )
-
-    def doubt(self) -> None:
-        """The service's word is too old: the service is asked anew."""
-        self.has_word = self.is_heard = False
-        self._driver.ask_again()
-
-    @property
-    def has_queue(self) -> bool:
-        """Whether requests wait for word of the stream."""
-        return bool(self._queue)
-
-    def queue(self, go_on: Callable[[], object]) -> None:
-        """Makes a request wait for word of the stream: `go_on` is called behind those that wait
-        already, and before any request that comes when `has_word` is true.
-        """
-        self._queue.append(go_on)
-        self._expect_word()
-
-    def when_word(self, callback: Callable[[], object]) -> None:
-        """Calls back once, when there is word of the stream: within WORD_WAIT_S once the service
-        can be asked.
-        """
-        self._waiters.append(callback)
-        self._expect_word()
-
-    def _expect_word(self) -> None:
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(WORD_WAIT_S, self._no_word, self._driver.can_ask)
-
-    def _no_word(self, could_ask: bool) -> None:
-        self._timer = None
-        if could_ask:
-            self.hear(Word.NO_ANSWER)
-        else:
-            self._expect_word()
+        if not self.is_listed:
+            self.line.look_again()
+        return self.line.existence
 
     def refusal(self) -> ServiceError | None:
         """Why a client that waits should be refused at once (the stream is missing, say); None: it
@@ -394,7 +219,7 @@ class Stream:
         """Why the records of every client are refused: an unlisted stream that the service does not
         have; None: they are not refused.
         """
-        if not self.was_missing or self.is_listed or self.existence() is not Existence.MISSING:
+        if self.is_listed or self.existence() is not Existence.MISSING:
             return None
         return self.engine.missing
 
@@ -416,7 +241,7 @@ class Stream:
     @property
     def is_waited_for(self) -> bool:
         """Whether clients wait for word of it, or for the service's answer to a dry run."""
-        return bool(self._queue or self._waiters) or self._driver.is_asking
+        return self.line.is_waited_in or self._driver.is_asking
 
     # Taking records
 
@@ -531,7 +356,7 @@ class Stream:
     def _tell_memory_waiters(self) -> None:
         waiters, self._memory_waiters = self._memory_waiters, {}
         for waiter in waiters:
-            self._call(waiter)
+            call(waiter, self.name)
 
     def refuse(self, reason: RefuseReason, record_count: int, byte_count: int) -> None:
         """Counts records that were refused at the door. The limit that they broke may be out of
@@ -543,13 +368,9 @@ class Stream:
 
     def close(self) -> None:
         """Ends its timers: the stream waits for nothing any more."""
-        for timer in (self._timer, self._deadline_timer):
-            if timer is not None:
-                timer.cancel()
-
-    def _move(self, word: Word) -> None:
-        self._existence = _NEXT.get((self._existence, word), self._existence)
-        self.was_missing = self._existence is Existence.MISSING
+        self.line.close()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
 
 
 NO_ROOM_ON_DISK = Refused(

@@ -2,7 +2,7 @@
 as.
 
 An ARN means the stream of the same name only once the account is known. Until then requests by such
-ARNs stand in the line of that stream (`owner.py` asks, `stream.py` holds the line), so that no
+ARNs stand in the line of that stream (`owner.py` asks, `line.py` holds the line), so that no
 request overtakes an earlier one. An upstream that the configuration gives an account and a region
 has a known account from the start, and has no lines.
 
@@ -134,7 +134,7 @@ class Upstream:
         """Requests by an ARN wait in this stream's line until the account is known, or no source
         tells it.
         """
-        stream.begin_line()
+        stream.line.begin_account()
         self._lines[stream] = None
 
     def described(self, arn: Arn) -> None:
@@ -147,7 +147,7 @@ class Upstream:
         """Ends the wait for the account if no source is left that could tell it."""
         if not (self._owner.is_asking and self._owner.has_answered):
             return
-        if all(stream.is_heard for stream in self._lines if stream.is_line):
+        if all(stream.line.is_heard for stream in self._lines if stream.line.has_arns):
             self._owner.give_up()
 
     def close(self, stream: Stream) -> None:
@@ -212,5 +212,5 @@ class Upstream:
     def _end_lines(self) -> None:
         lines, self._lines = self._lines, {}
         for stream in lines:
-            if stream.is_line:
-                stream.end_line()
+            if stream.line.has_arns:
+                stream.line.end_account()

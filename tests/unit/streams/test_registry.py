@@ -14,8 +14,8 @@ from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.streams import Stream, Streams
+from kdaemon.streams.line import MISSING_NS, Existence
 from kdaemon.streams.registry import FORGOTTEN_NS
-from kdaemon.streams.stream import MISSING_NS, Existence, Word
 from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
 from tests.kit.streams import DENIED, MISSING, FakeService, found, make_streams, refused, turn
@@ -332,7 +332,7 @@ async def test_an_unlisted_stream_is_unsure_until_the_service_speaks(opened: Ope
     stream = found(streams, "orders")
     told = asyncio.Event()
     assert stream.existence() is Existence.UNSURE
-    stream.when_word(told.set)
+    stream.line.when_word(told.set)
     await turn()
     assert told.is_set()
     assert stream.existence() is Existence.THERE
@@ -390,7 +390,8 @@ async def test_a_misspelt_name_is_no_hold_and_its_clients_hear_the_service(opene
     """Only the client can act, and was told: nobody must be woken for it."""
     service = FakeService()
     service.missing = {"bogus"}
-    streams = opened(service, "[default]\nlinger_ms = 0")
+    clock = HandClock()
+    streams = opened(service, "[default]\nlinger_ms = 0", clock=clock)
     bogus = found(streams, "bogus")
     put(bogus, b"a")
     await turn()
@@ -399,8 +400,8 @@ async def test_a_misspelt_name_is_no_hold_and_its_clients_hear_the_service(opene
     assert bogus.missing() is bogus.engine.missing
     assert bogus.engine.missing.message == MISSING.message
     service.missing = set()
-    bogus.hear(Word.OLD)
-    bogus.doubt()
+    clock.ns += MISSING_NS
+    assert bogus.missing() is None
     await turn()
     assert bogus.engine.missing is None, "the stream was made"
 
