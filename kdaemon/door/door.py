@@ -70,7 +70,7 @@ class Door:
     def __init__(self, streams: Streams, clock: Clock) -> None:
         self._streams = streams
         self._by_spelling = streams.by_spelling
-        self.rights = StreamRights(streams)
+        self.rights = StreamRights(streams.spellings)
         self._clock = clock
         self._dry_run_count = 0  # dry runs that are at the service now
         self.on_taken: OnTaken | None = None  # set while somebody watches the records that come in
@@ -182,11 +182,13 @@ class Door:
         """Whether two of these spellings mean one stream, or may. If so, the records of that stream
         are ordered by their lines, whatever each line calls it.
         """
-        return not self._streams.are_distinct(each for each in spellings if each is not None)
+        return not self._streams.spellings.are_distinct(
+            each for each in spellings if each is not None
+        )
 
     def is_same(self, spelling: str, other: str) -> bool:
         """Whether two spellings certainly mean one stream."""
-        return self._streams.is_same(spelling, other)
+        return self._streams.spellings.is_same(spelling, other)
 
     def when_room(self, spelling: str, callback: Callable[[], object]) -> None:
         """Calls back when a patient client should try `admit` again."""

@@ -1,7 +1,7 @@
 """Who may write to a stream, and ask the service about it.
 
-A principal's rights name streams by any spelling; the registry knows all names of a stream. Must
-not know a request, a record or an answer.
+A principal's rights name streams by any spelling; `streams/spellings.py` knows all names of a
+stream. Must not know a request, a record or an answer.
 Invariant: no stream is opened here, and nobody learns from a refusal whether a stream exists.
 Where it sits: door.py asks before it takes records, passthrough.py before it asks the service.
 """
@@ -12,14 +12,14 @@ from kdaemon.base.counters import RefuseReason
 from kdaemon.base.names import Qualified
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.refused import Refused
-from kdaemon.streams import Streams
+from kdaemon.streams.spellings import Spellings
 
 
 class StreamRights:
     """Of the streams of one daemon."""
 
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
+    def __init__(self, spellings: Spellings) -> None:
+        self._spellings = spellings
 
     def refusal_to_look(
         self, spellings: Iterable[str], principal: Principal, operation: str
@@ -29,7 +29,7 @@ class StreamRights:
         """
         for spelling in spellings:
             refused = self.forbid(principal, spelling, operation=operation)
-            refused = refused or self._streams.refusal_to_look(spelling)
+            refused = refused or self._spellings.refusal_to_look(spelling)
             if refused is not None:
                 return refused
         return None
@@ -41,7 +41,7 @@ class StreamRights:
         """
         found: Qualified | None = None
         for spelling in spellings:
-            place = self._streams.place(spelling)
+            place = self._spellings.place(spelling)
             if isinstance(place, Refused):
                 return place
             if found is not None and place.upstream != found.upstream:
@@ -83,7 +83,7 @@ class StreamRights:
         """
         if principal is ANYBODY:
             return None
-        names = self._streams.names_of(spelling, is_certain=is_certain)
+        names = self._spellings.names(spelling, is_certain=is_certain)
         if not names or principal.rights.cover(names):
             return None
         return _forbidden(principal, operation, spelling)

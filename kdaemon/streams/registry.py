@@ -1,11 +1,11 @@
 """The registry of streams: finds or opens the one engine of a stream, and bounds how many there
 are.
 
-The spelling by which a client calls a stream leads to an upstream (`upstreams.py`), and becomes an
-identity there (`identity.py`). One identity has one engine, and an engine sends under one name or
-ARN for all its life. An ARN may mean a stream by name only once the upstream's account is known
-(`owner.py`). An engine that was opened for the ARN before that keeps its records until it is idle,
-so that no record overtakes them, and is then closed.
+The spelling by which a client calls a stream becomes an identity (`spellings.py`). One identity has
+one engine, and an engine sends under one name or ARN for all its life. An ARN may mean a stream by
+name only once the upstream's account is known (`owner.py`). An engine that was opened for the ARN
+before that keeps its records until it is idle, so that no record overtakes them, and is then
+closed.
 
 Listed streams are open from the start and stay open. Their slots, half of the memory and their
 places in the queue of control calls stay theirs, whatever other streams clients ask for. Unlisted
@@ -21,19 +21,16 @@ Where it sits: the daemon owns it; the door and the spool find streams in it; `o
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
-from kdaemon.base.endpoint import region_of_endpoint
 from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget, RestBudget
-from kdaemon.base.names import Qualified, arn_of, parse_arn, partition_problem
+from kdaemon.base.names import parse_arn
 from kdaemon.base.ports import Clock, Dice
 from kdaemon.base.refused import Refused
-from kdaemon.base.service import Service
 from kdaemon.base.steps import Steps
 from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine
@@ -41,6 +38,7 @@ from kdaemon.send.driver import StreamDriver
 from kdaemon.streams.identity import Identity
 from kdaemon.streams.laid_out import as_laid_out, engine_settings, is_like
 from kdaemon.streams.line import Word
+from kdaemon.streams.spellings import Spellings, no_name, not_listed
 from kdaemon.streams.stream import Spool, Stream
 from kdaemon.streams.upstream import Budgets, Reach, Upstream
 from kdaemon.streams.upstreams import Upstreams
@@ -79,7 +77,6 @@ class Streams:
         """`reaches`: how each of `config.upstream_names` is called."""
         self.memory = memory
         self._spool = spool
-        self._config = config
         self._clock = clock
         self._dice = dice
         # Found before by this spelling: nearly all requests are. The door reads it.
@@ -96,6 +93,7 @@ class Streams:
         self._unlisted = ByteBudget(_unlisted_bytes(config, memory), memory)
         upstreams = {name: self._upstream(config, name, reach) for name, reach in reaches.items()}
         self.upstreams = Upstreams(config, upstreams)
+        self.spellings = Spellings(self.upstreams)
 
     def _upstream(self, config: Config, name: str, reach: Reach) -> Upstream:
         return Upstream(
@@ -126,67 +124,13 @@ class Streams:
         stream = self.by_spelling.get(spelling)
         return stream if stream is not None else self._resolve(spelling)
 
-    def refusal_to_look(self, spelling: str) -> Refused | None:
-        """Why no client may ask the service here for the stream that this name, ARN or path means;
-        None: the service may be asked. Opens no stream. Whether an ARN is that of a listed stream,
-        where only the account would tell, is left to the service.
-        """
-        place = self.upstreams.place(spelling)
-        if isinstance(place, Refused):
-            return place
-        upstream, name = place
-        identity = upstream.identities.of(name)
-        if identity is None:
-            return _no_name(name, upstream.service)
-        here = region_of_endpoint(upstream.config.endpoint_url)
-        if here is not None and identity.region not in {"", here}:
-            text = f"The stream is of {identity.region}, and endpoint_url is an endpoint of {here}."
-            code = "InvalidArgumentException"
-            return Refused(RefuseReason.INVALID, code, text, is_permanent=True)
-        identities = upstream.identities
-        is_listed = any(
-            each and identities.listed(each) for each in (identity, identities.widest(name))
-        )
-        if is_listed or self._config.accept_unlisted:
-            return None
-        return self._not_listed(upstream, identity)
-
-    def place(self, spelling: str) -> Qualified | Refused:
-        """The upstream of a client's spelling of a stream, and the name that this upstream has for
-        the stream.
-        """
-        place = self.upstreams.place(spelling)
-        return place if isinstance(place, Refused) else Qualified(place.upstream.name, place.name)
-
-    def is_same(self, spelling: str, other: str) -> bool:
-        """Whether two spellings certainly mean one stream. Opens no stream."""
-        identity = self._identity(spelling)
-        return identity is not None and identity == self._identity(other)
-
-    def names_of(self, spelling: str, *, is_certain: bool) -> tuple[str, ...]:
-        """The names by which a client may have been allowed this stream; empty: there can be no
-        such stream. Opens no stream. `is_certain`: an ARN that may be another account's stands for
-        no name.
-        """
-        place = self.upstreams.place(spelling)
-        if isinstance(place, Refused):
-            return ()
-        return self.upstreams.names(place, is_certain=is_certain)
-
-    def are_distinct(self, spellings: Iterable[str]) -> bool:
-        """Whether no two of these spellings mean, or may mean, one stream. Opens no stream: there
-        may be hundreds of spellings, from a client that names whatever it likes.
-        """
-        identities = [each for each in map(self._widest, spellings) if each is not None]
-        return len(set(identities)) == len(identities)
-
     def known(self, spelling: str | None) -> Stream | None:
         """The stream, if it is open already: used to count unreadable records under its name."""
         if spelling is None:
             return None
         stream = self.by_spelling.get(spelling)
         if stream is None:  # spellings are forgotten: too many, or the account was learnt
-            identity = self._identity(spelling)
+            identity = self.spellings.identity(spelling)
             stream = None if identity is None else self._streams.get(identity)
         return stream
 
@@ -195,14 +139,7 @@ class Streams:
         stream.
         """
         stream = self.known(spelling)
-        if stream is not None:
-            return stream.config
-        place = self.upstreams.place(spelling)
-        identity = None if isinstance(place, Refused) else place.upstream.identities.of(place.name)
-        if isinstance(place, Refused) or identity is None:
-            return self._config.default
-        listed = place.upstream.identities.listed(identity)
-        return listed or self._unlisted_config(place.upstream, identity)
+        return self.spellings.config_of(spelling) if stream is None else stream.config
 
     def find_stored(self, name: str) -> Stream:
         """The stream of a name in the spool. Raises RefusedError for a stream that is not taken any
@@ -213,7 +150,7 @@ class Streams:
             text = f"stored for {name}, an upstream that is not configured any more"
             raise RefusedError("ResourceNotFoundException", text)
         identity = place.upstream.identities.stored(place.name)
-        found: Stream | Refused = _no_name(name, place.upstream.service)
+        found: Stream | Refused = no_name(name, place.upstream.service)
         if identity is not None:
             found = self._at(place.upstream, identity)
         if isinstance(found, Refused):
@@ -223,19 +160,11 @@ class Streams:
             raise RefusedError("ResourceNotFoundException", text)
         return found
 
-    def is_listed(self, name: str) -> bool:
-        """Whether the configuration names the stream that the spool has under this name."""
-        place = self.upstreams.stored(name)
-        identity = None if place is None else place.upstream.identities.stored(place.name)
-        if place is None or identity is None:
-            return False
-        return place.upstream.identities.listed(identity) is not None
-
     def open_listed(self) -> Steps[None]:
         """Opens every stream that the configuration names, so that its shards are known and its
         metrics are there before its first record. In steps, for there may be a thousand.
         """
-        for number, name in enumerate(self._config.streams, 1):
+        for number, name in enumerate(self.upstreams.config.streams, 1):
             self.find(name)
             if not number % OPENED_A_STEP:
                 yield
@@ -296,7 +225,7 @@ class Streams:
     def _meant(self, upstream: Upstream, name: str) -> Stream | Refused:
         identity = upstream.identities.of(name)
         if identity is None:
-            return _no_name(name, upstream.service)
+            return no_name(name, upstream.service)
         by_arn = upstream.identities.stored(name)
         old = self._streams.get(by_arn) if by_arn is not None and by_arn.account else None
         if old is not None and by_arn != identity:  # opened before the account was known
@@ -334,36 +263,27 @@ class Streams:
         # A line that was begun may still have other requests in it.
         return stream if stream is not None and stream.line.has_arns else None
 
-    def _identity(self, spelling: str) -> Identity | None:
-        place = self.upstreams.place(spelling)
-        return None if isinstance(place, Refused) else place.upstream.identities.of(place.name)
-
-    def _widest(self, spelling: str) -> Identity | None:
-        place = self.upstreams.place(spelling)
-        return None if isinstance(place, Refused) else place.upstream.identities.widest(place.name)
-
     def _at(self, upstream: Upstream, identity: Identity) -> Stream | Refused:
         stream = self._streams.get(identity)
         if stream is None:
             return self._open(upstream, identity)
-        if not stream.is_listed and not self._config.accept_unlisted:  # since a reload
-            return self._not_listed(upstream, identity)
+        if not stream.is_listed and not self.upstreams.config.accept_unlisted:  # since a reload
+            return not_listed(upstream, identity)
         return stream
 
     def _open(self, upstream: Upstream, identity: Identity) -> Stream | Refused:
-        listed = upstream.identities.listed(identity)
-        if listed is None and not self._config.accept_unlisted:
-            return self._not_listed(upstream, identity)
-        if not self._make_slot(upstream, is_listed=listed is not None):
+        is_listed = upstream.identities.listed(identity) is not None
+        if not is_listed and not self.upstreams.config.accept_unlisted:
+            return not_listed(upstream, identity)
+        if not self._make_slot(upstream, is_listed=is_listed):
             return self._no_slot(identity)
-        is_listed = listed is not None
-        config = listed or self._unlisted_config(upstream, identity)
+        config = self.spellings.settings(upstream, identity)
         # A listed name as the configuration has it; at Yandex the whole path for any spelling.
         name = config.upstream_name or config.name if upstream.service.has_arns else identity.name
         target = StreamTarget(name, config.arn or None, is_listed, upstream.name)
         memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted
         settings = engine_settings(config, upstream.service)
-        units = self._config.billing.units
+        units = self.upstreams.config.billing.units
         engine = Engine(settings, memory, self._dice, self._clock.now_ns(), units)
         driver = StreamDriver(
             target, engine, upstream.client, upstream.discovery, self._clock, self.loop_lag
@@ -378,23 +298,8 @@ class Streams:
         self._streams[identity] = stream
         return stream
 
-    def _unlisted_config(self, upstream: Upstream, identity: Identity) -> StreamConfig:
-        """The settings of an unlisted stream: those of [default]. An ARN that may be the listed
-        stream of the same name gets that stream's settings, so that it keeps that stream's promises
-        and order; but no aggregates, because another account's readers may not take them apart.
-        """
-        default = replace(self._config.default_of(upstream.name), name=identity.name)
-        if not identity.account:
-            return default
-        arn = arn_of(identity.name, identity.account, identity.region)
-        twin = upstream.identities.twin(arn)
-        listed = None if twin is None else upstream.identities.listed(twin)
-        if listed is not None:
-            return replace(listed, arn=arn.text, aggregation="none")
-        return replace(default, arn=arn.text)
-
     def _no_slot(self, identity: Identity) -> Refused:
-        used, most = len(self._drivers), self._config.streams_max
+        used, most = len(self._drivers), self.upstreams.config.streams_max
         text = (
             f"kdaemon has {used} streams in use, of {most} (streams_max): stream {identity.name} is"
             " not taken now."
@@ -402,19 +307,6 @@ class Streams:
         if used < most:
             text += " Unlisted streams of one upstream leave slots to the others: list it."
         return Refused(RefuseReason.SLOTS, "LimitExceededException", text, is_permanent=False)
-
-    def _not_listed(self, upstream: Upstream, identity: Identity) -> Refused:
-        text = (
-            f"Stream {identity.name} is not listed in kdaemon's configuration: add [streams.NAME],"
-            " or set accept_unlisted = true."
-        )
-        if identity.account:
-            arn = arn_of(identity.name, identity.account, identity.region)
-            text = f"Stream {arn.text} is not listed in kdaemon's configuration: list it by its ARN"
-            text += ", or set accept_unlisted = true."
-            if upstream.identities.twin(arn) is not None:
-                text += " If it is kdaemon's own account's, set account_id, which is not known."
-        return Refused(RefuseReason.UNLISTED, "ResourceNotFoundException", text, is_permanent=True)
 
     # What the service tells
 
@@ -471,8 +363,7 @@ class Streams:
         called. No record that is queued, in flight or on disk is touched; a stream that is not
         taken any more delivers the records that it has.
         """
-        is_alone = not self._config.upstreams
-        self._config = config
+        is_alone = not self.upstreams.config.upstreams
         self.routes = _routes(config)
         self._unlisted.bytes_max = _unlisted_bytes(config, self.memory)
         for each in self.upstreams.configured:
@@ -514,16 +405,16 @@ class Streams:
             self._leave(stream)
             return
         upstream = self.upstreams[identity.upstream]
-        listed = upstream.identities.listed(identity)
-        config = listed or self._unlisted_config(upstream, identity)
+        is_listed = upstream.identities.listed(identity) is not None
+        config = self.spellings.settings(upstream, identity)
         if not is_like(stream, config):
             if self._leave(stream):
                 return  # it is opened anew when a client asks for it
             config = as_laid_out(config, stream)
-        if listed is None and not self._config.accept_unlisted and self._leave(stream):
+        if not is_listed and not self.upstreams.config.accept_unlisted and self._leave(stream):
             return
-        memory = upstream.budgets.unlisted if listed is None else upstream.budgets.all
-        stream.take_config(config, memory, is_listed=listed is not None)
+        memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted
+        stream.take_config(config, memory, is_listed=is_listed)
         yield from self._drivers[stream].take_settings(engine_settings(config, stream.service))
 
     def _leave(self, stream: Stream) -> bool:
@@ -569,9 +460,9 @@ class Streams:
         are closed for it: first those that turned out not to exist, then those of the same
         upstream. None is closed if all idle ones together are too few.
         """
-        is_bounded = not is_listed and bool(self._config.upstreams)
+        is_bounded = not is_listed and bool(self.upstreams.config.upstreams)
         unlisted = [each for each in self._drivers if not each.is_listed]
-        left = self._config.streams_max - len(self._drivers)
+        left = self.upstreams.config.streams_max - len(self._drivers)
         own = sum(each.target.upstream == upstream.name for each in unlisted)
 
         def is_enough() -> bool:
@@ -618,17 +509,3 @@ def _routes(config: Config) -> dict[str, str]:
 
 def _unlisted_bytes(config: Config, memory: ByteBudget) -> int:
     return memory.bytes_max // (UNLISTED_PART if config.streams else 1)
-
-
-def _no_name(spelling: str, service: Service) -> Refused:
-    expected = (
-        "1-128 letters, digits, `_`, `.` and `-`, or an ARN" if service.has_arns else "a path"
-    )
-    problem = partition_problem(spelling) if service.has_arns else None
-    text = f"expected {expected}" if problem is None else f"this ARN {problem}"
-    return Refused(
-        RefuseReason.UNLISTED,
-        "ValidationException",
-        f"This is no name or ARN of a stream ({len(spelling)} characters; not shown): {text}.",
-        is_permanent=True,
-    )

@@ -10,7 +10,7 @@ Reads the configuration and nothing that is learnt while the daemon runs, so tha
 to one upstream until a reload changes the configuration.
 Invariant: the name that the spool has of a stream (`Qualified.text`) leads back to its upstream,
 whatever else the configuration calls by that name now.
-Where it sits: `registry.py` asks it about each spelling.
+Where it sits: `spellings.py` and `registry.py` ask it about each spelling.
 """
 
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ class Upstreams:
         more; their counters and the records that they have still to deliver stay with them.
         """
         self._gone = {each.name: each for each in self if each.name not in upstreams}
-        self._config = config
+        self.config = config
         self._by_name = upstreams
         self._default = upstreams[config.default.upstream]
         self._have_more = len(upstreams) > 1
@@ -94,7 +94,7 @@ class Upstreams:
         """The place of the stream that a client calls by this spelling. Refused: no upstream can
         have such a stream.
         """
-        listed = self._config.streams.get(spelling)
+        listed = self.config.streams.get(spelling)
         if listed is not None:
             name = listed.arn or listed.upstream_name or listed.name
             return Place(self._by_name[listed.upstream], name)
@@ -116,34 +116,6 @@ class Upstreams:
         upstream = self._by_name.get(qualified.upstream)
         is_cut = upstream is not None and not qualified.name.startswith("@")
         return Place(upstream, qualified.name) if upstream is not None and is_cut else None
-
-    def names(self, place: Place, *, is_certain: bool) -> tuple[str, ...]:
-        """All names by which a right to this stream may be written: its ARN, its name in the
-        configuration, `@UPSTREAM/NAME`; and the name alone, where that means no other stream.
-        Empty: it can be no stream.
-        """
-        upstream = place.upstream
-        identities = upstream.identities
-        meant = identities.of(place.name) if is_certain else identities.widest(place.name)
-        if meant is None:
-            return ()
-        found = []
-        for name in identities.names(place.name, is_certain=is_certain):
-            is_arn = parse_arn(name) is not None
-            is_plain = is_arn or self._is_plain(name, upstream)
-            if is_plain:
-                found.append(name)
-            if not is_arn and not (is_plain and upstream.name == DEFAULT_UPSTREAM):
-                found.append(f"@{upstream.name}/{name}")
-        listed = identities.listed(meant)
-        if listed is not None:
-            found.append(listed.name)
-        return tuple(dict.fromkeys(found))
-
-    def _is_plain(self, name: str, upstream: Upstream) -> bool:
-        """Whether this name alone means, from a client, this upstream's stream."""
-        meant = self.place(name)
-        return isinstance(meant, Place) and meant.upstream is upstream and meant.name == name
 
     def _at_home(self, place: Place) -> Place:
         """A whole ARN or path belongs to the upstream that has its account or database, even if the

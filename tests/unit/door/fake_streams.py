@@ -129,6 +129,7 @@ class FakeStreams:
         self.stream = stream
         self.door = StreamCounters()
         self.routes: dict[str, str] = {}
+        self.spellings: Any = None  # whoever asks has all rights
         self.by_spelling: dict[str, Stream] = {}
 
     def config_of(self, name: str) -> StreamConfig:

@@ -498,8 +498,8 @@ async def test_a_closed_stream_leaves_nothing_to_the_collector(opened: Open) -> 
 
 async def test_whether_two_names_are_one_stream_is_told_without_opening_any(opened: Open) -> None:
     streams = opened(FakeService())
-    assert streams.are_distinct(["a", "b", arn(name="c"), "no name!", "no name!"])
-    assert not streams.are_distinct(["a", "b", arn(name="a")])
+    assert streams.spellings.are_distinct(["a", "b", arn(name="c"), "no name!", "no name!"])
+    assert not streams.spellings.are_distinct(["a", "b", arn(name="a")])
     assert list(streams.engines()) == []
 
 

@@ -89,7 +89,7 @@ def put(stream: Stream, *data: bytes) -> Frame:
 async def test_a_spelling_is_of_one_upstream(
     opened: Open, spelling: str, upstream: str, name: str
 ) -> None:
-    assert opened().place(spelling) == Qualified(upstream, name)
+    assert opened().spellings.place(spelling) == Qualified(upstream, name)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ async def test_what_names_no_upstream_is_refused_and_opens_nothing(
     refused = streams.find(spelling)
     assert isinstance(refused, Refused)
     assert refused.is_permanent
-    assert streams.names_of(spelling, is_certain=False) == ()
-    assert isinstance(streams.refusal_to_look(spelling), Refused)
+    assert streams.spellings.names(spelling, is_certain=False) == ()
+    assert isinstance(streams.spellings.refusal_to_look(spelling), Refused)
     assert len(list(streams.engines())) == count
 
 
@@ -171,10 +171,10 @@ async def test_what_the_spool_has_leads_back_to_its_upstream(opened: Open) -> No
     for spelling in ("orders-eu", "orders", "clicks", "@ya/new", arn("pay"), arn("x", OURS)):
         stream = found(streams, spelling)
         assert streams.find_stored(stream.name) is stream
-        assert streams.is_listed(stream.name) is stream.is_listed
+        assert streams.spellings.is_listed(stream.name) is stream.is_listed
     with pytest.raises(RefusedError, match="@gone/orders, an upstream that is not configured"):
         streams.find_stored("@gone/orders")
-    assert not streams.is_listed("@gone/orders")
+    assert not streams.spellings.is_listed("@gone/orders")
 
 
 async def test_what_was_stored_for_the_default_upstream_goes_there_whatever_has_the_name_now() -> (
@@ -205,10 +205,12 @@ async def test_a_right_is_written_with_a_name_that_means_this_stream_alone(
     opened: Open, spelling: str, names: set[str]
 ) -> None:
     streams = opened()
-    found_names = set(streams.names_of(spelling, is_certain=True))
+    found_names = set(streams.spellings.names(spelling, is_certain=True))
     assert found_names == names
     plain = {name for name in found_names if name[0] != "@"}
-    assert all(streams.is_same(name, spelling) for name in plain), "no other stream's name"
+    assert all(streams.spellings.is_same(name, spelling) for name in plain), (
+        "no other stream's name"
+    )
 
 
 # One that is down
@@ -307,7 +309,7 @@ async def test_of_two_upstreams_that_have_it_the_one_that_is_named_is_meant(
     names = ("one", "two", "deep", "eu", "again")
     services: dict[str, Any] = {name: FakeService() for name in names}
     streams = make_streams(FakeService(), text, **services)
-    place = streams.place(spelling)
+    place = streams.spellings.place(spelling)
     assert isinstance(place, Qualified)
     assert place.upstream == upstream
 
