@@ -4,8 +4,8 @@
 spelling belongs to; `upstream.py`: one of them. `owner.py`: whether the account is known, on which
 the meaning of an ARN depends. `spellings.py`: all that this says of a stream that is not open.
 `stream.py`: one stream as its clients' side and the spool see it; `line.py`: who waits for word of
-it; `laid_out.py`: its settings, as its engine gets them. `registry.py`: finds, opens, bounds and
-closes streams.
+it; `laid_out.py`: its settings, as its engine gets them; `slots.py`: which streams are closed.
+`registry.py`: finds, opens and closes streams.
 """
 
 from kdaemon.streams.registry import Streams

@@ -9,8 +9,8 @@ closed.
 
 Listed streams are open from the start and stay open. Their slots, half of the memory and their
 places in the queue of control calls stay theirs, whatever other streams clients ask for. Unlisted
-streams share the rest: `streams_max` bounds all streams, and to open one more an idle unlisted one
-is closed. The counts of a closed stream are kept by its upstream, so that totals never fall.
+streams share the rest: to open one more, an idle unlisted one may be closed (`slots.py`). The
+counts of a closed stream are kept by its upstream, so that totals never fall.
 `loop_lag`: how late the event loop comes to work that is due, by the engines' wake-ups; the
 heartbeat adds its own measurements.
 
@@ -22,7 +22,6 @@ Where it sits: the daemon owns it; the door and the spool find streams in it; `o
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import StreamDescription, StreamTarget
 from kdaemon.base.errors import RefusedError, ServiceError
@@ -38,6 +37,7 @@ from kdaemon.send.driver import StreamDriver
 from kdaemon.streams.identity import Identity
 from kdaemon.streams.laid_out import as_laid_out, engine_settings, is_like
 from kdaemon.streams.line import Word
+from kdaemon.streams.slots import UPSTREAM_TIMES, Useless, in_the_way, no_slot
 from kdaemon.streams.spellings import Spellings, no_name, not_listed
 from kdaemon.streams.stream import Spool, Stream
 from kdaemon.streams.upstream import Budgets, Reach, Upstream
@@ -48,16 +48,6 @@ SPELLINGS_MAX = 10_000
 2026-11-28: a spelling is at most 2 KiB, and few streams have more than two."""
 
 OPENED_A_STEP = 20  # listed streams opened in a step: 2 ms; ours, 2026-11-28
-
-UPSTREAM_TIMES = 3
-"""Of several upstreams, one may have so many times the memory that is left, and its unlisted
-streams so many times the slots that are left. Ours, 2026-11-28: the same rule as for one stream
-among others."""
-
-FORGOTTEN_NS = 60_000_000_000
-"""60 s: so long a useless stream (`Stream.is_useless`) stays after its last record, for people to
-see. Ours, 2026-11-29: less than the two minutes after which a hold alerts, so that one request with
-a misspelt name wakes nobody, and a client that goes on sending does."""
 
 UNLISTED_PART = 2  # unlisted streams may have one of so many parts of memory, if any are listed
 
@@ -85,7 +75,7 @@ class Streams:
         self._drivers: dict[Stream, StreamDriver] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._leaving: set[Stream] = set()  # a reload has no use for them: closed when idle
-        self._useless: dict[Stream, tuple[int, int]] = {}  # records received, and since when
+        self._useless = Useless()
         self._is_draining = False
         self.routes = _routes(config)
         self.loop_lag = Histogram(LAG_BOUNDS_NS)
@@ -275,15 +265,19 @@ class Streams:
         is_listed = upstream.identities.listed(identity) is not None
         if not is_listed and not self.upstreams.config.accept_unlisted:
             return not_listed(upstream, identity)
-        if not self._make_slot(upstream, is_listed=is_listed):
-            return self._no_slot(identity)
+        all_config = self.upstreams.config
+        closed = in_the_way(self._drivers, all_config, upstream.name, is_listed=is_listed)
+        if closed is None:
+            return no_slot(identity.name, len(self._drivers), all_config.streams_max)
+        for each in closed:
+            self._close(each)
         config = self.spellings.settings(upstream, identity)
         # A listed name as the configuration has it; at Yandex the whole path for any spelling.
         name = config.upstream_name or config.name if upstream.service.has_arns else identity.name
         target = StreamTarget(name, config.arn or None, is_listed, upstream.name)
         memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted
         settings = engine_settings(config, upstream.service)
-        units = self.upstreams.config.billing.units
+        units = all_config.billing.units
         engine = Engine(settings, memory, self._dice, self._clock.now_ns(), units)
         driver = StreamDriver(
             target, engine, upstream.client, upstream.discovery, self._clock, self.loop_lag
@@ -297,16 +291,6 @@ class Streams:
         self._drivers[stream] = driver
         self._streams[identity] = stream
         return stream
-
-    def _no_slot(self, identity: Identity) -> Refused:
-        used, most = len(self._drivers), self.upstreams.config.streams_max
-        text = (
-            f"kdaemon has {used} streams in use, of {most} (streams_max): stream {identity.name} is"
-            " not taken now."
-        )
-        if used < most:
-            text += " Unlisted streams of one upstream leave slots to the others: list it."
-        return Refused(RefuseReason.SLOTS, "LimitExceededException", text, is_permanent=False)
 
     # What the service tells
 
@@ -433,20 +417,8 @@ class Streams:
         """
         for stream in [each for each in self._leaving if each.is_idle]:
             self._close(stream)
-        self._forget_useless()
-
-    def _forget_useless(self) -> None:
-        """Closes the useless streams for which nobody has sent a record for FORGOTTEN_NS."""
-        now_ns, before = self._clock.now_ns(), self._useless
-        self._useless = {}
-        for stream in [each for each in self._drivers if each.is_useless]:
-            received, since_ns = before.get(stream, (-1, now_ns))
-            if received != stream.counters.received:
-                received, since_ns = stream.counters.received, now_ns
-            if now_ns - since_ns >= FORGOTTEN_NS:
-                self._close(stream)
-            else:
-                self._useless[stream] = received, since_ns
+        for stream in self._useless.look(self._drivers, self._clock.now_ns()):
+            self._close(stream)
 
     @property
     def left_upstreams(self) -> set[str]:
@@ -454,37 +426,6 @@ class Streams:
         return self.upstreams.gone.keys() - self._called_yet()
 
     # Closing
-
-    def _make_slot(self, upstream: Upstream, *, is_listed: bool) -> bool:
-        """Makes a slot for one more stream, and returns whether there is one. Idle unlisted streams
-        are closed for it: first those that turned out not to exist, then those of the same
-        upstream. None is closed if all idle ones together are too few.
-        """
-        is_bounded = not is_listed and bool(self.upstreams.config.upstreams)
-        unlisted = [each for each in self._drivers if not each.is_listed]
-        left = self.upstreams.config.streams_max - len(self._drivers)
-        own = sum(each.target.upstream == upstream.name for each in unlisted)
-
-        def is_enough() -> bool:
-            """Of several upstreams, one that is down has unlisted streams that are never idle:
-            these must leave slots to the others.
-            """
-            return own < UPSTREAM_TIMES * left if is_bounded else left > 0
-
-        if is_enough():
-            return True
-        idle = [each for each in unlisted if each.is_idle]
-        idle.sort(
-            key=lambda each: (not each.line.was_missing, each.target.upstream != upstream.name)
-        )
-        for count, each in enumerate(idle, 1):
-            left += 1
-            own -= each.target.upstream == upstream.name
-            if is_enough():
-                for closed in idle[:count]:
-                    self._close(closed)
-                return True
-        return False
 
     def _close(self, stream: Stream) -> None:
         driver = self._drivers.pop(stream)

@@ -15,7 +15,7 @@ from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.line import MISSING_NS, Existence
-from kdaemon.streams.registry import FORGOTTEN_NS
+from kdaemon.streams.slots import FORGOTTEN_NS
 from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
 from tests.kit.streams import DENIED, MISSING, FakeService, found, make_streams, refused, turn
