@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.config import Config, UpstreamConfig
-from kdaemon.door.door import DRY_RUNS_MAX
+from kdaemon.door.dry_runs import DRY_RUNS_MAX
 from kdaemon.send.control import ControlCalls, ControlSettings, calls_per_second
 from kdaemon.send.discovery import Discovery
 from kdaemon.send.late import LateClient, Libraries

@@ -14,14 +14,11 @@ Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kdaemon.base.admission import frame_footprint_bytes, make_frame
+from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RefuseReason
-from kdaemon.base.counting import StreamCounters
-from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.limits import RECORD_BYTES_MAX
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.names import parse_arn
 from kdaemon.base.ports import Clock
 from kdaemon.base.principal import ANYBODY, Principal
 from kdaemon.base.record import Record
@@ -37,6 +34,8 @@ from kdaemon.door.admission import (
     never_fits,
     said,
 )
+from kdaemon.door.checks import check, refuse_all
+from kdaemon.door.dry_runs import DryRuns
 from kdaemon.door.line_forms import Asked, form_of
 from kdaemon.door.promise import check_promise
 from kdaemon.door.rights import StreamRights
@@ -46,18 +45,7 @@ from kdaemon.wire.line_form import LineForm
 from kdaemon.wire.lines import Parsed
 from kdaemon.wire.put import Put, PutLimits
 
-DRY_RUNS_MAX = 64
-"""Dry runs that are at the service at a time, of all clients together. Ours, 2026-11-28: each takes
-a connection to the service for itself, and 16 clients had 1,024 of them."""
-
 _OF_STRANGERS = frozenset({RefuseReason.UNAUTHENTICATED, RefuseReason.FORBIDDEN})
-
-TOO_MANY_DRY_RUNS = Refused(
-    RefuseReason.FULL,
-    "ProvisionedThroughputExceededException",
-    f"{DRY_RUNS_MAX} dry runs are on their way already. Try again later.",
-    is_permanent=False,
-)
 
 
 OnTaken = Callable[[Stream, Sequence[Record]], object]
@@ -71,8 +59,8 @@ class Door:
         self._streams = streams
         self._by_spelling = streams.by_spelling
         self.rights = StreamRights(streams.spellings)
+        self.dry_runs = DryRuns(streams, self.rights)
         self._clock = clock
-        self._dry_run_count = 0  # dry runs that are at the service now
         self.on_taken: OnTaken | None = None  # set while somebody watches the records that come in
 
     # Taking
@@ -100,7 +88,7 @@ class Door:
         if stream is None:
             found = self._find_for(principal, spelling)
             if isinstance(found, Refused):
-                return self._refuse_all(self._streams.door, put, found)
+                return refuse_all(self._streams.door, put, found)
             stream = found
         acknowledge = asked
         if acknowledge is None:
@@ -135,7 +123,7 @@ class Door:
         """As `admit`, for a stream of which enough is known. `waited_ns`: how long the client has
         waited already.
         """
-        refused = self._check_for_stream(stream, put, asked)
+        refused = check(stream, put, asked)
         if refused is None:
             taken = self._take(
                 stream,
@@ -276,49 +264,6 @@ class Door:
         is_stored = isinstance(stream, Stream) and stream.line_acknowledge is STORED
         return STORED if is_stored else Acknowledge.NONE
 
-    def dry_run(
-        self,
-        spelling: str,
-        put: Put,
-        told: Callable[[ServiceError], object],
-        principal: Principal,
-    ) -> Refused | None:
-        """Asks the service what would become of these records. They are refused in every case.
-        Their memory is taken until `told` is called. DRY_RUNS_MAX at a time.
-        """
-        forbidden = self.rights.forbid(principal, spelling)
-        if forbidden is not None:
-            return self._refuse_all(self._streams.door, put, forbidden)
-        stream = self._streams.find(spelling)
-        if isinstance(stream, Refused):
-            return self._refuse_all(self._streams.door, put, stream)
-        refused = self._check_for_stream(stream, put, None)
-        if refused is None and not stream.service.answers_dry_run:
-            text = f"Unexpected json key: DryRun. {stream.service.title} has no dry run."
-            code = "InvalidArgumentException"
-            refused = Refused(RefuseReason.INVALID, code, text, is_permanent=True)
-        taken_bytes = frame_footprint_bytes(len(put.sizes), put.byte_count)
-        if refused is None and self._dry_run_count >= DRY_RUNS_MAX:
-            refused = TOO_MANY_DRY_RUNS
-        memory = stream.memory  # kept: a reload may give the stream another budget
-        if refused is None and not memory.take(taken_bytes):
-            refused = NO_ROOM
-        reason = RefuseReason.DRY_RUN if refused is None else refused.reason
-        stream.refuse(reason, len(put.sizes), put.byte_count)
-        if refused is not None:
-            return refused
-
-        self._dry_run_count += 1
-
-        def answered(error: ServiceError) -> None:
-            self._dry_run_count -= 1
-            memory.give(taken_bytes)
-            told(error)
-
-        arn = parse_arn(spelling)
-        stream.dry_run(put.records, answered, None if arn is None else arn.text)
-        return None
-
     def encryption_type(self, spelling: str) -> str:
         """What the service last said of the stream's encryption; "NONE" for a stream that is not
         open.
@@ -345,28 +290,6 @@ class Door:
         if isinstance(stream, Refused) or stream.line.has_arns:
             return stream
         return self.rights.forbid(principal, spelling, is_certain=True) or stream
-
-    def _check_for_stream(
-        self, stream: Stream, put: Put, asked: Acknowledge | None
-    ) -> Refused | None:
-        """Why the stream, as it is now, takes these records from no client; None: it takes them."""
-        unavailable = stream.unavailable
-        if unavailable is not None:
-            return said(RefuseReason.UNAVAILABLE, unavailable)
-        missing = stream.missing() if stream.line.was_missing else None
-        if missing is not None:
-            return said(RefuseReason.MISSING_STREAM, missing)
-        if put.depends_on_kind:
-            refused = put.check_kind(is_auto=stream.is_auto)
-            if refused is not None:
-                return refused
-        byte_count = put.byte_count
-        is_large = byte_count > stream.record_bytes_max or stream.key_bytes_max is not None
-        if is_large or byte_count > stream.config.request_bytes_max:
-            refused = put.check_limits(stream.limits)
-            if refused is not None:
-                return refused
-        return None if asked is None else check_promise(stream, asked)
 
     def _take(
         self,
@@ -470,7 +393,7 @@ class Door:
             forbidden = self.rights.forbid(principal, spelling, is_certain=True)
             meant = forbidden or self._streams.meant(spelling)
             if isinstance(meant, Refused):
-                taken = self._refuse_all(self._streams.door, put, meant)
+                taken = refuse_all(self._streams.door, put, meant)
             elif meant is stream:
                 taken = self._admit_to(
                     stream,
@@ -551,8 +474,4 @@ class Door:
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
         stream.refuse(refused.reason, len(sizes), sum(sizes))
-        return refused
-
-    def _refuse_all(self, counters: StreamCounters, put: Put, refused: Refused) -> Refused:
-        counters.refuse(refused.reason, len(put.sizes) + put.refused_count, put.byte_count)
         return refused

@@ -180,7 +180,7 @@ class KinesisDoor:
         def told(error: ServiceError) -> None:
             _refuse(request, refuse(error.code, error.message), lines, form.encoding)
 
-        refused = self._door.dry_run(spelling, put, told, request.principal)
+        refused = self._door.dry_runs.ask(spelling, put, told, request.principal)
         if refused is not None:
             refusal = refuse(refused.code, refused.message)
             _refuse(request, refusal, lines, form.encoding)

@@ -22,7 +22,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record
-from kdaemon.door.door import DRY_RUNS_MAX
+from kdaemon.door.dry_runs import DRY_RUNS_MAX
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import ConnectionLimits, Hub
