@@ -93,36 +93,56 @@ class Door:
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
-        line = stream.line
-        if line.was_missing:
-            stream.existence()  # a look-up that is too old no longer counts
-        if not line.has_word:
-            needs_word = self._needs_word(stream, spelling, put, acknowledge)
-            if needs_word and is_patient:
-                return None
-            if needs_word or (stream.is_ordered and not line.is_empty and not is_patient):
-                return self._wait_for_word(
-                    stream, spelling, put, asked, acknowledge, on_settled, client, principal
-                )
         return self._admit_to(
-            stream, put, asked, acknowledge, on_settled, client, is_patient=is_patient
+            stream,
+            spelling,
+            put,
+            asked,
+            acknowledge,
+            on_settled,
+            client,
+            principal,
+            is_patient=is_patient,
         )
 
     def _admit_to(
         self,
         stream: Stream,
+        spelling: str,
         put: Put,
         asked: Acknowledge | None,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
         client: int,
+        principal: Principal,
         *,
-        is_patient: bool,
+        is_patient: bool = False,
         waited_ns: int = 0,
+        has_word: bool = False,
     ) -> Admission | Refused | None:
-        """As `admit`, for a stream of which enough is known. `waited_ns`: how long the client has
-        waited already.
+        """As `admit`, for a stream that was found. `waited_ns`: how long the client has waited
+        already. `has_word`: it waited for word of this stream.
         """
+        if not has_word:
+            line = stream.line
+            if line.was_missing:
+                stream.existence()  # a look-up that is too old no longer counts
+            if not line.has_word:
+                needs_word = self._needs_word(stream, spelling, put, acknowledge)
+                if needs_word and is_patient:
+                    return None
+                if needs_word or (stream.is_ordered and not line.is_empty and not is_patient):
+                    return self._wait_for_word(
+                        stream,
+                        spelling,
+                        put,
+                        asked,
+                        acknowledge,
+                        on_settled,
+                        client,
+                        principal,
+                        waited_ns,
+                    )
         refused = check(stream, put, asked)
         if refused is None:
             taken = self._take(
@@ -148,10 +168,7 @@ class Door:
         """The limits for one record of this stream; or why none is taken, at least on the promise
         `asked` (None: the stream's own). Counts nothing.
         """
-        forbidden = self.rights.forbid(principal, spelling)
-        if forbidden is not None:
-            return forbidden
-        stream = self._streams.find(spelling)
+        stream = self._find_for(principal, spelling)
         if isinstance(stream, Refused):
             return stream
         refused = None if asked is None else check_promise(stream, asked)
@@ -161,8 +178,8 @@ class Door:
         """Whether a connection of lines would wait until its records for this stream are
         delivered.
         """
-        if asked is None and self.rights.forbid(principal, spelling) is None:
-            stream = self._streams.find(spelling)
+        if asked is None:
+            stream = self._find_for(principal, spelling)
             asked = stream.line_acknowledge if isinstance(stream, Stream) else None
         return asked is DELIVERED
 
@@ -194,10 +211,7 @@ class Door:
         """Takes memory for records that are still to be read. Returns the budget to give it back
         to, just before the records are admitted. Counts nothing.
         """
-        forbidden = self.rights.forbid(principal, spelling)
-        if forbidden is not None:
-            return forbidden
-        stream = self._streams.find(spelling)
+        stream = self._find_for(principal, spelling)
         if isinstance(stream, Refused):
             return stream
         buffer_bytes_max = stream.config.buffer_bytes_max
@@ -368,7 +382,7 @@ class Door:
         on_settled: OnSettled,
         client: int,
         principal: Principal,
-        waited_ns: int = 0,
+        waited_ns: int,
     ) -> Admission | Refused:
         """Lets records wait until the service has told of their stream, or has not answered in
         time. The service was not asked about this stream before, and nothing is promised before it
@@ -394,20 +408,19 @@ class Door:
             meant = forbidden or self._streams.meant(spelling)
             if isinstance(meant, Refused):
                 taken = refuse_all(self._streams.door, put, meant)
-            elif meant is stream:
+            else:  # its client may have used an ARN that turned out to be another stream's
+                is_meant = meant is stream
                 taken = self._admit_to(
-                    stream,
+                    meant,
+                    spelling,
                     put,
                     asked,
-                    acknowledge,
+                    acknowledge if is_meant else asked or meant.acknowledge,
                     on_settled,
                     client,
-                    is_patient=False,
+                    principal,
                     waited_ns=waited_ns,
-                )
-            else:  # its client used an ARN, and the ARN turned out to be another stream's
-                taken = self._admit_to_other(
-                    meant, spelling, put, asked, on_settled, client, principal, waited_ns
+                    has_word=is_meant,
                 )
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
@@ -417,46 +430,6 @@ class Door:
 
         stream.line.queue(go_on)
         return pending
-
-    def _admit_to_other(
-        self,
-        stream: Stream,
-        spelling: str,
-        put: Put,
-        asked: Acknowledge | None,
-        on_settled: OnSettled,
-        client: int,
-        principal: Principal,
-        waited_ns: int,
-    ) -> Admission | Refused | None:
-        """As `admit`, for records that waited in the line of another stream until it was known
-        which stream their ARN means.
-        """
-        acknowledge = asked or stream.acknowledge
-        if not stream.line.has_word:
-            needs_word = self._needs_word(stream, spelling, put, acknowledge)
-            if needs_word or (stream.is_ordered and not stream.line.is_empty):
-                return self._wait_for_word(
-                    stream,
-                    spelling,
-                    put,
-                    asked,
-                    acknowledge,
-                    on_settled,
-                    client,
-                    principal,
-                    waited_ns,
-                )
-        return self._admit_to(
-            stream,
-            put,
-            asked,
-            acknowledge,
-            on_settled,
-            client,
-            is_patient=False,
-            waited_ns=waited_ns,
-        )
 
     def _needs_word(
         self, stream: Stream, spelling: str, put: Put, acknowledge: Acknowledge

@@ -15,6 +15,7 @@ from kdaemon.base.description import Caller
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import parse_arn
 from kdaemon.streams import Stream, owner
+from kdaemon.streams.line import MISSING_NS
 from tests.kit.accounts import (
     OTHERS,
     OURS,
@@ -388,6 +389,31 @@ async def test_what_nobody_used_is_forgotten_with_its_keys_and_asked_for_when_it
         await turn(60)
     assert one.written() == {each: [arn(each).encode()] for each in (OURS, OTHERS)}
     assert one.service.asked_count == 1
+
+
+@pytest.mark.parametrize("way", [each for each in WAYS if each != "session"])
+async def test_no_old_look_up_lets_a_record_in_whose_arn_turns_out_to_be_another_streams(
+    place: Make, way: str
+) -> None:
+    one = place(FAST)
+    one.service.describe_error = None
+    one.service.arn_of = lambda target: target.arn or arn(OURS, target.name)
+    one.put("PutRecord", "s", b"a")
+    await turn(60)
+    one.service.missing = {"s"}
+    one.put("PutRecord", arn(OTHERS), b"b")
+    await turn(60)
+    one.clock.ns += MISSING_NS
+    assert one.service.on_new_keys is not None
+    one.service.on_new_keys(Caller("", "eu-central-1"))
+    one.service.account_id = THIRD
+    one.service.sts.clear()
+    client = one.put(way, arn(OTHERS), b"c", asked="accepted")
+    await turn(60)
+    assert not one.stream("s").line.is_empty
+    one.service.sts.set()
+    await turn(60)
+    assert b"ResourceNotFoundException" in client.written
 
 
 async def test_a_setting_outlives_the_keys(place: Make) -> None:
