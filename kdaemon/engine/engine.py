@@ -37,7 +37,7 @@ from kdaemon.engine.heat import look_at
 from kdaemon.engine.hot_keys import HotKeys
 from kdaemon.engine.snapshot import EngineSnapshot, reason_of
 from kdaemon.engine.unavailable import why_unavailable
-from kdaemon.engine.ways import CLOSED_LOOK_NS, Queued, Way, Ways
+from kdaemon.engine.ways import Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
 from kdaemon.pace.flow import Flow, FlowState
 from kdaemon.pack.batch import Batch
@@ -113,6 +113,7 @@ class Engine:
         self._partings = Partings(
             self.ledger, self._queues, self._settlement, self._in_flight, settings.service
         )
+        self.ways = Ways(self._queues, self.ledger, self._flow, self.counters)
         self._gathering_since_ns: int | None = None
         self._has_credit = True  # a call returned (or none is out): a batch may go, full or not
         self._is_draining = False
@@ -245,47 +246,6 @@ class Engine:
         if self.counters.delivered:
             return Health.WELL
         return Health.TOLD if self.counters.map_refreshes else Health.UNTRIED
-
-    @property
-    def _has_probe(self) -> bool:
-        """Whether only a probe may go out now, and the engine has records for a probe."""
-        return self._flow.state is not _OPEN and not self.is_idle
-
-    @property
-    def map_count(self) -> int:
-        """The number of the map that `ways` uses: with another number the ways are others."""
-        return self._shards.map_count
-
-    def is_crowded(self, free_bytes: int) -> bool:
-        """Whether the caller must ask `ways` for each stored frame: a shard may be full, or nothing
-        goes out now. Looks at all shards.
-        """
-        lanes = self._packer.lanes
-        if len(lanes) == 1:
-            return False
-        return self._has_probe or self._ways({}, free_bytes).has_full(lanes)
-
-    def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
-        """Where the records of a stored frame would go, and which of these ways are full. Nothing
-        is queued. None: only a probe goes out now, the engine has records for one, and the frame is
-        safe on disk. See `Ways`.
-        """
-        has_shards = len(self._packer.lanes) > 1
-        if has_shards and self._has_probe:
-            return None
-        runs = self._queues.plan(frame, frame.byte_count)
-        return self._ways(queued, free_bytes).of(runs, may_be_full=has_shards)
-
-    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
-        """The shards for which more must be read from disk; if there is none, the nanoseconds after
-        which to ask again. None: all shards take whatever comes.
-        """
-        lanes = self._packer.lanes
-        if len(lanes) == 1:
-            return None
-        if self._has_probe:
-            return set(), CLOSED_LOOK_NS
-        return self._ways(queued, free_bytes).low(lanes)
 
     def handle_results(self, batch: Batch, results: list[RecordResult], now_ns: int) -> None:
         """The answer to a batch: one result for each record sent, in order. Another number of
@@ -629,12 +589,6 @@ class Engine:
         if not is_calm and len(self._packer.lanes) > 1:
             full |= crowded(runs, self.ledger)
         return full
-
-    def _ways(self, queued: Queued, free_bytes: int) -> Ways:
-        settings = self._settings
-        key_map = self._shards.shard_map if settings.is_ordered else None
-        footprint_bytes = self.ledger.footprint_bytes
-        return Ways(queued, free_bytes, footprint_bytes, settings.aggregate_bytes_max, key_map)
 
     # Settle
 

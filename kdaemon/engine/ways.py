@@ -2,18 +2,27 @@
 
 Records for a full queue are left on disk (`spool/left.py`), and only those. Part of the engine;
 pure. Knows lanes, and how much the disk gave them; nothing of frames on disk.
-Where it sits: the spool's delivery asks the engine before it hands a frame over, and before it
-reads on.
+Where it sits: an engine has one, which the spool's delivery asks before it hands a frame over, and
+before it reads on.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from kdaemon.base.admission import footprint_bytes
+from kdaemon.base.counting import StreamCounters
+from kdaemon.base.frame import Frame
 from kdaemon.pace.bucket import NS_PER_SECOND
+from kdaemon.pace.flow import Flow, FlowState
 from kdaemon.pack.lane import Lane
+from kdaemon.pack.queues import Queues
 from kdaemon.pack.run import Run
 from kdaemon.route.shard_map import ShardMap
+from kdaemon.settle.ledger import FrameLedger
+
+# An attribute of an Enum costs four times a global, and this is read for each stored frame.
+_OPEN: Final[FlowState] = FlowState.OPEN
 
 FULL_NS = 2_200_000_000
 """2.2 s of the shard's pace: the disk gives a shard no more than that. Ours, 2026-11-28: with
@@ -53,22 +62,82 @@ class Way:
 
 
 class Ways:
-    """Where a stream's stored records go, for one look. `queued`: as `Queued`. `free_bytes`: the
-    memory that the disk may still fill; `footprint_bytes`: the memory that the stream holds now.
-    `key_map`: the map, where order per key is kept.
+    """Where the records of one stream would go. Nothing is queued by asking."""
+
+    def __init__(
+        self, queues: Queues, ledger: FrameLedger, flow: Flow, counters: StreamCounters
+    ) -> None:
+        self._queues = queues
+        self._packer = queues.packer
+        self._shards = queues.shards
+        self._ledger = ledger
+        self._flow = flow
+        self._counters = counters
+
+    @property
+    def map_count(self) -> int:
+        """The number of the map by which the ways are told: with another number they are others."""
+        return self._shards.map_count
+
+    def is_crowded(self, free_bytes: int) -> bool:
+        """Whether the caller must ask `of` for each stored frame: a shard may be full, or nothing
+        goes out now. Looks at all shards. `free_bytes`: the memory that the disk may still fill.
+        """
+        lanes = self._packer.lanes
+        if len(lanes) == 1:
+            return False
+        return self._is_closed or self._look({}, free_bytes).has_full(lanes)
+
+    def of(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
+        """Where the records of a stored frame would go, and which of these ways are full. None:
+        only a probe goes out now, the engine has records for one, and the frame is safe on disk.
+        """
+        has_shards = len(self._packer.lanes) > 1
+        if has_shards and self._is_closed:
+            return None
+        runs = self._queues.plan(frame, frame.byte_count)
+        return self._look(queued, free_bytes).of(runs, may_be_full=has_shards)
+
+    def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
+        """The shards for which more must be read from disk; if there is none, the nanoseconds after
+        which to ask again. None: all shards take whatever comes.
+        """
+        lanes = self._packer.lanes
+        if len(lanes) == 1:
+            return None
+        if self._is_closed:
+            return set(), CLOSED_LOOK_NS
+        return self._look(queued, free_bytes).low(lanes)
+
+    @property
+    def _is_closed(self) -> bool:
+        """Only a probe may go out now, and the engine has records for a probe."""
+        has_any = self._counters.buffered or self._counters.in_flight
+        return self._flow.state is not _OPEN and bool(has_any)
+
+    def _look(self, queued: Queued, free_bytes: int) -> "_Look":
+        key_map = self._shards.shard_map if self._queues.order.is_kept else None
+        all_bytes = self._ledger.footprint_bytes + free_bytes
+        return _Look(queued, free_bytes, all_bytes, self._packer.aggregate_bytes_max, key_map)
+
+
+class _Look:
+    """One look at the lanes. `queued`: as `Queued`. `free_bytes`: the memory that the disk may
+    still fill; `all_bytes`: with what the stream holds now. `key_map`: the map, where order per key
+    is kept.
     """
 
     def __init__(
         self,
         queued: Queued,
         free_bytes: int,
-        footprint_bytes: int,
+        all_bytes: int,
         aggregate_bytes_max: int,
         key_map: ShardMap | None,
     ) -> None:
         self._queued = queued
         self._free_bytes = free_bytes
-        self._all_bytes = footprint_bytes + free_bytes
+        self._all_bytes = all_bytes
         self._aggregate_bytes_max = aggregate_bytes_max
         self._key_map = key_map
 

@@ -85,6 +85,11 @@ class Packer:
             self._wait(lane, now_ns)
 
     @property
+    def aggregate_bytes_max(self) -> int:
+        """The bytes that one aggregate may have; 0: none are made."""
+        return 0 if self._aggregator is None else self._aggregator.bytes_max
+
+    @property
     def has_ready(self) -> bool:
         return bool(self._ring) or bool(self._wholes)
 

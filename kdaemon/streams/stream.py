@@ -288,7 +288,7 @@ class Stream:
     @property
     def map_count(self) -> int:
         """As the engine's: the count of the map of shards by which `ways` goes."""
-        return self.engine.map_count
+        return self.engine.ways.map_count
 
     def is_calm(self, free_bytes: int) -> bool:
         """Whether the stream has a small part of the memory that it may have, so that no shard can
@@ -299,17 +299,17 @@ class Stream:
 
     def is_crowded(self, free_bytes: int) -> bool:
         """As the engine's: whether a shard may be full."""
-        return self.engine.is_crowded(self._spool_room(free_bytes))
+        return self.engine.ways.is_crowded(self._spool_room(free_bytes))
 
     def ways(self, frame: Frame, queued: Queued, free_bytes: int) -> list[Way] | None:
         """As the engine's: where the records of a frame in the spool would go. `free_bytes`: of
         memory, that the spool may still give to the stream.
         """
-        return self.engine.ways(frame, queued, self._spool_room(free_bytes))
+        return self.engine.ways.of(frame, queued, self._spool_room(free_bytes))
 
     def low_shards(self, queued: Queued, free_bytes: int) -> tuple[set[str | None], int] | None:
         """As the engine's: the shards for which the spool is to be read."""
-        return self.engine.low_shards(queued, self._spool_room(free_bytes))
+        return self.engine.ways.low_shards(queued, self._spool_room(free_bytes))
 
     def _spool_room(self, free_bytes: int) -> int:
         """How much memory frames of the spool may still take."""

@@ -30,7 +30,7 @@ FOR_THE_SHELL = {
     *("record_bytes_max", "hold", "unavailable", "missing", "health"),
     *("counters", "ledger", "freshness"),
     # where the records of the disk go
-    *("ways", "low_shards", "is_crowded", "map_count"),
+    "ways",
 }
 
 

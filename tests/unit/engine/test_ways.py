@@ -29,7 +29,7 @@ def key_of(rig: Rig, shard_id: str) -> str:
     """A key that goes to this shard."""
     for number in range(1_000):
         key = f"k{number}"
-        (way,) = rig.engine.ways(make_frame([Record(b"", key)]), {}, MUCH) or []
+        (way,) = rig.engine.ways.of(make_frame([Record(b"", key)]), {}, MUCH) or []
         if way.lane == shard_id:
             return key
     raise AssertionError(shard_id)
@@ -43,7 +43,7 @@ def hold(rig: Rig, shard_id: str, count: int) -> Frame:
 
 def full_ways(rig: Rig, queued: dict[str, tuple[int, int]], free_bytes: int = MUCH) -> list[Way]:
     records = [Record(b"x", key_of(rig, shard_id)) for shard_id in ("shard-0", "shard-1")]
-    ways = rig.engine.ways(make_frame([*records, Record(b"x", "")]), queued, free_bytes)
+    ways = rig.engine.ways.of(make_frame([*records, Record(b"x", "")]), queued, free_bytes)
     assert ways is not None
     assert sorted(index for way in ways for index in way.indices) == [0, 1, 2]
     return [way for way in ways if way.is_full]
@@ -62,7 +62,7 @@ def test_what_clients_wait_for_makes_no_shard_full_for_the_disk() -> None:
     rig = a_rig()
     hold(rig, "shard-0", 10 * FULL)
     assert full_ways(rig, {"shard-0": (LOW - 1, LOW)}) == []
-    low = rig.engine.low_shards({"shard-0": (LOW - 1, LOW)}, MUCH)
+    low = rig.engine.ways.low_shards({"shard-0": (LOW - 1, LOW)}, MUCH)
     assert low is not None
     assert low[0] == {"shard-0", "shard-1"}
 
@@ -75,19 +75,19 @@ def test_what_waits_for_another_shard_of_its_frame_makes_none_full() -> None:
 
 def test_a_stream_is_crowded_when_a_shard_may_be_full_or_nothing_goes() -> None:
     rig = a_rig()
-    assert not rig.engine.is_crowded(MUCH)
+    assert not rig.engine.ways.is_crowded(MUCH)
     hold(rig, "shard-0", FULL)
-    assert not rig.engine.is_crowded(MUCH)
-    assert rig.engine.is_crowded(footprint_bytes(FULL, 3 * FULL) - 1)
+    assert not rig.engine.ways.is_crowded(MUCH)
+    assert rig.engine.ways.is_crowded(footprint_bytes(FULL, 3 * FULL) - 1)
     hold(rig, "shard-0", 1)
-    assert rig.engine.is_crowded(MUCH)
+    assert rig.engine.ways.is_crowded(MUCH)
     out = a_rig()
     hold(out, "shard-0", 1)
     out.fail(out.call(), ServiceError("ReadTimeout", ""))
-    assert out.engine.is_crowded(MUCH)
+    assert out.engine.ways.is_crowded(MUCH)
     alone = Rig(ROOMY, shard_count=1)
     hold(alone, "shard-0", 10 * FULL)
-    assert not alone.engine.is_crowded(MUCH)
+    assert not alone.engine.ways.is_crowded(MUCH)
 
 
 def test_in_little_memory_a_shard_with_much_of_it_is_full() -> None:
@@ -97,7 +97,7 @@ def test_in_little_memory_a_shard_with_much_of_it_is_full() -> None:
     queued = {"shard-0": (100, 300)}
     assert full_ways(rig, queued, given_bytes) == []
     assert [way.lane for way in full_ways(rig, queued, given_bytes - 1)] == ["shard-0"]
-    assert rig.engine.low_shards(queued, given_bytes - 1) == ({"shard-1"}, MEMORY_LOOK_NS)
+    assert rig.engine.ways.low_shards(queued, given_bytes - 1) == ({"shard-1"}, MEMORY_LOOK_NS)
     hold(rig, "shard-1", 4_000)  # now it is a small part of all
     assert full_ways(rig, queued, given_bytes - 1) == []
 
@@ -106,17 +106,17 @@ def test_no_memory_makes_no_shard_full_that_has_none() -> None:
     """Others have more than the backlog's part; the first frame of a stream goes all the same."""
     rig = a_rig()
     assert full_ways(rig, {}, -MUCH) == []
-    assert rig.engine.low_shards({}, -MUCH) == ({"shard-0", "shard-1"}, FULL_NS)
+    assert rig.engine.ways.low_shards({}, -MUCH) == ({"shard-0", "shard-1"}, FULL_NS)
 
 
 def test_shards_are_read_for_while_little_waits_for_them() -> None:
     rig = a_rig()
     hold(rig, "shard-0", LOW + 100)
     queued = {"shard-0": (LOW + 100, LOW)}
-    low = rig.engine.low_shards(queued, MUCH)
+    low = rig.engine.ways.low_shards(queued, MUCH)
     assert low == ({"shard-1"}, 100 * 10**9 // RATE), "and the other when a hundred are gone"
     hold(rig, "shard-1", 10 * LOW)
-    low = rig.engine.low_shards({**queued, "shard-1": (10 * LOW, LOW)}, MUCH)
+    low = rig.engine.ways.low_shards({**queued, "shard-1": (10 * LOW, LOW)}, MUCH)
     assert low == (set(), 100 * 10**9 // RATE)
 
 
@@ -130,8 +130,8 @@ def test_in_an_outage_nothing_goes_and_nothing_is_read() -> None:
     rig = a_rig()
     hold(rig, "shard-0", 1)
     rig.fail(rig.call(), ServiceError("ReadTimeout", ""))
-    assert rig.engine.ways(make_frame([Record(b"x", "k")]), {}, MUCH) is None
-    assert rig.engine.low_shards({}, MUCH) == (set(), CLOSED_LOOK_NS)
+    assert rig.engine.ways.of(make_frame([Record(b"x", "k")]), {}, MUCH) is None
+    assert rig.engine.ways.low_shards({}, MUCH) == (set(), CLOSED_LOOK_NS)
 
 
 def test_in_an_outage_an_engine_that_has_nothing_takes_what_it_probes_with() -> None:
@@ -144,9 +144,9 @@ def test_in_an_outage_an_engine_that_has_nothing_takes_what_it_probes_with() -> 
     assert frame in rig.settled()  # its client waits no more
     assert rig.engine.is_idle
     for free_bytes in (MUCH, -MUCH):
-        (way,) = rig.engine.ways(make_frame([Record(b"x", "k")]), {}, free_bytes) or []
+        (way,) = rig.engine.ways.of(make_frame([Record(b"x", "k")]), {}, free_bytes) or []
         assert not way.is_full
-        low = rig.engine.low_shards({}, free_bytes)
+        low = rig.engine.ways.low_shards({}, free_bytes)
         assert low is not None
         assert low[0] == {"shard-0", "shard-1"}
 
@@ -171,25 +171,25 @@ def test_one_lane_takes_what_comes() -> None:
     rig = Rig(ROOMY, shard_count=1)
     hold(rig, "shard-0", 10 * FULL)
     queued = {"shard-0": (10 * FULL, FULL)}
-    (way,) = rig.engine.ways(make_frame([Record(b"x", "k")]), queued, MUCH) or []
+    (way,) = rig.engine.ways.of(make_frame([Record(b"x", "k")]), queued, MUCH) or []
     assert not way.is_full
-    assert rig.engine.low_shards(queued, MUCH) is None
+    assert rig.engine.ways.low_shards(queued, MUCH) is None
 
 
 def test_each_map_has_a_number_of_its_own() -> None:
     rig = a_rig()
-    before = rig.engine.map_count
+    before = rig.engine.ways.map_count
     rig.engine.handle_description(describe(even_shards(2)), rig.now_ns)
-    assert rig.engine.map_count == before, "nothing has changed"
+    assert rig.engine.ways.map_count == before, "nothing has changed"
     rig.engine.handle_description(describe(even_shards(3)), rig.now_ns)
-    assert rig.engine.map_count == before + 1
+    assert rig.engine.ways.map_count == before + 1
 
 
 def test_a_key_has_one_order_whatever_shards_its_records_are_sent_to() -> None:
     rig = a_rig(is_ordered=True)
     key = key_of(rig, "shard-0")
     records = [Record(b"x", key), Record(b"x", key, str(2**128 - 1)), Record(b"x", "", "0")]
-    ways = rig.engine.ways(make_frame(records), {}, MUCH) or []
+    ways = rig.engine.ways.of(make_frame(records), {}, MUCH) or []
     found = {index: (way.order, way.lane) for way in ways for index in way.indices}
     assert found == {
         0: ("shard-0", "shard-0"),
@@ -197,5 +197,5 @@ def test_a_key_has_one_order_whatever_shards_its_records_are_sent_to() -> None:
         2: ("shard-0", "shard-0"),
     }
     plain = a_rig()
-    ways = plain.engine.ways(make_frame(records), {}, MUCH) or []
+    ways = plain.engine.ways.of(make_frame(records), {}, MUCH) or []
     assert {way.lane: way.order for way in ways} == {"shard-0": "shard-0", "shard-1": "shard-1"}
