@@ -2,8 +2,8 @@
 
 The packer draws from the lanes that can pay, from a rotating start so that a large lane cannot
 starve the rest. It takes the tokens in the same call: a packed batch never waits on one hot shard.
-Lanes that cannot pay wait in a heap, ordered by the time at which they can. Pure; knows no answers
-and no frames' deadlines.
+Lanes that cannot pay wait (`waits.py`) until they can. Pure; knows no answers and no frames'
+deadlines.
 Where it sits: `queues.py` fills the lanes; the engine polls batches.
 
 Invariants: a lane is in the ring if and only if it is READY; `ready_records` and `ready_bytes` are
@@ -13,7 +13,6 @@ batch.
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
 from typing import Final
 
 from kdaemon.base.engine_settings import EngineSettings
@@ -26,6 +25,7 @@ from kdaemon.pack.keyless import Keyless, Names
 from kdaemon.pack.lane import Lane, LaneMove, LaneState
 from kdaemon.pack.run import Run
 from kdaemon.pack.stalls import Stalls
+from kdaemon.pack.waits import Waits
 from kdaemon.pack.whole import WholeFrame, WholeFrames, is_much
 
 # An attribute of an Enum costs four times a global, and these are read for every request.
@@ -37,10 +37,6 @@ STALL_RECHECK_NS = 1_000_000_000  # 1 s; sooner, the return of its call wakes a 
 GROWTH_RECHECK_NS = 1_000_000_000
 """1 s: a share grows only when it is looked at, at most by a second's growth (`adaptive.py`). So a
 growing share pays a debt sooner than its rate of now says."""
-
-STALE_WAITS_MAX = (
-    1_024  # stale heap entries tolerated above twice the lanes before the heap is rebuilt
-)
 
 
 class Packer:
@@ -61,8 +57,7 @@ class Packer:
         self._keyless = Keyless(self.names, is_joined=self._aggregator is not None, now_ns=now_ns)
         self._wholes = WholeFrames()
         self._ring: deque[Lane] = deque()
-        self._waits: list[tuple[int, int, Lane]] = []
-        self._wait_count = 0  # breaks ties in the heap
+        self._waits = Waits()
         self.lanes: list[Lane] = []
         self.ready_records = 0
         self.ready_bytes = 0
@@ -192,22 +187,13 @@ class Packer:
 
     def wake(self, now_ns: int) -> None:
         """Moves the lanes that are due into the ring."""
-        waits = self._waits
-        while waits and waits[0][0] <= now_ns:
-            ready_at_ns, _, lane = heappop(waits)
-            if lane.state is LaneState.WAITING and lane.ready_at_ns == ready_at_ns:
-                lane.move(LaneMove.DUE)
-                self._enter_ring(lane)
+        while (lane := self._waits.take_due(now_ns)) is not None:
+            lane.move(LaneMove.DUE)
+            self._enter_ring(lane)
 
     def next_due_ns(self) -> int | None:
         """When the next waiting lane is due."""
-        waits = self._waits
-        while waits:
-            ready_at_ns, _, lane = waits[0]
-            if lane.state is LaneState.WAITING and lane.ready_at_ns == ready_at_ns:
-                return ready_at_ns
-            heappop(waits)
-        return None
+        return self._waits.next_due_ns()
 
     def draw(self, now_ns: int) -> Batch | None:
         """One batch of the records that shards can pay for now; None if there are none."""
@@ -384,8 +370,8 @@ class Packer:
                     draft.pay(lane, 1, follower.byte_count)
 
     def audit(self) -> tuple[list[Lane], list[tuple[int, Lane]]]:
-        """For tests: the ring, and the heap's entries: lanes, and when each is due."""
-        return list(self._ring), [(ready_at_ns, lane) for ready_at_ns, _, lane in self._waits]
+        """For tests: the ring, and the entries of lanes that wait, with the time of each."""
+        return list(self._ring), self._waits.audit()
 
     @property
     def all_lanes(self) -> tuple[Lane, ...]:
@@ -484,15 +470,7 @@ class Packer:
             if lane.budget.is_contended:
                 recheck_ns = max(now_ns + GROWTH_RECHECK_NS, lane.blocked_until_ns)
                 lane.ready_at_ns = min(lane.ready_at_ns, recheck_ns)
-        if len(self._waits) > 2 * len(self.lanes) + STALE_WAITS_MAX:
-            self._waits = [
-                wait
-                for wait in self._waits
-                if wait[2].state is LaneState.WAITING and wait[2].ready_at_ns == wait[0]
-            ]
-            heapify(self._waits)
-        self._wait_count += 1
-        heappush(self._waits, (lane.ready_at_ns, self._wait_count, lane))
+        self._waits.put(lane, len(self.lanes))
 
     def _quantum(self, lane: Lane) -> tuple[int, int]:
         """How many records and bytes a lane waits for when it cannot pay for its whole queue."""

@@ -8,8 +8,9 @@ from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, LaneState
-from kdaemon.pack.packer import STALE_WAITS_MAX, Packer
+from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
+from kdaemon.pack.waits import STALE_WAITS_MAX
 from tests.kit.frames import MS, SECOND, sized_frame
 from tests.kit.queues import dropped, make_packer
 
