@@ -103,9 +103,7 @@ class Change:
         for _ in steps:
             await asyncio.sleep(0)
         if self._spool is not None:
-            for _ in self._spool.take_up(
-                self._streams.find_stored, self._streams.spellings.is_listed
-            ):
+            for _ in self._spool.take_up(self._streams.find_stored):
                 await asyncio.sleep(0)
         return ()
 

@@ -100,7 +100,7 @@ class SpoolOpening:
         if spool is None:
             return
         if spool.waits_for is None:
-            await spool.recover(streams.find_stored, streams.spellings.is_listed)
+            await spool.recover(streams.find_stored)
             return
         if is_at_once:
             await self._wait_for(spool, streams)
@@ -131,7 +131,7 @@ class SpoolOpening:
         # A process that dies closes its files one after another.
         while not await self._is_opened(spool):  # noqa: ASYNC110 - another process's
             await asyncio.sleep(LOOK_S)
-        await spool.recover(streams.find_stored, streams.spellings.is_listed)
+        await spool.recover(streams.find_stored)
         spool.go_on()
 
     async def _is_opened(self, spool: "Spool") -> bool:

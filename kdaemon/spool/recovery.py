@@ -27,10 +27,9 @@ def find_streams(
     totals_of_streams: list[StoredTotals],
     now_ms: int,
     find: Callable[[str], Target],
-    is_listed: Callable[[str], bool],
 ) -> Iterator[SpooledStream | None]:
     """At a start, yields each spooled stream, or None for a stream that is not taken. `now_ms`:
-    since 1970. `find`, `is_listed`: as for `Spool.recover`.
+    since 1970. `find`: as for `Spool.recover`.
     """
     for stored in totals_of_streams:
         streams.found(stored)
@@ -41,7 +40,7 @@ def find_streams(
             fields = {"stream": stored.stream, "records": stored.record_count}
             log.warning(text, extra={"fields": {**fields, "by_seconds": -age_ms // 1000}})
         try:
-            yield _take_up(streams, stored, age_ms, find, is_listed)
+            yield _take_up(streams, stored, age_ms, find)
         except RefusedError as error:
             text = "records of a stream that is not taken any more stay in the spool"
             fields = {"stream": stored.stream, "records": stored.record_count}
@@ -53,14 +52,13 @@ def take_up(
     streams: SpooledStreams,
     now_ms: int,
     find: Callable[[str], Target],
-    is_listed: Callable[[str], bool],
 ) -> Iterator[SpooledStream | None]:
     """Under another configuration, yields each spooled stream of those that were not taken before,
     or None for a stream that is still not taken.
     """
     for stored in streams.not_taken:
         try:
-            yield _take_up(streams, stored, now_ms - stored.oldest_ms, find, is_listed)
+            yield _take_up(streams, stored, now_ms - stored.oldest_ms, find)
         except RefusedError:
             yield None  # the start told it
 
@@ -70,10 +68,10 @@ def _take_up(
     stored: StoredTotals,
     age_ms: int,
     find: Callable[[str], Target],
-    is_listed: Callable[[str], bool],
 ) -> SpooledStream:
     """Makes the spooled stream. Raises RefusedError if the stream is not taken."""
-    spooled = streams.get(find(stored.stream), is_listed=is_listed(stored.stream))
+    target = find(stored.stream)
+    spooled = streams.get(target, is_listed=target.is_listed)
     fields = {"stream": stored.stream, "records": stored.record_count}
     found = {**fields, "oldest_seconds": max(0, age_ms // 1000)}
     log.info("records found in the spool", extra={"fields": found})

@@ -113,20 +113,15 @@ class Spool:
         self._is_open = True
         self.commits.open(self._store, self._delivery.offer)
 
-    async def recover(
-        self, find: Callable[[str], Target], is_listed: Callable[[str], bool] = lambda _: True
-    ) -> None:
+    async def recover(self, find: Callable[[str], Target]) -> None:
         """Finds the streams of the frames on disk, and begins to read the frames back. `find`
         raises RefusedError for a stream that the configuration no longer takes: its frames stay.
-        `is_listed`: whether the configuration names the stream.
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
         stored = await self._in_thread(self._store.stored_totals)
         now_ms = unix_ms(self._clock)
         found: list[SpooledStream] = []
-        for number, spooled in enumerate(
-            find_streams(self._streams, stored, now_ms, find, is_listed), 1
-        ):
+        for number, spooled in enumerate(find_streams(self._streams, stored, now_ms, find), 1):
             if spooled is not None:
                 found.append(spooled)
             if not number % STREAMS_A_TURN:
@@ -137,18 +132,14 @@ class Spool:
                 await asyncio.sleep(0)
         self._look_later(LOOK_INTERVAL_S)
 
-    def take_up(
-        self, find: Callable[[str], Target], is_listed: Callable[[str], bool]
-    ) -> Steps[None]:
+    def take_up(self, find: Callable[[str], Target]) -> Steps[None]:
         """Another configuration may take streams that were not taken before: begins to read back
-        the frames that were found of these. `find`, `is_listed`: as for `recover`. Does nothing
-        while another process still has the directory, for then `recover` comes later.
+        the frames that were found of these. `find`: as for `recover`. Does nothing while
+        another process still has the directory, for then `recover` comes later.
         """
         if not self._is_open or self.waits_for is not None:
             return
-        for number, spooled in enumerate(
-            take_up(self._streams, unix_ms(self._clock), find, is_listed), 1
-        ):
+        for number, spooled in enumerate(take_up(self._streams, unix_ms(self._clock), find), 1):
             if spooled is not None:
                 self._delivery.read_on(spooled)
             if not number % STREAMS_A_TURN:

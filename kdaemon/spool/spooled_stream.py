@@ -46,6 +46,11 @@ class Target(Protocol):
     def name(self) -> str: ...
 
     @property
+    def is_listed(self) -> bool:
+        """Whether the configuration names the stream."""
+        ...
+
+    @property
     def counters(self) -> StreamCounters: ...
 
     @property

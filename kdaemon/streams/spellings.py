@@ -98,14 +98,6 @@ class Spellings:
         """Whether records are taken for streams that the configuration does not name."""
         return self._upstreams.config.accept_unlisted
 
-    def is_listed(self, name: str) -> bool:
-        """Whether the configuration names the stream that the spool has under this name."""
-        place = self._upstreams.stored(name)
-        identity = None if place is None else place.upstream.identities.stored(place.name)
-        if place is None or identity is None:
-            return False
-        return place.upstream.identities.listed(identity) is not None
-
     def config_of(self, spelling: str) -> StreamConfig:
         """The settings of the stream that this spelling means; those of [default] if there can be
         no such stream.

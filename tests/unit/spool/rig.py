@@ -34,6 +34,7 @@ class FakeTarget:
 
     def __init__(self, name: str = "s", room: int = 1_000_000) -> None:
         self.name = name
+        self.is_listed = True
         self.counters = StreamCounters()
         self.drops_oldest = False
         self.room = room
@@ -158,13 +159,15 @@ async def a_spool(
     )
     await spool.open()
     by_name = {target.name: target for target in targets}
+    for target in targets:
+        target.is_listed = listed is None or target.name in listed
 
     def find(name: str) -> FakeTarget:
         if name not in by_name:
             raise RefusedError("ResourceNotFoundException", "not listed")
         return by_name[name]
 
-    await spool.recover(find, lambda name: listed is None or name in listed)
+    await spool.recover(find)
     try:
         yield spool
     finally:

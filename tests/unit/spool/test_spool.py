@@ -292,7 +292,7 @@ async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
         unlisted_bytes = streams.unlisted_bytes
         assert unlisted_bytes > 0
         if comes != "a record":
-            for _ in spool.take_up(lambda _: target, lambda _: True):
+            for _ in spool.take_up(lambda _: target):
                 await asyncio.sleep(0)
         if comes != "another configuration":
             new = [b"new"]
@@ -318,7 +318,7 @@ async def test_another_configuration_that_takes_none_of_them_leaves_them(tmp_pat
         raise RefusedError("ResourceNotFoundException", "not listed")
 
     async with a_spool(directory) as spool:
-        assert not list(spool.take_up(find, lambda _: False))
+        assert not list(spool.take_up(find))
         assert [each.stream for each in spool.audit().not_taken] == ["gone"]
         assert not spool.is_empty  # who delivers for a worker that is no more stays for it
     assert rows(directory) == 1

@@ -70,7 +70,7 @@ async def restarted(
     await spool.open()
     streams = Streams(config, reaches(default=service), clock, FixedDice(), memory, spool)
     at_once(streams.open_listed())
-    await spool.recover(streams.find_stored, streams.spellings.is_listed)
+    await spool.recover(streams.find_stored)
     try:
         yield streams, spool, memory
     finally:
