@@ -230,12 +230,8 @@ class Door:
         request, or because the records may wait no longer. `spelling`: None if it is not known.
         """
         # Records of a client that has no right to the stream count at the door, not on the stream.
-        is_strange = refused.reason in _OF_STRANGERS
-        stream = None if is_strange else self._streams.known(spelling)
-        if stream is None:
-            self._streams.door.refuse(refused.reason, record_count, byte_count)
-        else:
-            stream.refuse(refused.reason, record_count, byte_count)
+        known = None if refused.reason in _OF_STRANGERS else spelling
+        self._refuse(known, refused.reason, record_count, byte_count)
 
     def refuse_unread(
         self,
@@ -250,11 +246,14 @@ class Door:
         """
         if spelling is not None and self.rights.forbid(principal, spelling) is not None:
             spelling = None
+        self._refuse(spelling, RefuseReason.INVALID, record_count, byte_count)
+
+    def _refuse(
+        self, spelling: str | None, reason: RefuseReason, record_count: int, byte_count: int
+    ) -> None:
         stream = self._streams.known(spelling)
-        if stream is not None:
-            stream.refuse(RefuseReason.INVALID, record_count, byte_count)
-        else:
-            self._streams.door.refuse(RefuseReason.INVALID, record_count, byte_count)
+        counted_at = self._streams.door if stream is None else stream
+        counted_at.refuse(reason, record_count, byte_count)
 
     # Asking
 

@@ -72,11 +72,11 @@ def _has_less(run: Run) -> bool:
     return part * (lane.client_count + 1) < _backlog(run)
 
 
-def overdue(runs: list[Run], packer: Packer, now_ns: int, *, is_joined: bool) -> set[Run]:
+def overdue(runs: list[Run], packer: Packer, now_ns: int) -> set[Run]:
     """The runs of a new frame whose client has more queued for their shard than the shard takes in
-    QUEUE_NS_MAX, or before the client's deadline. `is_joined`: records go into aggregates, where a
-    shard does not count records.
+    QUEUE_NS_MAX, or before the client's deadline.
     """
+    is_joined = packer.aggregate_bytes_max > 0  # a shard does not count records in aggregates
     deadline_ns = runs[0].frame.deadline_ns
     patience_ns = QUEUE_NS_MAX
     if deadline_ns is not None:

@@ -489,18 +489,10 @@ class Engine:
         footprint_bytes, health = self.ledger.footprint_bytes, self.health
         hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
         missing = reason_of(self.missing)
-        packer, settings, freshness = self._packer, self._settings, self.freshness
+        settings, freshness = self._settings, self.freshness
         failures = self._settlement.failures.snapshot()
         is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
-        shards = yield from look_at(
-            packer.lanes,
-            packer.keyless_lane,
-            settings.linger_ns,
-            settings.aggregate_bytes_max,
-            now_ns,
-            shards_max,
-            calm_max,
-        )
+        shards = yield from look_at(self._packer, now_ns, shards_max, calm_max)
         loads = yield from self._hot_keys.loads(
             self._shards.shard_records_per_second,
             self.shard_bytes_per_second,
@@ -584,8 +576,7 @@ class Engine:
         """
         if self._flow.state is not _OPEN:
             return set()
-        is_joined = self._settings.aggregate_bytes_max > 0
-        full = overdue(runs, self._packer, now_ns, is_joined=is_joined)
+        full = overdue(runs, self._packer, now_ns)
         if not is_calm and len(self._packer.lanes) > 1:
             full |= crowded(runs, self.ledger)
         return full

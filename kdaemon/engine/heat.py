@@ -8,34 +8,28 @@ for each client that waits there (one core, 2026-11-28); so a look is made in st
 Flow: lanes -> here -> snapshot.py.
 """
 
-from collections.abc import Sequence
 from heapq import nlargest
 
 from kdaemon.base.steps import Steps
 from kdaemon.engine.snapshot import BACKLOGGED_NS, ShardSnapshot, ShardsSnapshot, hottest
 from kdaemon.pace.bucket import BURST_NS, NS_PER_SECOND, TokenBucket
 from kdaemon.pack.lane import Lane
+from kdaemon.pack.packer import Packer
 
 LANES_A_STEP = 250  # lanes that one step looks at: a millisecond; ours, 2026-11-28
 CLIENTS_A_LANE = 64  # waiting clients that count as one lane more to look at; ours, 2026-11-28
 
 
 def look_at(
-    lanes: Sequence[Lane],
-    keyless: Lane,
-    linger_ns: int,
-    aggregate_bytes_max: int,
-    now_ns: int,
-    shards_max: int | None,
-    calm_max: int = 0,
+    packer: Packer, now_ns: int, shards_max: int | None, calm_max: int
 ) -> Steps[ShardsSnapshot]:
     """Looks once at every lane that exists when the look begins, with `now_ns` as the time of all
-    of it. `keyless`: the lane of records that any shard may take. `aggregate_bytes_max`: as the
-    packer's. `shards_max`: the most shards that are reported, the hottest first; None: all shards
-    are. `calm_max`: the most shards that are reported in addition though they are not hot: those
-    that took most.
+    of it. `shards_max`: the most shards that are reported, the hottest first; None: all shards are.
+    `calm_max`: the most shards that are reported in addition though they are not hot: those that
+    took most.
     """
-    looked_at = tuple(lanes)
+    looked_at, keyless = tuple(packer.lanes), packer.keyless_lane
+    linger_ns, aggregate_bytes_max = packer.linger_ns, packer.aggregate_bytes_max
     shards: list[ShardSnapshot] = []
     calm: list[Lane] = []
     backlogged_count, share_min = 0, 1.0

@@ -25,6 +25,7 @@ from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
+from kdaemon.streams.laid_out import called
 from kdaemon.streams.line import Asker, Existence, Line, call
 from kdaemon.wire.put import PutLimits
 
@@ -109,8 +110,7 @@ class Stream:
     ) -> None:
         self.config = config
         self.target = driver.target
-        called = config.arn or config.upstream_name or config.name
-        self.name = Qualified(self.target.upstream, called).text
+        self.name = Qualified(self.target.upstream, called(config)).text
         self.service = service
         self.engine = driver.engine
         self.counters = driver.engine.counters

@@ -27,6 +27,7 @@ from kdaemon.base.names import (
 )
 from kdaemon.base.refused import Refused
 from kdaemon.config import Config, UpstreamConfig, upstream_of_arn
+from kdaemon.streams.laid_out import called
 from kdaemon.streams.upstream import Upstream
 
 
@@ -96,8 +97,7 @@ class Upstreams:
         """
         listed = self.config.streams.get(spelling)
         if listed is not None:
-            name = listed.arn or listed.upstream_name or listed.name
-            return Place(self._by_name[listed.upstream], name)
+            return Place(self._by_name[listed.upstream], called(listed))
         if spelling.startswith("@"):
             place = self.stored(spelling)
             return _no_upstream(spelling) if place is None else self._at_home(place)
