@@ -138,6 +138,11 @@ def _worker_line(page: Page) -> list[str]:
         for each in own
         if each.get("not_ready_because")
     ]
+    texts += [
+        f"{each.get('worker')}: not counted here, {each.get('missing_because')}"
+        for each in workers
+        if each.get("missing_because")
+    ]
     restarts = sum(_number(each, "restarts") for each in own)
     texts += [f"{restarts:,.0f} restarts"] if restarts else []
     heirs = len(workers) - len(own)

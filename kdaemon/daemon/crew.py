@@ -11,6 +11,7 @@ Where it sits: supervisor.py -> here -> member.py.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from kdaemon.base.errors import SpoolError, WorkerError
@@ -26,6 +27,14 @@ log = logging.getLogger("kdaemon")
 
 SLOTS = 1024  # of the board: the workers, and all heirs that ever were; ours, 2026-11-28
 KILL_GRACE_S = 2.0  # between the order to stop at once and the kill; ours, 2026-11-28
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The parts of a worker's answer. `why_not`: why there is none; None: there is one."""
+
+    parts: list[Any]
+    why_not: str | None = None
 
 
 class Crew:
@@ -216,19 +225,15 @@ class Crew:
         *given: Any,
         whom: Iterable[Member] | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
-    ) -> dict[Member, list[Any] | None]:
-        """The answer of each that runs, of `whom` or of all; None: it did not answer."""
-        asked = [
-            each
-            for each in (self.all if whom is None else whom)
-            if each.state in {State.SERVING, State.LEAVING}
-        ]
+    ) -> dict[Member, Answered]:
+        """The answer of each that can be asked, of `whom` or of all."""
+        asked = [each for each in (self.all if whom is None else whom) if each.is_askable]
 
-        async def one(member: Member) -> list[Any] | None:
+        async def one(member: Member) -> Answered:
             try:
-                return await member.ask(name, *given, timeout_s=timeout_s)
-            except NoAnswerError:
-                return None
+                return Answered(await member.ask(name, *given, timeout_s=timeout_s))
+            except NoAnswerError as error:
+                return Answered([], str(error))
 
         return dict(zip(asked, await asyncio.gather(*map(one, asked)), strict=True))
 

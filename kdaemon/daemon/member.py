@@ -111,6 +111,7 @@ class Member:
         self.handed = 0  # connections, to the present process
         self.handed_ever = 0
         self._is_renewed = False  # it ends in order to be started again
+        self._was_ready = False  # the present process has taken records
         self.board = board
         self._assign = assign
         self._on_change = on_change
@@ -145,6 +146,7 @@ class Member:
         self.began_ns = SystemClock.now_ns()
         self.restarts.began(self.began_ns)
         self.handed, self._beats, self._still_looks = 0, 0, 0
+        self._was_ready = False
         self._why_told = "starting"
         self._channel = Channel(told, self.on_told, lambda: None)
         self._channel.start()
@@ -225,6 +227,11 @@ class Member:
         self._is_renewed = True
         self.tell({"drain": False})
 
+    @property
+    def is_askable(self) -> bool:
+        """Whether it has what it is asked for: not before it was ready."""
+        return self._was_ready and self.state in {State.SERVING, State.LEAVING}
+
     async def ask(self, name: str, *given: Any, timeout_s: float) -> list[Any]:
         """The parts of the answer. Raises NoAnswerError."""
         if self._asker is None or self._starting is None:
@@ -254,8 +261,10 @@ class Member:
 
     def _move(self, move: Move) -> None:
         self.state = NEXT[self.state, move]
-        if move is Move.READY and self._why_told == "starting":
-            self._why_told = None
+        if move is Move.READY:
+            self._was_ready = True
+            if self._why_told == "starting":
+                self._why_told = None
         self._on_change(self, move)
 
     # Connections

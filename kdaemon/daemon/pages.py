@@ -4,14 +4,14 @@ About: asking the workers before a page is made, and one listener for all worker
 those of a lone daemon (observe/admin.py), made from one snapshot that observe/merged.py merges from
 the workers' snapshots. In `/metrics` each worker has its own series. Probes are answered at once,
 from what is known.
-Invariant: a page shows no state from before its request; a worker that does not answer is left out,
-and is shown as a worker that does not serve.
+Invariants: a page shows no state from before its request. A worker that does not answer, or whose
+answer cannot be used, is left out of the sums, and the page says so and why; the page is made.
 Where it sits: supervisor.py -> here -> crew.py, observe/.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps
 from kdaemon.config import Config
-from kdaemon.daemon.crew import Crew
+from kdaemon.daemon.crew import Answered, Crew
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.member import Member, State
@@ -67,12 +67,34 @@ class _Gathered:
         self._own = own
         self._workers = workers
         self.parts: list[tuple[Member, Snapshot]] = []
+        self._why_not: dict[Member, str] = {}  # of the workers that gave no answer
+        self._asked_count = 0
+        self._taken = 0  # the number of the questions whose answers these are
+
+    def asked(self) -> int:
+        """The number of the questions that are asked now."""
+        self._asked_count += 1
+        return self._asked_count
+
+    def take(self, number: int, answers: Mapping[Member, Answered]) -> None:
+        """Takes the answers to these questions, if it has none to later questions."""
+        if number < self._taken:
+            return
+        self._taken = number
+        self.parts, self._why_not = [], {}
+        for member, each in answers.items():
+            if each.why_not is None and each.parts:
+                self.parts.append((member, _whole(each.parts)))
+            else:
+                self._why_not[member] = each.why_not or "it told nothing"
 
     def read(self, _shards_max: int | None = HOT_SHARDS_MAX, _calm_max: int = 0) -> Steps[Snapshot]:
         """Merges the last answers: they have as many shards as the workers were asked for."""
         own = yield from self._own.read()
-        told = dict(self.parts)
-        workers = tuple(_worker(each, told.get(each)) for each in self._workers())
+        told, why_not = dict(self.parts), self._why_not
+        workers = tuple(
+            _worker(each, told.get(each), why_not.get(each)) for each in self._workers()
+        )
         return (yield from merged(own, list(told.values()), workers))
 
     @property
@@ -93,7 +115,7 @@ def _connections(told: Snapshot) -> int:
     return sum(each.open for each in told.listeners.values())
 
 
-def _worker(member: Member, told: Snapshot | None) -> WorkerSnapshot:
+def _worker(member: Member, told: Snapshot | None, why_not: str | None) -> WorkerSnapshot:
     return WorkerSnapshot(
         number=member.number,
         is_heir=member.is_heir,
@@ -101,6 +123,7 @@ def _worker(member: Member, told: Snapshot | None) -> WorkerSnapshot:
         state=member.state.value,
         is_serving=member.state is State.SERVING and told is not None,
         why_not_ready=member.why_not_ready,
+        why_not_told=why_not,
         uptime_ns=SystemClock.now_ns() - member.began_ns if member.is_running else 0,
         restarts=member.restarts.count,
         connections=member.open_count if told is None else _connections(told),
@@ -204,10 +227,11 @@ class Pages:
         """
 
         async def ask() -> None:
+            number = gathered.asked()
             answers = await self._crew.ask(
                 "snapshot", shards_max, calm_max, timeout_s=PAGE_TIMEOUT_S
             )
-            gathered.parts = [(member, _whole(parts)) for member, parts in answers.items() if parts]
+            gathered.take(number, answers)
             then()
 
         asking = asyncio.get_running_loop().create_task(ask())

@@ -24,6 +24,7 @@ from kdaemon.base.steps import Steps
 
 # As long as `STILL_NS_MAX` of heartbeat.py lets a loop stand still; ours, 2026-11-28.
 ANSWER_TIMEOUT_S = 10.0
+GONE = "it is gone"
 _LENGTH = struct.Struct("!I")
 
 log = logging.getLogger("kdaemon")
@@ -47,6 +48,7 @@ class Asker:
         self._waiting: dict[int, asyncio.Future[list[Any]]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._hearing: asyncio.Task[None] | None = None
+        self._why_silent = GONE  # why nothing is heard any more
 
     async def start(self) -> None:
         reader, self._writer = await asyncio.open_unix_connection(sock=self._sock)
@@ -55,8 +57,10 @@ class Asker:
 
     async def ask(self, name: str, *given: Any, timeout_s: float = ANSWER_TIMEOUT_S) -> list[Any]:
         """The parts of the answer. Raises NoAnswerError."""
-        if self._writer is None or self._hearing is None or self._hearing.done():
-            raise NoAnswerError("it is gone")
+        if self._writer is None or self._hearing is None or self._writer.is_closing():
+            raise NoAnswerError(GONE)
+        if self._hearing.done():
+            raise NoAnswerError(self._why_silent)
         number = next(self._numbers)
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._parts[number] = []
@@ -94,11 +98,15 @@ class Asker:
                     waiting.set_exception(NoAnswerError(value))
         except (OSError, EOFError):
             self._fail()
+        except Exception as error:  # what follows cannot be read either
+            log.exception("an answer of a worker cannot be read")
+            self._why_silent = f"its answer cannot be read ({type(error).__name__}): see the log"
+            self._fail()
 
     def _fail(self) -> None:
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(NoAnswerError("it is gone"))
+                waiting.set_exception(NoAnswerError(self._why_silent))
 
 
 def read_first(sock: socket.socket) -> bytes:

@@ -53,7 +53,7 @@ class WorkersTaps:
 
     async def _look(self, request: HttpRequest, stream: str, *, with_data: bool) -> None:
         answers = await self._crew.ask("tap", stream, with_data, whom=self._crew.members)
-        pages = [parts[0] for parts in answers.values() if parts]
+        pages = [each.parts[0] for each in answers.values() if each.parts]
         found = [body for status, body in pages if status == 200]
         if not found:
             status, body = pages[0] if pages else (503, b"No worker answers.\n")

@@ -57,25 +57,30 @@ class WorkersChange:
         sources, crew = self._read, self._crew
         assert sources is not None, "it was read"
         answers = await crew.ask("prepare", sources)
-        said = {member: parts[0] for member, parts in answers.items() if parts}
+        said = {member: each.parts[0] for member, each in answers.items() if each.parts}
         wrong = [
             problem for kind, problems in said.values() if kind == "wrong" for problem in problems
         ]
         conflicts = [
             table for kind, tables in said.values() if kind == "conflicts" for table in tables
         ]
-        silent = [member.number for member, parts in answers.items() if not parts]
-        silent = [number for number in silent if any(m.number == number for m in crew.serving)]
+        silent = [
+            f"worker {member.number} cannot be asked ({each.why_not}): look at it, and try again"
+            for member, each in answers.items()
+            if each.why_not is not None and member in crew.serving
+        ]
         if wrong or conflicts or silent:
             await crew.ask("drop", whom=said)
             if wrong:
                 raise WorkerError("; ".join(dict.fromkeys(wrong)))
             if conflicts:
                 return tuple(dict.fromkeys(conflicts))
-            raise WorkerError(f"worker {silent[0]} does not answer: look at it, and try again")
+            raise WorkerError(silent[0])
         crew.take_sources(sources)
         taken = await crew.ask("commit", whom=said)
-        ready = {member for member, parts in taken.items() if parts and parts[0][0] == "ready"}
+        ready = {
+            member for member, each in taken.items() if each.parts and each.parts[0][0] == "ready"
+        }
         for member in crew.serving:
             if member in ready:
                 member.sources = sources

@@ -285,7 +285,8 @@ class ReloadStatus(msgspec.Struct, frozen=True):
 
 class WorkerStatus(msgspec.Struct, frozen=True):
     """One of several workers. `is_heir`: it takes no records, and delivers those in the spool of a
-    worker that no longer exists. `restarts`: how often it ended without an order.
+    worker that no longer exists. `missing_because`: why its counts are missing on the page.
+    `restarts`: how often it ended without an order.
     """
 
     worker: int
@@ -293,6 +294,7 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     pid: int
     state: str
     not_ready_because: str | None
+    missing_because: str | None
     uptime_s: float
     restarts: int
     connections: int

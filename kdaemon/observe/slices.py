@@ -96,7 +96,7 @@ class SlicedPages:
                 return
             self._name = next(iter(self._waiting))
             self._sharing = self._waiting.pop(self._name)
-            self._steps, self._spent_ns = self._makers[self._name](), 0
+            self._steps, self._spent_ns = self._made(self._name), 0
             self._slice()
 
     def end_pause(self) -> None:
@@ -132,6 +132,10 @@ class SlicedPages:
         self._next = None
         self._slice()
         self._begin()
+
+    def _made(self, name: str) -> Steps:
+        """The page; a maker that fails before its first step fails this page alone."""
+        return (yield from self._makers[name]())
 
     def _advance(self, until_ns: int) -> Page | None:
         """Makes steps until `until_ns`. Returns the page if it is whole, or cannot be made."""

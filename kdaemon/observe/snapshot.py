@@ -140,6 +140,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One of several workers, as its supervisor sees it. `number`: of an heir: 0, or the number of
     a worker that no longer exists; an heir delivers the records in a spool. `uptime_ns`: of its
     process. `restarts`: since the supervisor began. `why_not_ready`: None: clients come to it.
+    `why_not_told`: why it gave no answer, so that its counts are missing; None: it answered, or was
+    not asked, because it does not serve.
     """
 
     number: int
@@ -148,6 +150,7 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     is_serving: bool
     why_not_ready: str | None
+    why_not_told: str | None
     uptime_ns: int
     restarts: int
     connections: int

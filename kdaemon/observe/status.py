@@ -120,13 +120,14 @@ def _page(snapshot: Snapshot) -> StatusPage:
 
 
 def _worker(worker: WorkerSnapshot) -> WorkerStatus:
-    why = worker.why_not_ready
+    why, why_not_told = worker.why_not_ready, worker.why_not_told
     return WorkerStatus(
         worker=worker.number,
         is_heir=worker.is_heir,
         pid=worker.pid,
         state=worker.state,
         not_ready_because=None if why is None else harmless_line(why),
+        missing_because=None if why_not_told is None else harmless_line(why_not_told),
         uptime_s=seconds_of(worker.uptime_ns),
         restarts=worker.restarts,
         connections=worker.connections,

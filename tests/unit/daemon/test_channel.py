@@ -150,6 +150,26 @@ async def test_questions_are_answered_in_parts_and_one_that_breaks_is_one_only()
     asker.close()
 
 
+async def test_an_answer_that_cannot_be_read_fails_all_questions_with_the_reason() -> None:
+    """As where the program was replaced, and one of the two processes started anew."""
+    ours, theirs = socket.socketpair()
+    asker = Asker(ours, b"")
+    starting = asyncio.create_task(asker.start())
+    await asyncio.to_thread(read_first, theirs)
+    await starting
+    asking = asyncio.create_task(asker.ask("a"))
+    await asyncio.sleep(0)
+    unknown = b"cnowhere\nUnknown\n."
+    theirs.sendall(len(unknown).to_bytes(4, "big") + unknown)
+    for question in (asking, asker.ask("b")):
+        with pytest.raises(NoAnswerError, match="cannot be read"):
+            await question
+    theirs.close()
+    asker.close()
+    with pytest.raises(NoAnswerError, match="it is gone"):
+        await asker.ask("c")
+
+
 async def test_who_does_not_answer_in_time_fails_the_question_alone() -> None:
     ours, theirs = socket.socketpair()
     asker = Asker(ours, b"")

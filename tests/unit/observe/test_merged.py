@@ -13,6 +13,7 @@ from kdaemon.base.counters import RefuseReason, StreamCounts
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps, at_once
+from kdaemon.cli.screen import screen
 from kdaemon.daemon.questions import pickled
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.live_event import event_steps
@@ -38,6 +39,7 @@ def worker(number: int, **other: Any) -> WorkerSnapshot:
         "state": "serving",
         "is_serving": True,
         "why_not_ready": None,
+        "why_not_told": None,
         "uptime_ns": SECOND,
         "restarts": number,
         "connections": 3,
@@ -180,6 +182,22 @@ def test_without_any_answer_there_is_a_page() -> None:
     assert page["workers"][0]["not_ready_because"] == "starting"
     assert whole(Metrics(fleet, workers=fleet.by_worker).plain()).status == 200
     assert at_once(event_steps(fleet))
+
+
+def test_a_worker_that_gave_no_answer_is_told_with_the_reason() -> None:
+    fleet = Fleet([("a",), ("a",)])
+    fleet.feed()
+    for world in fleet.worlds:
+        world.run_until(SECOND)
+    fleet.gather()
+    del fleet.parts[1]
+    why = "no answer within 3 s"
+    fleet.workers = (worker(1), worker(2, is_serving=False, why_not_told=why))
+    page = json.loads(whole(Status(fleet).steps()).body)
+    assert [each["missing_because"] for each in page["workers"]] == [None, why]
+    assert page["streams"][0]["delivered"] == fleet.parts[0].delivered
+    (line,) = [line for line in screen(page).head if line.startswith("workers: ")]
+    assert f", 2: not counted here, {why}" in line
 
 
 def test_the_pages_are_made_of_all() -> None:

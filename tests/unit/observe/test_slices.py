@@ -42,6 +42,7 @@ class World:
         self.steps = 0
         self.owner = Owner()
         self.breaks = False
+        self.breaks_at_once = False  # before the first step
         self.pages = SlicedPages(self, {name: self.maker(name) for name in ("a", "b")})
 
     def now_ns(self) -> int:
@@ -58,7 +59,12 @@ class World:
                 yield
             return Page(200, b"%s %d" % (name.encode(), len(self.begun)))
 
-        return steps
+        def begun() -> Steps:
+            if self.breaks_at_once:
+                raise ImportError("the file is gone")
+            return steps()
+
+        return begun
 
     def ask(self, name: str = "a") -> HttpRequest:
         request = HttpRequest(self.owner, "GET", "/", "", {}, b"", closes=False, is_http_1_0=False)
@@ -194,18 +200,21 @@ async def test_a_page_that_nobody_waits_for_is_not_finished(world: World) -> Non
     assert body(later) == b"a 2", "and the next one is made"
 
 
-async def test_a_page_that_breaks_is_told_to_all_and_the_next_is_made(world: World) -> None:
-    world.breaks = True
+@pytest.mark.parametrize("where", ["breaks", "breaks_at_once"])
+async def test_a_page_that_breaks_is_told_to_all_and_the_next_is_made(
+    world: World, where: str
+) -> None:
+    setattr(world, where, True)
     request = world.ask()
     await turns(world, request)
     assert request.answer is not None
     assert request.answer.status == 500
-    world.breaks = False
+    setattr(world, where, False)
     world.now += PAUSE_NS_MAX
     world.step_ns = 1
     request = world.ask()
     await turns(world, request)
-    assert body(request) == b"a 2"
+    assert body(request) == b"a %d" % len(world.begun)
 
 
 async def test_who_asks_again_with_each_answer_does_not_keep_the_loop(world: World) -> None:
