@@ -64,7 +64,10 @@ class Asked:
         """
         if self.admin is not None:
             return self._given(self.admin)
-        listen = load(self.config_path, pairs(self.settings), _WITHOUT).listen
+        return self.place_of(load(self.config_path, pairs(self.settings), _WITHOUT).listen)
+
+    def place_of(self, listen: "ListenConfig") -> AdminPlace:
+        """The place of a daemon that listens so. Raises AdminError."""
         address = listen.admin_address
         if address is None:
             raise AdminError(f"listen.admin is off: there is nobody to ask; set it, or {_EITHER}")
@@ -172,3 +175,17 @@ def get(place: AdminPlace, path: str, timeout_s: float) -> tuple[int, bytes]:
     if len(body) > PAGE_BYTES_MAX:
         raise AdminError(f"{place.url}{path}: an answer of more than {PAGE_BYTES_MAX} bytes")
     return answer.status, body
+
+
+def status_page(place: AdminPlace, timeout_s: float) -> dict[str, Any]:
+    """The page `/statusz` of the daemon. Raises AdminError."""
+    import json  # noqa: PLC0415 - a probe needs none
+
+    code, body = get(place, "/statusz", timeout_s)
+    try:
+        page = json.loads(body) if code == 200 else None
+    except ValueError:
+        page = None
+    if not isinstance(page, dict) or "streams" not in page:
+        raise AdminError(f"{place.url}/statusz: HTTP {code}, and no page of kdaemon's")
+    return page

@@ -352,17 +352,25 @@ def replay(
         if socket is None and endpoint is None:
             socket, endpoint = find_daemon(load(config_path, [], EITHER_DAEMON))
         way = Way(socket, endpoint, acknowledge)
-        exit_code = _replay(view, by_stream, way, sum(counts.values()))
+        exit_code = _replay(view, by_stream, way, sum(counts.values()), config_path)
     sys.exit(exit_code)
 
 
-def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way", total: int) -> int:
+def _replay(
+    view: "StoreView",
+    by_stream: dict[str, "LetterFilter"],
+    way: "Way",
+    total: int,
+    config_path: str | None,
+) -> int:
     """Sends letters, with a progress bar on a terminal. Then prints the summary, whatever happened.
     Returns the exit code.
     """
+    from kdaemon.cli.reason import looking  # noqa: PLC0415 - as above
     from kdaemon.cli.replay import Replayed  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.replay import replay as replay_letters  # noqa: PLC0415 - as above
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+    from kdaemon.put.waiting import Person  # noqa: PLC0415 - as above
 
     replayed = Replayed()
     exit_code = 0
@@ -375,7 +383,10 @@ def _replay(view: "StoreView", by_stream: dict[str, "LetterFilter"], way: "Way",
             def tell(line: str) -> None:
                 say(line, err=True)
 
-            asyncio.run(replay_letters(view.letters, by_stream, way, replayed, show, tell))
+            def person_of(stream: str) -> Person:
+                return Person(show, tell, looking(stream, way.socket, way.endpoint, config_path))
+
+            asyncio.run(replay_letters(view.letters, by_stream, way, replayed, person_of))
     except KeyboardInterrupt:
         replayed.problems.append("interrupted")
         exit_code = EXIT_INTERRUPTED

@@ -6,7 +6,7 @@ The options, one progress and one summary; the client itself is `put/`.
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,7 +27,7 @@ from kdaemon.cli.help import Command
 if TYPE_CHECKING:
     from kdaemon.put.lines import Form
     from kdaemon.put.source import Source
-    from kdaemon.put.unix import Totals
+    from kdaemon.put.waiting import Totals
 
 
 @click.command(
@@ -91,7 +91,8 @@ def put(
     otherwise only `partition_key`, `explicit_hash_key`, `stream`), every line is such an object. If
     not, every line is data. Blank lines are skipped. A record without a key goes to any shard. Text
     is UTF-8; a byte order mark at its start is left out. If the daemon has no room, `put` tries
-    again for an hour at most. Exit 1 if a record was refused.
+    again for an hour at most. If the daemon does not answer for some seconds, a line says so, with
+    what the daemon tells of the stream. Exit 1 if a record was refused.
 
     Over HTTP, requests are signed if there is a key to sign with: that of --profile, else
     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, else that of the profile AWS_PROFILE. A profile
@@ -110,10 +111,12 @@ def put(
         raise click.UsageError("--acknowledge none needs the Unix socket: HTTP always answers.")
     if profile is not None and endpoint is None:
         raise click.UsageError("--profile signs HTTP requests: it needs --endpoint.")
+    from kdaemon.cli.reason import looking  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see cli/__init__.py
 
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
-    _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile)
+    look = looking(stream, socket, endpoint, config_path)
+    _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile, look)
 
 
 def _put(
@@ -125,13 +128,15 @@ def _put(
     endpoint: str | None,
     ca_file: str | None,
     profile: str | None,
+    look: Callable[[], Awaitable[str | None]],
 ) -> NoReturn:
     """Sends the records, with a progress bar on a terminal. Then prints the summary, whatever
     happened, and exits.
     """
     from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.source import Source  # noqa: PLC0415 - see cli/__init__.py
-    from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.put.unix import PutError, UnixPut, form_blocks  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.put.waiting import Person, Totals  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.system import SystemClock  # noqa: PLC0415 - see cli/__init__.py
 
     name = "standard input" if file == "-" else file
@@ -147,16 +152,17 @@ def _put(
     exit_code = 0
     try:
         with _progress(source, totals) as (on_progress, tell):
+            person = Person(on_progress, tell, look)
             blocks = form_blocks(source, LineFormer(form), totals)
             if endpoint is not None:
                 from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
                 from kdaemon.put.signing import signer_of  # noqa: PLC0415 - see cli/__init__.py
 
                 signer = signer_of(os.environ, SystemClock.wall_seconds, profile)
-                http = HttpPut(stream, acknowledge, totals, on_progress, tell, signer, ca_file)
+                http = HttpPut(stream, acknowledge, totals, person, signer, ca_file)
                 asyncio.run(http.send(endpoint, blocks))
             else:
-                unix = UnixPut(stream, acknowledge, totals, on_progress)
+                unix = UnixPut(stream, acknowledge, totals, person)
                 asyncio.run(unix.send(socket or SYSTEM_SOCKET, blocks))
     except PutError as error:
         problem, exit_code = str(error), 1

@@ -17,7 +17,8 @@ from kdaemon.base.errors import ServiceError, SpoolError
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.verdict import Verdict
 from kdaemon.cli.values_text import record_fields
-from kdaemon.put.unix import Block, PutError, Totals, UnixPut
+from kdaemon.put.unix import Block, PutError, UnixPut
+from kdaemon.put.waiting import Person, Totals
 from kdaemon.settle.verdict import judge_call
 from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
 
@@ -84,19 +85,16 @@ class StreamReplay:
         which: LetterFilter,
         last_id: int,
         replayed: Replayed,
-        on_progress: Callable[[], object],
-        tell: Callable[[str], object],
+        person: Person,
     ) -> None:
         """`which` names one stream. `last_id`: id of the newest letter to send, so that a letter
-        that is buried again meanwhile is not sent twice. `tell`: takes a line that says why nothing
-        goes on.
+        that is buried again meanwhile is not sent twice.
         """
         self._letters = letters
         self._which = which
         self._last_id = last_id
         self._replayed = replayed
-        self._on_progress = on_progress
-        self._tell = tell
+        self._person = person
         self._totals = _Tally(self._reject)
         self._open: deque[tuple[int, int]] = deque()  # (number, letter's id)
         self._rejected: set[int] = set()  # numbers of letters that were refused
@@ -109,14 +107,15 @@ class StreamReplay:
         assert self._which.stream is not None
         # The bare name may also be a table of the configuration, for a stream of another upstream.
         stream = parse_qualified(self._which.stream).spelling
+        person = replace(self._person, on_progress=self._settle)
         if way.endpoint is not None:
             from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
 
-            http = HttpPut(stream, way.acknowledge, self._totals, self._settle, self._tell)
+            http = HttpPut(stream, way.acknowledge, self._totals, person)
             await http.send(way.endpoint, self._blocks())
         else:
             assert way.socket is not None
-            unix = UnixPut(stream, way.acknowledge, self._totals, self._settle)
+            unix = UnixPut(stream, way.acknowledge, self._totals, person)
             await unix.send(way.socket, self._blocks())
 
     async def _blocks(self) -> AsyncIterator[Block]:
@@ -178,7 +177,7 @@ class StreamReplay:
         if acknowledged:
             self._settled_count += len(acknowledged)
             self._delete(acknowledged)
-        self._on_progress()
+        self._person.on_progress()
 
     def _delete(self, ids: list[int]) -> None:
         try:
@@ -198,18 +197,18 @@ async def replay(
     by_stream: dict[str, LetterFilter],
     way: Way,
     replayed: Replayed,
-    on_progress: Callable[[], object],
-    tell: Callable[[str], object],
+    person_of: Callable[[str], Person],
 ) -> None:
     """Runs one session for each stream. If the daemon refuses one stream, the others are still
-    sent. `replayed` has the outcome, even if this coroutine is cancelled. Raises SpoolError.
+    sent. `replayed` has the outcome, even if this coroutine is cancelled. `person_of`: who waits
+    for the letters of a stream. Raises SpoolError.
     """
     newest = next(letters.select(LetterFilter(), newest_first=True, limit=1), None)
     if newest is None:
         return
     for stream, which in by_stream.items():
         session = StreamReplay(
-            letters, replace(which, stream=stream), newest.id, replayed, on_progress, tell
+            letters, replace(which, stream=stream), newest.id, replayed, person_of(stream)
         )
         try:
             await session.run(way)

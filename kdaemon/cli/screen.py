@@ -6,7 +6,7 @@ are the page's own. Invariant: names that others chose are made harmless by the 
 them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,16 +187,8 @@ def _holds(page: Page) -> list[str]:
     """What needs a human, each with its remedy."""
     lines = []
     for stream in _list(page, "streams"):
-        for kind, verb in _TROUBLES.items():
-            found = _part(stream, kind)
-            if not found:
-                continue
-            code, message = str(found.get("code", "?")), str(found.get("message", ""))
-            help_text = None
-            if kind != "unavailable":  # whose message says all
-                message, help_text = advised(code, message)
-            lines.append(f"{_qualified(stream)} {verb}: {code}: {message}")
-            lines += [f"  do: {help_text}"] if help_text else []
+        for trouble, help_text in _troubles(stream):
+            lines += [trouble, f"  do: {help_text}"] if help_text else [trouble]
     reload = _part(page, "refused_reload")
     if reload:
         is_restart = reload.get("outcome") == "restart"
@@ -210,6 +202,38 @@ def _holds(page: Page) -> list[str]:
         lines.append(f"the certificate is not read anew: {tls['trouble']}")
     lines += [f"the certificate: {fault}" for fault in tls.get("faults") or ()]
     return lines
+
+
+def _troubles(stream: Page) -> Iterator[tuple[str, str | None]]:
+    """What is wrong with a stream, each with its remedy if there is one."""
+    for kind, verb in _TROUBLES.items():
+        found = _part(stream, kind)
+        if not found:
+            continue
+        code, message = str(found.get("code", "?")), str(found.get("message", ""))
+        help_text = None
+        if kind != "unavailable":  # whose message says all
+            message, help_text = advised(code, message)
+        yield f"{_qualified(stream)} {verb}: {code}: {message}", help_text
+
+
+def why_waits(page: Page, stream: str) -> str | None:
+    """Why the records of a stream do not go out, in one line; None: the page has no such stream.
+    `stream`: as a client calls it: its name, its ARN or `@UPSTREAM/NAME`.
+    """
+    for each in _list(page, "streams"):
+        name = str(each.get("name", "?"))
+        if stream not in {name, _qualified(each)} and not stream.endswith(f":stream/{name}"):
+            continue
+        told = [f"{line} ({do})" if do else line for line, do in _troubles(each)]
+        spool = _part(page, "spool").get("trouble")
+        told += [f"the spool is in trouble: {spool}"] if spool else []
+        told += ["memory is full"] if _part(page, "memory").get("is_full") else []
+        if not told:
+            waiting = _number(each, "buffered") + _number(each, "in_flight")
+            told = [f"{name} has no trouble, and {waiting:,.0f} records of it are on their way"]
+        return "; ".join(told)
+    return None
 
 
 def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, ...]:

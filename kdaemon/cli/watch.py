@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
+from kdaemon.cli.admin import AdminError, Asked, admin_options, get, status_page
 from kdaemon.cli.common import say
 from kdaemon.cli.help import Command, Rows
 
@@ -91,7 +91,7 @@ def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
     from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
 
     try:
-        page = _page(Asked(**options).place(), timeout_s)
+        page = status_page(Asked(**options).place(), timeout_s)
     except AdminError as error:
         _fail(str(error))
     if is_json:
@@ -122,7 +122,7 @@ def top(timeout_s: float, *, every_s: float, count: int | None, **options: Any) 
 
     try:
         place = Asked(**options).place()
-        before = _page(place, timeout_s)
+        before = status_page(place, timeout_s)
         looks = 1
         with _screens() as show:
             show(screen(before), "")
@@ -130,7 +130,7 @@ def top(timeout_s: float, *, every_s: float, count: int | None, **options: Any) 
                 _wait(every_s)
                 looks += 1
                 try:
-                    page = _page(place, timeout_s)
+                    page = status_page(place, timeout_s)
                 except AdminError as error:
                     if not sys.stdout.isatty():
                         raise
@@ -163,18 +163,6 @@ def _screens() -> Any:
         click.echo()
 
     return nullcontext(show)
-
-
-def _page(place: AdminPlace, timeout_s: float) -> dict[str, Any]:
-    """The page `/statusz` of the daemon. Raises AdminError."""
-    code, body = get(place, "/statusz", timeout_s)
-    try:
-        page = json.loads(body) if code == 200 else None
-    except ValueError:
-        page = None
-    if not isinstance(page, dict) or "streams" not in page:
-        raise AdminError(f"{place.url}/statusz: HTTP {code}, and no page of kdaemon's")
-    return page
 
 
 def _show(found: "Screen") -> None:

@@ -10,7 +10,7 @@ taken, and that it may be sent again (503, 429) or that other lines are the reas
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -22,7 +22,8 @@ from yarl import URL
 from kdaemon.base.redact import masked_url
 from kdaemon.base.text import printable
 from kdaemon.put.signing import Signer
-from kdaemon.put.unix import Block, PutError, Totals
+from kdaemon.put.unix import Block, PutError
+from kdaemon.put.waiting import Person, Totals, watched
 
 REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larger; ours, 2026-11-21
 ANSWER_BYTES_MAX = (
@@ -31,9 +32,6 @@ ANSWER_BYTES_MAX = (
 RETRY_AFTER_MAX_S = 30.0  # seconds; a daemon that asks for a longer wait is asked sooner
 RETRY_AFTER_MIN_S = 0.1  # seconds; a daemon that asks for a shorter wait is asked later
 RETRY_AFTER_S = 1.0  # seconds, if the daemon does not say
-# Seconds of only "ask again" before a line says why; then a line follows after each TOLD_AGAIN_S.
-TOLD_AFTER_S = 5.0
-TOLD_AGAIN_S = 60.0
 WAIT_MAX_S = (
     3600.0  # an hour of "ask again", and nothing was taken: nobody mends it. Ours, 2026-11-28
 )
@@ -97,14 +95,12 @@ class HttpPut:
         stream: str,
         acknowledge: str,
         totals: Totals,
-        on_progress: Callable[[], object] = lambda: None,
-        tell: Callable[[str], object] = lambda _: None,
+        person: Person,
         signer: Signer | None = None,
         ca_file: str | None = None,
     ) -> None:
-        """`tell`: takes a line for a person who waits, if nothing goes on for long. `signer`: signs
-        each request, for a daemon that requires it. `ca_file`: certificates to trust; None: the
-        system's. Raises PutError if it cannot be used.
+        """`signer`: signs each request, for a daemon that requires it. `ca_file`: certificates to
+        trust; None: the system's. Raises PutError if it cannot be used.
         """
         self._trust = None if ca_file is None else _trust(ca_file)
         self._path = f"/v1/streams/{quote(stream, safe='')}/records"
@@ -117,8 +113,7 @@ class HttpPut:
         }
         self._signer = signer
         self._totals = totals
-        self._on_progress = on_progress
-        self._tell = tell
+        self._person = person
 
     async def send(self, endpoint: str, blocks: AsyncIterator[Block]) -> None:
         """Sends all blocks and reads all answers. Raises PutError; the totals hold up to then."""
@@ -126,12 +121,15 @@ class HttpPut:
         url = URL(str(base).rstrip("/") + self._path, encoded=True)
         try:
             connector = aiohttp.TCPConnector(ssl=True if self._trust is None else self._trust)
-            async with aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            ) as session:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    auto_decompress=False,
+                    trust_env=False,
+                ) as session,
+                watched(self._totals, self._person, lambda: self._totals.awaited),
+            ):
                 async for block in blocks:
                     for part in _split(block):
                         self._totals.sent += len(part.lines)
@@ -140,7 +138,7 @@ class HttpPut:
                         except aiohttp.ClientConnectorError:  # the part has not left
                             self._totals.sent -= self._totals.open
                             raise
-                        self._on_progress()
+                        self._person.on_progress()
         except aiohttp.ClientConnectorCertificateError as error:
             raise PutError(
                 f"the certificate of {shown} is not trusted ({error.certificate_error}): name its"
@@ -176,7 +174,7 @@ class HttpPut:
                 raise PutError(f"the daemon refuses: {_told(response, refusal)}")
             # These lines are the reason that nothing was taken; the others may go without them.
             left = self._without(part, refusal.rejected)
-            self._on_progress()
+            self._person.on_progress()
             if not left.lines and _is_of_request(refusal):
                 raise PutError(f"the daemon refuses: {_told(response, refusal)}")
             part = left
@@ -184,26 +182,24 @@ class HttpPut:
     async def _post_patiently(
         self, session: aiohttp.ClientSession, url: URL, body: bytes
     ) -> _Response:
-        """The first answer other than "ask again". Says why it waits; PutError after WAIT_MAX_S."""
-        waited_s, tell_at_s = 0.0, TOLD_AFTER_S
+        """The first answer other than "ask again". PutError after WAIT_MAX_S."""
+        loop = asyncio.get_running_loop()
+        began_s: float | None = None  # when it was first told to ask again
         while True:
             response = await self._post(session, url, body)
             if response.status not in _ASK_AGAIN:
                 self._totals.waits_for = None
                 return response
             told = _told(response, _refusal(response.text))
+            began_s = loop.time() if began_s is None else began_s
+            waited_s = loop.time() - began_s
             if waited_s >= WAIT_MAX_S:
                 raise PutError(
                     f"the daemon took nothing for {waited_s:,.0f} s and says so each time: {told}"
                 )
-            if waited_s >= tell_at_s:
-                tell_at_s = waited_s + TOLD_AGAIN_S
-                self._tell(f"waiting for {waited_s:.0f} s, and asking again: {told}")
             self._totals.waits_for = told
-            self._on_progress()
-            pause_s = retry_after_s(response.retry_after)
-            await asyncio.sleep(pause_s)
-            waited_s += pause_s
+            self._person.on_progress()
+            await asyncio.sleep(retry_after_s(response.retry_after))
 
     async def _post(self, session: aiohttp.ClientSession, url: URL, body: bytes) -> _Response:
         headers: dict[str, str] = self._headers

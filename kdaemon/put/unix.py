@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 
 import msgspec
 
 from kdaemon.put.lines import BadLine, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source, SourceError
+from kdaemon.put.waiting import REASONS_MAX, Person, Totals, watched
 
 OPEN_RECORDS_MAX = 20_000  # sent and not answered: an interrupted put does not know their outcome
 BLOCK_RECORDS_MAX = 1_000  # formed and written together
 ANSWER_BYTES_MAX = 64 * 1024  # of one answer line of the daemon
-REASONS_MAX = 5  # reasons of rejected lines that are kept for the summary
 
 
 class PutError(Exception):
@@ -36,33 +36,6 @@ class Block:
 
     lines: list[bytes]
     numbers: list[int]
-
-
-@dataclass(slots=True)
-class Totals:
-    """The outcomes so far. `rejected` also counts `unsendable` lines: refused here, never sent.
-
-    `waits_for`: why nothing is sent just now, in words; None: nothing prevents it.
-    """
-
-    sent: int = 0
-    acknowledged: int = 0
-    rejected: int = 0
-    unsendable: int = 0
-    reasons: list[str] = field(default_factory=list)  # of the first rejected lines
-    waits_for: str | None = None
-
-    @property
-    def open(self) -> int:
-        """Records that were sent and have no answer yet."""
-        return self.sent - self.acknowledged - (self.rejected - self.unsendable)
-
-    def reject(self, number: int | None, reason: str, *, is_sent: bool) -> None:
-        """Counts a rejected line. `number`: in the file; None: it is no longer known."""
-        self.rejected += 1
-        self.unsendable += not is_sent
-        if len(self.reasons) < REASONS_MAX:
-            self.reasons.append(f"line {number or '?'}: {reason}")
 
 
 async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> AsyncIterator[Block]:
@@ -123,13 +96,14 @@ class UnixPut:
         stream: str,
         acknowledge: str,
         totals: Totals,
-        on_progress: Callable[[], object] = lambda: None,
+        person: Person,
     ) -> None:
         self._stream = stream
         self._acknowledge = acknowledge
         self._totals = totals
-        self._on_progress = on_progress
+        self._person = person
         self._has_room = asyncio.Event()
+        self._is_writing = False  # or all is written: the daemon is to read, or to close
         # Where the line numbers of session and file begin to differ: (session, file) pairs. Lines
         # before the oldest pair are settled: no more records are open than pairs are kept.
         self._drifts: deque[tuple[int, int]] = deque(maxlen=OPEN_RECORDS_MAX)
@@ -146,7 +120,8 @@ class UnixPut:
             ) from error
         sender = asyncio.create_task(self._send_all(writer, blocks))
         try:
-            await self._hear_all(reader)
+            async with watched(self._totals, self._person, self._awaited):
+                await self._hear_all(reader)
         finally:
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -172,14 +147,22 @@ class UnixPut:
                 self._note_drift(block)
                 self._totals.sent += len(block.lines)
                 writer.write(b"".join(block.lines))
-                self._on_progress()
+                self._person.on_progress()
+                self._is_writing = True
                 await writer.drain()
+                self._is_writing = False
         except PutError as error:  # an error of the file: what was sent before it is still answered
             self._failure = error
         except OSError:
             return  # the daemon is gone; the reader sees the end, and tells the open records
+        self._is_writing = True
         with contextlib.suppress(OSError):
             writer.write_eof()
+
+    def _awaited(self) -> str | None:
+        """What the daemon is to do now; None: the input is waited for."""
+        answers = None if self._acknowledge == "none" else self._totals.awaited
+        return answers or ("reads what was written" if self._is_writing else None)
 
     async def _wait_for_room(self) -> None:
         while self._acknowledge != "none" and self._totals.open >= OPEN_RECORDS_MAX:
@@ -198,7 +181,8 @@ class UnixPut:
         try:
             while line := await reader.readline():
                 self._hear(line)
-                self._on_progress()
+                self._totals.waits_for = None
+                self._person.on_progress()
                 self._has_room.set()
         except OSError:
             return  # a reset: told as the open records

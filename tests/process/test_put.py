@@ -3,10 +3,13 @@
 import gzip
 import json
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.kit.daemon import Daemon, command
+import pytest
+
+from tests.kit.daemon import BEFORE, ROOT, Daemon, command, environment, running, write_config
 from tests.kit.endpoints import Endpoint, data_of
 from tests.process.conftest import Run
 
@@ -63,3 +66,43 @@ def test_blocks_of_bad_lines_are_rejected_and_the_rest_goes_on(run: Run, tmp_pat
     assert "rejected: and 2,495 more" in done.stderr
     assert done.stdout.startswith("sent 4,000 records, acknowledged 1,500, rejected 2,500 ")
     assert sum(stored(daemon).values()) == 1500
+
+
+SOON = "import kdaemon.put.waiting as it\nit.LOOK_S = it.TOLD_AFTER_S = 0.1"
+
+
+@pytest.mark.parametrize("by", ["socket", "endpoint"])
+@pytest.mark.parametrize("is_pipe", [True, False])
+def test_while_the_service_is_down_put_says_what_it_waits_for(
+    tmp_path: Path, by: str, is_pipe: bool
+) -> None:
+    """In the words of the daemon: `put` said nothing for as long as the service was down."""
+    socket = str(tmp_path / "k.sock")
+    with running(tmp_path, {"listen.unix": socket}, service="http://127.0.0.1:9") as daemon:
+        place = daemon.url.removeprefix("http://")
+        client = tmp_path / "client"
+        client.mkdir()
+        listen = {"unix": socket, "http": place, "admin": daemon.address("admin")[len("http://") :]}
+        config = write_config(client, {f"listen.{key}": each for key, each in listen.items()})
+        file = tmp_path / "x"
+        file.write_text("hello\n")
+        where = ["--config", str(config), f"--{by}", socket if by == "socket" else place]
+        putting = subprocess.Popen(
+            [sys.executable, *BEFORE, "put", "--stream", "demo", *where, "-" if is_pipe else file],
+            cwd=ROOT,
+            env=environment(KIT_BEFORE=SOON),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert putting.stdin is not None
+        assert putting.stderr is not None
+        try:
+            putting.stdin.write("hello\n")
+            putting.stdin.flush()
+            line = putting.stderr.readline()
+        finally:
+            putting.kill()
+            putting.communicate()
+    assert line.startswith("waiting for ")
+    assert "until the daemon answers for 1 record: demo " in line

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from kdaemon.put import lines as put_lines
 from kdaemon.put.lines import BadLine, Form, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source
-from kdaemon.put.unix import PutError, Totals, form_blocks
+from kdaemon.put.unix import PutError, form_blocks
+from kdaemon.put.waiting import Totals
 
 CSV = Form(is_csv=True)
 KEYED = Form(is_csv=True, key_field="name")

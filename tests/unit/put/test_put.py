@@ -18,7 +18,8 @@ from kdaemon.put import source as put_source
 from kdaemon.put import unix as put_module
 from kdaemon.put.lines import BadLine, Form, FormError, LineFormer, LineSplitter
 from kdaemon.put.source import Source
-from kdaemon.put.unix import PutError, Totals, UnixPut, form_blocks
+from kdaemon.put.unix import PutError, UnixPut, form_blocks
+from kdaemon.put.waiting import REASONS_MAX, Person, Totals
 from tests.kit.patience import PATIENCE_S, until
 
 
@@ -316,10 +317,14 @@ async def put_file(
 
 
 async def put_unix(
-    path: Path, socket: str, *, acknowledge: str = "delivered", totals: Totals | None = None
+    path: Path,
+    socket: str,
+    *,
+    acknowledge: str = "delivered",
+    totals: Totals | None = None,
 ) -> Totals:
     totals = totals or Totals()
-    unix = UnixPut("s", acknowledge, totals)
+    unix = UnixPut("s", acknowledge, totals, Person())
     await put_file(path, lambda blocks: unix.send(socket, blocks), totals)
     return totals
 
@@ -353,7 +358,7 @@ async def test_only_the_first_reasons_are_kept(tmp_path: Path) -> None:
     file.write_text("bad\n" * 50)
     async with daemon(tmp_path, Recorder()) as socket:
         totals = await put_unix(file, socket)
-    assert (totals.rejected, len(totals.reasons)) == (50, put_module.REASONS_MAX)
+    assert (totals.rejected, len(totals.reasons)) == (50, REASONS_MAX)
 
 
 async def test_a_line_that_cannot_be_sent_counts_as_rejected_and_the_rest_goes(
@@ -413,7 +418,9 @@ async def test_answers_are_heard_while_the_input_waits(tmp_path: Path) -> None:
         async with daemon(tmp_path, recorder) as socket, asyncio.timeout(PATIENCE_S):
             source = Source(reading, "pipe", is_gzip=False)
             blocks = form_blocks(source, LineFormer(Form()), totals)
-            sending = asyncio.create_task(UnixPut("s", "delivered", totals).send(socket, blocks))
+            sending = asyncio.create_task(
+                UnixPut("s", "delivered", totals, Person()).send(socket, blocks)
+            )
             os.write(writing, b"a\nb")
             await until(lambda: totals.acknowledged >= 1)
             os.close(writing)
@@ -475,7 +482,7 @@ async def test_a_daemon_that_goes_away_ends_it_though_the_input_waits(tmp_path: 
         blocks = form_blocks(Source(reading, "pipe", is_gzip=False), LineFormer(Form()), totals)
         async with daemon(tmp_path, leave) as socket, asyncio.timeout(PATIENCE_S):
             with pytest.raises(PutError, match="without an answer: 1,"):
-                await UnixPut("s", "delivered", totals).send(socket, blocks)
+                await UnixPut("s", "delivered", totals, Person()).send(socket, blocks)
     finally:
         os.close(reading)
         os.close(writing)
