@@ -10,7 +10,8 @@ unlisted streams wait, and one more is refused at once; for each listed stream a
 wait; for clients one call of each operation. All queues together are drained at `calls_per_second`.
 If an unlisted stream is missing, that is remembered for MISSING_S, for MISSING_MAX streams; then
 the oldest is forgotten.
-Invariant: there are never more calls a second than the quota allows. A failed call is made at most
+Invariant: on average there are never more calls a second than the quota allows; MAP_CALLS or a
+second's calls, whichever are more, may be made at once. A failed call is made at most
 `attempts_max` times in all, and again only if that can help.
 """
 
@@ -45,6 +46,11 @@ ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[st
 CALLS_PER_SECOND = 5.0
 """Of one daemon, to one upstream: a quarter of what AWS allows a whole account of
 DescribeStreamSummary (20 a second), half of DescribeStream. Ours, 2026-11-21."""
+
+MAP_CALLS: Final = 2
+"""Calls that a shard map takes (`Discovery.describe`): so many are made without a pause, whatever
+the rate is. Each of many workers has a small rate, and a pause within its first map would make it
+begin the shards twice. Ours, 2026-11-29."""
 
 EMBEDDED_CALLS_PER_SECOND = 1000.0
 """To an embedded service, which has no account whose quota others need. Ours, 2026-11-29."""
@@ -96,7 +102,7 @@ class ControlCalls:
         self._dice = dice
         self._sleep = sleep
         self._now_s = now_s or asyncio.get_running_loop().time
-        burst = max(1, int(settings.calls_per_second))
+        burst = max(MAP_CALLS, int(settings.calls_per_second))
         self._throttler = Throttler(burst, period=burst / settings.calls_per_second)
         self._listed: deque[asyncio.Future[None]] = deque()
         self._unlisted: deque[asyncio.Future[None]] = deque()

@@ -117,6 +117,19 @@ def test_workers_have_one_quota_together_and_an_embedded_service_has_none_to_spa
     assert calls_per_second(is_embedded=True) > 100
 
 
+async def test_one_of_many_workers_asks_for_a_shard_map_without_a_pause() -> None:
+    """Or it would not know the shards for as long as the pause, and begin them anew after it."""
+    service = Service()
+    calls = service.control(calls_per_second=calls_per_second(32))
+    tasks = [ask(calls, name) for name in "abc"]
+    await settle()
+    assert service.asked == ["a", "b"], "the calls of one map"
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await calls.aclose()
+
+
 async def test_a_caller_that_left_uses_up_no_turn(gate: Gate) -> None:
     service = Service()
     calls = service.control()
