@@ -12,15 +12,17 @@ from dataclasses import replace
 
 from bench import fleet_picture, hot, hot_sim
 from bench import fleet_report as report
-from bench.fleet_sim import Load, Plan, Run, simulate
+from bench.fleet_sim import START_NS, Load, Plan, Run, simulate
 from bench.plans import simulate_all
 from bench.table import aligned, today
 from bench.table import write as write_section
 from kdaemon.sandbox.settings import LimiterKind
+from tests.kit.world import MS
 
 __all__ = ["Load", "Plan", "Run", "main", "simulate"]
 
 DAEMONS = (1, 2, 8, 32)  # the table
+WORKERS = (2, 4, 8)  # of one daemon
 SECONDS = 120  # simulated
 HALF_S = SECONDS // 2  # when one joins or leaves
 SEEDS = 3
@@ -39,6 +41,7 @@ def whole(seeds: range) -> list[tuple[str, list[Plan]]]:
 
     eight, two = (Plan(daemons, LimiterKind.BUCKET, 0, SECONDS) for daemons in (8, 2))
     sizes = [replace(eight, daemons=daemons) for daemons in DAEMONS]
+    workers = [replace(eight, daemons=daemons) for daemons in WORKERS]
     return [
         ("Small records", plans(*sizes)),
         (
@@ -51,6 +54,14 @@ def whole(seeds: range) -> list[tuple[str, list[Plan]]]:
                 replace(eight, joins_at_s=HALF_S),
                 replace(eight, leaves_at_s=HALF_S),
                 replace(two, leaves_at_s=HALF_S),
+            ),
+        ),
+        (
+            "Workers of one daemon: all busy, one of four busy, one that has no clients any more",
+            plans(
+                *(replace(size, workers=size.daemons, start_ns=MS) for size in workers),
+                Plan(1, LimiterKind.BUCKET, 0, SECONDS, workers=4),
+                replace(workers[1], workers=4, leaves_at_s=HALF_S),
             ),
         ),
         (
@@ -86,6 +97,9 @@ def write(seeds: range, jobs: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
     parser.add_argument("--daemons", type=int, nargs="+", default=DAEMONS)
+    parser.add_argument(
+        "--workers", type=int, default=0, help="those daemons are busy ones of so many workers"
+    )
     parser.add_argument("--limiter", choices=[kind.value for kind in LimiterKind])
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many, from --seed on")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
@@ -117,6 +131,8 @@ def main() -> int:
             half_s if options.join else None,
             half_s if options.leave else None,
             options.yandex,
+            start_ns=MS if options.workers else START_NS,
+            workers=options.workers,
         )
         for daemons in options.daemons
         for kind in ([LimiterKind(options.limiter)] if options.limiter else LimiterKind)

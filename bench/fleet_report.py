@@ -116,7 +116,7 @@ def _fleet_row(group: list[fleet_sim.Run]) -> list[str]:
         throttled += f"; held {cells['held']} ms"
     settled = [f"{name} {cells[name]} s" for name in SETTLE_S_MAX if name in cells]
     return [
-        str(plan.daemons),
+        f"{plan.daemons} of {plan.workers} workers" if plan.workers else str(plan.daemons),
         plan.limiter.value,
         plan.load.value + (", Yandex" if plan.is_yandex else ""),
         used,

@@ -19,10 +19,13 @@ from kdaemon.base.limits import KIB, MIB, SHARD_BYTES_PER_SECOND, SHARD_RECORDS_
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.service import AWS, YANDEX
+from kdaemon.config.load import load_config
+from kdaemon.config.parts import part_of
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken as ServiceTaken
 from kdaemon.sandbox.settings import LimiterKind, SandboxSettings
+from kdaemon.streams.laid_out import engine_settings
 from tests.kit.world import MS, RECORD_FOOTPRINT_BYTES, SECOND, SETTINGS, STREAM, Client, World
 
 ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}"
@@ -64,6 +67,7 @@ class Plan:
     demand: float = DEMAND
     start_ns: int = START_NS
     is_warm: bool = False  # the stream is on demand, and warm for all that the shard takes
+    workers: int = 0  # of one daemon, and `daemons` of them are busy; 0: daemons of their own
 
     def __str__(self) -> str:
         changes = ""
@@ -72,8 +76,9 @@ class Plan:
         if self.leaves_at_s is not None:
             changes += f", one leaves at {self.leaves_at_s} s"
         service = ", Yandex" if self.is_yandex else ", warm" if self.is_warm else ""
+        who = f"of {self.workers} workers" if self.workers else "daemons"
         return (
-            f"{self.daemons} daemons, {self.limiter.value}, {self.load.value}{service}{changes}, "
+            f"{self.daemons} {who}, {self.limiter.value}, {self.load.value}{service}{changes}, "
             f"seed {self.seed}"
         )
 
@@ -281,8 +286,9 @@ class Fleet:
         pool, per_second = self._demand(index)
         mean_bytes = sum(len(record.data) for record in pool) / len(pool)
         buffer_bytes = (mean_bytes + RECORD_FOOTPRINT_BYTES) * per_second * BUFFER_NS / SECOND
+        workers = self.plan.workers
         settings: EngineSettings = replace(
-            SETTINGS,
+            settings_of_worker(workers) if workers else SETTINGS,
             buffer_bytes_max=max(64 * KIB, round(buffer_bytes)),
             is_shard_atomic=self.plan.is_yandex,
         )
@@ -318,6 +324,13 @@ class Fleet:
                 mine.records[second] += 1
                 mine.bytes[second] += len(record.data) + len(record.partition_key)
                 self._held_ns += stalled_ns
+
+
+def settings_of_worker(worker_count: int) -> EngineSettings:
+    """What one of several workers has of the default configuration."""
+    text = f"workers = {worker_count}\nmemory_bytes_max = {worker_count * 128 * MIB}"
+    part = part_of(load_config(text=text), directory="").default
+    return replace(engine_settings(part, AWS), max_age_ns=SETTINGS.max_age_ns)
 
 
 _DATA = bytes(LARGE_BYTES[1])

@@ -15,7 +15,7 @@ from kdaemon.base.limits import RECORDS_PER_CALL_MAX
 from kdaemon.base.names import Qualified
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
-from kdaemon.pace.adaptive import FIRST_SHARE, SHARE_MIN
+from kdaemon.pace.adaptive import FIRST_SHARE
 
 MS = 1_000_000  # nanoseconds in a millisecond
 
@@ -62,7 +62,9 @@ def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
 
 def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
     """The settings of a stream's engine."""
-    workers = config.worker_count
+    first_share = FIRST_SHARE
+    if config.only_writer:  # all workers together begin with the whole quota
+        first_share = max(FIRST_SHARE, 1.0 / config.worker_count)
     return EngineSettings(
         batch_records_max=RECORDS_PER_CALL_MAX,
         batch_bytes_max=config.batch_bytes_max,
@@ -71,7 +73,7 @@ def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
         in_flight_max=config.in_flight_max,
         shard_records_per_second=config.shard_records_per_second,
         shard_bytes_per_second=config.shard_bytes_per_second,
-        first_share=max(SHARE_MIN, (1.0 if config.only_writer else FIRST_SHARE) / workers),
+        first_share=first_share,
         buffer_bytes_max=config.buffer_bytes_max,
         max_age_ns=config.max_age_ms * MS or None,
         is_ordered=config.ordering == "partition_key",

@@ -13,6 +13,7 @@ from bench.fleet_report import Figure
 from bench.fleet_sim import Load, Plan, jain, seconds_until, simulate
 from kdaemon.sandbox.settings import LimiterKind
 from tests.kit.depth import deeper
+from tests.kit.world import MS
 
 BUCKET, WINDOW = LimiterKind.BUCKET, LimiterKind.WINDOW
 
@@ -114,3 +115,38 @@ def test_settling_is_timed_to_the_end_of_the_first_three_seconds_that_are_there(
     assert seconds_until([9.0, 9.0, 0.0, 1.0, 1.0, 1.0], 2, 0.5) == 3, "2 of 3 seconds are enough"
     assert seconds_until([9.0, 9.0, 0.0, 1.0, 1.0, 1.0], 2, 0.9) == 4
     assert seconds_until([9.0, 9.0, 0.0, 0.0, 0.0, 0.0], 2, 0.9) == 4, "never: the rest of the run"
+
+
+# Workers of one daemon
+
+
+@pytest.mark.parametrize("limiter", LimiterKind)
+@pytest.mark.parametrize("workers", [2, *deeper(4), 8])
+def test_workers_of_one_daemon_share_a_shard_as_daemons_do(
+    workers: int, limiter: LimiterKind
+) -> None:
+    """They have their parts of the configuration, and begin at one moment."""
+    plan = Plan(workers, limiter, 1, seconds=40, start_ns=MS)
+    fleet, ours = simulate(plan), simulate(replace(plan, workers=workers))
+    assert ours.used >= fleet.used - 0.005
+    assert ours.throttled_share <= fleet.throttled_share + 0.002
+    assert ours.fairness >= fleet.fairness - 0.03
+
+
+@pytest.mark.parametrize("limiter", LimiterKind)
+@pytest.mark.parametrize("workers", [4, 32])
+def test_a_worker_that_is_busy_alone_has_the_shard_as_soon_as_a_lone_daemon(
+    workers: int, limiter: LimiterKind
+) -> None:
+    """However many workers have no client for it."""
+    lone, ours = (
+        simulate(Plan(1, limiter, 1, seconds=20, workers=count)) for count in (0, workers)
+    )
+    assert ours.used >= lone.used - 0.002
+    assert ours.throttled == lone.throttled == 0
+    assert sum(ours.total_by_second[2:4]) >= 1.98, "within two seconds"
+
+
+def test_a_worker_whose_clients_leave_gives_its_part_to_the_others() -> None:
+    plan = Plan(4, BUCKET, 1, seconds=40, workers=4, leaves_at_s=20)
+    assert_reached(plan)

@@ -14,6 +14,8 @@ from kdaemon.streams.laid_out import engine_settings
 BOUNDED = "shard_records_per_second = 500\nshard_bytes_per_second = 524288\n"
 LISTED = '[streams.orders]\nsocket = "/run/x.sock"\nlines = "raw"\n'
 
+MANY_ONLY_WRITERS = "workers = 32\nmemory_bytes_max = 2147483648\n[default]\nonly_writer = true"
+
 
 def test_one_worker_has_all() -> None:
     config = load_config(text=LISTED)
@@ -57,14 +59,16 @@ def test_a_whole_shard_may_be_one_worker_s() -> None:
     config = load_config(text="workers = 4\n[default]\nshard_bytes_per_second = 4")
     part = part_of(config, directory="").default
     assert (part.shard_records_per_second, part.shard_bytes_per_second) == (1000, 1)
-    first = engine_settings(part, AWS).first_share
-    assert 4 * first == engine_settings(config.default, AWS).first_share == FIRST_SHARE
+    assert engine_settings(part, AWS).first_share == FIRST_SHARE, "as a daemon of a fleet"
+    assert engine_settings(config.default, AWS).first_share == FIRST_SHARE
 
 
 def test_the_only_writer_begins_with_all_of_a_shard_all_its_workers_together() -> None:
     config = load_config(text="workers = 4\n[default]\nonly_writer = true")
     assert engine_settings(config.default, AWS).first_share == 1.0
     assert engine_settings(part_of(config, directory="").default, AWS).first_share == 0.25
+    many = part_of(load_config(text=MANY_ONLY_WRITERS), directory="")
+    assert engine_settings(many.default, AWS).first_share == FIRST_SHARE, "who knows no more"
 
 
 def test_nothing_comes_in_to_an_heir() -> None:
