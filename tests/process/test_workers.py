@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from tests.kit.daemon import (
     READY,
     Daemon,
+    command,
     environment,
     from_scratch,
     running,
@@ -418,3 +419,31 @@ def test_the_commands_for_a_spool_find_those_of_all_workers(tmp_path: Path) -> N
     assert "name one of them with --directory" in found.stderr
     one = spool("verify", "--directory", str(tmp_path / "spool" / "worker-2"))
     assert "3 sound records" in one.stdout
+
+
+def test_a_worker_that_stands_still_is_told_on_each_page_and_fails_none(
+    tmp_path: Path, service: str
+) -> None:
+    with running(tmp_path, settings_of(tmp_path), service=service) as daemon:
+        for name in ("a", "b"):  # a connection each, and so a worker each
+            put_lines(daemon, [name], "delivered")
+        still = workers_of(daemon)[0]
+        os.kill(still["pid"], signal.SIGSTOP)
+
+        def missing() -> list[str | None]:
+            return [each["missing_because"] for each in workers_of(daemon)]
+
+        def up() -> list[int]:
+            metrics = daemon.metrics()
+            return [metrics.total("kdaemon_worker_up", worker=number) for number in ("1", "2")]
+
+        try:  # the other one may be late, too, where the machine is busy
+            wait_for(lambda: missing() == ["no answer within 3 s", None], "the page to tell")
+            wait_for(lambda: up() == [0, 1], "the metrics to tell")
+            assert daemon.page("/readyz")[0] == 200
+            shown = command("status", "--admin", daemon.address("admin"), "--timeout", "30")
+            assert "1: not counted here, no answer within 3 s" in shown.stdout
+        finally:
+            with suppress(ProcessLookupError):  # after 30 s it is ended, and started again
+                os.kill(still["pid"], signal.SIGCONT)
+        wait_for(lambda: missing() == [None, None], "both workers to answer")
