@@ -49,8 +49,12 @@ LEAVE_FIRST = (
 )
 """Columns that are left out of a table that is too wide, in this order, until the table fits. A
 number is never cut, because a part of a number is another number."""
-_STATES = {"hold": "hold", "unavailable": "off", "failing": "failing", "missing": "missing"}
-_TROUBLES = {"hold": "is on hold", "unavailable": "takes nothing", "failing": "is failing"}
+_TROUBLES = {
+    "hold": "is on hold",
+    "unavailable": "takes nothing",
+    "failing": "is failing",
+    "unseen": "is not seen at the service",
+}
 _RESTART = "restart the daemon, or take these changes back and run `kdaemon reload`"
 _MEND = "correct it, then run `kdaemon reload`; `kdaemon check` says all that is wrong"
 LOADS_MAX = 3  # hot shards whose keys are shown; ours, 2026-11-28
@@ -208,7 +212,7 @@ def _troubles(stream: Page) -> Iterator[tuple[str, str | None]]:
     """What is wrong with a stream, each with its remedy if there is one."""
     for kind, verb in _TROUBLES.items():
         found = _part(stream, kind)
-        if not found:
+        if not found or (kind == "unseen" and stream.get("state") != kind):
             continue
         code, message = str(found.get("code", "?")), str(found.get("message", ""))
         help_text = None
@@ -247,7 +251,6 @@ def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, 
 
     refused = max(0.0, _refused(stream) - _refused(before or {})) / over_s if over_s > 0 else 0.0
     oldest, delivery = stream.get("oldest_queued_s"), stream.get("delivery_mean_s")
-    state = next((word for kind, word in _STATES.items() if stream.get(kind)), "ok")
     return (
         _qualified(stream),
         rate("received"),
@@ -259,7 +262,7 @@ def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, 
         NONE if oldest is None else age_text(int(oldest * 1000)),
         _throttled(stream, before),
         NONE if delivery is None else f"{delivery * 1000:,.0f} ms",
-        state,
+        str(stream.get("state", "?")),
     )
 
 

@@ -19,9 +19,10 @@ TIMEOUT_S = 5.0  # seconds for one page; ours, 2026-11-28
 HOT_SHARDS_MAX = 15  # rows of hot shards on a screen; ours
 
 _STATES = (
-    "ok; failing: nothing goes out, and kdaemon goes on trying; hold: nothing goes out until"
-    " somebody acts; off: no record is taken; missing: there is no such stream, and no"
-    " configuration lists it. Lines beside the table say why."
+    "ok; unseen: nothing has shown yet that the stream is there; failing: nothing goes out, and"
+    " kdaemon goes on trying; hold: nothing goes out until somebody acts; off: no record is taken;"
+    " missing: there is no such stream, and no configuration lists it. Lines beside the table say"
+    " why."
 )
 COLUMNS: Rows = (
     ("STREAM", "The name; @UPSTREAM/NAME at another upstream than the default one."),

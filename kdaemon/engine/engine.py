@@ -94,6 +94,7 @@ class Engine:
         self.hold: ServiceError | None = None  # why nothing can be sent until somebody acts
         self.unavailable: ServiceError | None = None  # why no record is even admitted
         self.missing: ServiceError | None = None  # there is no such stream, and nobody listed it
+        self._unseen: ServiceError | None = None  # why the service, when asked, did not tell of it
         self.has_record_readers = False  # as far as the service told; so is `capacity`
         self.capacity: Capacity | None = None
         self._was_told = False  # the service told of the stream's shards
@@ -323,6 +324,15 @@ class Engine:
             return True
         return not (self.counters.delivered or self._was_told or self.counters.recovered)
 
+    def handle_no_description(self, error: ServiceError, now_ns: int) -> None:
+        """The service was asked for the stream and did not describe it. That is no hold: perhaps
+        records can be written all the same. But who looks is told, if nothing else shows that the
+        stream is there, or if the service says that it is not.
+        """
+        self.freshness.failed(now_ns)
+        if self.health is Health.UNTRIED or self.is_missing(error):
+            self._unseen = error.kept()
+
     def handle_description(self, description: StreamDescription, now_ns: int) -> None:
         """The control plane describes the stream. Unknown parts (None) leave what was known
         before.
@@ -334,7 +344,7 @@ class Engine:
         the steps the engine goes on with the map that it has.
         """
         self._was_told |= description.shards is not None
-        self.missing = None
+        self.missing = self._unseen = None
         is_changed = yield from self._shards.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
@@ -488,7 +498,7 @@ class Engine:
         counters, bill = self.counters.snapshot(), self._bill()
         footprint_bytes, health = self.ledger.footprint_bytes, self.health
         hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
-        missing = reason_of(self.missing)
+        missing, unseen = reason_of(self.missing), reason_of(self._unseen)
         settings, freshness = self._settings, self.freshness
         failures = self._settlement.failures.snapshot()
         is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
@@ -508,6 +518,7 @@ class Engine:
             hold=hold,
             unavailable=unavailable,
             missing=missing,
+            unseen=unseen,
             failures=failures,
             capacity=self.capacity,
             record_bytes_max=self.record_bytes_max,
@@ -601,7 +612,7 @@ class Engine:
         self._flow.succeeded(is_probe=batch.is_probe)
         if self._flow.state is not _OPEN:
             return
-        self._last_error = None
+        self._last_error = self._unseen = None
         gone = self.missing or self.hold
         if gone is None:
             return

@@ -11,6 +11,7 @@ Flow: engine.py, heat.py -> here -> `observe/reading.py`.
 """
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from heapq import nlargest
 
 import msgspec
@@ -41,6 +42,17 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
 
     code: str
     message: str
+
+
+class StreamState(Enum):
+    """How a stream is, in one word: the first of these that is so."""
+
+    HOLD = "hold"  # nothing goes out until somebody acts
+    OFF = "off"  # no record is even taken
+    MISSING = "missing"  # there is no such stream, and no configuration lists it
+    FAILING = "failing"  # records wait and none goes out, though kdaemon goes on trying
+    UNSEEN = "unseen"  # nothing has shown yet that the stream is there
+    OK = "ok"
 
 
 class ShardSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -94,14 +106,15 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One stream. `read_ns`: the time of the look. `hold`: why nothing can be sent until
-    somebody acts; `unavailable`: why no record is even admitted; `missing`: the service has no
-    such stream, and no configuration lists it, so that no record is kept. `shard_count`: 0:
-    unknown. `is_asking`: the service is being asked for the shards; `asks_in_ns`: otherwise,
-    the time until it is asked; below 0: it is due. Facts of the stream are as far as the
-    service told them: see `Engine`. `splits_shards`: an operator can split a shard at any hash
-    key. `is_joined`: records go out in aggregates. `loads`: the input of hot shards and its
-    keys, by shard. `failures`: the latest failures, the last first.
+    """One stream. `read_ns`: the time of the look. `hold`: why nothing can be sent until somebody
+    acts; `unavailable`: why no record is even admitted; `missing`: the service has no such stream,
+    and no configuration lists it, so that no record is kept; `unseen`: why the service, when it was
+    asked last, did not tell of the stream, and no record was taken since. `shard_count`: 0:
+    unknown. `is_asking`: the service is being asked for the shards; `asks_in_ns`: otherwise, the
+    time until it is asked; below 0: it is due. Facts of the stream are as far as the service told
+    them: see `Engine`. `splits_shards`: an operator can split a shard at any hash key. `is_joined`:
+    records go out in aggregates. `loads`: the input of hot shards and its keys, by shard.
+    `failures`: the latest failures, the last first.
     """
 
     read_ns: int
@@ -112,6 +125,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hold: Reason | None
     unavailable: Reason | None
     missing: Reason | None
+    unseen: Reason | None
     failures: tuple[FailureSnapshot, ...]
     capacity: Capacity | None
     record_bytes_max: int
@@ -129,6 +143,19 @@ class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def is_on_demand(self) -> bool:
         return self.capacity is not None and self.capacity.is_on_demand
+
+    @property
+    def state(self) -> StreamState:
+        if self.hold is not None:
+            return StreamState.HOLD
+        if self.unavailable is not None:
+            return StreamState.OFF
+        if self.missing is not None:
+            return StreamState.MISSING
+        if self.failing is not None:
+            return StreamState.FAILING
+        is_unseen = self.unseen is not None or self.health is Health.UNTRIED
+        return StreamState.UNSEEN if is_unseen else StreamState.OK
 
     @property
     def failing(self) -> Reason | None:

@@ -37,6 +37,7 @@ from kdaemon.observe.table import (
     LOG,
     LOOP,
     MEMORY,
+    READINESS,
     SPOOL,
     STREAM,
     TLS,
@@ -158,7 +159,11 @@ def _labels(stream: StreamSnapshot) -> _Labels:
 
 def _of_daemon(snapshot: Snapshot) -> list[_Subject]:
     """The subjects that are of no stream; the listeners all together."""
-    read: list[_Subject] = [(MEMORY, snapshot.memory), (LOOP, snapshot.loop_lag)]
+    read: list[_Subject] = [
+        (READINESS, snapshot.why_not_ready is None),
+        (MEMORY, snapshot.memory),
+        (LOOP, snapshot.loop_lag),
+    ]
     maybe: tuple[_Subject, ...] = (
         (TLS, snapshot.certificates),
         (SPOOL, snapshot.spool),

@@ -26,7 +26,7 @@ from kdaemon.base.redact import harmless_line
 from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
-from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot
+from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot, StreamState
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
 from kdaemon.observe.page import LoadStatus, MemoryStatus, UpstreamStatus
@@ -93,9 +93,9 @@ class LiveBill(msgspec.Struct, frozen=True):
 
 class LiveStream(msgspec.Struct, frozen=True):
     """`key`: unique in the daemon. `health`: as of the engine; "failing": calls are answered, and
-    take no record; "missing": there is no such stream, and no configuration lists it. Counts are
-    since the start; other values are of now. `shards`: the hottest of `shard_count`, then those
-    that took most.
+    take no record; "missing": there is no such stream, and no configuration lists it; "unseen":
+    nothing has shown yet that there is one. Counts are since the start; other values are of now.
+    `shards`: the hottest of `shard_count`, then those that took most.
     """
 
     key: str
@@ -104,6 +104,7 @@ class LiveStream(msgspec.Struct, frozen=True):
     health: str
     hold: LiveHold | None
     unavailable: LiveHold | None
+    unseen: LiveHold | None
     buffered: int
     in_flight: int
     in_flight_calls: int
@@ -351,6 +352,7 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
         health=_health(engine),
         hold=_hold(engine.hold),
         unavailable=_hold(engine.unavailable),
+        unseen=_hold(engine.unseen),
         buffered=counters.buffered,
         in_flight=counters.in_flight,
         in_flight_calls=counters.in_flight_calls,
@@ -373,11 +375,11 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
 
 
 def _health(engine: EngineSnapshot) -> str:
-    """Of a stream whose calls are answered, and that delivers nothing all the same: why."""
-    if engine.missing is not None:
-        return "missing"
-    is_answered = engine.health is not Health.ILL
-    return "failing" if is_answered and engine.failing is not None else engine.health.value
+    """The word of the stream's state where calls that fail do not say more."""
+    if engine.health is not Health.ILL and engine.state is StreamState.FAILING:
+        return StreamState.FAILING.value
+    is_told = engine.state in (StreamState.MISSING, StreamState.UNSEEN)
+    return engine.state.value if is_told else engine.health.value
 
 
 def _shard(shard: ShardSnapshot, engine: EngineSnapshot, *, shows_keys: bool) -> LiveShard:

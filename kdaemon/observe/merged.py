@@ -229,7 +229,8 @@ def _streams(parts: Sequence[Snapshot]) -> Steps[tuple[StreamSnapshot, ...]]:
 
 def _engine(several: Sequence[EngineSnapshot]) -> EngineSnapshot:
     healths = {each.health for each in several}
-    health = next((each for each in (Health.WELL, Health.ILL) if each in healths), Health.UNTRIED)
+    health = next(each for each in (Health.WELL, Health.ILL, *Health) if each in healths)
+    is_seen = any(each.unseen is None for each in several)
     return msgspec.structs.replace(
         several[0],
         read_ns=max(each.read_ns for each in several),
@@ -240,6 +241,7 @@ def _engine(several: Sequence[EngineSnapshot]) -> EngineSnapshot:
         hold=_first(each.hold for each in several),
         unavailable=_first(each.unavailable for each in several),
         missing=_first(each.missing for each in several),
+        unseen=None if is_seen else several[0].unseen,
         failures=_failures(several),
         capacity=_first(each.capacity for each in several),
         record_bytes_max=min(each.record_bytes_max for each in several),

@@ -44,6 +44,7 @@ from kdaemon.observe.table import (
     LOOP,
     MEMORY,
     PASSED_ON,
+    READINESS,
     SHARD,
     SPOOL,
     STREAM,
@@ -192,6 +193,7 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
         _Section(HOT, of_shard, hot),
         *([_Section(SHARD, of_shard, shards)] if per_shard else ()),
         _Section(LISTENER, ("listener",), list(listeners)),
+        _Section(READINESS, (), [((), snapshot.why_not_ready is None)]),
         _Section(MEMORY, (), [((), snapshot.memory)]),
         _Section(LOOP, (), [((), snapshot.loop_lag)]),
         _Section(CREDENTIALS, ("upstream",), _credential_ends(snapshot)),
@@ -242,7 +244,7 @@ def _of_workers(
     return sections
 
 
-_OF_SUPERVISOR = (LISTENER, LOOP, LOG, TLS)
+_OF_SUPERVISOR = (LISTENER, READINESS, LOOP, LOG, TLS)
 
 
 def _processes(own: CollectorRegistry, pids: Iterable[tuple[str, int]]) -> Iterable[Family]:

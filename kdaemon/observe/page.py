@@ -127,22 +127,26 @@ class CapacityStatus(msgspec.Struct, frozen=True):
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """One stream. `hold`: why nothing can be sent. `unavailable`: why nothing is even admitted.
-    `failing`: why the records that wait do not go out now, though kdaemon goes on trying.
-    `missing`: there is no such stream, and no configuration lists it: its records are refused.
-    `keyless`: the buffered records that may go to any shard. `oldest_queued_s`: since the oldest
-    queued record was accepted. `capacity`: None: the service told none. `record_bytes_max`: as
-    configured, until the service tells. `is_auto`: the service ignores keys. `has_record_readers`:
-    queues or channels read the stream. `shard_bytes_per_second`: the most that kdaemon sends to a
-    shard: as configured, or what the service tells, if that is less.
+    """One stream. `state`: a word of `StreamState`. `hold`: why nothing can be sent. `unavailable`:
+    why nothing is even admitted. `failing`: why the records that wait do not go out now, though
+    kdaemon goes on trying. `missing`: there is no such stream, and no configuration lists it: its
+    records are refused. `unseen`: why the service, asked for the stream, did not tell of it; no
+    record was taken since. `keyless`: the buffered records that may go to any shard.
+    `oldest_queued_s`: since the oldest queued record was accepted. `capacity`: None: the service
+    told none. `record_bytes_max`: as configured, until the service tells. `is_auto`: the service
+    ignores keys. `has_record_readers`: queues or channels read the stream.
+    `shard_bytes_per_second`: the most that kdaemon sends to a shard: as configured, or what the
+    service tells, if that is less.
     """
 
     name: str
     upstream: str
+    state: str
     hold: HoldStatus | None
     unavailable: HoldStatus | None
     failing: HoldStatus | None
     missing: HoldStatus | None
+    unseen: HoldStatus | None
     spooled: int
     buffered: int
     keyless: int
@@ -303,8 +307,8 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 
 
 class StatusPage(msgspec.Struct, frozen=True):
-    """The whole page. Streams that need somebody come first, then those that fail, then those with
-    the most queued. `workers`: absent where there is one process.
+    """The whole page. Streams that need somebody come first, then those that fail or are unseen,
+    then those with the most queued. `workers`: absent where there is one process.
     """
 
     version: str

@@ -173,10 +173,13 @@ def _json(value: object, line_break: bytes) -> bytes:
 
 
 def urgency(stream: StreamSnapshot) -> tuple[int, int, str]:
-    """Sorts streams: those that need somebody, those that fail, then those with the most queued."""
+    """Sorts streams: those that need somebody, those that fail or are unseen, then those with the
+    most queued.
+    """
     engine = stream.engine
     needs_somebody = engine.hold is not None or engine.unavailable is not None
-    rank = 0 if needs_somebody else 1 if engine.failing is not None else 2
+    is_troubled = engine.failing is not None or engine.unseen is not None
+    rank = 0 if needs_somebody else 1 if is_troubled else 2
     return rank, -engine.counters.buffered, stream.name
 
 
@@ -242,10 +245,12 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
     return StreamStatus(
         name=printable(called.name),
         upstream=called.upstream,
+        state=engine.state.value,
         hold=hold_of(engine.hold),
         unavailable=hold_of(engine.unavailable),
         failing=hold_of(engine.failing),
         missing=hold_of(engine.missing),
+        unseen=hold_of(engine.unseen),
         spooled=counters.spooled,
         buffered=counters.buffered,
         keyless=shards.keyless_records,

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from kdaemon.base.counters import Buckets, OperationCounts, StreamCounts
-from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
+from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot, StreamState
 from kdaemon.http.counters import ListenerCounts
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
@@ -192,6 +192,13 @@ STREAM: tuple[Metric[EngineSnapshot], ...] = (
            "1: clients name this stream, no configuration lists it, and the service does not have"
            " it: its records are refused, and each client is told.",
            lambda s: int(s.missing is not None)),
+    Metric("kdaemon_stream_unseen", _G,
+           "1: nothing has shown yet that the stream is there: no record was taken, and the service"
+           " did not tell of it; or it said of late that there is none. /statusz says why.",
+           lambda s: int(s.state is StreamState.UNSEEN)),
+    Metric("kdaemon_stream_failing", _G,
+           "1: records wait and none goes out, though kdaemon goes on trying; /statusz says why.",
+           lambda s: int(s.state is StreamState.FAILING)),
     Metric("kdaemon_stream_unavailable", _G,
            "1: no record is taken, because the stream cannot keep what was configured for it;"
            " /statusz says why.",
@@ -319,6 +326,13 @@ CONFIG: tuple[Metric[ReloadsSnapshot], ...] = (
 )  # fmt: skip
 
 # no label
+READINESS: tuple[Metric[bool], ...] = (
+    Metric("kdaemon_ready", _G,
+           "1: clients should come; 0: /readyz says why not.",
+           int),
+)  # fmt: skip
+
+# no label
 MEMORY: tuple[Metric[MemorySnapshot], ...] = (
     Metric("kdaemon_memory_bytes", _G, "Memory that unsettled records of all streams take.",
            lambda m: m.bytes_taken),
@@ -404,5 +418,5 @@ WORKERS: tuple[Metric[WorkerSnapshot], ...] = (
 
 TABLE: tuple[Metric[Any], ...] = (
     *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *CREDENTIALS, *TLS, *PASSED_ON,
-    *CONFIG, *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH, *WORKERS,
+    *CONFIG, *READINESS, *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH, *WORKERS,
 )  # fmt: skip

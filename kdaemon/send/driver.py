@@ -446,7 +446,7 @@ class StreamDriver:
             error.kept()  # others get the error; its stack frames stay here
             text = "the stream's shards and limits are unknown"
             log.warning(text, extra={"fields": self._fields(error)})
-            engine.freshness.failed(self._clock.now_ns())
+            engine.handle_no_description(error, self._clock.now_ns())
             if not engine.is_missing(error):
                 self._say_no_answer()
             elif self.on_missing is not None:
@@ -455,7 +455,8 @@ class StreamDriver:
             log.exception(
                 "discovery broke", extra={"fields": {"stream": self.target.qualified.text}}
             )
-            engine.freshness.failed(self._clock.now_ns())
+            broken = ServiceError(Trouble.DEFECT, "kdaemon failed while asking for the stream")
+            engine.handle_no_description(broken, self._clock.now_ns())
             self._say_no_answer()
         else:
             self._note_encryption(description.encryption_type)

@@ -34,6 +34,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Metric[Any], ...]], ...] = (
      table.CREDENTIALS),
     ("Certificates", "Only where a listener has a certificate.", table.TLS),
     ("Configuration", "", table.CONFIG),
+    ("Readiness", "", table.READINESS),
     ("Memory", "", table.MEMORY),
     ("Event loop", "", table.LOOP),
     ("Spool", "Only where there is a spool.", table.SPOOL),

@@ -326,8 +326,8 @@ class World:
             return
         try:
             description = self.description(self._stations[engine].stream)
-        except ServiceError:
-            engine.freshness.failed(self.now_ns)
+        except ServiceError as error:
+            engine.handle_no_description(error, self.now_ns)
         else:
             engine.handle_description(description, self.now_ns)
         self.pump(engine)

@@ -27,6 +27,7 @@ from tests.kit.web import Handler, serving
 STREAM: dict[str, Any] = {
     "name": "orders",
     "upstream": "default",
+    "state": "ok",
     "hold": None,
     "unavailable": None,
     "received": 1000,
@@ -130,10 +131,22 @@ def test_a_hold_is_told_in_the_services_words_with_the_remedy() -> None:
 
 def test_a_stream_that_delivers_nothing_is_told_with_the_last_error_and_the_remedy() -> None:
     failing = {"code": "ProvisionedThroughputExceededException", "message": "Rate exceeded"}
-    found = screen(page(failing=failing))
+    found = screen(page(state="failing", failing=failing))
     assert found.streams[0][-1] == "failing"
     assert found.holds[0] == f"orders is failing: {failing['code']}: Rate exceeded"
     assert found.holds[1].startswith("  do: its shards take no more")
+
+
+def test_a_stream_that_is_not_there_is_told_before_its_first_record_and_once() -> None:
+    unseen = {"code": "ResourceNotFoundException", "message": "Stream orders not found."}
+    found = screen(page(state="unseen", unseen=unseen))
+    assert found.streams[0][-1] == "unseen"
+    told = "orders is not seen at the service: ResourceNotFoundException: Stream orders not found."
+    assert found.holds[0] == told
+    assert found.holds[1].startswith("  do: make the stream")
+    assert screen(page(state="unseen", unseen=None)).holds == [], "nobody was asked yet"
+    (held, _) = screen(page(state="hold", hold=unseen, unseen=unseen)).holds
+    assert held.startswith("orders is on hold")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import AWS, YANDEX, Service
+from kdaemon.base.steps import at_once
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine
+from kdaemon.engine.snapshot import StreamState
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import (
@@ -776,3 +778,50 @@ def test_a_stream_that_was_there_is_missing_only_where_that_does_not_mean_forbid
     error = ServiceError("ResourceNotFoundException", "no such path", status=400)
     assert engine.is_missing(error) is is_missing
     assert not engine.is_missing(ServiceError("AccessDeniedException", "no", status=400))
+
+
+def state(engine: Engine) -> tuple[StreamState, str]:
+    """The state, and why the service did not tell of the stream."""
+    snapshot = at_once(engine.snapshot(T))
+    return snapshot.state, "" if snapshot.unseen is None else snapshot.unseen.code
+
+
+@pytest.mark.parametrize("error", [MISSING, DENIED, NOT_SENT], ids=lambda error: str(error.code))
+def test_a_stream_is_unseen_until_something_shows_that_it_is_there(error: ServiceError) -> None:
+    engine = Engine(SETTINGS, ByteBudget(10**7), LoadedDice(0.5), T)
+    assert state(engine) == (StreamState.UNSEEN, ""), "nobody was asked yet"
+    engine.freshness.ask(T)
+    engine.handle_no_description(error, T)
+    assert state(engine) == (StreamState.UNSEEN, error.code)
+    assert engine.hold is None, "records may be taken all the same"
+    assert engine.handle_frame(make_frame([Record(b"x", "k")]), T)
+    batch = engine.poll_batch(T)
+    assert batch is not None
+    engine.handle_results(batch, [delivered()], T)
+    assert state(engine) == (StreamState.OK, "")
+
+
+def test_what_the_service_says_last_of_a_stream_is_told() -> None:
+    """A stream that takes records needs no word; but that it is gone is said before a record
+    finds out.
+    """
+    rig = Rig()
+    rig.put(1)
+    rig.answer(rig.call())
+    for error, told in ((DENIED, (StreamState.OK, "")), (NOT_SENT, (StreamState.OK, ""))):
+        rig.engine.handle_no_description(error, T)
+        assert state(rig.engine) == told
+    rig.engine.handle_no_description(MISSING, T)
+    assert state(rig.engine) == (StreamState.UNSEEN, MISSING.code)
+    rig.engine.handle_description(describe(even_shards(1)), T)
+    assert state(rig.engine) == (StreamState.OK, "")
+
+
+def test_a_state_that_tells_more_stands_before_that_a_stream_is_unseen() -> None:
+    rig = Rig()
+    rig.engine.handle_no_description(MISSING, T)
+    rig.put(1)
+    rig.fail(rig.call(), MISSING)
+    assert state(rig.engine) == (StreamState.HOLD, MISSING.code)
+    rig.engine.give_up_missing(MISSING, T)
+    assert state(rig.engine)[0] is StreamState.MISSING

@@ -171,17 +171,23 @@ def test_an_event_conserves() -> None:
 def test_a_stream_that_delivers_nothing_says_so_in_its_row() -> None:
     """Its calls are answered, so that it is not ill, and nobody listed the other."""
     world = World(1, faults=Faults(record_failure=1.0))
-    failing, missing = world.add_engine(), world.add_engine()
-    seen = Observing(world.memory, {"failing": failing, "missing": missing})
+    failing, missing, unseen = world.add_engine(), world.add_engine(), world.add_engine()
+    seen = Observing(world.memory, {"failing": failing, "missing": missing, "unseen": unseen})
     world.run_until(world.now_ns + SECOND // 10)
     world.submit(failing, make_frame([Record(b"x", f"k{number}") for number in range(50)]))
     world.run_until(world.now_ns + 2 * SECOND)
     error = ServiceError("ResourceNotFoundException", "not found", status=400)
     missing.give_up_missing(error, world.now_ns)
+    unseen.handle_no_description(error, world.now_ns)
     event = one(at_once(event_steps(reader_of(seen, At(world)))))
     assert {each["name"]: each["health"] for each in event["streams"]} == {
         "failing": "failing",
         "missing": "missing",
+        "unseen": "unseen",
+    }
+    assert {each["unseen"] and each["unseen"]["code"] for each in event["streams"]} == {
+        None,
+        error.code,
     }
     assert event["held_count"] == 0
 

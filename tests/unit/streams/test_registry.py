@@ -10,9 +10,11 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.billing import BilledUnit
 from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.description import Caller
-from kdaemon.base.errors import RefusedError
+from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
+from kdaemon.engine.snapshot import Reason, StreamState
 from kdaemon.streams import Stream, Streams
 from kdaemon.streams.line import MISSING_NS, Existence
 from kdaemon.streams.slots import FORGOTTEN_NS
@@ -537,3 +539,19 @@ async def test_units_are_billed_in_the_sizes_that_are_set(opened: Open) -> None:
     await turn()
     assert stream.engine.is_idle
     assert stream.engine.counters.billed.snapshot()[BilledUnit.PUT_PAYLOAD] == 3
+
+
+@pytest.mark.parametrize("error", [MISSING, DENIED], ids=lambda error: str(error.code))
+async def test_a_listed_stream_that_is_not_seen_is_said_before_its_first_record(
+    opened: Open, error: ServiceError
+) -> None:
+    """The daemon asks for what is listed when it starts, and once: no call is made for this."""
+    service = FakeService()
+    service.describe_error = error
+    streams = opened(service, "[streams.orders]")
+    await turn()
+    orders = found(streams, "orders")
+    told = at_once(orders.engine.snapshot(0))
+    assert (told.state, told.unseen) == (StreamState.UNSEEN, Reason(error.code, error.message))
+    assert told.hold is told.missing is None
+    assert len(service.described) == 1
