@@ -36,10 +36,15 @@ if TYPE_CHECKING:
         ("echo hello | kdaemon put --stream demo", "one record"),
         ("kdaemon put --stream clicks --partition-key-field user.id clicks.jsonl.gz", "JSON lines"),
         ("kdaemon put --stream sales --csv --partition-key-field shop sales.csv", "CSV"),
+        ("kdaemon put rest.ndjson", "lines that name their streams, as `spool export` writes"),
     ),
 )
 @click.argument("file", default="-")
-@click.option("--stream", required=True, metavar="NAME", help="Name or ARN of the stream.")
+@click.option(
+    "--stream",
+    metavar="NAME",
+    help="Name or ARN of the stream. Not needed if each line is an object that names its `stream`.",
+)
 @click.option("--partition-key", metavar="KEY", help="Key of each record that names none.")
 @click.option(
     "--partition-key-field",
@@ -69,7 +74,7 @@ if TYPE_CHECKING:
 @config_option
 def put(
     file: str,
-    stream: str,
+    stream: str | None,
     partition_key: str | None,
     key_field: str | None,
     socket: str | None,
@@ -103,6 +108,8 @@ def put(
         raise click.UsageError("--partition-key and --partition-key-field exclude each other.")
     if is_data and (is_csv or key_field is not None):
         raise click.UsageError("--lines takes lines as they are: no --csv, no key field.")
+    if stream is None and (is_csv or is_data or key_field is not None):
+        raise click.UsageError("Lines that are data name no stream: say --stream NAME.")
     if socket is not None and endpoint is not None:
         raise click.UsageError("--socket and --endpoint exclude each other.")
     if socket is None and endpoint is None:
@@ -114,7 +121,8 @@ def put(
     from kdaemon.cli.reason import looking  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see cli/__init__.py
 
-    form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data)
+    is_named = stream is None
+    form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data, names_streams=is_named)
     look = looking(stream, socket, endpoint, config_path)
     _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile, look)
 
@@ -122,7 +130,7 @@ def put(
 def _put(
     file: str,
     form: "Form",
-    stream: str,
+    stream: str | None,
     acknowledge: str,
     socket: str | None,
     endpoint: str | None,

@@ -20,17 +20,19 @@ from kdaemon.cli.screen import why_waits
 if TYPE_CHECKING:
     from kdaemon.config import Config
 
-LOOK_TIMEOUT_S = (
-    2.0  # for the page; a command that is done waits no longer for it. Ours, 2026-11-29
-)
+LOOK_TIMEOUT_S = 2.0
+"""For the page. A command that is done waits no longer for it. Ours, 2026-11-29."""
+
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - where a listener may be
 
 
 def looking(
-    stream: str, socket: str | None, endpoint: str | None, config_path: str | None
+    stream: str | None, socket: str | None, endpoint: str | None, config_path: str | None
 ) -> Callable[[], Awaitable[str | None]]:
-    """A look for `put.waiting.Person`. `socket`, `endpoint`: how the daemon is reached."""
+    """A look for `put.waiting.Person`. `stream`: None: each line names its own. `socket`,
+    `endpoint`: how the daemon is reached.
+    """
 
     async def look() -> str | None:
         return await asyncio.to_thread(_why, stream, socket, endpoint, config_path)
@@ -39,7 +41,7 @@ def looking(
 
 
 def _why(
-    stream: str, socket: str | None, endpoint: str | None, config_path: str | None
+    stream: str | None, socket: str | None, endpoint: str | None, config_path: str | None
 ) -> str | None:
     try:
         config = read_with_givers(config_path, []).config

@@ -221,23 +221,29 @@ def _troubles(stream: Page) -> Iterator[tuple[str, str | None]]:
         yield f"{_qualified(stream)} {verb}: {code}: {message}", help_text
 
 
-def why_waits(page: Page, stream: str) -> str | None:
+def why_waits(page: Page, stream: str | None) -> str | None:
     """Why the records of a stream do not go out, in one line; None: the page has no such stream.
-    `stream`: as a client calls it: its name, its ARN or `@UPSTREAM/NAME`.
+    `stream`: as a client calls it: its name, its ARN or `@UPSTREAM/NAME`; None: any stream.
     """
-    for each in _list(page, "streams"):
-        name = str(each.get("name", "?"))
-        if stream not in {name, _qualified(each)} and not stream.endswith(f":stream/{name}"):
-            continue
-        told = [f"{line} ({do})" if do else line for line, do in _troubles(each)]
-        spool = _part(page, "spool").get("trouble")
-        told += [f"the spool is in trouble: {spool}"] if spool else []
-        told += ["memory is full"] if _part(page, "memory").get("is_full") else []
-        if not told:
-            waiting = _number(each, "buffered") + _number(each, "in_flight")
-            told = [f"{name} has no trouble, and {waiting:,.0f} records of it are on their way"]
-        return "; ".join(told)
-    return None
+    meant = [each for each in _list(page, "streams") if stream is None or _is_called(each, stream)]
+    if not meant:
+        return None
+    troubles = [trouble for each in meant for trouble in _troubles(each)]
+    told = [f"{line} ({do})" if do else line for line, do in troubles]
+    spool = _part(page, "spool").get("trouble")
+    told += [f"the spool is in trouble: {spool}"] if spool else []
+    told += ["memory is full"] if _part(page, "memory").get("is_full") else []
+    if not told:
+        waiting = sum(_number(each, "buffered") + _number(each, "in_flight") for each in meant)
+        calm = "no stream has" if stream is None else f"{meant[0].get('name')} has no"
+        of_it = "" if stream is None else " of it"
+        told = [f"{calm} trouble, and {waiting:,.0f} records{of_it} are on their way"]
+    return "; ".join(told)
+
+
+def _is_called(stream: Page, name: str) -> bool:
+    own = str(stream.get("name", "?"))
+    return name in {own, _qualified(stream)} or name.endswith(f":stream/{own}")
 
 
 def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ taken, and that it may be sent again (503, 429) or that other lines are the reas
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -42,6 +42,12 @@ PROMISES = ("accepted", "stored", "delivered")  # from the weakest to the strong
 # The daemon's codes for a line that it cannot read, or that breaks a limit (`wire/lines.py`).
 _CODES_OF_LINES = frozenset({"ValidationException", "SerializationException"})
 _ASK_AGAIN = frozenset({429, 503})
+
+
+class _Named(msgspec.Struct):
+    """A record line that names its stream."""
+
+    stream: str
 
 
 class _Rejected(msgspec.Struct):
@@ -88,22 +94,23 @@ class _Response:
 
 
 class HttpPut:
-    """Sends NDJSON over HTTP to one stream of the daemon at `endpoint` (`HOST:PORT` or a URL)."""
+    """Sends NDJSON over HTTP to the daemon at `endpoint` (`HOST:PORT` or a URL)."""
 
     def __init__(
         self,
-        stream: str,
+        stream: str | None,
         acknowledge: str,
         totals: Totals,
         person: Person,
         signer: Signer | None = None,
         ca_file: str | None = None,
     ) -> None:
-        """`signer`: signs each request, for a daemon that requires it. `ca_file`: certificates to
+        """`stream`: of all lines; None: each names its own, and a request has those of one stream,
+        in their order. `signer`: signs each request, for a daemon that requires it. `ca_file`: certificates to
         trust; None: the system's. Raises PutError if it cannot be used.
         """
         self._trust = None if ca_file is None else _trust(ca_file)
-        self._path = f"/v1/streams/{quote(stream, safe='')}/records"
+        self._stream = stream
         self._acknowledge = acknowledge
         self._headers = {
             "Content-Type": "application/x-ndjson",
@@ -118,7 +125,6 @@ class HttpPut:
     async def send(self, endpoint: str, blocks: AsyncIterator[Block]) -> None:
         """Sends all blocks and reads all answers. Raises PutError; the totals hold up to then."""
         base, shown = _endpoint(endpoint)
-        url = URL(str(base).rstrip("/") + self._path, encoded=True)
         try:
             connector = aiohttp.TCPConnector(ssl=True if self._trust is None else self._trust)
             async with (
@@ -131,7 +137,9 @@ class HttpPut:
                 watched(self._totals, self._person, lambda: self._totals.awaited),
             ):
                 async for block in blocks:
-                    for part in _split(block):
+                    for stream, part in self._parts(block):
+                        path = f"/v1/streams/{quote(stream, safe='')}/records"
+                        url = URL(str(base).rstrip("/") + path, encoded=True)
                         self._totals.sent += len(part.lines)
                         try:
                             await self._put(session, url, part)
@@ -159,6 +167,13 @@ class HttpPut:
                 f"the connection to {shown} failed ({type(error).__name__}); of the "
                 f"{self._totals.open} records under way nobody knows what was taken"
             ) from error
+
+    def _parts(self, block: Block) -> Iterator[tuple[str, Block]]:
+        """What each request has, and the stream that it is for."""
+        whole = {self._stream: block} if self._stream is not None else _by_stream(block)
+        for stream, lines in whole.items():
+            for part in _split(lines):
+                yield stream, part
 
     async def _put(self, session: aiohttp.ClientSession, url: URL, part: Block) -> None:
         """Sends a part until all of its lines are acknowledged or rejected."""
@@ -348,6 +363,16 @@ def _masked(address: str) -> str:
     """The address without its password, also without a scheme; bounded."""
     start = "" if "//" in address else "//"
     return masked_url(start + address).removeprefix(start)[:SHOWN_CHARACTERS_MAX]
+
+
+def _by_stream(block: Block) -> dict[str, Block]:
+    found: dict[str, Block] = {}
+    for line, number in zip(block.lines, block.numbers, strict=True):
+        stream = msgspec.json.decode(line, type=_Named).stream
+        part = found.setdefault(stream, Block([], []))
+        part.lines.append(line)
+        part.numbers.append(number)
+    return found
 
 
 def _split(block: Block) -> list[Block]:

@@ -49,13 +49,14 @@ class Form:
 
     `partition_key`: for each record that names none. `key_field`: the path of a field of a JSON
     object, or the column of a CSV file (whose header is not sent), that has the key; then the line
-    is the data.
+    is the data. `names_streams`: no stream is given, so each line has to name its own.
     """
 
     partition_key: str | None = None
     key_field: str | None = None
     is_csv: bool = False
     is_data: bool = False
+    names_streams: bool = False
 
 
 class _RecordLine(msgspec.Struct, omit_defaults=True):
@@ -131,7 +132,7 @@ class LineFormer:
             elif line.strip():
                 clean = line.removesuffix(b"\r")
                 if self._line_form is None:
-                    self._line_form = _choose(self._form, clean)
+                    self._line_form = _choose(self._form, clean, self.line_number)
                 try:
                     yield self.line_number, self._line_form(clean)
                 except BadLine as wrong:
@@ -179,11 +180,17 @@ def _without_mark(first: bytes) -> bytes:
     return first.removeprefix(BYTE_ORDER_MARK)
 
 
-def _choose(form: Form, first: bytes) -> _LineForm:
+def _choose(form: Form, first: bytes, number: int) -> _LineForm:
     if form.key_field is not None:
         return _field_form(form.key_field)
     if not form.is_data and _is_record_line(first):
-        return _record_form(form.partition_key)
+        record_form = _record_form(form.partition_key)
+        return _stream_form(record_form) if form.names_streams else record_form
+    if form.names_streams:
+        raise FormError(
+            f"line {number} is no record line, so that every line is data and none names its"
+            " stream: say --stream NAME"
+        )
     return lambda line: _encode(line, form.partition_key)
 
 
@@ -211,6 +218,17 @@ def _record_form(partition_key: str | None) -> _LineForm:
             return line + b"\n"
         rest = line.lstrip()[1:]
         return field + (b"," if record else b"") + rest + b"\n"
+
+    return form
+
+
+def _stream_form(record_form: _LineForm) -> _LineForm:
+    """The form of record lines each of which has to name its stream."""
+
+    def form(line: bytes) -> bytes:
+        if not isinstance(_decode_object(line).get("stream"), str):
+            raise BadLine('names no stream: add "stream" to it, or say --stream NAME')
+        return record_form(line)
 
     return form
 

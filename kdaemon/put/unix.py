@@ -93,11 +93,12 @@ class UnixPut:
 
     def __init__(
         self,
-        stream: str,
+        stream: str | None,
         acknowledge: str,
         totals: Totals,
         person: Person,
     ) -> None:
+        """`stream`: of the lines that name none; None: each names its own."""
         self._stream = stream
         self._acknowledge = acknowledge
         self._totals = totals
@@ -139,7 +140,8 @@ class UnixPut:
 
     async def _send_all(self, writer: asyncio.StreamWriter, blocks: AsyncIterator[Block]) -> None:
         # We send envelopes, whatever the form of the stream's lines is otherwise.
-        setup = {"stream": self._stream, "acknowledge": self._acknowledge, "lines": "envelope"}
+        setup = {"acknowledge": self._acknowledge, "lines": "envelope"}
+        setup |= {} if self._stream is None else {"stream": self._stream}
         try:
             writer.write(msgspec.json.encode(setup) + b"\n")
             async for block in blocks:

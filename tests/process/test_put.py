@@ -9,13 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import BEFORE, ROOT, Daemon, command, environment, running, write_config
+from tests.kit.daemon import (
+    BEFORE,
+    ROOT,
+    Daemon,
+    command,
+    environment,
+    running,
+    sandbox,
+    write_config,
+)
 from tests.kit.endpoints import Endpoint, data_of
 from tests.process.conftest import Run
 
 
 def put(daemon: Daemon, file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return command("put", "--endpoint", daemon.url, *arguments, str(file))
+
+
+def streams_of(daemon: Daemon) -> list[Counter[str]]:
+    return [stored(daemon, stream) for stream in ("demo", "orders")]
 
 
 def stored(daemon: Daemon, stream: str = "demo") -> Counter[str]:
@@ -106,3 +119,50 @@ def test_while_the_service_is_down_put_says_what_it_waits_for(
             putting.communicate()
     assert line.startswith("waiting for ")
     assert "until the daemon answers for 1 record: demo " in line
+
+
+@pytest.mark.parametrize("way", ["http", "socket"])
+def test_lines_that_name_their_streams_need_no_other_word(
+    run: Run, tmp_path: Path, way: str
+) -> None:
+    """As `kdaemon spool export` writes them. A line that names none is told by its number."""
+    daemon = run({"streams.orders.acknowledge": "delivered", "listen.unix": str(tmp_path / "s")})
+    streams = ("demo", "orders")
+    lines = [json.dumps({"data": f"{n}", "stream": streams[n % 2]}) for n in range(3000)]
+    lines.insert(5, json.dumps({"data": "lost"}))
+    file = tmp_path / "x"
+    file.write_text("\n".join(lines))
+    where = ("--endpoint", daemon.url) if way == "http" else ("--socket", str(tmp_path / "s"))
+    done = command("put", *where, str(file))
+    assert done.returncode == 1
+    assert done.stderr == (
+        'rejected: line 6: names no stream: add "stream" to it, or say --stream NAME\n'
+    )
+    assert done.stdout.startswith("sent 3,000 records, acknowledged 3,000, rejected 1 ")
+    assert streams_of(daemon) == [
+        Counter(f"{n}" for n in range(first, 3000, 2)) for first in (0, 1)
+    ]
+    done = command("put", *where, "--stream", "demo", str(file))
+    assert (done.returncode, "lost" in stored(daemon)) == (0 if way == "socket" else 1, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        ("\nhello\n", (), "line 2 is no record line"),
+        ('{"data": "x", "id": 1}\n', (), "line 1 is no record line"),
+        ("a,b\n1,2\n", ("--csv",), "say --stream NAME"),
+        ("x\n", ("--lines",), "say --stream NAME"),
+        ('{"a": 1}\n', ("--partition-key-field", "a"), "say --stream NAME"),
+    ],
+)
+def test_data_without_a_stream_is_not_sent(
+    tmp_path: Path, content: str, options: tuple[str, ...], told: str
+) -> None:
+    file = tmp_path / "x"
+    file.write_text(content)
+    with sandbox() as url:
+        done = command("put", "--endpoint", url, *options, str(file))
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert "--stream" in done.stderr

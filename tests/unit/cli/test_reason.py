@@ -43,6 +43,15 @@ def test_where_nothing_is_wrong_the_line_says_so() -> None:
     assert why_waits(full, "orders") == "the spool is in trouble: disk is full; memory is full"
 
 
+def test_where_each_line_names_its_stream_the_troubles_of_all_are_told() -> None:
+    two = {"streams": [*page()["streams"], *page(name="clicks", failing=FAILING)["streams"]]}
+    told = why_waits(two, None)
+    assert told is not None
+    assert told.startswith("clicks ")
+    assert "orders" not in told
+    assert why_waits(page(), None) == "no stream has trouble, and 3 records are on their way"
+
+
 @pytest.mark.parametrize(
     ("text", "socket", "endpoint", "is_own"),
     [
