@@ -8,27 +8,30 @@ Where it sits: doors.py and observers.py listen here; takeover.py passes the soc
 closes them.
 """
 
-import logging
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.base.endpoint import http_url
 from kdaemon.config.listen import ListenConfig
 from kdaemon.config.listeners import Wanted
 from kdaemon.config.values import Address
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.http.hub import Hub
-from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp, why_not_bound
+from kdaemon.http.listener import (
+    ListenerError,
+    SocketFile,
+    bind_tcp,
+    cannot_listen,
+    log_listening,
+)
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
 from kdaemon.http.server import ConnectionServer, serve
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited, Passed
-
-log = logging.getLogger("kdaemon")
 
 
 class Listeners:
@@ -62,7 +65,7 @@ class Listeners:
             take = self._taker(name)
             server = await serve(socks, handler, hub, lines=lines, take=take)
         except OSError as error:
-            raise cannot_listen(f"listen.{name}", address, error) from error
+            raise cannot_listen(f"listen.{name}", address.host, address.port, error) from error
         self._servers[name] = server
         self.counters[name] = server.counters
         is_tls = bool(self._listen.tls_certificate) and (name != "admin" or self._listen.admin_tls)
@@ -101,7 +104,7 @@ class Listeners:
                 try:
                     bound[each.name] = [*there, *bind_tcp(each.at.host, each.at.port, there)]
                 except OSError as error:
-                    raise cannot_listen(each.key, each.at, error) from error
+                    raise cannot_listen(each.key, each.at.host, each.at.port, error) from error
             elif each.at is not None and not there and not each.is_auto:
                 make_directory(Path(each.at).parent, with_parents=True, key=each.key)
                 bound[each.name] = [SocketFile(each.at, self._listen.unix_mode_bits).bind()]
@@ -168,11 +171,6 @@ class Listeners:
         return next((door.trouble for door in self.doors if door.trouble is not None), None)
 
 
-def cannot_listen(key: str, address: Address, error: OSError) -> ListenerError:
-    where = host_port(address.host, address.port)
-    return ListenerError(f"{key}: cannot listen on {where}: {why_not_bound(error, key)}")
-
-
 def make_directory(directory: Path, *, with_parents: bool, key: str = "listen.unix") -> None:
     """Makes the directory of a Unix socket. `with_parents`: the operator named the place. A place
     that we chose gets no parents. Raises ListenerError.
@@ -184,9 +182,3 @@ def make_directory(directory: Path, *, with_parents: bool, key: str = "listen.un
             f"{key}: cannot make the directory {directory}: {error.strerror}."
             f" Make it, or set {key} to another path."
         ) from error
-
-
-def log_listening(name: str, where: str) -> None:
-    log.info(
-        "listening", extra={"fields": {"listener": name, "at": where}, "is_always_shown": True}
-    )

@@ -160,7 +160,7 @@ async def _answer(writer: asyncio.StreamWriter, number: int, parts: AsyncIterato
     except Exception as error:
         if writer.is_closing():  # the supervisor is gone
             return
-        log.exception("a question of the supervisor could not be answered")
+        log.exception("a question of the supervisor could not be answered: a defect of kdaemon")
         writer.write(_framed((number, "error", f"{type(error).__name__}: see its log")))
 
 

@@ -113,7 +113,7 @@ class Reload:
         except WorkerError as error:  # nothing broke in this process, and the text is for people
             return Report(Outcome.FAILED, changes.live, (str(error),))
         except Exception as error:
-            log.exception("another configuration could not be taken")
+            log.exception("another configuration could not be taken: a defect of kdaemon")
             return Report(Outcome.FAILED, changes.live, (f"{type(error).__name__}: see the log",))
         if conflicts:
             text = "records are under way that stand against it: try again when they are delivered"

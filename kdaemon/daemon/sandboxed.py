@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from kdaemon.base.endpoint import host_port, http_url
 from kdaemon.base.names import DEFAULT_UPSTREAM, full_path, parse_arn
 from kdaemon.config import Config, ReachConfig, SandboxConfig
-from kdaemon.daemon.listeners import cannot_listen, log_listening
+from kdaemon.http.listener import cannot_listen, log_listening
 
 SANDBOX_REGION = "us-east-1"  # where none is configured; ours: nothing checks it, any would do
 BESIDE_SANDBOX: dict[str, Any] = {
@@ -90,7 +90,7 @@ async def _open(
             settings, hosts, service=reach.service, account=reach.account, region=region
         )
     except OSError as error:
-        raise cannot_listen("sandbox.listen", address, error) from error
+        raise cannot_listen("sandbox.listen", address.host, address.port, error) from error
     stack.push_async_callback(sandbox.aclose)
     endpoint = http_url(address.host, sandbox.port, is_tls=bool(settings.tls_certificate))
     log_listening(name, endpoint)

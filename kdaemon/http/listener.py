@@ -1,17 +1,23 @@
 """Sockets to listen on: TCP addresses and Unix socket files, bound and not yet listening.
 
 Owns the socket file: sets its mode, removes a stale one, and never removes a live one. Must not
-know what is spoken. Every failure is a `ListenerError` in words for the operator.
-Where it sits: daemon/ and `serve_http` bind here; server.py serves any bound socket.
+know what is spoken. Every failure is a `ListenerError` in words for the operator, and what listens
+is told by one line of the log.
+Where it sits: daemon/, sandbox/ and `serve_http` bind here; server.py serves any bound socket.
 """
 
 import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+
+from kdaemon.base.endpoint import host_port
+
+log = logging.getLogger("kdaemon")
 
 
 class ListenerError(Exception):
@@ -130,7 +136,19 @@ def _cannot_make(path: str, error: OSError) -> ListenerError:
     )
 
 
-def why_not_bound(error: OSError, key: str) -> str:
+def log_listening(name: str, where: str, **more: object) -> None:
+    """`name`: of the listener. `where`: a URL, or the path of a socket. `more`: further fields."""
+    fields = {"listener": name, "at": where, **more}
+    log.info("listening", extra={"fields": fields, "is_always_shown": True})
+
+
+def cannot_listen(key: str, host: str, port: int, error: OSError) -> ListenerError:
+    """`key`: the setting that names the address."""
+    where = host_port(host, port)
+    return ListenerError(f"{key}: cannot listen on {where}: {_why_not_bound(error, key)}")
+
+
+def _why_not_bound(error: OSError, key: str) -> str:
     """Why the system refused a TCP address, and what to do. `key`: the setting that names the
     address.
     """

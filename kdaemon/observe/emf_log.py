@@ -71,7 +71,9 @@ class EmfLog:
             try:
                 await self.tell(due_s + INTERVAL_S)
             except Exception:
-                log.exception("metrics could not be told in Embedded Metric Format")
+                log.exception(
+                    "metrics could not be told in Embedded Metric Format: a defect of kdaemon"
+                )
 
     async def tell(self, until_s: float) -> None:
         """Writes one line for each stream, and one for the daemon. `until_s`: loop time until which

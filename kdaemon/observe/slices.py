@@ -149,5 +149,8 @@ class SlicedPages:
             page: Page = end.value
             return page
         except Exception:
-            log.exception("a page could not be made", extra={"fields": {"page": self._name}})
+            log.exception(
+                "a page could not be made: a defect of kdaemon",
+                extra={"fields": {"page": self._name}},
+            )
             return FAILED

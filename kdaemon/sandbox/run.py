@@ -8,10 +8,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from kdaemon.base.endpoint import host_port, http_url
+from kdaemon.base.endpoint import http_url
 from kdaemon.base.errors import TlsError
 from kdaemon.base.service import SERVICES
 from kdaemon.config import SandboxConfig
+from kdaemon.http.listener import cannot_listen, log_listening
 from kdaemon.http.renewal import files_of
 from kdaemon.sandbox.server import SandboxServer
 from kdaemon.sandbox.service import Service
@@ -65,25 +66,22 @@ async def run_sandbox(
     on_signals(asyncio.get_running_loop(), lambda _: is_stopped.set())
     try:
         server = await open_sandbox(config, hosts, service=service)
-    except OSError as error:
-        told = {"listen": config.listen, "error": error.strerror or str(error)}
-        log.error("cannot listen", extra={"fields": told})  # noqa: TRY400 - the stack tells nothing
-        return 1
-    except TlsError as error:
-        log.error("cannot start: %s", error)  # noqa: TRY400 - the same
+    except (OSError, TlsError) as error:
+        failure: Exception = error
+        if isinstance(error, OSError):
+            failure = cannot_listen(
+                "sandbox.listen", config.address.host, config.address.port, error
+            )
+        log.error("cannot start: %s", failure)  # noqa: TRY400 - for people
         return 1
     try:
-        fields: dict[str, object] = {
-            "address": host_port(config.address.host, server.port),
-            "streams": ",".join(config.streams),
-            "shards": config.shard_count,
-        }
-        log.info("sandbox listens", extra={"fields": fields})
+        url = http_url(config.address.host, server.port, is_tls=bool(config.tls_certificate))
+        streams = ",".join(config.streams)
+        log_listening("sandbox", url, streams=streams, shards=config.shard_count)
         if tell is not None:
-            is_tls = bool(config.tls_certificate)
-            tell(http_url(config.address.host, server.port, is_tls=is_tls))
+            tell(url)
         await is_stopped.wait()
     finally:
         await server.aclose()
-    log.info("sandbox stopped")
+    log.info("stopped")
     return 0

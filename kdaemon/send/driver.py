@@ -205,7 +205,8 @@ class StreamDriver:
                 error = ServiceError(UNAVAILABLE, text, status=503)
             except Exception:
                 log.exception(
-                    "a dry run broke", extra={"fields": {"stream": self.target.qualified.text}}
+                    "a dry run broke: a defect of kdaemon",
+                    extra={"fields": {"stream": self.target.qualified.text}},
                 )
                 error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)
             told(error)
@@ -400,7 +401,8 @@ class StreamDriver:
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
             log.exception(
-                "PutRecords broke", extra={"fields": {"stream": self.target.qualified.text}}
+                "PutRecords broke: a defect of kdaemon",
+                extra={"fields": {"stream": self.target.qualified.text}},
             )
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while calling the service")
             engine.handle_failure(batch, broken, self._clock.now_ns())
@@ -453,7 +455,8 @@ class StreamDriver:
                 self.on_missing(error)
         except Exception:
             log.exception(
-                "discovery broke", extra={"fields": {"stream": self.target.qualified.text}}
+                "discovery broke: a defect of kdaemon",
+                extra={"fields": {"stream": self.target.qualified.text}},
             )
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while asking for the stream")
             engine.handle_no_description(broken, self._clock.now_ns())

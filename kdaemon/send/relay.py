@@ -119,7 +119,7 @@ class Asker:
         try:
             told(outcome)
         except Exception:  # a defect of ours: other askers wait for the same answer
-            log.exception("an answer that was passed on could not be given")
+            log.exception("an answer that was passed on could not be given: a defect of kdaemon")
 
     def _be_late(self) -> None:
         call = self._call
@@ -385,7 +385,9 @@ class Relay:
                 raise
             except Exception:  # a defect of ours, or something unforeseen
                 fields = {"operation": operation.name}
-                log.exception("a call could not be passed on", extra={"fields": fields})
+                log.exception(
+                    "a call could not be passed on: a defect of kdaemon", extra={"fields": fields}
+                )
                 text = "kdaemon failed to pass this on; its log says why."
                 outcome = ServiceError(INTERNAL, text, status=500)
             lane.counters.calls[_outcome_of(outcome)] += 1

@@ -236,4 +236,7 @@ def call(waiter: Callable[[], object], stream: str) -> None:
     try:
         waiter()
     except Exception:  # a defect of ours: the others must still go on
-        log.exception("what waited for word or room broke", extra={"fields": {"stream": stream}})
+        log.exception(
+            "what waited for word or room broke: a defect of kdaemon",
+            extra={"fields": {"stream": stream}},
+        )

@@ -180,7 +180,7 @@ class Owner:
         except ServiceError as error:
             self._why = error.message
         except Exception:
-            log.exception("asking for the account broke")
+            log.exception("asking for the account broke: a defect of kdaemon")
         else:
             self._may_assume = caller.is_beside_stand_in
             if not caller.region:

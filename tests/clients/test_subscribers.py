@@ -138,7 +138,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         pytest.skip(f"{subscriber.name} is not built; `make clients` does")
     arguments = ["sandbox", "--listen", "127.0.0.1:0", "--stream", STREAM, "--shards", "1"]
     with started([*arguments, "--set", "sandbox.shard_bytes_per_second=100000000"]) as process:
-        url = f"http://{process.wait_log('sandbox listens')['fields']['address']}"
+        url = process.wait_log("listening")["fields"]["at"]
         endpoint = Endpoint("sandbox", url=url, put_url=url)
         arn = active_consumer(endpoint)
         with contextlib.closing(Running(subscriber, url, arn)) as reader:

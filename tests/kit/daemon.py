@@ -379,8 +379,7 @@ def sandbox(stream: str = "demo", shard_count: int = 4, **settings: object) -> I
     for key, value in settings.items():
         arguments += ["--set", f"sandbox.{key}={value}"]
     with started(arguments) as process:
-        fields = process.wait_log("sandbox listens")["fields"]
-        yield f"http://{fields['address']}"
+        yield process.wait_log("listening")["fields"]["at"]
 
 
 @contextlib.contextmanager

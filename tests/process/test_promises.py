@@ -146,7 +146,7 @@ def test_what_was_accepted_while_the_service_is_gone_is_delivered_when_it_is_bac
     assert daemon.page("/readyz")[0] == 200, "clients may come: there is room"
     address = service.removeprefix("http://")
     with started(["sandbox", "--listen", address, "--stream", "demo"]) as again:
-        again.wait_log("sandbox listens")
+        again.wait_log("listening")
         daemon.wait_settled()
         stored = sorted(int(data_of(record)) for record in endpoint.read_stream("demo"))
     assert stored == list(range(99))

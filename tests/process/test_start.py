@@ -31,12 +31,21 @@ def ended(process: Process) -> tuple[int, str]:
     return process.wait(), "\n".join(process.lines)
 
 
-@pytest.mark.parametrize("key", ["listen.http", "listen.admin", "sandbox.listen"])
-def test_a_port_in_use_is_an_error_that_names_its_key(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "key"),
+    [
+        ("run", "listen.http"),
+        ("run", "listen.admin"),
+        ("run", "sandbox.listen"),
+        ("sandbox", "sandbox.listen"),
+    ],
+)
+def test_a_port_in_use_is_an_error_that_names_its_key(tmp_path: Path, how: str, key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         config = write_config(tmp_path, {key: address})
-        with started(["run", "--sandbox", "--config", str(config)]) as process:
+        command = ["sandbox"] if how == "sandbox" else ["run", "--sandbox"]
+        with started([*command, "--config", str(config)]) as process:
             code, log = ended(process)
     assert code == 1
     assert f"cannot start: {key}: cannot listen on {address}" in log

@@ -235,7 +235,7 @@ def test_signals_that_mean_nothing_here_are_ignored_and_told(
             process = run()
         else:
             process = stack.enter_context(started(["sandbox", "--listen", "127.0.0.1:0"]))
-            process.wait_log("sandbox listens")
+            process.wait_log("listening")
         process.signal(number)
         if command == "run" and number == signal.SIGHUP:  # reads its configuration again
             process.wait_log("the configuration was read again: nothing has changed")
@@ -259,7 +259,7 @@ def test_each_signal_that_asks_for_the_end_drains(run: Run, number: signal.Signa
 
 def test_the_sandbox_ends_by_sigquit_without_a_core() -> None:
     with started(["sandbox", "--listen", "127.0.0.1:0"]) as process:
-        process.wait_log("sandbox listens")
+        process.wait_log("listening")
         process.signal(signal.SIGQUIT)
         assert process.wait() == 0
 

@@ -320,8 +320,8 @@ def test_the_sandbox_speaks_tls_alone(tmp_path: Path) -> None:
         path = files.certificate if key == "tls_certificate" else files.key
         arguments += ["--set", f"sandbox.{key}={path}"]
     with started(arguments) as process:
-        address = process.wait_log("sandbox listens")["fields"]["address"]
-        url = f"https://{address}"
+        url = process.wait_log("listening")["fields"]["at"]
+        assert url.startswith("https://127.0.0.1:")
         client = kinesis(url, verify=str(files.authority))
         with contextlib.closing(client):
             client.put_record(StreamName="demo", Data=b"hi", PartitionKey="k")

@@ -115,5 +115,5 @@ async def test_it_tells_once_a_minute_and_goes_on_after_a_failure(
             await told.wait()
         await lines.aclose()
     assert [each.getMessage() for each in caplog.records] == [
-        "metrics could not be told in Embedded Metric Format"
+        "metrics could not be told in Embedded Metric Format: a defect of kdaemon"
     ]

@@ -438,7 +438,7 @@ async def test_what_nobody_foresaw_is_told_and_the_next_call_goes_on(
     assert isinstance(told, ServiceError)
     assert (told.code, told.status) == ("InternalFailure", 500)
     assert "secret words" not in told.message
-    assert "a call could not be passed on" in caplog.text
+    assert "a call could not be passed on: a defect of kdaemon" in caplog.text
     rig.upstream.says = lambda _: ok()
     rig.ask("b", b"x")
     await settle()
