@@ -315,8 +315,8 @@ class Fleet:
 
     def _written(self, engine: Engine, batch: Batch, taken: ServiceTaken) -> None:
         mine = self._taken[self._index_of[engine]]
-        stalled_ns = taken.held_until_ns - self.world.now_ns
-        second = (taken.held_until_ns - self._started_ns) // SECOND
+        stalled_ns = taken.stalled_until_ns - self.world.now_ns
+        second = (taken.stalled_until_ns - self._started_ns) // SECOND
         if second >= self.plan.seconds:
             return  # held back beyond the end
         for record, result in zip(batch.records, taken.results, strict=True):

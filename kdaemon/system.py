@@ -128,19 +128,19 @@ class FreedMemory:
     (Python 3.11, glibc 2.36, 2026-11-28).
     Each second this class looks at the memory of the process without clients' records. If that has
     grown by SLACK_BYTES since its lowest value, the heap is trimmed, in a thread. If nearly nothing
-    is held of clients' records at two looks in a row, QUIET_SLACK_BYTES is enough. Memory that is
+    is taken by clients' records at two looks in a row, QUIET_SLACK_BYTES is enough. Memory that is
     left after a trim is in use, and the next trim comes only after it has grown by as much again.
     At the first quiet moment the heap is trimmed however little it grew: the search for credentials
     and the first calls have freed 1 MiB. Another C library is left as it is.
     """
 
     __slots__ = (
-        *("_held_bytes", "_is_quiet", "_is_started", "_is_trimming", "_least_bytes", "_trim"),
+        *("_taken_bytes", "_is_quiet", "_is_started", "_is_trimming", "_least_bytes", "_trim"),
     )
 
-    def __init__(self, held_bytes: Callable[[], int]) -> None:
-        """`held_bytes`: how many bytes clients' records take now."""
-        self._held_bytes = held_bytes
+    def __init__(self, taken_bytes: Callable[[], int]) -> None:
+        """`taken_bytes`: how many bytes clients' records take now."""
+        self._taken_bytes = taken_bytes
         self._trim = _malloc_trim()
         self._is_quiet = False
         self._is_started = False  # the start is over, and a trim for it has begun
@@ -151,7 +151,7 @@ class FreedMemory:
         """Trims the heap if it is time. Called in the loop, every second or so."""
         beside_bytes = self._beside_bytes()
         self._least_bytes = min(self._least_bytes, beside_bytes)
-        was_quiet, self._is_quiet = self._is_quiet, self._held_bytes() < QUIET_BYTES
+        was_quiet, self._is_quiet = self._is_quiet, self._taken_bytes() < QUIET_BYTES
         if self._trim is None or self._is_trimming:
             return
         is_over = was_quiet and self._is_quiet
@@ -168,7 +168,7 @@ class FreedMemory:
         self._least_bytes = self._beside_bytes()
 
     def _beside_bytes(self) -> int:
-        return _rss_bytes() - self._held_bytes()
+        return _rss_bytes() - self._taken_bytes()
 
 
 def _malloc_trim() -> Callable[[int], int] | None:

@@ -35,7 +35,7 @@ class LogQueue:
         self._write = write
         self._tell_dropped = tell_dropped
         self._lines: deque[bytes] = deque()
-        self._held_bytes = 0
+        self._waiting_bytes = 0
         self._is_writing = False
         self._is_closed = False
         self._untold = 0
@@ -52,9 +52,9 @@ class LogQueue:
             if self._is_closed:
                 return
             self._lines.append(line)
-            self._held_bytes += len(line)
-            while len(self._lines) > LINES_MAX or self._held_bytes > BYTES_MAX:
-                self._held_bytes -= len(self._lines.popleft())
+            self._waiting_bytes += len(line)
+            while len(self._lines) > LINES_MAX or self._waiting_bytes > BYTES_MAX:
+                self._waiting_bytes -= len(self._lines.popleft())
                 self._count_dropped(1)
             self._changed.notify_all()
 
@@ -110,7 +110,7 @@ class LogQueue:
                 if not self._lines:
                     return
                 line = self._lines.popleft()
-                self._held_bytes -= len(line)
+                self._waiting_bytes -= len(line)
                 untold = self._untold
                 self._is_writing = True
             try:

@@ -35,7 +35,7 @@ class CsvReader:
         csv.field_size_limit(bytes_max)
         self._bytes_max = bytes_max
         self.first = 0  # line of the record whose quoted field is open; 0: none is open
-        self._held_bytes = 0
+        self._kept_bytes = 0
         self._lines: list[bytes] = []
         self._fields: list[str] = []  # fields of the open record, before its open field
         self._parts: list[str] = []  # parts of the open field
@@ -67,8 +67,8 @@ class CsvReader:
 
     def _hold(self, line: bytes, fields: list[str], number: int) -> None:
         self.first = self.first or number
-        self._held_bytes += len(line) + 1
-        if self._held_bytes > self._bytes_max:  # from here on only its end is looked for
+        self._kept_bytes += len(line) + 1
+        if self._kept_bytes > self._bytes_max:  # from here on only its end is looked for
             self._lines, self._fields, self._parts = [], [], []
             return
         self._lines.append(line)
@@ -79,13 +79,13 @@ class CsvReader:
 
     def _complete(self, body: bytes, fields: list[str], number: int) -> CsvRecord:
         first = self.first or number
-        if self._held_bytes + len(body) > self._bytes_max:
+        if self._kept_bytes + len(body) > self._bytes_max:
             record = CsvRecord(None, first, number, [])
         else:
             joined = "".join([*self._parts, fields[0]])
             raw = b"\n".join([*self._lines, body])
             record = CsvRecord(raw, first, number, [*self._fields, joined, *fields[1:]])
-        self.first = self._held_bytes = 0
+        self.first = self._kept_bytes = 0
         self._lines, self._fields, self._parts = [], [], []
         return record
 

@@ -85,7 +85,7 @@ class LineSplitter:
         return found
 
     @property
-    def held_bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """What it holds of an unfinished line."""
         return len(self._rest)
 

@@ -97,7 +97,7 @@ class Catalogue:
         """Deletes a stream with its records."""
         del self.streams[stream.name]
         self.retained_bytes -= sum(
-            stored.held_bytes for shard in stream.shards for stored in shard.log
+            stored.retained_bytes for shard in stream.shards for stored in shard.log
         )
 
     def find(self, name: str) -> Stream:
@@ -160,11 +160,11 @@ class Catalogue:
                 f"have resulted from this request: {added_count}.",
             )
 
-    def retain(self, held_bytes: int) -> None:
+    def retain(self, added_bytes: int) -> None:
         """Counts the memory of newly stored records, and trims the oldest records if all have more
         than the budget.
         """
-        self.retained_bytes += held_bytes
+        self.retained_bytes += added_bytes
         budget = self.settings.retained_bytes_max
         if self.retained_bytes > budget:
             excess = self.retained_bytes - budget

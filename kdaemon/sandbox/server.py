@@ -148,9 +148,9 @@ class SandboxServer:
         except (ServiceError, ApiError) as error:
             reply = self._refusal(request, error)
         now_ns = self._clock.now_ns()
-        if reply.held_until_ns > now_ns:
-            held_s = (reply.held_until_ns - now_ns) / 1_000_000_000
-            self._later(held_s, lambda: self._respond(request, reply))
+        if reply.stalled_until_ns > now_ns:
+            stalled_s = (reply.stalled_until_ns - now_ns) / 1_000_000_000
+            self._later(stalled_s, lambda: self._respond(request, reply))
         else:
             self._respond(request, reply)
 
@@ -184,7 +184,7 @@ class SandboxServer:
                 call.perform(now_ns, None)
         except (ServiceError, ApiError) as error:
             reply = self._refusal(request, error)
-        held_s = max(0, reply.held_until_ns - now_ns) / 1_000_000_000
+        stalled_s = max(0, reply.stalled_until_ns - now_ns) / 1_000_000_000
         if fault.kind is FaultKind.UNPARSABLE_BODY:
             reply = Reply(200, UNPARSABLE, encoding_of(self.service, request.headers).value)
         elif fault.kind is FaultKind.EMPTY_BODY:
@@ -196,7 +196,7 @@ class SandboxServer:
             elif fault.kind is not FaultKind.HANG:
                 self._respond(request, reply)
 
-        delay_s = held_s + fault.latency_ms / 1000
+        delay_s = stalled_s + fault.latency_ms / 1000
         if delay_s:
             self._later(delay_s, end)
         else:

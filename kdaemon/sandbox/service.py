@@ -52,12 +52,12 @@ DRY_RUN_TEXT = "The request would have succeeded, but DryRun was set. Nothing wa
 class Taken(NamedTuple):
     """An answer to PutRecords: one result for each record, in order, and when it may be given.
 
-    `held_until_ns`: the `now_ns` of the call, or later if the service stalls the answer. A taken
-    record counts as arrived when its shard had quota for it, at `held_until_ns` at the latest.
+    `stalled_until_ns`: the `now_ns` of the call, or later if the service stalls the answer. A taken
+    record counts as arrived when its shard had quota for it, at `stalled_until_ns` at the latest.
     """
 
     results: list[RecordResult]
-    held_until_ns: int
+    stalled_until_ns: int
 
 
 class Service:
@@ -252,9 +252,9 @@ class Service:
         if fault is not None and fault.kind is FaultKind.RECORD_FAILURE:
             failing = failing_indices(fault, len(records), self._dice)
         limit = self.settings.request_limit_bytes
-        held_until_ns = now_ns
+        stalled_until_ns = now_ns
         if self.is_yandex:
-            results, held_bytes, held_until_ns = writes.put_yandex(
+            results, retained_bytes, stalled_until_ns = writes.put_yandex(
                 stream,
                 records,
                 now_ns,
@@ -266,7 +266,7 @@ class Service:
         else:
             put = writes.put_auto if stream.is_auto else writes.put_aws
             account = self.settings.account
-            results, held_bytes = put(
+            results, retained_bytes = put(
                 stream,
                 records,
                 now_ns,
@@ -275,10 +275,10 @@ class Service:
                 failing=failing,
                 failure=failure_of(fault),
             )
-        self._catalogue.retain(held_bytes)
+        self._catalogue.retain(retained_bytes)
         if stream.consumers:
             stream.changed()
-        return Taken(results, held_until_ns)
+        return Taken(results, stalled_until_ns)
 
     def dry_run(self, stream_name: str, fault: Fault | None = None) -> NoReturn:
         """What would become of records. A request that would succeed is answered with an error that

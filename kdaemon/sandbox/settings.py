@@ -73,7 +73,7 @@ class SandboxSettings:
         if wait_ms is None:
             return
         if self.service is not YANDEX:
-            raise ValueError("quota_wait_ms: only Yandex holds writes; AWS refuses them at once")
+            raise ValueError("quota_wait_ms: only Yandex stalls writes; AWS refuses them at once")
         if not 1 <= wait_ms <= QUOTA_WAIT_MS_MAX:
             raise ValueError(f"quota_wait_ms is 1 to {QUOTA_WAIT_MS_MAX}, or None; not {wait_ms}")
 

@@ -58,7 +58,7 @@ class StoredRecord(msgspec.Struct, gc=False):
     record: Record
 
     @property
-    def held_bytes(self) -> int:
+    def retained_bytes(self) -> int:
         """About how many bytes Python holds for it."""
         key_bytes = len(self.record.partition_key.encode())
         return len(self.record.data) + key_bytes + STORED_OVERHEAD_BYTES
@@ -352,7 +352,7 @@ def trim_oldest(streams: list[Stream], bytes_to_free: int) -> int:
     while heads and freed_bytes < bytes_to_free:
         _, order, position = heappop(heads)
         log = shards[order].log
-        freed_bytes += log[position].held_bytes
+        freed_bytes += log[position].retained_bytes
         trimmed[order] = position + 1
         if position + 1 < len(log):
             heappush(heads, (log[position + 1].arrival_ns, order, position + 1))

@@ -46,14 +46,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Reply(NamedTuple):
-    """An answer in bytes. The service stalls it until `held_until_ns`; 0: it does not. `feed`: the
-    body comes message by message; None: it is `body`.
+    """An answer in bytes. The service stalls it until `stalled_until_ns`; 0: it does not. `feed`:
+    the body comes message by message; None: it is `body`.
     """
 
     status: int
     body: bytes
     content_type: bytes = JSON
-    held_until_ns: int = 0
+    stalled_until_ns: int = 0
     feed: Feed | None = None
 
 
@@ -103,16 +103,16 @@ def encoding_of(service: Service, headers: dict[bytes, bytes]) -> Encoding:
 
 def refusal(
     error: ServiceError | ApiError,
-    held_until_ns: int = 0,
+    stalled_until_ns: int = 0,
     encoding: Encoding = Encoding.JSON,
 ) -> Reply:
     """The answer for an error. `encoding`: of the request."""
     if isinstance(error, ApiError):
         told_in = encoding if error.encoding is Encoding.JSON else error.encoding
         status, body, content_type = render(error.refusal, told_in)
-        return Reply(status, body, content_type, held_until_ns)
+        return Reply(status, body, content_type, stalled_until_ns)
     found = refuse(error.code, error.message or None, status=error.status)
-    return Reply(*render(found, encoding), held_until_ns)
+    return Reply(*render(found, encoding), stalled_until_ns)
 
 
 def _read_operation(
@@ -145,7 +145,7 @@ def _read_put_records(service: Service, form: Form, body: bytes) -> Steps[Call]:
             service.dry_run(stream, fault)
         taken = service.take_records(stream, records, now_ns, fault)
         answer = form.encode(taken.results, "NONE")
-        return Reply(200, answer, form.content_type, taken.held_until_ns)
+        return Reply(200, answer, form.content_type, taken.stalled_until_ns)
 
     return Call("PutRecords", stream, perform)
 
@@ -169,10 +169,10 @@ def _read_put_record(service: Service, form: Form, body: bytes) -> Steps[Call]:
 def _put_record(
     service: Service, form: Form, stream: str, record: Record, now_ns: int, fault: Fault | None
 ) -> Reply:
-    (result,), held_until_ns = service.take_record(stream, record, now_ns, fault)
+    (result,), stalled_until_ns = service.take_record(stream, record, now_ns, fault)
     if not result.is_delivered:
-        return refusal(service.refusal_of(result), held_until_ns, form.encoding)
-    return Reply(200, form.encode([result], "NONE"), form.content_type, held_until_ns)
+        return refusal(service.refusal_of(result), stalled_until_ns, form.encoding)
+    return Reply(200, form.encode([result], "NONE"), form.content_type, stalled_until_ns)
 
 
 def _limits(service: Service) -> PutLimits:
@@ -280,7 +280,7 @@ def _yandex_puts(service: Service, stream: str, records: list[Record], encoding:
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         taken = service.take_records(stream, records, now_ns, fault)
         answer = yandex.encode_put_records(taken.results, encoding)
-        return Reply(200, answer, encoding.value, taken.held_until_ns)
+        return Reply(200, answer, encoding.value, taken.stalled_until_ns)
 
     return Call("PutRecords", stream, perform)
 

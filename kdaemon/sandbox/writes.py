@@ -57,16 +57,16 @@ def put_aws(
     """
     targets, sizes = _route_aws(stream, records, request_bytes_max)
     results: list[RecordResult] = []
-    held_bytes = 0
+    retained_bytes = 0
     for index, (record, shard, size) in enumerate(zip(records, targets, sizes, strict=True)):
         if index in failing:
             results.append(failure)
         elif shard.limiter.take(1, size, now_ns):
             results.append(shard.append(record, now_ns))
-            held_bytes += size + STORED_OVERHEAD_BYTES
+            retained_bytes += size + STORED_OVERHEAD_BYTES
         else:
             results.append(_throttled(stream, shard, account))
-    return results, held_bytes
+    return results, retained_bytes
 
 
 def put_auto(
@@ -85,7 +85,7 @@ def put_auto(
     sizes = _check_auto(stream, records, request_bytes_max)
     shards = stream.open_shards
     results: list[RecordResult] = []
-    held_bytes = 0
+    retained_bytes = 0
     refused_bytes_min = 1 << 62  # no shard had room for a record of this size at this time
     for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
         turn = stream.next_turn
@@ -98,12 +98,12 @@ def put_auto(
             shard = shards[(turn + offset) % len(shards)]
             if shard.limiter.take(1, size, now_ns):
                 results.append(shard.append(record, now_ns))
-                held_bytes += size + STORED_OVERHEAD_BYTES
+                retained_bytes += size + STORED_OVERHEAD_BYTES
                 break
         else:
             refused_bytes_min = min(refused_bytes_min, size)
             results.append(_throttled(stream, shards[turn % len(shards)], account))
-    return results, held_bytes
+    return results, retained_bytes
 
 
 def _throttled(stream: Stream, shard: Shard, account: str) -> RecordResult:
@@ -243,8 +243,8 @@ def put_yandex(
         hash_key = int(explicit) if explicit else hash_key_of(record.partition_key.encode())
         indices_by_shard.setdefault(stream.shard_of(hash_key), []).append(index)
     results = [yandex_words.OVERLOADED] * len(records)
-    held_bytes = 0
-    held_until_ns = now_ns
+    retained_bytes = 0
+    stalled_until_ns = now_ns
     for shard, indices in indices_by_shard.items():
         size = sum(
             len(records[index].data) + len(records[index].partition_key.encode())
@@ -255,14 +255,14 @@ def put_yandex(
                 results[index] = failure
             continue
         is_granted, decided_ns = _ask_quota(shard, len(indices), size, now_ns, quota_wait_ns)
-        held_until_ns = max(held_until_ns, decided_ns)
+        stalled_until_ns = max(stalled_until_ns, decided_ns)
         if is_granted:
             for index in indices:
                 results[index] = shard.append(records[index], decided_ns)
-            held_bytes += size + len(indices) * STORED_OVERHEAD_BYTES
+            retained_bytes += size + len(indices) * STORED_OVERHEAD_BYTES
         else:
             shard.throttled_count += len(indices)
-    return results, held_bytes, held_until_ns
+    return results, retained_bytes, stalled_until_ns
 
 
 def _ask_quota(

@@ -81,19 +81,19 @@ def test_without_request_units_all_records_are_throttled_and_none_says_why() -> 
             "FailedRecordCount": 2,
             "Records": [failed, failed],
         },
-        held_until_ns=1_000_000_000,
+        stalled_until_ns=1_000_000_000,
     )
 
 
 def test_units_that_come_within_a_second_are_waited_for() -> None:
     yandex = Yandex(request_units_per_second=4)
     two = entry(b"", "k")  # 2 units: half a second
-    held_s = [yandex.put(two).held_until_ns / 1e9 for _ in range(4)]
-    assert held_s == [0, 0, 0.5, 1]
+    stalled_s = [yandex.put(two).stalled_until_ns / 1e9 for _ in range(4)]
+    assert stalled_s == [0, 0, 0.5, 1]
     assert yandex.put(two).members["FailedRecordCount"] == 1, "it would take a second and a half"
     assert len(yandex.service.stored(STREAM)) == 4
     said = yandex.put(two, now_ns=700_000_000)
-    assert (said.members["FailedRecordCount"], said.held_until_ns) == (0, 1_500_000_000)
+    assert (said.members["FailedRecordCount"], said.stalled_until_ns) == (0, 1_500_000_000)
 
 
 UNITS = {
@@ -110,7 +110,7 @@ def test_a_call_costs_one_unit_and_one_for_each_block_of_4_kib(case: str) -> Non
     yandex = Yandex(request_units_per_second=10)
     yandex.put(record)
     nine = yandex.put(entry(b"x" * 30_000, "k"))  # units, of which 10 come in a second
-    assert nine.held_until_ns == (9 - (10 - units)) * 100_000_000
+    assert nine.stalled_until_ns == (9 - (10 - units)) * 100_000_000
 
 
 def test_a_put_record_that_is_throttled_is_a_throttled_call() -> None:
@@ -199,15 +199,15 @@ def test_the_services_deadline_says_nothing_of_what_was_written(yandex: Yandex) 
     assert len(yandex.service.stored(STREAM)) == 1
 
 
-def test_a_write_over_the_quota_is_held_and_refused_only_behind_others() -> None:
+def test_a_write_over_the_quota_is_stalled_and_refused_only_behind_others() -> None:
     yandex = Yandex(quota=Quota(1, MIB), quota_wait_ms=1500)
     record = entry(b"x", "k", LOW)
-    held_s = [yandex.put(record).held_until_ns / 1e9 for _ in range(3)]
-    assert held_s == pytest.approx([0, 0, 1], abs=1e-6)
+    stalled_s = [yandex.put(record).stalled_until_ns / 1e9 for _ in range(3)]
+    assert stalled_s == pytest.approx([0, 0, 1], abs=1e-6)
     assert yandex.put(record).members["FailedRecordCount"] == 0
     said = yandex.put(record)
     assert said.members["Records"] == [throttled()]
-    assert said.held_until_ns == 1_500_000_000
+    assert said.stalled_until_ns == 1_500_000_000
 
 
 # --- shards

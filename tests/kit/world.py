@@ -259,7 +259,7 @@ class World:
         self.at(self.now_ns + there_ns, lambda: self._arrive(engine, batch, there_ns))
 
     def _arrive(self, engine: Engine, batch: Batch, back_ns: int) -> None:
-        outcome, held_until_ns = self._outcome(engine, batch)
+        outcome, stalled_until_ns = self._outcome(engine, batch)
 
         def answer() -> None:
             if self._stations[engine].is_gone:
@@ -272,7 +272,7 @@ class World:
                     self.on_answered(engine, batch, outcome)
             self.pump(engine)
 
-        self.at(held_until_ns + back_ns, answer)
+        self.at(stalled_until_ns + back_ns, answer)
 
     def _outcome(
         self, engine: Engine, batch: Batch
@@ -289,10 +289,10 @@ class World:
                 return ServiceError(code, "", **told), self.now_ns
             roll -= chance
         try:
-            results, held_until_ns = self._write(engine, batch)
+            results, stalled_until_ns = self._write(engine, batch)
         except ServiceError as error:
             return error, self.now_ns
-        return results[:-1] if roll < faults.wrong_count else results, held_until_ns
+        return results[:-1] if roll < faults.wrong_count else results, stalled_until_ns
 
     def _write(self, engine: Engine, batch: Batch) -> Taken:
         records = batch.records

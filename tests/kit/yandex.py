@@ -32,7 +32,7 @@ class Said(NamedTuple):
 
     status: int
     members: dict[str, Any]
-    held_until_ns: int = 0
+    stalled_until_ns: int = 0
 
     @property
     def refusal(self) -> tuple[int, str, str]:
@@ -68,16 +68,16 @@ class Yandex:
         is_cbor = content_type == CBOR
         if body is None:
             body = cbor.java(cbor.of_json(members)) if is_cbor else json.dumps(members).encode()
-        held_until_ns = 0
+        stalled_until_ns = 0
         try:
             call = at_once(read_call(self.service, "POST", path, head, body))
             fault = self.service.next_fault(call.operation, call.stream)
             reply = call.perform(now_ns, fault)
-            held_until_ns = reply.held_until_ns
+            stalled_until_ns = reply.stalled_until_ns
         except (ServiceError, ApiError) as error:
             reply = refusal(error, encoding=encoding_of(self.service, head))
         answer = cbor.members_of(reply.body) if is_cbor else json.loads(reply.body)
-        return Said(reply.status, answer, held_until_ns)
+        return Said(reply.status, answer, stalled_until_ns)
 
     def put(self, *records: dict[str, Any], now_ns: int = 0) -> Said:
         return self.call("PutRecords", {"StreamName": STREAM, "Records": records}, now_ns=now_ns)

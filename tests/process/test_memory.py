@@ -26,8 +26,8 @@ from tests.kit.daemon import (
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
 
-HELD_BYTES = 64 * MIB
-ALLOWED_BYTES = HELD_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has
+TAKEN_BYTES = 64 * MIB
+ALLOWED_BYTES = TAKEN_BYTES * 5 // 4 + 30 * MIB  # over what the idle process has
 UNLIMITED = 10**9
 SHARD_COUNT = 4
 CONNECTION_COUNT = 4
@@ -117,8 +117,8 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
 ) -> None:
     quotas = {"shard_records_per_second": UNLIMITED, "shard_bytes_per_second": UNLIMITED}
     settings: dict[str, object] = {
-        "memory_bytes_max": HELD_BYTES,
-        "default.buffer_bytes_max": HELD_BYTES,
+        "memory_bytes_max": TAKEN_BYTES,
+        "default.buffer_bytes_max": TAKEN_BYTES,
         "send.call_timeout_ms": 4_000,
         **{f"default.{key}": value for key, value in quotas.items()},
     }
@@ -132,10 +132,10 @@ def test_what_is_held_while_the_service_hangs_is_what_was_set(
         pusher = Pusher(daemon, operation, data_bytes, batch)
         with ThreadPoolExecutor(CONNECTION_COUNT) as pool:
             accepted = [text for texts in pool.map(pusher.push, range(4)) for text in texts]
-        held_bytes = daemon.counted("kdaemon_memory_bytes")
-        print(f"{len(accepted)} records accepted, {held_bytes} bytes held")
+        taken_bytes = daemon.counted("kdaemon_memory_bytes")
+        print(f"{len(accepted)} records accepted, {taken_bytes} bytes held")
         # Each of the shards leaves a third of what is free to the others, while calls do not fail.
-        assert HELD_BYTES * 0.6 < held_bytes <= HELD_BYTES
+        assert TAKEN_BYTES * 0.6 < taken_bytes <= TAKEN_BYTES
         # Calls that are still being written hold their bodies too: the service reads, and hangs.
         wait_for(
             lambda: daemon.rss_bytes() - idle_bytes <= ALLOWED_BYTES or None,

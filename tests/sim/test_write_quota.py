@@ -28,7 +28,7 @@ def test_a_small_shard_is_used_and_holds_little(daemons: int, held_ms_max: int) 
         nonlocal taken_records, stalled_ns
         count = sum(result.is_delivered for result in taken.results)
         taken_records += count
-        stalled_ns += count * (taken.held_until_ns - world.now_ns)
+        stalled_ns += count * (taken.stalled_until_ns - world.now_ns)
 
     service = SandboxSettings(service=YANDEX, quota_wait_ms=5_000, retained_bytes_max=4 * MIB)
     world = World(

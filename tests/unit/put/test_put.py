@@ -215,7 +215,7 @@ def test_a_line_that_is_too_long_is_refused_and_not_held(monkeypatch: pytest.Mon
     monkeypatch.setattr(put_lines, "LINE_BYTES_MAX", 10)
     splitter = LineSplitter()
     found = splitter.feed(b"a\n" + b"x" * 11) + splitter.feed(b"x" * 50)
-    assert splitter.held_bytes == 0
+    assert splitter.kept_bytes == 0
     found += splitter.feed(b"x\nb\n" + b"y" * 12 + b"\nz") + splitter.finish()
     assert found == [b"a", None, b"b", None, b"z"]
     assert formed(Form(), None) == ["is longer than 10 bytes"]  # type: ignore[arg-type]

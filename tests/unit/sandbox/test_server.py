@@ -407,7 +407,7 @@ async def test_yandex_is_spoken_over_http() -> None:
 THROTTLED = "<main>: Error: quota exceeded, code: 500002\n"
 
 
-async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
+async def test_a_stalled_answer_comes_when_the_shard_has_quota() -> None:
     settings = SandboxSettings(service=YANDEX, quota=Quota(10, 10**6), quota_wait_ms=250)
     async with running(settings, HandClock()) as sandbox:
         sandbox.service.create_stream("orders", 1)
@@ -416,9 +416,9 @@ async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
             assert (await sandbox.answer("PutRecords", five))["FailedRecordCount"] == 0
         loop = asyncio.get_running_loop()
         start = loop.time()
-        held = asyncio.create_task(sandbox.answer("PutRecords", five))
+        stalled = asyncio.create_task(sandbox.answer("PutRecords", five))
         await sandbox.answer("ListStreams", {})
-        assert (await held)["FailedRecordCount"] == 0
+        assert (await stalled)["FailedRecordCount"] == 0
         assert loop.time() - start >= 0.5
         start = loop.time()
         answer = await sandbox.answer("PutRecords", five)
@@ -435,16 +435,16 @@ async def test_a_held_answer_comes_when_the_shard_has_quota() -> None:
         assert loop.time() - start >= 0.35
 
 
-async def test_closing_drops_held_answers() -> None:
+async def test_closing_drops_stalled_answers() -> None:
     settings = SandboxSettings(service=YANDEX, quota=Quota(1, 10**6), quota_wait_ms=9000)
     async with running(settings, HandClock()) as sandbox:
         sandbox.service.create_stream("orders", 1)
         await sandbox.answer("PutRecords", PUT)  # leaves a debt of 2: two seconds
-        held = asyncio.create_task(sandbox.call("PutRecords", PUT))
+        stalled = asyncio.create_task(sandbox.call("PutRecords", PUT))
         await until(lambda: sandbox.service.call_counts["PutRecords"] >= 2)
         await sandbox.server.aclose()
         with pytest.raises(aiohttp.ClientConnectionError):
-            await held
+            await stalled
 
 
 async def test_a_shard_is_split_by_the_service_on_request(sandbox: Sandbox) -> None:

@@ -186,7 +186,7 @@ def test_retention_drops_what_arrived_first_over_all_shards() -> None:
     stream = make_stream(2)
     for arrival_ns in range(10):
         stream.shards[arrival_ns % 2].append(Record(b"x", "k"), arrival_ns)
-    size = stream.shards[0].log[0].held_bytes
+    size = stream.shards[0].log[0].retained_bytes
     assert trim_oldest([stream], 4 * size - 1) == 4 * size
     assert [stored.arrival_ns for stored in stream.shards[0].log] == [4, 6, 8]
     assert [stored.arrival_ns for stored in stream.shards[1].log] == [5, 7, 9]

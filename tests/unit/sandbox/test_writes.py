@@ -203,8 +203,8 @@ def test_memory_stays_within_its_setting_and_the_newest_records_survive() -> Non
         batch = [Record(b"%8d" % (call * 100 + index), f"é{index}") for index in range(100)]
         service.put_records("orders", batch, call)
         stored = service.stored("orders")
-        assert sum(each.held_bytes for each in stored) == service.state()["retained_bytes"]
-        assert sum(each.held_bytes for each in stored) <= budget
+        assert sum(each.retained_bytes for each in stored) == service.state()["retained_bytes"]
+        assert sum(each.retained_bytes for each in stored) <= budget
     newest = sorted(int(each.record.data) for each in service.stored("orders"))
     assert newest[-1] == 9999
     assert newest[0] > 9999 - budget // STORED_OVERHEAD_BYTES

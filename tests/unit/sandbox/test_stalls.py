@@ -1,4 +1,5 @@
-"""Yandex's throttling as latency: what is held, for how long, in which order, and what is refused.
+"""Yandex's throttling as latency: what is stalled, for how long and in which order, and what is
+refused.
 
 The numbers are those of a shard of 1,000 records a second with one second's worth saved up.
 """
@@ -29,7 +30,7 @@ def make_service(wait_ms: int | None = 2000, **given: object) -> Service:
 
 
 def stalled_ns(service: Service, count: int, now_ns: int, record: Record = LOW) -> int | None:
-    """How long `count` records are held; None when they are refused."""
+    """How long `count` records are stalled; None when they are refused."""
     results, until_ns = service.take_records(NAME, [record] * count, now_ns)
     is_delivered = {result.is_delivered for result in results}
     assert len(is_delivered) == 1, "a shard takes or refuses all records of a call"
@@ -51,7 +52,7 @@ def test_a_write_over_the_quota_waits_for_what_those_before_it_owe() -> None:
     assert stalled_ns(service, 1, 2 * SECOND) == 0
 
 
-def test_what_is_held_longer_than_the_deadline_is_refused_at_the_deadline() -> None:
+def test_what_is_stalled_longer_than_the_deadline_is_refused_at_the_deadline() -> None:
     service = make_service(wait_ms=700)
     for _ in range(4):
         assert stalled_ns(service, 500, 0) is not None
@@ -66,7 +67,7 @@ def test_what_is_held_longer_than_the_deadline_is_refused_at_the_deadline() -> N
     assert stalled_ns(service, 1, 800 * MS) == 700 * MS + 1  # the refused ones took nothing
 
 
-def test_a_call_is_held_for_the_slowest_of_its_shards() -> None:
+def test_a_call_is_stalled_for_the_slowest_of_its_shards() -> None:
     service = make_service()
     for _ in range(3):
         stalled_ns(service, 500, 0)
@@ -111,10 +112,10 @@ def test_whoever_reads_sees_a_record_when_it_got_its_quota() -> None:
     assert len(read("TRIM_HORIZON", 0)) == 1000
     assert len(read("TRIM_HORIZON", 1)) == 1500
     assert len(read("TRIM_HORIZON", 500 * MS + 1)) == 1501
-    assert len(read("LATEST", 500 * MS + 1)) == 501  # at 0 the held ones are yet to come
+    assert len(read("LATEST", 500 * MS + 1)) == 501  # at 0 the stalled ones are yet to come
 
 
-def test_a_held_put_record_is_refused_as_a_whole_call() -> None:
+def test_a_stalled_put_record_is_refused_as_a_whole_call() -> None:
     service = make_service(wait_ms=1)
     for _ in range(4):
         stalled_ns(service, 500, 0)
@@ -135,13 +136,13 @@ def test_a_failing_shard_is_not_waited_for() -> None:
     assert until_ns == 0
 
 
-def test_fixed_windows_hold_until_the_next_second_and_refuse_past_the_deadline() -> None:
+def test_fixed_windows_stall_until_the_next_second_and_refuse_past_the_deadline() -> None:
     service = make_service(wait_ms=1500, limiter=LimiterKind.WINDOW, quota=Quota(2, MIB))
     assert [stalled_ns(service, 2, 0) for _ in range(4)] == [0, SECOND, 2 * SECOND, None]
     assert stalled_ns(service, 2, 1100 * MS) == 1900 * MS
 
 
-def test_a_quota_set_while_writes_are_held_does_not_let_others_pass_them() -> None:
+def test_a_quota_set_while_writes_are_stalled_does_not_let_others_pass_them() -> None:
     service = make_service()
     for _ in range(4):
         stalled_ns(service, 500, 0)
@@ -149,14 +150,14 @@ def test_a_quota_set_while_writes_are_held_does_not_let_others_pass_them() -> No
     assert stalled_ns(service, 1, 100 * MS) == 400 * MS + 1
 
 
-def test_without_the_setting_nothing_is_held() -> None:
+def test_without_the_setting_nothing_is_stalled() -> None:
     service = make_service(wait_ms=None)
     assert [stalled_ns(service, 500, 0) for _ in range(3)] == [0, 0, None]
-    assert service.take_records(NAME, [LOW], 7).held_until_ns == 7
+    assert service.take_records(NAME, [LOW], 7).stalled_until_ns == 7
 
 
 def test_the_setting_is_yandexs_own_and_bounded() -> None:
-    with pytest.raises(ValueError, match="only Yandex holds writes"):
+    with pytest.raises(ValueError, match="only Yandex stalls writes"):
         SandboxSettings(quota_wait_ms=1000)
     for wait_ms in (0, 15_001):
         with pytest.raises(ValueError, match="1 to 15000"):
