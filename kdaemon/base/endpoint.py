@@ -8,13 +8,15 @@ Invariant: the text of a problem shows nothing of a key or a password.
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 PORT_MAX: Final = 65_535
 REGION_VARIABLES: Final = ("AWS_REGION", "AWS_DEFAULT_REGION")
 """The first one that is set counts, as in AWS CLI v2 ("Environment variables" of its guide,
 2026-11-28). ECS and the other SDKs read only the first, botocore only the second."""
+ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL")
+"""Of the default upstream's address; the first one that is set counts, as in botocore 1.43.117."""
 PROXY_SCHEMES: Final = frozenset({"http", "https"})  # aiohttp 3.14 speaks no others, 2026-11-28
 
 # A region's own endpoint: public, private (VPC) or of an account: kinesis.REGION.amazonaws.com,
@@ -25,6 +27,23 @@ _REGIONAL_HOST = re.compile(
 )
 
 _is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+class Endpoint(NamedTuple):
+    """Where a service is called. `url`: "": at the address that it has for the region, or not known
+    yet. `giver`: what gave the URL in place of the configuration (a variable, the AWS profile); "":
+    nothing did.
+    """
+
+    url: str = ""
+    giver: str = ""
+
+
+def endpoint_variable(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Name and value of the variable that gives the default upstream's address; None: none does."""
+    if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == "true":
+        return None
+    return next(((name, environ[name]) for name in ENDPOINT_VARIABLES if environ.get(name)), None)
 
 
 def region_variable(environ: Mapping[str, str]) -> tuple[str, str] | None:

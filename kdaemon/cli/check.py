@@ -4,7 +4,9 @@ records.
 """
 
 import asyncio
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -74,8 +76,23 @@ def check(
     beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
     if not is_json:
         say(f"{where}: ok, {count(len(config.streams), 'stream')}{beside}")
+        for line in _called_elsewhere(config):
+            say(line)
     if asks_service:
         _check_service(config, streams, is_json=is_json)
+
+
+def _called_elsewhere(config: "Config") -> Iterator[str]:
+    """The upstreams that are called at another address than the service's own."""
+    from kdaemon.base.redact import masked_url  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.config.surroundings import given_beside  # noqa: PLC0415 - the same
+
+    for name in config.upstream_names:
+        upstream = config.upstream(name)
+        beside = given_beside(os.environ, upstream).get("endpoint_url")
+        url, giver = (upstream.endpoint_url, "endpoint_url") if beside is None else beside[::-1]
+        if url:
+            yield f"upstream {name} is called at {masked_url(url)}, by {giver}"
 
 
 def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool) -> None:

@@ -1,6 +1,7 @@
 """`kdaemon config`: prints the configuration in force, or the schema of the file. Makes no call."""
 
 import json
+import os
 import sys
 
 import click
@@ -43,7 +44,8 @@ def config(
 
     The output is a whole configuration that means the same. Passwords and external ids are masked.
     A note at each value says where it comes from: the default, the file, a variable or a flag; and
-    the key of [default] or [send] if a stream or an upstream has the value from there.
+    the key of [default] or [send] if a stream or an upstream has the value from there. Where
+    nothing gives the address or the region, the note says which variable of AWS does.
     """
     if _is_effective + is_schema + is_example > 1:
         raise click.UsageError("--effective, --schema and --example exclude each other.")
@@ -59,6 +61,6 @@ def config(
         return
     from kdaemon.config.effective import as_toml, as_tree, effective  # noqa: PLC0415 - only here
 
-    values = effective(load_with_givers(config_path, pairs(settings)))
+    values = effective(load_with_givers(config_path, pairs(settings)), os.environ)
     text = json.dumps(as_tree(values), indent=2) + "\n" if is_json else as_toml(values)
     sys.stdout.write(text)

@@ -176,6 +176,7 @@ def _upstream_lines(page: Page) -> list[str]:
             str(each[key]) for key in ("service", "region", "account") if each.get(key)
         )
         place += f" at {each['endpoint']}" if each.get("endpoint") else ""
+        place += f", by {each['endpoint_giver']}" if each.get("endpoint_giver") else ""
         on_hold = _number(each, "on_hold")
         held = f", {on_hold:,.0f} on hold" if on_hold else ""
         streams = _number(each, "streams")

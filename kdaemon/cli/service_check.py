@@ -144,6 +144,9 @@ class _Look:
         for finding in await self._caller(teller):
             is_lost = is_lost or finding.level is Level.PROBLEM
             yield finding
+        at, giver = self.client.endpoint
+        if giver:
+            yield teller.tell(Level.OK, "endpoint", f"calls go to {at}, by {giver}")
         if not streams:
             text = "none is listed for it, so that no right was tried"
             yield teller.tell(Level.NOTE, "streams", text, "list them, or name one: --stream NAME")

@@ -8,9 +8,10 @@ Where it sits: `kdaemon config --effective`.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import HIDDEN, SECRETS, masked_text, masked_url
 from kdaemon.base.text import printable
 from kdaemon.config.clash import Path
@@ -18,6 +19,7 @@ from kdaemon.config.given import ENVIRONMENT, FLAGS, Setting
 from kdaemon.config.keys import KEYS, SECRET_KEYS, STREAM_KEYS, UPSTREAM_KEYS, dotted
 from kdaemon.config.load import Loaded
 from kdaemon.config.settings import Config
+from kdaemon.config.surroundings import given_beside
 
 DEFAULT = "default"
 FILE = "file"
@@ -30,7 +32,8 @@ _NOTE_COLUMN = 44  # the notes begin here, if the value leaves room; ours
 class Effective:
     """One value. `origin`: "default", "file", "environment" or "flag". `giver`: the file, the
     variable, or the flag's key; "" where nobody gave it. `key`: under which it was given, where
-    that is another one: a stream has what [default] says.
+    that is another one: a stream has what [default] says. `beside`: a variable of AWS, and what it
+    gives, since nobody gave this value.
     """
 
     path: Path
@@ -38,6 +41,12 @@ class Effective:
     origin: str
     giver: str = ""
     key: str = ""
+    beside: tuple[str, str] | None = None
+
+    @property
+    def shown_beside(self) -> str:
+        """What the variable gives, without secrets."""
+        return "" if self.beside is None else masked_url(self.beside[1])
 
     @property
     def shown(self) -> Any:
@@ -58,22 +67,30 @@ class Effective:
     def note(self) -> str:
         """Where it came from, for people."""
         of = f", by {self.key}" if self.key else ""
+        if self.beside is not None:
+            return f"default; {self.shown_beside} by environment {self.beside[0]}"
         if self.origin == DEFAULT:
             return "default, by the service" if self.follows_the_service else "default"
         kind = {FILE: "", ENVIRONMENT: "environment ", FLAG: "flag --set "}[self.origin]
         return f"{kind}{self.giver}{of}"
 
 
-def effective(loaded: Loaded) -> Iterator[Effective]:
-    """Each value, in the order of a file: the top level, the tables, upstreams, streams."""
+def effective(loaded: Loaded, environ: Mapping[str, str]) -> Iterator[Effective]:
+    """Each value, in the order of a file: the top level, the tables, upstreams, streams. `environ`:
+    where calls look for what no setting gives.
+    """
     config, givers = loaded.config, loaded.givers
+    beside = given_beside(environ, config.upstream(DEFAULT_UPSTREAM))
     for path in sorted(KEYS, key=len):
-        yield _told(path, _value_at(config, path), givers, (path,))
+        told = _told(path, _value_at(config, path), givers, (path,))
+        yield replace(told, beside=beside[path[0]]) if path[0] in beside else told
     for name, upstream in config.upstreams.items():
+        beside = given_beside(environ, upstream)
         for key in UPSTREAM_KEYS:
             path = ("upstreams", name, key)
             inherited = [("send", key)] if _comes_from_send(key) else []
-            yield _told(path, getattr(upstream, key), givers, (path, *inherited))
+            told = _told(path, getattr(upstream, key), givers, (path, *inherited))
+            yield replace(told, beside=beside[key]) if key in beside else told
     for name, stream in config.streams.items():
         given_as = loaded.listed[name]
         for key in STREAM_KEYS:
@@ -132,7 +149,7 @@ def as_toml(values: Iterable[Effective]) -> str:
 
 
 def as_tree(values: Iterable[Effective]) -> dict[str, Any]:
-    """The same for programs: tables of {"value", "from", "giver", "key"}."""
+    """The same for programs: tables of {"value", "from", "giver", "key", "beside"}."""
     tree: dict[str, Any] = {}
     for each in values:
         table = tree
@@ -141,6 +158,8 @@ def as_tree(values: Iterable[Effective]) -> dict[str, Any]:
         told = {"value": each.shown, "from": each.origin}
         told |= {"giver": each.giver} if each.giver else {}
         told |= {"key": each.key} if each.key else {}
+        if each.beside is not None:
+            told["beside"] = {"variable": each.beside[0], "value": each.shown_beside}
         table[each.path[-1]] = told
     return tree
 

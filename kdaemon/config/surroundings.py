@@ -11,6 +11,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from kdaemon.base.endpoint import (
     endpoint_problem,
+    endpoint_variable,
     proxy_problem,
     region_of_endpoint,
     region_problem,
@@ -24,7 +25,6 @@ from kdaemon.config.settings import Config
 
 SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-ENDPOINTS = ("AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL")  # the first that is set counts
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
 STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # the account is asked for there
 
@@ -42,6 +42,23 @@ def find_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProb
         found |= dict.fromkeys(_proxies(environ, upstream))
     # Not the name alone: the word after a key's name and a colon is taken for the key.
     return [ConfigProblem(SOURCE, f"{name} (variable)", problem) for name, problem in found]
+
+
+def given_beside(
+    environ: Mapping[str, str], upstream: UpstreamConfig
+) -> dict[str, tuple[str, str]]:
+    """What variables of AWS give where the configuration gives nothing: the variable and its value,
+    by the setting in whose place it stands (`endpoint_url`, `region`).
+    """
+    found: dict[str, tuple[str, str]] = {}
+    endpoint, region = endpoint_variable(environ), region_variable(environ)
+    # The environment's address is the default upstream's alone, and no token is sent to it.
+    is_default = upstream.name == DEFAULT_UPSTREAM
+    if endpoint and is_default and not (upstream.endpoint_url or upstream.has_token):
+        found["endpoint_url"] = endpoint
+    if region and not upstream.region and upstream.traits.region is None:
+        found["region"] = region
+    return found
 
 
 def _keys(environ: Mapping[str, str], upstream: UpstreamConfig) -> Iterator[tuple[str, str]]:
@@ -80,9 +97,9 @@ def _endpoint(
             yield variable, problem
     if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == "true":
         return
-    name = next((name for name in ENDPOINTS if environ.get(name)), None)
+    name = given_beside(environ, upstream).get("endpoint_url", ("", ""))[0]
     names = [
-        None if upstream.endpoint_url or upstream.name != DEFAULT_UPSTREAM else name,
+        name,
         STS_ENDPOINT if upstream.traits.has_arns else None,
     ]
     for each in names:
@@ -105,9 +122,8 @@ def _other_regions(url: str, name: str, regions: set[str]) -> Iterator[tuple[str
 
 def _url(environ: Mapping[str, str], upstream: UpstreamConfig) -> str:
     """The address that calls go to, or one like it; only its scheme and host are looked at."""
-    given = [upstream.endpoint_url]
-    if upstream.name == DEFAULT_UPSTREAM:
-        given += [environ.get(name, "") for name in ENDPOINTS]
+    beside = given_beside(environ, upstream).get("endpoint_url", ("", ""))[1]
+    given = [upstream.endpoint_url, beside]
     region = upstream.region or (region_variable(environ) or ("", ""))[1]
     default = upstream.traits.endpoint_url or f"https://kinesis.{region or 'x'}.amazonaws.com"
     return next((url for url in given if url), default)

@@ -8,6 +8,7 @@ Bound: ROWS_MAX rows, made in steps; the page says how many rows it leaves out.
 Flow: reloads.py -> here -> admin.py, slices.py. Loaded at the first request.
 """
 
+import os
 from itertools import islice
 
 import msgspec
@@ -36,7 +37,7 @@ class Row(msgspec.Struct, frozen=True):
 def config_steps(loaded: Loaded | None, generation: int) -> Steps:
     """Makes the page. `loaded`: None: this daemon has read its configuration from nowhere."""
     rows: list[Row] = []
-    values = iter(()) if loaded is None else effective(loaded)
+    values = iter(()) if loaded is None else effective(loaded, os.environ)
     for each in islice(values, ROWS_MAX):
         is_given = each.origin != DEFAULT and not each.key
         rows.append(Row(dotted(each.path), each.shown, printable(each.note), is_given))

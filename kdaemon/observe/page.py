@@ -249,8 +249,9 @@ class PassedOnStatus(msgspec.Struct, frozen=True):
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True):
-    """Where records go. `region`, `account`: "": not known (yet). `endpoint`: the configured
-    address; "": the service's own. `health`: "well" (the last call
+    """Where records go. `region`, `account`: "": not known (yet). `endpoint`: the address; "": the
+    one that the service has for the region. `endpoint_giver`: what gave the address in place of the
+    configuration (a variable, the AWS profile); "": nothing did. `health`: "well" (the last call
     of some stream succeeded), "ill" (none did, and one failed), "untried". `hold`: of the first
     stream on hold.
     """
@@ -260,6 +261,7 @@ class UpstreamStatus(msgspec.Struct, frozen=True):
     region: str
     account: str
     endpoint: str
+    endpoint_giver: str
     health: str
     streams: int
     on_hold: int

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from kdaemon.base.counting import StreamCounters
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import parse_qualified
@@ -86,9 +87,7 @@ class SeenUpstream(Protocol):
         ...
 
     @property
-    def endpoint(self) -> str:
-        """Empty: the service's own."""
-        ...
+    def endpoint(self) -> Endpoint: ...
 
     @property
     def credentials_end_s(self) -> float | None: ...

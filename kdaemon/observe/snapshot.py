@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from kdaemon.base.counters import Buckets, OperationCounts, RefuseReason, StreamCounts
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.names import Qualified
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot
 from kdaemon.http.counters import ListenerCounts
@@ -45,7 +46,7 @@ class RelaySnapshot(msgspec.Struct, frozen=True):
 
 
 class UpstreamSnapshot(msgspec.Struct, frozen=True):
-    """Where records go. `endpoint`: the configured address; "": the service's own. `closed`: the
+    """Where records go. `endpoint`: as `Endpoint` has it. `closed`: the
     counts of its streams that are closed now.
     `credentials_end_s`: when its credentials end, since 1970, unless they are renewed; None: they
     do not end, or their source does not tell.
@@ -55,7 +56,7 @@ class UpstreamSnapshot(msgspec.Struct, frozen=True):
     service: str
     region: str
     account: str
-    endpoint: str
+    endpoint: Endpoint
     closed: StreamCounts
     relay: RelaySnapshot | None
     credentials_end_s: float | None

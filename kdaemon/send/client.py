@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from kdaemon.base.description import Caller, StreamTarget
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.names import DEFAULT_UPSTREAM
@@ -131,6 +132,12 @@ class ServiceClient:
         who = self._search.found
         ends_at = None if who is None else who.ends_at
         return None if ends_at is None else ends_at.timestamp()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The configured address, whoever gave it; empty before credentials were found."""
+        who = self._search.found
+        return Endpoint() if who is None else who.configured
 
     async def caller(self) -> Caller:
         """The account of the credentials, and the region. The account is what the credentials'

@@ -18,7 +18,7 @@ import ssl
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from kdaemon.base.endpoint import text_problem
+from kdaemon.base.endpoint import Endpoint, text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
@@ -51,6 +51,8 @@ class Who(Protocol):
     def trust(self) -> ssl.SSLContext | bool: ...
     @property
     def region(self) -> str | None: ...
+    @property
+    def configured(self) -> Endpoint: ...
     @property
     def account_id(self) -> str | None: ...
     @property
@@ -158,6 +160,10 @@ class Aws:
         return self.rules.region
 
     @property
+    def configured(self) -> Endpoint:
+        return self.rules.configured
+
+    @property
     def trust(self) -> ssl.SSLContext | bool:
         return self.rules.trust
 
@@ -180,7 +186,7 @@ class Anonymous:
     signer of the AWS libraries.
     """
 
-    __slots__ = ("_url", "account_id", "region")
+    __slots__ = ("_url", "account_id", "configured", "region")
     uses_proxies: Final = False  # the sandbox is on this machine
     trust: Final = False  # any certificate will do: the sandbox is in this process
     may_ask_sts: Final = False
@@ -191,6 +197,7 @@ class Anonymous:
         self.region = settings.region or ANONYMOUS_REGION
         self.account_id = settings.account_id or ANONYMOUS_ACCOUNT
         self._url = usable_url(settings.endpoint_url or "")
+        self.configured = Endpoint(self._url)
 
     async def find_credentials(self) -> None:
         """There are none to find."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kdaemon.base.counters import DeadReason
 from kdaemon.base.description import Caller, StreamDescription, StreamTarget
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.frame import Frame
@@ -69,6 +70,9 @@ class Client(Protocol):
 
     @property
     def credentials_end_s(self) -> float | None: ...
+
+    @property
+    def endpoint(self) -> Endpoint: ...
 
     async def caller(self) -> Caller: ...
 

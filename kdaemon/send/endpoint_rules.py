@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 from kdaemon.base.endpoint import (
     REGION_VARIABLES,
+    Endpoint,
     endpoint_problem,
+    endpoint_variable,
     region_problem,
     region_variable,
 )
@@ -51,7 +53,7 @@ class EndpointRules:
     __slots__ = (
         *("_account_id", "_account_id_mode", "_endpoint_url", "_rules"),
         *("_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
-        *("is_beside_stand_in", "region", "session", "trust"),
+        *("configured", "is_beside_stand_in", "region", "session", "trust"),
     )
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -75,6 +77,7 @@ class EndpointRules:
             # The environment sets the default upstream's address: else all upstreams would share
             # it.
             endpoint_url = configured("kinesis", None if settings.name == DEFAULT_UPSTREAM else {})
+        giver = "" if settings.endpoint_url or not endpoint_url else _giver(settings.name)
         region = variable("region")
         if settings.service.region is not None:  # a region that is meant for AWS would be refused
             region = settings.region or settings.service.region
@@ -91,6 +94,7 @@ class EndpointRules:
         self.is_beside_stand_in = has_accounts and not is_of_aws and not self._sts_url
         self.session = session
         self._endpoint_url = endpoint_url
+        self.configured = Endpoint(endpoint_url or "", giver)
         self.region, is_fips = _plain_region(region)
         self._use_fips = is_fips or bool(variable("use_fips_endpoint"))
         self._use_dualstack = bool(variable("use_dualstack_endpoint"))
@@ -235,6 +239,12 @@ def usable_url(url: str) -> str:
             was_sent=False,
         )
     return url if urlsplit(url).path else f"{url}/"
+
+
+def _giver(upstream: str) -> str:
+    """What gave the address that no setting gives."""
+    found = endpoint_variable(os.environ) if upstream == DEFAULT_UPSTREAM else None
+    return "the AWS profile" if found is None else found[0]
 
 
 def _is_of_aws(url: str) -> bool:

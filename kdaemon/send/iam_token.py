@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 import aiohttp
 import msgspec
 
-from kdaemon.base.endpoint import text_problem
+from kdaemon.base.endpoint import Endpoint, text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB
 from kdaemon.base.names import DEFAULT_UPSTREAM
@@ -83,6 +83,10 @@ class Bearer:
     @property
     def region(self) -> str | None:
         return self.rules.region
+
+    @property
+    def configured(self) -> Endpoint:
+        return self.rules.configured
 
     @property
     def trust(self) -> ssl.SSLContext | bool:

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.description import Caller, StreamTarget
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.record import Record
 from kdaemon.send.settings import ClientSettings
@@ -177,6 +178,10 @@ class LateClient:
     @property
     def credentials_end_s(self) -> float | None:
         return None if self._client is None else self._client.credentials_end_s
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint() if self._client is None else self._client.endpoint
 
     async def caller(self) -> Caller:
         client = self._client or await self._loaded()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Caller
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.names import Arn
 from kdaemon.config import StreamConfig, UpstreamConfig
@@ -107,9 +108,10 @@ class Upstream:
         return self.config.home_region or self.identities.region or self.service.region or ""
 
     @property
-    def endpoint(self) -> str:
-        """The configured address; "": the one that the service has for the region."""
-        return self.config.endpoint_url
+    def endpoint(self) -> Endpoint:
+        """Where calls go, if that is not the address that the service has for the region."""
+        configured = self.config.endpoint_url
+        return Endpoint(configured) if configured else self.client.endpoint
 
     @property
     def credentials_end_s(self) -> float | None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kdaemon.base.description import Caller, OpenShard, StreamDescription, StreamTarget
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
@@ -48,6 +49,7 @@ class FakeService:
         self.on_new_keys: Callable[[Caller], object] | None = None
         self.is_ready = True
         self.credentials_end_s: float | None = None
+        self.endpoint = Endpoint()
         self.missing: set[str] = set()
         self.denied: set[str] = set()
         self.arn_of: Callable[[StreamTarget], str] = lambda _: ""

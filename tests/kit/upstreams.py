@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from kdaemon.base.counting import StreamCounters
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.service import AWS, Service
 
 
@@ -14,6 +15,6 @@ class SeenUpstream:
     service: Service = AWS
     account: str = ""
     region: str = "eu-central-1"
-    endpoint: str = ""
+    endpoint: Endpoint = field(default_factory=Endpoint)
     credentials_end_s: float | None = None
     closed: StreamCounters = field(default_factory=StreamCounters)

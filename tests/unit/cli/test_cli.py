@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -35,12 +36,19 @@ def test_version_says_name_version_and_build() -> None:
     assert re.fullmatch(rf"kdaemon \d+\.\d+\.\d+ \({build()}\)\n", said)
 
 
-def test_check_says_ok_and_how_many_streams(tmp_path: Path) -> None:
+def test_check_says_ok_how_many_streams_and_where_else_calls_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "k.toml"
     path.write_text("[streams.a]\n[streams.b]\n")
     assert invoke("check", "--config", str(path)).stdout == f"{path}: ok, 2 streams\n"
     assert invoke("check", "--config", str(EXAMPLE)).stdout == f"{EXAMPLE}: ok, 0 streams\n"
     assert invoke("check").stdout == "defaults and environment: ok, 0 streams\n"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://localhost:4566")
+    told = "upstream default is called at http://localhost:4566, by AWS_ENDPOINT_URL\n"
+    assert invoke("check").stdout.endswith(told)
+    given = invoke("check", "--set", "endpoint_url=http://localhost:1").stdout
+    assert given.endswith("is called at http://localhost:1, by endpoint_url\n")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +216,8 @@ async def test_sandbox_says_where_it_listens_and_sigterm_ends_it_with_0() -> Non
             assert process.stderr is not None
             line = json.loads(await process.stderr.readline())
             assert line["fields"]["streams"] == "a,b"
-            host, _, port = line["fields"]["address"].partition(":")
-            _, writer = await asyncio.open_connection(host, int(port))
+            at = urlsplit(line["fields"]["at"])
+            _, writer = await asyncio.open_connection(at.hostname, at.port)
             writer.close()
             await writer.wait_closed()
             process.terminate()
@@ -227,7 +235,8 @@ async def test_sandbox_on_a_port_that_is_taken_says_so_and_exits_1() -> None:
         process = await sandbox("--listen", address)
         _, err = await process.communicate()
     assert process.returncode == 1
-    assert json.loads(err)["fields"]["listen"] == address
+    told = f"cannot start: sandbox.listen: cannot listen on {address}: "
+    assert json.loads(err)["text"].startswith(told)
 
 
 # put: where it goes

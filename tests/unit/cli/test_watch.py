@@ -169,6 +169,8 @@ def test_a_refused_reload_is_told_until_one_is_taken(
 def test_an_upstream_is_shown_with_the_address_that_was_configured() -> None:
     (upstream,) = PAGE["upstreams"]
     url = "http://127.0.0.1:4567"
+    by = screen({**PAGE, "upstreams": [{**upstream, "endpoint": url, "endpoint_giver": "AWS_X"}]})
+    assert any(f" at {url}, by AWS_X): well" in line for line in by.head)
     found = screen({**PAGE, "upstreams": [{**upstream, "endpoint": url}]})
     assert any(f"default (aws eu-central-1 123456789012 at {url}): well" in x for x in found.head)
 

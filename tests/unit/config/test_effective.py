@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,32 @@ def loaded(text: str = "", **more: Any) -> Loaded:
     return load_with_givers(text=text, source="k.toml", **more)
 
 
-def notes(found: Loaded) -> dict[str, str]:
-    return {".".join(each.path): each.note for each in effective(found)}
+def notes(found: Loaded, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {".".join(each.path): each.note for each in effective(found, environ or {})}
+
+
+def test_what_a_variable_of_aws_gives_is_told_where_nothing_else_does() -> None:
+    environ = {
+        "AWS_ENDPOINT_URL": "http://localhost:4566",
+        "AWS_ENDPOINT_URL_KINESIS": "http://user:word@localhost:4567",
+        "AWS_REGION": "eu-west-1",
+    }
+    account = "account_id = '111111111111'"
+    found = loaded(f"[upstreams.eu]\nregion = 'eu-central-1'\n{account}")
+    told = notes(found, environ)
+    assert told["endpoint_url"] == (
+        "default; http://***@localhost:4567 by environment AWS_ENDPOINT_URL_KINESIS"
+    )
+    assert told["region"] == "default; eu-west-1 by environment AWS_REGION"
+    assert told["upstreams.eu.region"] == "k.toml"
+    assert told["upstreams.eu.endpoint_url"] == "default", "the variable is the default upstream's"
+    assert notes(loaded("endpoint_url = 'http://h'"), environ)["endpoint_url"] == "k.toml"
+    ignored = environ | {"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
+    assert notes(found, ignored)["endpoint_url"] == "default"
+    tree = as_tree(effective(found, environ))
+    assert tree["region"]["beside"] == {"variable": "AWS_REGION", "value": "eu-west-1"}
+    assert tree["region"]["value"] == ""
+    assert "word" not in as_toml(effective(found, environ))
 
 
 @pytest.mark.parametrize(
@@ -67,13 +92,13 @@ def notes(found: Loaded) -> dict[str, str]:
 )
 def test_what_is_printed_is_a_configuration_that_means_the_same(text: str) -> None:
     before = loaded(text)
-    printed = as_toml(effective(before))
+    printed = as_toml(effective(before, {}))
     assert load_with_givers(text=printed).config == before.config
     assert "\x1b" not in printed
 
 
 def test_each_key_is_told_once_and_no_other() -> None:
-    told = [each.path for each in effective(loaded(LARGE))]
+    told = [each.path for each in effective(loaded(LARGE), {})]
     assert len(told) == len(set(told))
     assert set(told) >= set(KEYS)
     assert len(told) == len(KEYS) + 2 * len(UPSTREAM_KEYS) + 4 * len(STREAM_KEYS)
@@ -108,7 +133,7 @@ def test_a_size_that_another_bounds_is_not_its_givers() -> None:
 def test_passwords_are_masked_and_nothing_moves_a_terminal() -> None:
     role = 'role_arn = "arn:aws:iam::123456789012:role/r"\nrole_external_id = "7f2c-secret"\n'
     found = loaded(LARGE.replace("[upstreams.eu]\n", "[upstreams.eu]\n" + role))
-    for printed in (as_toml(effective(found)), json.dumps(as_tree(effective(found)))):
+    for printed in (as_toml(effective(found, {})), json.dumps(as_tree(effective(found, {})))):
         assert "wonderful-word" not in printed
         assert "7f2c-secret" not in printed
         assert "arn:aws:iam::123456789012:role/r" in printed
@@ -117,7 +142,7 @@ def test_passwords_are_masked_and_nothing_moves_a_terminal() -> None:
 
 
 def test_programs_read_value_origin_and_giver() -> None:
-    tree = as_tree(effective(loaded(LARGE, environ={"KDAEMON_LOG_LEVEL": "debug"})))
+    tree = as_tree(effective(loaded(LARGE, environ={"KDAEMON_LOG_LEVEL": "debug"}), {}))
     given = {"value": "debug", "from": "environment", "giver": "KDAEMON_LOG_LEVEL"}
     assert tree["log"]["level"] == given
     inherited = {"value": 25, "from": "file", "giver": "k.toml", "key": "default.in_flight_max"}
@@ -164,7 +189,7 @@ def test_the_schema_takes_what_the_configuration_takes() -> None:
     tables = "\n".join(line for line in lines if line.startswith("[") or " = " in line)
     assert len(tomllib.loads(tables)["streams"]) >= 5
     assert problems(tables) == []
-    assert problems(as_toml(effective(loaded(LARGE)))) == []
+    assert problems(as_toml(effective(loaded(LARGE), {}))) == []
 
 
 def test_the_schema_refuses_unknown_keys_wrong_kinds_and_bounds() -> None:

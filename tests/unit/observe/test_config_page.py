@@ -67,7 +67,7 @@ def test_it_has_the_rows_of_the_command() -> None:
     loaded = load_with_givers(text=TEXT)
     rows = json.loads(whole(config_steps(loaded, 1)).body)["settings"]
     assert [(row["key"], row["value"]) for row in rows] == [
-        (dotted(each.path), each.shown) for each in effective(loaded)
+        (dotted(each.path), each.shown) for each in effective(loaded, {})
     ]
 
 
@@ -81,8 +81,8 @@ def test_it_is_bounded_and_made_in_steps() -> None:
     except StopIteration as end:
         page = json.loads(end.value.body)
     assert len(page["settings"]) == ROWS_MAX
-    assert ROWS_MAX + page["left_out"] == len(list(effective(loaded)))
-    assert count >= len(list(effective(loaded))) // ROWS_A_STEP
+    assert ROWS_MAX + page["left_out"] == len(list(effective(loaded, {})))
+    assert count >= len(list(effective(loaded, {}))) // ROWS_A_STEP
     assert len(whole(config_steps(loaded, 1)).body) < 400_000
 
 
@@ -105,4 +105,4 @@ async def test_the_listener_tells_what_the_last_reload_took() -> None:
 def test_the_bound_leaves_room_for_what_a_page_is_for() -> None:
     """All of the top, and the tables of fifty streams."""
     text = "".join(f"[streams.s{i}]\n" for i in range(50))
-    assert len(list(effective(load_with_givers(text=text)))) <= config_page.ROWS_MAX
+    assert len(list(effective(load_with_givers(text=text), {}))) <= config_page.ROWS_MAX

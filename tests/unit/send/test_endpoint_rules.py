@@ -10,6 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.service import YANDEX
 from kdaemon.send.client import ClientSettings
@@ -198,6 +199,19 @@ def test_the_environment_s_endpoint_is_the_default_upstream_s_alone(
         assert put == "https://kinesis.eu-west-1.amazonaws.com/"
         (put, _) = our_hosts(ClientSettings(YANDEX, name="ya"), [None], None)
         assert put.startswith("https://yds.serverless.yandexcloud.net")
+
+
+def test_who_gave_the_address_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert EndpointRules(ClientSettings(region="eu-west-1")).configured == Endpoint()
+    assert EndpointRules(ClientSettings(endpoint_url="http://h")).configured == Endpoint("http://h")
+    (tmp_path / "config").write_text("[default]\nendpoint_url = http://of-the-profile\n")
+    of_profile = Endpoint("http://of-the-profile", "the AWS profile")
+    assert EndpointRules(ClientSettings()).configured == of_profile
+    for variable in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KINESIS"):
+        monkeypatch.setenv(variable, f"http://{variable}")
+        told = Endpoint(f"http://{variable}", variable)
+        assert EndpointRules(ClientSettings()).configured == told
+    assert EndpointRules(ClientSettings(name="eu")).configured == of_profile
 
 
 def test_yandex_is_called_at_its_own_address_whatever_awss_environment_says(

@@ -10,6 +10,7 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.billing import BilledUnit
 from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.description import Caller
+from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
@@ -179,7 +180,8 @@ async def test_observers_see_the_region_that_was_configured_whatever_the_service
     (upstream,) = streams.upstreams
     assert service.described
     assert (upstream.region, upstream.account) == ("eu-central-1", OURS)
-    assert upstream.endpoint == url
+    service.endpoint = Endpoint("http://127.0.0.1:1", "AWS_ENDPOINT_URL")
+    assert upstream.endpoint == Endpoint(url)
     beside = make_streams(service)
     found(beside, "orders")
     await turn()
