@@ -252,3 +252,14 @@ def test_a_token_of_yandex_that_cannot_be_read_is_a_problem(tmp_path: Path) -> N
     assert "cannot be read" in missing.stderr
     assert "an IAM token of Yandex Data Streams was found" in there.stdout
     assert "0123456789" not in there.stdout
+
+
+def test_an_address_that_the_environment_gives_is_told_with_its_variable(
+    tmp_path: Path, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KINESIS", service)
+    done = check(tmp_path, "", "--json", text=CONFIG.replace('endpoint_url = "{url}"\n', ""))
+    found = json.loads(done.stdout)["findings"]
+    (told,) = (each for each in found if each["subject"] == "endpoint")
+    assert told["text"] == f"calls go to {service}, by AWS_ENDPOINT_URL_KINESIS"
+    assert "calls go to" not in check(tmp_path, service, "--json").stdout
