@@ -26,6 +26,8 @@ _REGIONAL_HOST = re.compile(
     r"(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)$"
 )
 
+_ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - all addresses of the machine, to listen on
+
 _is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
@@ -81,13 +83,25 @@ def is_readable_on_the_way(url: str) -> bool:
     URL must have no `endpoint_problem`.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" or host == "localhost":
+    return not (parts.scheme == "https" or _is_here(parts.hostname or ""))
+
+
+def leads_to(url: str, host: str, port: int) -> bool:
+    """Whether a call to this URL comes to a listener of this machine at `host` and `port`, as far
+    as addresses tell. The URL must have no `endpoint_problem`.
+    """
+    parts = urlsplit(url)
+    called = parts.hostname or ""
+    if not port or (parts.port or (443 if parts.scheme == "https" else 80)) != port:
         return False
+    return called == host or (_is_here(called) and (_is_here(host) or host in _ANY))
+
+
+def _is_here(host: str) -> bool:
     try:
-        return not ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return True
+        return False
 
 
 def region_of_endpoint(url: str) -> str | None:

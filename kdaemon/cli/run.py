@@ -1,5 +1,6 @@
 """`kdaemon run`: the daemon. Reads what it is to run with, and hands over to `daemon/run.py`."""
 
+import os
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,7 @@ def run(
     drain.deadline_ms, and ends. At SIGHUP it reads its configuration again.
     """
     flags = pairs(settings)
-    loaded = _to_run(config_path, flags)
+    loaded = _to_run(config_path, flags, with_sandbox=with_sandbox)
     config = loaded.config
     inherited, taken = find_sockets(config, is_takeover=is_takeover)
     from kdaemon.system import (  # noqa: PLC0415 - see cli/__init__.py
@@ -110,7 +111,9 @@ def needs_supervisor(config: "Config", *, is_takeover: bool) -> bool:
     return bool(left_spools(config.spool.directory, {config.spool.directory}))
 
 
-def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
+def _to_run(
+    config_path: str | None, flags: list[tuple[str, str]], *, with_sandbox: bool
+) -> "Loaded":
     """The configuration to run with. If it is wrong, exits with 78 and all that `check` would
     say.
     """
@@ -119,7 +122,10 @@ def _to_run(config_path: str | None, flags: list[tuple[str, str]]) -> "Loaded":
         found = look_at_principals(loaded.config)
     except ConfigError:
         exit_config(_problems(config_path, flags))
-    if found.problems:
+    from kdaemon.config.surroundings import loop_problems  # noqa: PLC0415 - see cli/__init__.py
+
+    # With a sandbox no call leaves: then the variables say nothing.
+    if found.problems or (not with_sandbox and loop_problems(os.environ, loaded.config)):
         exit_config(_problems(config_path, flags))
     for odd in found.odd:
         say(str(odd), err=True)

@@ -12,6 +12,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from kdaemon.base.endpoint import (
     endpoint_problem,
     endpoint_variable,
+    leads_to,
     proxy_problem,
     region_of_endpoint,
     region_problem,
@@ -22,10 +23,12 @@ from kdaemon.base.errors import ConfigProblem
 from kdaemon.base.names import DEFAULT_UPSTREAM, is_account, parse_arn
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
+from kdaemon.config.upstream_rules import LOOP
 
 SOURCE = "environment"
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # as botocore has it: the first wins
+UNSET = "it is for kdaemon's clients; unset it for kdaemon, or set endpoint_url"
 STS_ENDPOINT = "AWS_ENDPOINT_URL_STS"  # the account is asked for there
 
 
@@ -40,8 +43,21 @@ def find_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProb
         found |= dict.fromkeys(_keys(environ, upstream))
         found |= dict.fromkeys(_endpoint(environ, upstream, arns))
         found |= dict.fromkeys(_proxies(environ, upstream))
+    loops = loop_problems(environ, config)
     # Not the name alone: the word after a key's name and a colon is taken for the key.
-    return [ConfigProblem(SOURCE, f"{name} (variable)", problem) for name, problem in found]
+    return loops + [ConfigProblem(SOURCE, f"{name} (variable)", problem) for name, problem in found]
+
+
+def loop_problems(environ: Mapping[str, str], config: Config) -> list[ConfigProblem]:
+    """A variable that sends kdaemon's own calls to itself: the one that its clients need."""
+    listen = config.listen.http_address
+    given = given_beside(environ, config.upstream(DEFAULT_UPSTREAM)).get("endpoint_url")
+    if listen is None or given is None or endpoint_problem(given[1]) is not None:
+        return []
+    if not leads_to(given[1], listen.host, listen.port):
+        return []
+    problem = f"is where kdaemon itself listens (listen.http), and {LOOP}: {UNSET}"
+    return [ConfigProblem(SOURCE, f"{given[0]} (variable)", problem)]
 
 
 def given_beside(

@@ -7,7 +7,7 @@ them by these, and no service is asked before the first call. Where it sits: `ru
 
 from collections.abc import Callable, Iterator, Mapping
 
-from kdaemon.base.endpoint import is_readable_on_the_way, region_of_endpoint
+from kdaemon.base.endpoint import is_readable_on_the_way, leads_to, region_of_endpoint
 from kdaemon.base.names import DEFAULT_UPSTREAM, is_upstream_name, parse_arn
 from kdaemon.config.clash import Clash, Path
 from kdaemon.config.reach import UpstreamConfig
@@ -17,6 +17,7 @@ from kdaemon.config.values import account_of_role
 At = Callable[[str], Path]
 """Where a key of one upstream stands."""
 
+LOOP = "each record would come back to it for ever"
 OF_SEND = ("call_timeout_ms", "connections_max")
 FOR_AWS = ("account_id", "role_arn", "role_external_id", "role_session_name")
 SWITCHES = ("fips", "dual_stack", "account_endpoints")  # of AWS's endpoints
@@ -28,6 +29,7 @@ def find_upstream_clashes(
 ) -> Iterator[Clash]:
     """`listed`, `upstreams`: where the table of each stands, by its name."""
     yield from _one(config.upstream(DEFAULT_UPSTREAM), _at_default)
+    yield from _loop(config, config.upstream(DEFAULT_UPSTREAM), _at_default)
     yield from _region(config, config.upstream(DEFAULT_UPSTREAM), _at_default, listed)
     for name, upstream in config.upstreams.items():
         table = upstreams[name]
@@ -37,6 +39,7 @@ def find_upstream_clashes(
 
         yield from _named(upstream, table)
         yield from _one(upstream, at)
+        yield from _loop(config, upstream, at)
         yield from _region(config, upstream, at, listed)
 
 
@@ -61,6 +64,15 @@ def _named(upstream: UpstreamConfig, table: Path) -> Iterator[Clash]:
     if not upstream.home_region:
         yield Clash(
             (table,), "has no region: an ARN finds its upstream by account and region; set region"
+        )
+
+
+def _loop(config: Config, upstream: UpstreamConfig, at: At) -> Iterator[Clash]:
+    listen, url = config.listen.http_address, upstream.endpoint_url
+    if listen is not None and url and leads_to(url, listen.host, listen.port):
+        yield Clash(
+            (at("endpoint_url"), ("listen", "http")),
+            f"is where kdaemon itself listens (listen.http), and {LOOP}: set the service's address",
         )
 
 

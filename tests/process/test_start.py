@@ -260,3 +260,22 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Pat
     assert code == 1
     assert f"listen.unix: cannot make the directory {directory}: {os.strerror(20)}" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("with_sandbox", [False, True])
+def test_a_daemon_that_would_call_itself_does_not_start(tmp_path: Path, with_sandbox: bool) -> None:
+    """The variable that its clients need is in its own environment."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    config = write_config(tmp_path, {"listen.http": address, "region": "us-east-1"})
+    flags = ["--sandbox"] if with_sandbox else []
+    command, of_clients = ["run", *flags, "--config", str(config)], f"http://{address}"
+    with started(command, AWS_ENDPOINT_URL_KINESIS=of_clients) as process:
+        if with_sandbox:
+            process.wait_log("ready")
+            assert process.stop() == 0
+            return
+        code, log = ended(process)
+    assert code == EXIT_CONFIG
+    assert "AWS_ENDPOINT_URL_KINESIS (variable)" in log
+    assert "is where kdaemon itself listens (listen.http)" in log

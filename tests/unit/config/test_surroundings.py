@@ -242,3 +242,34 @@ def test_a_reload_is_held_to_what_its_own_changes_make_wrong(
     path.unlink()
     with pytest.raises(ConfigError, match="cannot be read"):
         read_checked(str(path), [], as_odd)
+
+
+@pytest.mark.parametrize(
+    ("url", "listen", "comes_back"),
+    [
+        ("http://127.0.0.1:8990", "", True),
+        ("http://localhost:8990/", "", True),
+        ("https://[::1]:8990", "[::1]:8990", True),
+        ("http://127.0.0.1:8990", "0.0.0.0:8990", True),
+        ("http://localhost", "127.0.0.1:80", True),
+        ("http://10.1.2.3:8990", "10.1.2.3:8990", True),
+        ("http://127.0.0.1:4567", "", False),
+        ("http://10.1.2.3:8990", "", False),
+        ("http://kinesis.example:8990", "0.0.0.0:8990", False),
+        ("http://127.0.0.1:8990", "127.0.0.1:0", False),
+    ],
+)
+def test_an_address_where_kdaemon_itself_listens_is_a_problem_whoever_gives_it(
+    url: str, listen: str, comes_back: bool
+) -> None:
+    """Each record would be taken again and again: clients' own variable is in its environment."""
+    at = f"[listen]\nhttp = '{listen}'\ninsecure = true\n" if listen else ""
+    found = problems({"AWS_ENDPOINT_URL_KINESIS": url}, at)
+    assert bool(found) is comes_back
+    assert all("AWS_ENDPOINT_URL_KINESIS" in each and "unset it" in each for each in found)
+    configured = f"endpoint_url = '{url}'\n{at}"
+    if not comes_back:
+        load_config(text=configured)
+        return
+    with pytest.raises(ConfigError, match="endpoint_url: is where kdaemon itself listens"):
+        load_config(text=configured)
