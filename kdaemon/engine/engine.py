@@ -345,6 +345,8 @@ class Engine:
         """
         self._was_told |= description.shards is not None
         self.missing = self._unseen = None
+        if description.shards is not None:
+            self._end_missing()
         is_changed = yield from self._shards.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
@@ -369,6 +371,19 @@ class Engine:
                 self._partings.refuse_waiting(RefuseReason.UNAVAILABLE, self._why(), now_ns)
             self.freshness.ask_again(now_ns + UNAVAILABLE_RECHECK_NS)
         self._partings.work(now_ns, self._why())
+
+    def _end_missing(self) -> None:
+        """The service tells of the stream: a hold for its absence is over, and no record has to find
+        that out. The next call is a probe all the same. Where "not found" may mean "not for
+        you", rights to look are not rights to write.
+        """
+        hold = self.hold
+        if hold is None or hold.code != MISSING_STREAM:
+            return
+        if self._settings.service.tells_missing_from_forbidden:
+            self.hold = None
+            if self.unavailable is None:
+                self._partings.keep_waiting()
 
     def handle_timeout(self, now_ns: int) -> None:
         """Time has passed: deadlines are kept, and long work goes on by a slice."""

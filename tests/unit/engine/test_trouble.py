@@ -825,3 +825,37 @@ def test_a_state_that_tells_more_stands_before_that_a_stream_is_unseen() -> None
     assert state(rig.engine) == (StreamState.HOLD, MISSING.code)
     rig.engine.give_up_missing(MISSING, T)
     assert state(rig.engine)[0] is StreamState.MISSING
+
+
+@pytest.mark.parametrize("shards", [even_shards(1), None], ids=["told", "untold"])
+def test_the_hold_of_a_missing_stream_ends_when_the_service_tells_of_it(shards: object) -> None:
+    """No record need wait to find that out; and the next call is a probe all the same."""
+    rig = Rig()
+    rig.put(1, deadline_ns=T + SECOND)
+    rig.fail(rig.call(), MISSING)
+    assert rig.engine.hold is not None
+    rig.engine.handle_description(describe(shards), rig.now_ns)  # type: ignore[arg-type]
+    assert (rig.engine.hold is None) is (shards is not None)
+    rig.put(2)
+    assert rig.poll() is None, "it is not yet time to probe"
+    rig.wait()
+    batch = rig.call()
+    assert batch.is_probe
+    rig.answer(batch)
+    assert state(rig.engine) == (StreamState.OK, "")
+
+
+def test_no_other_hold_ends_by_a_description() -> None:
+    rig = Rig()
+    rig.put(1)
+    rig.fail(rig.call(), DENIED)
+    rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
+    assert rig.engine.hold is not None, "rights to look are not rights to write"
+
+
+def test_where_not_found_may_mean_forbidden_the_hold_stays() -> None:
+    rig = Rig(replace(SETTINGS, service=YANDEX))
+    rig.put(1)
+    rig.fail(rig.call(), MISSING)
+    rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
+    assert rig.engine.hold is not None
