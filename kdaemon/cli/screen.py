@@ -57,6 +57,10 @@ _TROUBLES = {
 }
 _RESTART = "restart the daemon, or take these changes back and run `kdaemon reload`"
 _MEND = "correct it, then run `kdaemon reload`; `kdaemon check` says all that is wrong"
+_MEND_DISK = "mend the disk; until then `stored` is refused, and the rest goes on"
+_MORE_DISK = "end what holds the streams up, or raise spool.bytes_max and run `kdaemon reload`"
+_MORE_MEMORY = "see which stream has most queued, and why it does not go"
+NEARLY_FULL = 15 / 16  # of spool.bytes_max: as memory; ours, 2026-11-29
 LOADS_MAX = 3  # hot shards whose keys are shown; ours, 2026-11-28
 KEYS_MAX = 5  # keys shown of each; `--json` has ten
 
@@ -165,8 +169,7 @@ def _spool_line(page: Page, before: Page | None, elapsed_s: float) -> list[str]:
         if growth > 0:
             left_s = max(0.0, _number(spool, "bytes_max") - live) / growth
             text += f", full in {age_text(int(left_s * 1000))}"
-    trouble = spool.get("trouble")
-    return [text + (f", TROUBLE: {trouble}" if trouble else "")]
+    return [text + (", TROUBLE" if spool.get("trouble") else "")]
 
 
 def _upstream_lines(page: Page) -> list[str]:
@@ -191,7 +194,10 @@ def _upstream_lines(page: Page) -> list[str]:
 def _holds(page: Page) -> list[str]:
     """What needs a human, each with its remedy."""
     lines = []
+    for trouble, help_text in _room(page):
+        lines += [trouble, f"  do: {help_text}"]
     for stream in _list(page, "streams"):
+        lines += _dead_letters(stream, page)
         for trouble, help_text in _troubles(stream):
             lines += [trouble, f"  do: {help_text}"] if help_text else [trouble]
     reload = _part(page, "refused_reload")
@@ -229,11 +235,8 @@ def why_waits(page: Page, stream: str | None) -> str | None:
     meant = [each for each in _list(page, "streams") if stream is None or _is_called(each, stream)]
     if not meant:
         return None
-    troubles = [trouble for each in meant for trouble in _troubles(each)]
+    troubles = [*(trouble for each in meant for trouble in _troubles(each)), *_room(page)]
     told = [f"{line} ({do})" if do else line for line, do in troubles]
-    spool = _part(page, "spool").get("trouble")
-    told += [f"the spool is in trouble: {spool}"] if spool else []
-    told += ["memory is full"] if _part(page, "memory").get("is_full") else []
     if not told:
         waiting = sum(_number(each, "buffered") + _number(each, "in_flight") for each in meant)
         calm = "no stream has" if stream is None else f"{meant[0].get('name')} has no"
@@ -245,6 +248,28 @@ def why_waits(page: Page, stream: str | None) -> str | None:
 def _is_called(stream: Page, name: str) -> bool:
     own = str(stream.get("name", "?"))
     return name in {own, _qualified(stream)} or name.endswith(f":stream/{own}")
+
+
+def _room(page: Page) -> Iterator[tuple[str, str]]:
+    """What is full, or takes nothing, each with its remedy."""
+    spool = _part(page, "spool")
+    if spool.get("trouble"):
+        yield f"the spool takes nothing: {spool['trouble']}", _MEND_DISK
+    elif _number(spool, "live_bytes") > NEARLY_FULL * _number(spool, "bytes_max") > 0:
+        yield "the spool is nearly full: clients wait, or are refused (when_full)", _MORE_DISK
+    if _part(page, "memory").get("is_full"):
+        yield "memory is full: what comes is refused, or waits", _MORE_MEMORY
+
+
+def _dead_letters(stream: Page, page: Page) -> list[str]:
+    dead = _part(stream, "dead")
+    if not dead:
+        return []
+    total = sum(_number(dead, reason) for reason in dead)
+    told = (
+        f"{_qualified(stream)}: {total:,.0f} records are dead since the start ({', '.join(dead)})"
+    )
+    return [told, *(["  do: kdaemon dead-letters list"] if _part(page, "spool") else [])]
 
 
 def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, ...]:

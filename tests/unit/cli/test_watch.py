@@ -137,6 +137,22 @@ def test_a_stream_that_delivers_nothing_is_told_with_the_last_error_and_the_reme
     assert found.holds[1].startswith("  do: its shards take no more")
 
 
+def test_what_is_full_takes_nothing_or_was_given_up_is_told_with_what_to_do() -> None:
+    spool = {"frames": 3, "live_bytes": 9600, "bytes_max": 10000, "trouble": None}
+    full = screen({**PAGE, "spool": spool, "memory": {**PAGE["memory"], "is_full": True}}).holds
+    assert [line for line in full if not line.startswith("  do: ")] == [
+        "the spool is nearly full: clients wait, or are refused (when_full)",
+        "memory is full: what comes is refused, or waits",
+    ]
+    assert len(full) == 4
+    ill = screen({**PAGE, "spool": {**spool, "trouble": "read-only"}}).holds
+    assert ill[0] == "the spool takes nothing: read-only"
+    dead = page(dead={"expired": 3, "poison": 1000})
+    told = "orders: 1,003 records are dead since the start (expired, poison)"
+    assert screen(dead).holds == [told, "  do: kdaemon dead-letters list"]
+    assert screen({**dead, "spool": None}).holds == [told]
+
+
 def test_a_stream_that_is_not_there_is_told_before_its_first_record_and_once() -> None:
     unseen = {"code": "ResourceNotFoundException", "message": "Stream orders not found."}
     found = screen(page(state="unseen", unseen=unseen))
