@@ -373,8 +373,8 @@ class Engine:
         self._partings.work(now_ns, self._why())
 
     def _end_missing(self) -> None:
-        """The service tells of the stream: a hold for its absence is over, and no record has to find
-        that out. The next call is a probe all the same. Where "not found" may mean "not for
+        """The service tells of the stream: a hold for its absence is over, and no record has to
+        find that out. The next call is a probe all the same. Where "not found" may mean "not for
         you", rights to look are not rights to write.
         """
         hold = self.hold
