@@ -30,8 +30,8 @@ def test_deploy_names_the_image_of_this_version() -> None:
     named = re.compile(r"kdaemon:(\d+\.\d+\.\d+)|newTag: (\d+\.\d+\.\d+)")
     found = {
         number
-        for name in ("README.md", "docker/Dockerfile")
-        for numbers in named.findall((ROOT / "deploy" / name).read_text())
+        for path in [*ROOT.glob("deploy/**/README.md"), ROOT / "deploy" / "docker" / "Dockerfile"]
+        for numbers in named.findall(path.read_text())
         for number in numbers
         if number
     }

@@ -124,7 +124,7 @@ def test_only_the_socket_takes_records_unless_the_host_says_otherwise(
     config = load_config(text='[listen]\nhttp = "127.0.0.1:8990"', environ=environ)
     assert config.listen.http_address is None
     assert config.listen.unix == "auto"
-    page = (DEPLOY / "README.md").read_text()
+    page = (DEPLOY / "systemd" / "README.md").read_text()
     assert "\n  Environment=KDAEMON_LISTEN_HTTP=127.0.0.1:8990\n" in page
     assert "\n  ListenStream=127.0.0.1:8990\n" in page
 

@@ -70,7 +70,10 @@ def test_the_chart_is_of_this_version_and_of_the_kubernetes_that_the_page_names(
     assert chart["version"] == chart["appVersion"] == __version__
     assert chart["kubeVersion"] == f">={OLDEST_KUBERNETES}-0"
     oldest = OLDEST_KUBERNETES.removesuffix(".0")
-    assert f"Kubernetes ({oldest} or newer)" in (ROOT / "deploy" / "README.md").read_text()
+    assert (
+        f"Kubernetes ({oldest} or newer)"
+        in (ROOT / "deploy" / "kubernetes" / "README.md").read_text()
+    )
 
 
 def test_each_value_is_used_and_each_that_is_used_is_there(values: dict[str, Any]) -> None:

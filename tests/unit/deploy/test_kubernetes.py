@@ -75,7 +75,7 @@ def test_another_configuration_is_another_config_map_so_that_pods_are_replaced(
 @pytest.mark.kubectl
 def test_the_overlay_that_the_page_shows_is_one(tmp_path: Path) -> None:
     """Image, role and PodMonitor, over the files as they are."""
-    page = (DEPLOY / "README.md").read_text()
+    page = (DEPLOY / "kubernetes" / "README.md").read_text()
     (block,) = re.findall(r"```yaml\n(# kustomization.yaml\n.*?)```", page, re.DOTALL)
     shutil.copytree(DEPLOY, tmp_path / "kdaemon" / "deploy")
     (tmp_path / "kustomization.yaml").write_text(block)
@@ -237,7 +237,7 @@ def test_nobody_but_the_scrape_reaches_the_admin_listener(manifest: Manifest) ->
         if each.protocol == "TCP"
     }
     assert admin.port not in opened
-    page = (DEPLOY / "README.md").read_text()
+    page = (DEPLOY / "kubernetes" / "README.md").read_text()
     assert "NetworkPolicy" in page
     assert "`monitoring`" in page
 
