@@ -69,6 +69,16 @@ def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160
 
 
+PAGES = [*DOCS.glob("*.md"), *(ROOT / "deploy").glob("**/*.md")]
+GENERATED = re.compile(r"<!-- begin: make docs -->.*?<!-- end: make docs -->", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", sorted(PAGES), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_is_about_one_topic_and_has_a_few_screens(page: Path) -> None:
+    """What is longer is two topics, and is split."""
+    assert len(GENERATED.sub("", page.read_text()).splitlines()) <= 160
+
+
 @pytest.mark.parametrize("file", files(), ids=lambda path: path.name)
 def test_a_generated_file_is_what_the_code_says(file: Path) -> None:
     assert file.read_text(encoding="utf-8") == files()[file], f"run `{COMMAND}`"

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[3]
 RULES = ROOT / "deploy" / "prometheus" / "kdaemon.rules.yml"
 CASES = RULES.with_name("kdaemon.rules.test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "kdaemon.json"
-TROUBLES = ROOT / "docs" / "troubleshooting.md"
+INDEX = ROOT / "docs" / "troubleshooting.md"
+TROUBLES = sorted((ROOT / "docs").glob("trouble-*.md"))
 SIZES = ROOT / "docs" / "sizing.md"
 VALUES = {
     "outcome": {each.value for each in CALL_OUTCOMES},
@@ -89,7 +90,7 @@ def test_an_upstream_is_ill_or_not_by_each_outcome_of_a_call() -> None:
 
 
 def test_the_page_explains_every_reason() -> None:
-    text = TROUBLES.read_text()
+    text = "".join(page.read_text() for page in TROUBLES)
     for each in [*RefuseReason, *DeadReason, *DropReason]:
         assert f"`{each.value}`" in text or each is RefuseReason.DRY_RUN, each
 
@@ -212,16 +213,26 @@ def test_a_wrong_name_is_found(query: str, problem: str) -> None:
 
 def test_each_alert_stands_in_the_section_that_it_leads_to() -> None:
     sections: dict[str, str] = {}
-    for text in re.split(r"^## ", TROUBLES.read_text(), flags=re.MULTILINE)[1:]:
-        title, _, body = text.partition("\n")
-        sections[anchor(title)] = body
-    leads_to = {
-        rule["alert"]: rule["annotations"]["runbook_url"].partition("#")[2] for rule in rules()
-    }
+    for page in TROUBLES:
+        for text in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
+            title, _, body = text.partition("\n")
+            sections[f"docs/{page.name}#{anchor(title)}"] = body
+    leads_to = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in rules()}
     for name, section in leads_to.items():
         assert re.search(rf"\b{name}\b", sections[section]), (name, section)
-    told = set(re.findall(r"\bKdaemon\w+", TROUBLES.read_text()))
-    assert told == leads_to.keys(), "the page names alerts that there are, and all of them"
+    told = {each for text in sections.values() for each in re.findall(r"\bKdaemon\w+", text)}
+    assert told == leads_to.keys(), "the pages name alerts that there are, and all of them"
+    index = INDEX.read_text()
+    rows = re.findall(r"^\| \[.+\]\(([\w.#-]+)\) \| (.+) \|$", index, re.MULTILINE)
+    assert [f"docs/{place}" for place, _ in rows] == in_the_index(sections, index)
+    for place, alerts in rows:
+        of = {name for name, section in leads_to.items() if section == f"docs/{place}"}
+        assert set(re.findall(r"Kdaemon\w+", alerts)) == of, place
+
+
+def in_the_index(sections: dict[str, str], index: str) -> list[str]:
+    """All sections, page after page, in the order of the index's pages."""
+    return sorted(sections, key=lambda each: index.index(each.partition("#")[0][5:]))
 
 
 def test_the_figures_of_the_page_about_sizes_are_those_of_the_bench() -> None:
