@@ -202,7 +202,7 @@ class LiveEvent(msgspec.Struct, frozen=True):
     errors: list[LiveError]
     log: list[LiveSaid]
     stream_count: int
-    held_count: int
+    on_hold: int
     streams: list[LiveStream]
 
 
@@ -218,7 +218,7 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
     records, counts, units = yield from _sums(snapshot)
     upstreams = upstreams_of(snapshot)
     yield
-    held_count = sum(each.engine.hold is not None for each in snapshot.streams)
+    on_hold = sum(each.engine.hold is not None for each in snapshot.streams)
     shown = nsmallest(STREAMS_MAX, snapshot.streams, key=urgency)
     yield
     errors = yield from _errors(snapshot)
@@ -243,7 +243,7 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
         errors=errors,
         log=said,
         stream_count=len(snapshot.streams),
-        held_count=held_count,
+        on_hold=on_hold,
         streams=[],
     )
     yield

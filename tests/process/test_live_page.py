@@ -275,7 +275,7 @@ async def test_a_browser_draws_it_narrow_and_wide_and_text_of_strangers_is_text(
             await browser.call("Page.navigate", url=daemon.address("admin") + "/")
             await browser.until("document.querySelectorAll('#hold-list li').length === 1")
             shown = await browser.value("document.getElementById('holds').innerText")
-            assert f"demo is held: AccessDeniedException: {evil}" in shown
+            assert f"demo is on hold: AccessDeniedException: {evil}" in shown
             assert "kdaemon iam" in shown
             assert await browser.value("document.querySelectorAll('img').length") == 0
             await browser.until("/[0-9]/.test(document.getElementById('rate-in').textContent)")

@@ -189,7 +189,7 @@ def test_a_stream_that_delivers_nothing_says_so_in_its_row() -> None:
         None,
         error.code,
     }
-    assert event["held_count"] == 0
+    assert event["on_hold"] == 0
 
 
 def test_a_name_of_a_stranger_is_text_and_never_a_line() -> None:
