@@ -49,6 +49,7 @@ LEAVE_FIRST = (
 )
 """Columns that are left out of a table that is too wide, in this order, until the table fits. A
 number is never cut, because a part of a number is another number."""
+Trouble = tuple[str, str | None]  # what is wrong, and what to do, if that is known
 _TROUBLES = {
     "hold": "is on hold",
     "unavailable": "takes nothing",
@@ -194,38 +195,42 @@ def _upstream_lines(page: Page) -> list[str]:
 def _holds(page: Page) -> list[str]:
     """What needs a human, each with its remedy."""
     lines = []
-    for trouble, help_text in _room(page):
-        lines += [trouble, f"  do: {help_text}"]
+    for trouble, remedy in _needs(page):
+        lines += [trouble, f"  do: {remedy}"] if remedy else [trouble]
+    return lines
+
+
+def _needs(page: Page) -> Iterator[Trouble]:
+    yield from _room(page)
     for stream in _list(page, "streams"):
-        lines += _dead_letters(stream, page)
-        for trouble, help_text in _troubles(stream):
-            lines += [trouble, f"  do: {help_text}"] if help_text else [trouble]
+        yield from _dead_letters(stream, page)
+        yield from _troubles(stream)
     reload = _part(page, "refused_reload")
     if reload:
         is_restart = reload.get("outcome") == "restart"
         why = f"{'needs a restart: ' if is_restart else ''}{reload.get('why', '?')}"
-        lines.append(f"the last reload was refused, and the old settings hold: {why}")
-        lines.append(f"  do: {_RESTART if is_restart else _MEND}")
+        told = f"the last reload was refused, and the old settings hold: {why}"
+        yield told, _RESTART if is_restart else _MEND
     principals, tls = _part(page, "principals"), _part(page, "tls")
     if principals.get("problem"):
-        lines.append(f"principals are not read anew: {principals['problem']}")
+        yield f"principals are not read anew: {principals['problem']}", None
     if tls.get("trouble"):
-        lines.append(f"the certificate is not read anew: {tls['trouble']}")
-    lines += [f"the certificate: {fault}" for fault in tls.get("faults") or ()]
-    return lines
+        yield f"the certificate is not read anew: {tls['trouble']}", None
+    for fault in tls.get("faults") or ():
+        yield f"the certificate: {fault}", None
 
 
-def _troubles(stream: Page) -> Iterator[tuple[str, str | None]]:
-    """What is wrong with a stream, each with its remedy if there is one."""
+def _troubles(stream: Page) -> Iterator[Trouble]:
+    """What is wrong with a stream."""
     for kind, verb in _TROUBLES.items():
         found = _part(stream, kind)
         if not found or (kind == "unseen" and stream.get("state") != kind):
             continue
         code, message = str(found.get("code", "?")), str(found.get("message", ""))
-        help_text = None
+        remedy = None
         if kind != "unavailable":  # whose message says all
-            message, help_text = advised(code, message)
-        yield f"{_qualified(stream)} {verb}: {code}: {message}", help_text
+            message, remedy = advised(code, message)
+        yield f"{_qualified(stream)} {verb}: {code}: {message}", remedy
 
 
 def why_waits(page: Page, stream: str | None) -> str | None:
@@ -250,8 +255,8 @@ def _is_called(stream: Page, name: str) -> bool:
     return name in {own, _qualified(stream)} or name.endswith(f":stream/{own}")
 
 
-def _room(page: Page) -> Iterator[tuple[str, str]]:
-    """What is full, or takes nothing, each with its remedy."""
+def _room(page: Page) -> Iterator[Trouble]:
+    """What is full, or takes nothing."""
     spool = _part(page, "spool")
     if spool.get("trouble"):
         yield f"the spool takes nothing: {spool['trouble']}", _MEND_DISK
@@ -261,15 +266,13 @@ def _room(page: Page) -> Iterator[tuple[str, str]]:
         yield "memory is full: what comes is refused, or waits", _MORE_MEMORY
 
 
-def _dead_letters(stream: Page, page: Page) -> list[str]:
+def _dead_letters(stream: Page, page: Page) -> Iterator[Trouble]:
     dead = _part(stream, "dead")
-    if not dead:
-        return []
-    total = sum(_number(dead, reason) for reason in dead)
-    told = (
-        f"{_qualified(stream)}: {total:,.0f} records are dead since the start ({', '.join(dead)})"
-    )
-    return [told, *(["  do: kdaemon dead-letters list"] if _part(page, "spool") else [])]
+    if dead:
+        total = sum(_number(dead, reason) for reason in dead)
+        reasons = ", ".join(dead)
+        told = f"{_qualified(stream)}: {total:,.0f} records are dead since the start ({reasons})"
+        yield told, "kdaemon dead-letters list" if _part(page, "spool") else None
 
 
 def _stream_row(stream: Page, before: Page | None, over_s: float) -> tuple[str, ...]:

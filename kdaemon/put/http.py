@@ -106,8 +106,8 @@ class HttpPut:
         ca_file: str | None = None,
     ) -> None:
         """`stream`: of all lines; None: each names its own, and a request has those of one stream,
-        in their order. `signer`: signs each request, for a daemon that requires it. `ca_file`: certificates to
-        trust; None: the system's. Raises PutError if it cannot be used.
+        in their order. `signer`: signs each request, for a daemon that requires it. `ca_file`:
+        certificates to trust; None: the system's. Raises PutError if it cannot be used.
         """
         self._trust = None if ca_file is None else _trust(ca_file)
         self._stream = stream
