@@ -400,8 +400,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._unsent_bytes += len(data)
             self._send()
         else:
-            self._ssl.write(data)
-            self._raw.write(self._outgoing.read())
+            self._encrypt(data)
 
     def get_write_buffer_size(self) -> int:
         """Bytes that are written and not sent, encrypted or not."""
@@ -455,14 +454,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self._unsent.appendleft(piece[PIECE_BYTES:])
                 piece = piece[:PIECE_BYTES]
             self._unsent_bytes -= len(piece)
-            try:
-                self._ssl.write(piece)
-            except ssl.SSLError:  # the input was no TLS, and OpenSSL takes nothing more
-                self._unsent.clear()
-                self._unsent_bytes = 0
-                self._raw.close()
+            if not self._encrypt(piece):
                 return
-            self._raw.write(self._outgoing.read())
         if self._state is State.ENDING and not self._unsent:
             self._move(State.ENDED)
             with suppress(ssl.SSLError):  # the client's own end has not come, and is not waited for
@@ -472,6 +465,20 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self._raw.close()
             else:
                 self._raw.write_eof()
+
+    def _encrypt(self, piece: Any) -> bool:
+        """Encrypts and writes. False: the input was no TLS, so OpenSSL takes nothing more, and the
+        connection ends.
+        """
+        try:
+            self._ssl.write(piece)
+        except ssl.SSLError:
+            self._unsent.clear()
+            self._unsent_bytes = 0
+            self._raw.close()
+            return False
+        self._raw.write(self._outgoing.read())
+        return True
 
     def _write_outgoing(self) -> None:
         if self._outgoing.pending:

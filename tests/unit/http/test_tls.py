@@ -369,6 +369,31 @@ async def test_a_record_that_was_changed_on_its_way_ends_the_connection(
         client.close()
 
 
+@pytest.mark.parametrize("body_bytes", [3, 100_000])
+@pytest.mark.parametrize("version", [V1_2, V1_3])
+@on_both_loops
+async def test_an_answer_before_what_is_no_tls_raises_nothing(
+    certificate: Files, version: ssl.TLSVersion, body_bytes: int
+) -> None:
+    """OpenSSL has seen all of a read when the request in its first part is answered at once."""
+    failed: list[Exception] = []
+
+    def answer(request: HttpRequest) -> None:
+        request.respond(200, b"x" * body_bytes)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+    async with Rig(certificate, handler=answer) as rig:
+        client = await rig.connect(certificate.client(version=version))
+        client.sock.sendall(client.side.encrypt(GET) + b"\x17\x03\x03\x00\x05hello")
+        with pytest.raises(ssl.SSLError):
+            await read_all(client)
+        await rig.until(lambda: not rig.hub.counters.open)
+        assert rig.refused == {"tls_failed": 1}
+        client.close()
+    assert not failed
+
+
 @on_both_loops
 async def test_who_sends_all_and_goes_at_once_is_heard(certificate: Files) -> None:
     """Its last bytes of the handshake, its lines and its end in one packet, and then a reset."""
