@@ -1,28 +1,26 @@
 """TLS on one connection: a transport for the protocol inside, a protocol for the socket's
 transport.
 
-OpenSSL works on two buffers in memory; there is no thread, no task and no timer. Knows records and
-bytes. Must not know what is spoken, certificates, or who may come.
+There is no thread, no task and no timer. Knows when what is read, decrypted, encrypted and written.
+Must not know OpenSSL's buffers, what is spoken, certificates, or who may come.
 Invariants: what is read of the socket is decrypted and handed on before more is read, for at most
 TIME_NS_MAX in a turn of the loop. What the client does not read is not encrypted yet, and counts in
 `get_write_buffer_size`. Input that OpenSSL does not accept ends the connection, and nothing behind
 it is handed on. When a client ends its side, by TLS or only by TCP, the protocol hears of it once,
 as an end, and its answers still go out.
-Where it sits: socket -> opening.py (a hello) -> TlsTransport -> opening.py again, for what is
-spoken inside.
+Where it sits: socket -> opening.py (a hello) -> TlsTransport (Records) -> opening.py again, for
+what is spoken inside.
 """
 
 import asyncio
 import ssl
 from collections import deque
-from contextlib import suppress
 from enum import Enum
 from typing import Any, Protocol
 
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handshakes import (
     HANDSHAKE_BYTES_MAX,
-    RECORD_BYTES_MAX,
     UNEXPECTED_MESSAGE,
     Handshakes,
     Hello,
@@ -30,12 +28,9 @@ from kdaemon.http.handshakes import (
     judge_hello,
 )
 from kdaemon.http.hub import Hub
+from kdaemon.http.tls_records import PIECE_BYTES, Records, reason_of
 from kdaemon.http.transports import reset_transport
 from kdaemon.http.turns import TIME_NS_MAX
-
-PIECE_BYTES = 16 * 1024
-"""Bytes that are given to OpenSSL at a time, in either direction: its buffers stay as large as the
-largest piece. Ours, 2026-11-28."""
 
 
 class State(Enum):
@@ -85,18 +80,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_handshakes",
         "_has_raw_eof",
         "_hub",
-        "_incoming",
         "_is_full",
         "_is_paused",
         "_is_raw_paused",
         "_is_told_full",
         "_kept",
         "_lost_with",
-        "_outgoing",
         "_protocol",
         "_raw",
+        "_records",
         "_shaken_bytes",
-        "_ssl",
         "_state",
         "_unread",
         "_unsent",
@@ -111,8 +104,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._hub = hub
         self._handshakes = handshakes
         self._state = State.HELLO
-        self._ssl: Any = None  # None until the hello is whole, and after the end
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._records: Any = None  # Records; None until the hello is whole, and after the end
         self._shaken_bytes = 0
         self._waits_for_turn = False
         # Charges `_unread` of a handshake to what all clients have arriving.
@@ -206,42 +198,32 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _shake_now(self) -> None:
         self._kept.release()
-        if self._ssl is None:
-            context = self._handshakes.context()
-            self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        if self._records is None:
+            self._records = Records(self._handshakes.context())
             self._handshakes.begin(self)
             self._move(State.SHAKING)
         data, self._unread = self._unread, b""
-        at = 0
+        at, is_done = 0, False
         try:
-            while at < len(data):
+            while at < len(data) and not is_done:
                 piece = data[at : at + PIECE_BYTES]
                 at += len(piece)
-                self._incoming.write(piece)
                 self._shaken_bytes += len(piece)
-                if self._step():
-                    break
-                if self._shaken_bytes > HANDSHAKE_BYTES_MAX:
+                is_done = self._records.shake(piece)
+                if self._shaken_bytes > HANDSHAKE_BYTES_MAX and not is_done:
                     self._fail(f"the client sends more than {HANDSHAKE_BYTES_MAX} bytes for it")
                     return
         except ssl.SSLError as error:
-            self._write_outgoing()  # the alert of OpenSSL
+            self._write_output()  # the alert of OpenSSL
             self._fail(reason_of(error))
             return
-        self._write_outgoing()
-        if self._state is _OPEN:
+        if is_done:
+            self._move(_OPEN)
+        self._write_output()
+        if is_done:
             self._handshakes.end(self)
             self._protocol.handshake_done()
             self._decrypt(data[at:])
-
-    def _step(self) -> bool:
-        """Whether the handshake is done."""
-        try:
-            self._ssl.do_handshake()
-        except ssl.SSLWantReadError:
-            return False
-        self._move(_OPEN)
-        return True
 
     def _fail(self, problem: str) -> None:
         self._unread = b""
@@ -271,41 +253,27 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _decrypt(self, data: bytes) -> None:
         """Decrypts these bytes and hands them on, or as many as a turn of the loop has time for."""
-        incoming, now_ns = self._incoming, self._hub.turns.now_ns
-        until_ns = 0
-        pieces: list[bytes] = []
-        at, is_ended, is_broken = 0, False, False
-        while True:
-            try:
-                with suppress(ssl.SSLWantReadError):
-                    while incoming.pending and not is_ended:
-                        piece = self._ssl.read(RECORD_BYTES_MAX)
-                        if piece:
-                            pieces.append(piece)
-                        else:
-                            is_ended = True
-            except ssl.SSLError:
-                is_broken = True
-            if at >= len(data) or is_ended or is_broken:
+        records: Records = self._records
+        now_ns = self._hub.turns.now_ns
+        plain: list[bytes] = []
+        goes_on, at, until_ns = records.decrypt(data[:PIECE_BYTES], plain), PIECE_BYTES, 0
+        while goes_on and at < len(data):
+            if until_ns == 0:
+                until_ns = now_ns() + TIME_NS_MAX
+            elif now_ns() >= until_ns:
+                self._unread = data[at:]
+                self._hub.turns.later(self._go_on)
                 break
-            if at:
-                if until_ns == 0:
-                    until_ns = now_ns() + TIME_NS_MAX
-                elif now_ns() >= until_ns:
-                    break
-            incoming.write(data[at : at + PIECE_BYTES])
+            goes_on = records.decrypt(data[at : at + PIECE_BYTES], plain)
             at += PIECE_BYTES
-        if at < len(data) and not is_ended and not is_broken:
-            self._unread = data[at:]
-            self._hub.turns.later(self._go_on)
-        if self._outgoing.pending and self._state is _OPEN:  # an alert, or a new key
-            self._write_outgoing()
-        if pieces:
-            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if is_broken:
+        if self._state is _OPEN:  # else nothing is written any more
+            self._write_output()  # an alert, or a new key
+        if plain:
+            self._protocol.data_received(plain[0] if len(plain) == 1 else b"".join(plain))
+        if records.is_broken:
             self._hub.counters.refused["tls_failed"] += 1
             self._break()
-        elif is_ended:
+        elif records.is_ended:
             self._tell_eof()
         elif self._unread:
             self._regulate_reading()
@@ -362,7 +330,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "ssl_object":
-            return self._ssl
+            return None if self._records is None else self._records.object
         return self._raw.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -458,9 +426,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 return
         if self._state is State.ENDING and not self._unsent:
             self._move(State.ENDED)
-            with suppress(ssl.SSLError):  # the client's own end has not come, and is not waited for
-                self._ssl.unwrap()
-            self._write_outgoing()
+            self._records.end()
+            self._write_output()
             if self._closes:
                 self._raw.close()
             else:
@@ -471,18 +438,19 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         connection ends.
         """
         try:
-            self._ssl.write(piece)
+            data = self._records.encrypt(piece)
         except ssl.SSLError:
             self._unsent.clear()
             self._unsent_bytes = 0
             self._raw.close()
             return False
-        self._raw.write(self._outgoing.read())
+        self._raw.write(data)
         return True
 
-    def _write_outgoing(self) -> None:
-        if self._outgoing.pending:
-            self._raw.write(self._outgoing.read())
+    def _write_output(self) -> None:
+        output = self._records.output()
+        if output:
+            self._raw.write(output)
 
     def audit(self) -> tuple[int, list[memoryview]]:
         """Bytes of input that are not decrypted, and output that is not encrypted. Only for
@@ -505,12 +473,5 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._unread = b""
         self._unsent.clear()
         self._unsent_bytes = 0
-        protocol, self._protocol, self._ssl = self._protocol, None, None
+        protocol, self._protocol, self._records = self._protocol, None, None
         protocol.connection_lost(exc)
-
-
-def reason_of(error: ssl.SSLError) -> str:
-    """OpenSSL's reason, in lower-case words."""
-    # The stubs (typeshed) do not know that it may be None.
-    reason: str | None = getattr(error, "reason", None)
-    return (reason or str(error)).replace("_", " ").lower()
