@@ -2,15 +2,15 @@
 
 A head that is like those before on this connection is read by a stencil (stencil.py). All other
 heads are parsed by llhttp (in C). An ordinary request, whole in one read, goes through llhttp in
-one call. For any other request the reader first finds the end of the head, and body.py takes the
-body. So the reader always knows where a request ends, whatever the client offers (an upgrade),
-pipelines or cuts off.
+one call. Of any other request head_framing.py takes the head and body.py the body. So the reader
+always knows where a request ends, whatever the client offers (an upgrade), pipelines or cuts off.
 Knows nothing of sockets, answers or pipelines.
 Invariants: no input of a client makes `feed` raise; a request is handed over when its last byte is
 there, and never without that byte; after a refusal nothing more is read; after its use nothing of a
 head is kept, except by heads.py for the next head; with a stencil or without, the same requests
 come out.
-Where it sits: connection.py feeds it; head.py and origin.py decide, body.py frames.
+Where it sits: connection.py feeds it; head.py and origin.py decide, head_framing.py and body.py
+frame.
 """
 
 import re
@@ -23,19 +23,16 @@ from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import ChunkedBody, LengthBody
 from kdaemon.http.head import LENGTH_DIGITS_MAX, is_chunked, join_headers
+from kdaemon.http.head_framing import HEAD_END, FramedHead
 from kdaemon.http.heads import Heads
 from kdaemon.http.hub import Hub
-from kdaemon.http.refusals import Refusal
+from kdaemon.http.refusals import Refusal, misread
 from kdaemon.http.request import Charge, HttpRequest, RequestOwner
 
 # Bytes of a body taken in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
 CHUNKED_BYTES_AT_ONCE = 16 * 1024
 
-TLS_HANDSHAKE = b"\x16\x03"  # every TLS connection begins with this (RFC 8446, 5.1)
-HTTP_2 = b"PRI * HTTP/2.0\r\n"  # every HTTP/2 connection begins with this (RFC 9113, 3.4)
-HTTP_2_TOO_LATE = "HTTP/2 is spoken from the first byte of a connection on, with its whole preface"
-HEAD_END: Final = b"\r\n\r\n"
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")  # skipped before a request (RFC 9112, 2.2)
 _strip: Final = bytes.strip
 
@@ -85,9 +82,9 @@ class RequestReader:
         "_body",
         "_body_bytes",
         "_body_bytes_max",
+        "_bounds",
         "_head",
         "_head_bytes_max",
-        "_head_count",
         "_headers",
         "_heads",
         "_hub",
@@ -112,7 +109,7 @@ class RequestReader:
         self.arrival: Arrival | None = None
         self._sink: Any = sink
         self._hub = hub
-        bounds = hub.head_bounds()
+        bounds = self._bounds = hub.head_bounds()
         self._head_bytes_max = bounds.head_bytes_max
         self._kept_head_bytes_max = bounds.kept_head_bytes_max
         self._body_bytes_max = bounds.body_bytes_max
@@ -125,8 +122,7 @@ class RequestReader:
         # A read (bytes) that is taken for one whole request. Any: the parser's calls change it
         # while `feed` goes on.
         self._ordinary: Any = None
-        self._head = bytearray()  # of a head that is not whole
-        self._head_count = 0  # ends of heads that the parser saw in `_head`
+        self._head: FramedHead | None = None  # a head that is not whole
         self._headers = _NO_HEADERS
         self._body: LengthBody | ChunkedBody | None = None  # None: no byte of the body is here yet
         self._body_bytes = 0  # of a body by length
@@ -166,7 +162,7 @@ class RequestReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._ordinary = None
             if self.phase is not _ENDED:
-                self._refuse_malformed(error, data)
+                self._refuse(misread(str(error), data), data)
             return len(data)
         if self._ordinary is None:  # on_message_complete has handed it over
             return len(data)
@@ -211,7 +207,8 @@ class RequestReader:
         """What it keeps of heads: their meaning, the bytes of one that is not whole, and the number
         of headers in hand. Only for tests.
         """
-        return self._heads, len(self._head), len(self._raw_headers) + len(self._headers)
+        head, count = self._head, len(self._raw_headers) + len(self._headers)
+        return self._heads, 0 if head is None else len(head.data), count
 
     def forget(self) -> None:
         """Forgets the heads before: no request is expected soon."""
@@ -229,7 +226,7 @@ class RequestReader:
         self.phase = _ENDED
         self.owes_continue = False
         self._body = None
-        self._head = bytearray()
+        self._head = None
         self._headers = _NO_HEADERS
         self._raw_headers.clear()
         self._pieces.clear()
@@ -250,13 +247,9 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         """The parser has read a head. An ordinary one is judged here, and `phase` becomes BODY, or
         ENDED if the request is refused. Raises `_NotOrdinaryError` if the read is not one ordinary
-        request: `feed` then begins again, with care. While a head is read with care, this only
-        counts heads.
+        request: `feed` then begins again, with care.
         """
-        data: bytes | None = self._ordinary
-        if data is None:
-            self._head_count += 1
-            return  # `_feed_with_care` goes on when the parser returns
+        data: bytes = self._ordinary
         raw, heads = self._raw_headers, self._heads
         names = tuple(raw)
         if names != heads.names:
@@ -301,10 +294,10 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """The parser has read the last byte of a request. An ordinary request is handed to the
-        sink, and `phase` is IDLE again (ENDED if the request is the last). While a head is read
-        with care, this does nothing.
+        sink, and `phase` is IDLE again (ENDED if the request is the last). Nothing is done with one
+        that was refused.
         """
-        if self._ordinary is None or self.phase is not _BODY:
+        if self.phase is not _BODY:
             return
         self._ordinary = None
         pieces = self._pieces
@@ -342,6 +335,11 @@ class RequestReader:
     # --- with care: the end of each part is known before the next is read
 
     def _feed_with_care(self, data: bytes, at: int) -> int:
+        head = self._head
+        if head is not None and head.data == b"\r" and data.startswith(b"\n", at):
+            head, at = None, at + 1  # no head has begun: this is an empty line, cut in two
+            self._head = None
+            self.phase = _IDLE
         if self.phase is _IDLE:
             found = _EMPTY_LINES.match(data, at)
             assert found is not None, "it matches nothing, too"
@@ -350,57 +348,29 @@ class RequestReader:
                 return at
             self.phase = _HEAD
             self.since_tick = self._hub.tick
-        if self.phase is _HEAD:
-            return self._read_head(data, at)
-        return len(data)
+            head = self._head = FramedHead(self._bounds)
+        return len(data) if head is None else self._read_head(head, data, at)
 
-    def _read_head(self, data: bytes, at: int) -> int:
-        head, held_bytes = self._head, len(self._head)
-        if head == b"\r" and data.startswith(b"\n", at):  # an empty line, cut in two
-            head.clear()
-            self.phase = _IDLE
-            self._renew()
-            return self._feed_with_care(data, at + 1)
-        limit = self._hub.limits.head_bytes_max
-        stop = at + limit + 4 - held_bytes
-        head += data[at:stop] if held_bytes else data[at : _end_of_head(data, at, stop)]
-        end = head.find(HEAD_END, max(0, held_bytes - 3)) + 4
-        is_ended = end >= 4
-        piece = bytes(head[held_bytes : end if is_ended else len(head)])
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserUpgrade as offer:
-            # The upgrade is declined: the head is used as any other, and its framing ends the body.
-            if offer.args[0] != len(piece):
-                self._head_count = 0
-        except httptools.HttpParserError as error:
-            self._refuse_malformed(error, bytes(head))
+    def _read_head(self, head: FramedHead, data: bytes, at: int) -> int:
+        held_bytes = len(head.data)
+        read = head.read(data, at)
+        if isinstance(read, Refusal):
+            self._refuse(read)
             return len(data)
-        if is_ended:
-            self._use_head(bytes(head[:end]))
-        elif self._head_count:
-            self._refuse(refusals.malformed("its head does not end with an empty line"))
-        elif len(head) > limit:
-            self._refuse(refusals.head_too_large(limit))
-        elif len(self._raw_headers) > self._hub.limits.headers_max:
-            self._refuse(refusals.too_many_headers(self._hub.limits.headers_max))
-        elif not self._keep(len(piece)):
+        if head.is_whole:
+            self._head = None
+            self._use_head(bytes(head.data), head.headers)
+        elif not self._keep(len(head.data) - held_bytes):
             self._refuse(refusals.BODIES_FULL)
-        return at + len(piece) if self.phase is not _ENDED else len(data)
+        return read if self.phase is not _ENDED else len(data)
 
-    def _use_head(self, head: bytes) -> None:
+    def _use_head(self, head: bytes, raw_headers: dict[bytes, bytes]) -> None:
         """A head is whole: its framing decides how the body is read."""
-        head_count, self._head_count = self._head_count, 0
-        self._head = bytearray()
-        if head_count != 1:  # the parser sees the end elsewhere, or another head in this one
-            self._refuse_malformed("its head is none", head)
-            return
-        heads, names = self._heads, tuple(self._raw_headers)
+        heads, names = self._heads, tuple(raw_headers)
         if names != heads.names:
             heads.learn_names(names)
-        values = map(_strip, self._raw_headers.values())
+        values = map(_strip, raw_headers.values())
         headers = self._headers = dict(zip(heads.lower_names, values, strict=True))
-        self._renew()
         count = head.count(b"\n") - 2
         if count > self._hub.limits.headers_max:
             self._refuse(refusals.too_many_headers(self._hub.limits.headers_max))
@@ -440,7 +410,6 @@ class RequestReader:
         """Makes a new parser, which has seen nothing."""
         self._raw_headers.clear()
         self._pieces.clear()
-        self._head_count = 0
         self._parser = httptools.HttpRequestParser(self)
 
     # --- a body that is not whole in one read
@@ -541,25 +510,11 @@ class RequestReader:
         """
         if self._headers:
             return refusals.in_form_of(refusal, self._headers)
-        return refusals.in_form_of_head(refusal, bytes(self._head) + ahead[: self._head_bytes_max])
+        begun = b"" if self._head is None else bytes(self._head.data)
+        return refusals.in_form_of_head(refusal, begun + ahead[: self._head_bytes_max])
 
     def _refuse(self, refusal: Refusal, head: bytes = b"") -> None:
         """`head`: begins with the request's head, if the head is kept nowhere."""
         refusal = self.in_form(refusal, head)
         self.end()
         self._sink.refuse(refusal)
-
-    def _refuse_malformed(self, error: Exception | str, data: bytes) -> None:
-        """`data`: the request; its start shows a client of another protocol."""
-        if data.startswith(HTTP_2):
-            self._refuse(refusals.malformed(HTTP_2_TOO_LATE))
-        elif data.startswith(TLS_HANDSHAKE):
-            self._refuse(refusals.TLS_SPOKEN)
-        else:
-            self._refuse(refusals.malformed(str(error)), data)
-
-
-def _end_of_head(data: bytes, at: int, stop: int) -> int:
-    """Where a head that begins at `at` ends; `stop` if its end does not come before `stop`."""
-    end = data.find(HEAD_END, at, stop)
-    return stop if end < 0 else end + 4

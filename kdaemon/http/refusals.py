@@ -6,7 +6,8 @@ it. Its text has the encoding of its request, as far as that is known by then: C
 Must not know framing or a socket.
 Invariants: `reason` is one of REFUSALS, or TIMED_OUT. Each refusal ends its connection; in HTTP/2,
 its stream.
-Where it sits: head.py, origin.py, body.py and reader.py decide, connection.py answers and counts.
+Where it sits: head.py, head_framing.py, origin.py, body.py and reader.py decide, connection.py
+answers and counts.
 """
 
 import re
@@ -35,6 +36,10 @@ REFUSALS = (
 )
 
 TIMED_OUT = "timed_out"  # for clients that are too slow: they are counted by part (counters.py)
+
+TLS_HANDSHAKE = b"\x16\x03"  # every TLS connection begins with this (RFC 8446, 5.1)
+HTTP_2 = b"PRI * HTTP/2.0\r\n"  # every HTTP/2 connection begins with this (RFC 9113, 3.4)
+HTTP_2_TOO_LATE = "HTTP/2 is spoken from the first byte of a connection on, with its whole preface"
 
 _CONTENT_TYPE = re.compile(rb"\r\ncontent-type:([^\r\n]*)", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
@@ -67,6 +72,15 @@ class Refusal:
 def malformed(text: str) -> Refusal:
     """`text` completes a sentence: what was found, without a full stop."""
     return Refusal("malformed", 400, "BadRequestException", f"{_NOT_READ}{text}.")
+
+
+def misread(problem: str, data: bytes | bytearray) -> Refusal:
+    """A request that the parser could not read. `problem`: the parser's. `data`: the request, whose
+    start may show a client of another protocol.
+    """
+    if data.startswith(HTTP_2):
+        return malformed(HTTP_2_TOO_LATE)
+    return TLS_SPOKEN if data.startswith(TLS_HANDSHAKE) else malformed(problem)
 
 
 def in_http_2(refusal: Refusal) -> Refusal:
