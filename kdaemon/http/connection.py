@@ -9,7 +9,8 @@ one body of `body_bytes_max` and `pipeline_max` requests without an answer; it d
 turn of the loop (turns.py) and then others have theirs. No task and no timer per connection or
 request: one coarse sweep cuts off slow clients.
 
-Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler -> respond.
+Where it sits: socket -> HttpProtocol (RequestReader) -> HttpRequest -> handler -> respond ->
+Sending -> socket.
 """
 
 import asyncio
@@ -20,35 +21,20 @@ from typing import Any, Final
 from kdaemon.base.principal import NOBODY
 from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
-from kdaemon.http.handlers import handler_failed, lose_pieces, tell_gone
+from kdaemon.http.handlers import handler_failed
 from kdaemon.http.heads import Heads
 from kdaemon.http.hub import ConnectionLimits, Hub
-from kdaemon.http.outflow import Outflow
-from kdaemon.http.pieces import Pieces
 from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
-from kdaemon.http.rendering import CONTINUE, render, render_head
+from kdaemon.http.rendering import CONTINUE
 from kdaemon.http.request import HttpHandler, HttpRequest
-from kdaemon.http.transports import (
-    PROBE_S,
-    Presence,
-    Probe,
-    end_writing,
-    presence,
-    reset_transport,
-)
+from kdaemon.http.sending import GATHERED_BYTES_MAX, Sending
+from kdaemon.http.transports import Presence, end_writing, presence, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
-
-# Answers gathered during one read are written when they reach this, so that the transport's own
-# mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
-GATHERED_BYTES_MAX: Final = 64 * 1024
 
 # For so many ticks after a request its head is kept for the next one: 3 KiB for an SDK's. Ours,
 # 2026-11-29: thousands of connections of a pool are idle; those in use send more often than this.
 KEPT_TICKS_MAX: Final = 10
-
-
-ANSWER_START = b"HTTP/1.1 "  # every answer that rendering.py makes begins with this
 
 
 class State(Enum):
@@ -88,33 +74,23 @@ class HttpProtocol(asyncio.Protocol):
     """One connection. Nothing a client does makes its methods raise.
 
     Queues, drained by `_pump` when answers leave, the client reads them or the next turn comes:
-    `_pending`: requests handed over, in order, at most `pipeline_max`; when full, reading stops.
+    `_sending`: requests without an answer; when it is full, reading stops.
     `_unread`: raw input from `_read_to` on; one read.
-    `_outflow`: the answer in pieces to the first of `_pending`: one piece at a time is asked for,
-    when the transport takes more.
     """
 
     __slots__ = (
-        "_behind_bytes",
-        "_gathered",
-        "_gathered_bytes",
         "_handler",
         "_has_eof",
         "_is_feeding",
         "_is_reading",
-        "_is_writing_paused",
         "_kept",
-        "_outflow",
-        "_pending",
-        "_pipeline_max",
-        "_probe",
         "_read_to",
         "_reader",
+        "_sending",
         "_state",
         "_transport",
         "_turn",
         "_unread",
-        "_unwritten",
         "client",
         "hub",
         "principal",
@@ -128,25 +104,16 @@ class HttpProtocol(asyncio.Protocol):
         self.client = self.hub.number_client()
         self.principal = NOBODY  # until there is a transport
         self._handler = handler
-        self._pipeline_max = self.hub.limits.pipeline_max
         self._transport: Any = None
         self._reader = RequestReader(self, self.hub)
+        self._sending = Sending(self, self.hub)
         self._turn = Turn(self._pump, self.hub.turns)
         self._state = _OPEN
-        # A list: taking the first of a few costs compiled code less than a method of deque's does.
-        self._pending: list[HttpRequest] = []
         self._unread: bytes | None = None
         self._read_to = 0
         self._kept = Kept(self.hub.arrivals)  # the memory of `_unread`
-        self._gathered: list[bytes] = []  # answers of this read, written together
-        self._gathered_bytes = 0
-        self._outflow: Outflow | None = None
-        self._behind_bytes = 0  # of answers that are ready, and wait for those before them
-        self._unwritten = Kept(self.hub.arrivals)  # memory of these, and of answers not read
         self._is_feeding = False
-        self._probe = Probe(ANSWER_START)
         self._is_reading = True
-        self._is_writing_paused = False
         self._has_eof = False
 
     # --- the transport's calls
@@ -156,6 +123,7 @@ class HttpProtocol(asyncio.Protocol):
         elsewhere.
         """
         self._transport = transport
+        self._sending.begin(transport)
         self.principal = self.hub.who(transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -170,7 +138,8 @@ class HttpProtocol(asyncio.Protocol):
         """
         self._move(State.CLOSED)
         self.hub.detach(self)
-        self._drop_requests()
+        self._drop_unread()
+        self._sending.close()
         self._reader.close()
         self._turn.close()
 
@@ -183,13 +152,7 @@ class HttpProtocol(asyncio.Protocol):
         reader = self._reader
         if reader.phase is _ENDED:
             return  # nothing more is taken from this client
-        if (
-            self._unread is None
-            and len(data) < BYTES_MAX
-            and len(self._pending) < self._pipeline_max
-            and not self._is_writing_paused
-            and not (self._pending and self._pending[-1].blocks_next)
-        ):
+        if self._unread is None and len(data) < BYTES_MAX and self._sending.takes_next:
             self._is_feeding = True
             read_to = reader.feed(data)
             self._is_feeding = False
@@ -199,9 +162,8 @@ class HttpProtocol(asyncio.Protocol):
                 return
             if reader.owes_continue:
                 self._continue()
-            if self._gathered:
-                self._write_gathered()
-            if len(self._pending) >= self._pipeline_max:
+            self._sending.write()
+            if self._sending.is_full:
                 self._regulate_reading()
         else:
             if self._unread is not None:  # a transport may deliver once more after a pause
@@ -214,31 +176,27 @@ class HttpProtocol(asyncio.Protocol):
         self._has_eof = True
         if self._unread is None:
             self._reader.finish()
-        if self._pending:
+        if self._sending.owes:
             self._send_probe()
-        return bool(self._pending or self._unread) and self._state is _OPEN
+        return (self._sending.owes or bool(self._unread)) and self._state is _OPEN
 
     def pause_writing(self) -> None:
         """The client does not read its answers: no further request is read until it does."""
-        self._is_writing_paused = True
         self._reader.since_tick = self.hub.tick
-        self._weigh_unwritten()
+        self._sending.pause()
         self._regulate_reading()
 
     def resume_writing(self) -> None:
         """The client reads again: an answer in pieces and the unread input go on."""
-        self._is_writing_paused = False
         self._reader.since_tick = self.hub.tick
-        self._weigh_unwritten()
-        if self._outflow is not None:
-            self._outflow.send_later()
+        self._sending.resume()
         self._go_on_in_turn()
 
     # --- the reader's calls
 
     def take(self, request: HttpRequest) -> None:
         """Hands a whole request to the handler. A handler's exception is counted and answered."""
-        self._pending.append(request)
+        self._sending.add(request)
         try:
             self._handler(request)
         except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
@@ -256,12 +214,7 @@ class HttpProtocol(asyncio.Protocol):
     # --- reading on
 
     def _may_feed(self) -> bool:
-        return (
-            self._state is _OPEN
-            and not self._is_writing_paused
-            and len(self._pending) < self._pipeline_max
-            and not (self._pending and self._pending[-1].blocks_next)
-        )
+        return self._state is _OPEN and self._sending.takes_next
 
     def go_on(self) -> None:
         """The last request handed over no longer blocks the next one."""
@@ -274,7 +227,7 @@ class HttpProtocol(asyncio.Protocol):
             if not self._turn.is_over:
                 return
             self._weigh_unread()
-            self._write_gathered()
+            self._sending.write()
             self._regulate_reading()
         else:
             self._pump()
@@ -301,10 +254,10 @@ class HttpProtocol(asyncio.Protocol):
             self._weigh_unread()
         if reader.owes_continue:
             self._continue()
-        self._write_gathered()
+        self._sending.write()
         if self._has_eof and self._unread is None:
             reader.finish()
-            if not self._pending:
+            if not self._sending.owes:
                 self._close()
         self._regulate_reading()
 
@@ -313,7 +266,7 @@ class HttpProtocol(asyncio.Protocol):
         bytes.
         """
         byte_count = 0 if self._unread is None else len(self._unread)
-        waits = bool(self._pending)  # else the input only waits for its turn
+        waits = self._sending.owes  # else the input only waits for its turn
         if not self._kept.weigh(byte_count, self._refuse_unread, waits=waits):
             self._refuse_unread()
 
@@ -325,10 +278,10 @@ class HttpProtocol(asyncio.Protocol):
     def _regulate_reading(self) -> None:
         """Reads exactly while another request could be handed over, or to see the client go."""
         wants = self._reader.phase is _ENDED or not (
-            self._is_writing_paused
+            self._sending.is_paused
             or self._unread is not None
             or self._turn.is_over
-            or len(self._pending) >= self._pipeline_max
+            or self._sending.is_full
         )
         if wants is self._is_reading or self._transport.is_closing():
             return
@@ -342,157 +295,51 @@ class HttpProtocol(asyncio.Protocol):
     def _end_with(self, answer: Answer) -> None:
         """Sends the last answer of this connection, after the answers that are owed."""
         self._reader.end()
-        self._unread = None
-        self._kept.release()
+        self._drop_unread()
         request = HttpRequest(self, "", "", "", {}, b"", closes=True, is_http_1_0=False)
         request.answer = answer
-        self._pending.append(request)
+        self._sending.add(request)
         self.flush_answers(request)
 
     # --- answering
 
     def flush_answers(self, request: HttpRequest) -> None:
         """Writes the answers that may leave now that `request` has its answer, in request order."""
-        pending = self._pending
-        if not pending or pending[0] is not request:  # earlier requests are answered first
-            if request.answer is not None and self._state is _OPEN:
-                self._behind_bytes += len(request.answer.body)
-                self._weigh_unwritten()
+        sending = self._sending
+        if not sending.gather_ready(request):
+            return  # earlier requests are answered first
+        if sending.is_over:
+            sending.write()
+            self._close()
             return
-        while pending:
-            first = pending[0]
-            answer = first.answer
-            if answer is None:
-                break
-            if answer.pieces is not None:
-                if not self._pass_pieces(first, answer, answer.pieces):
-                    break
-                if self._state is not _OPEN:
-                    return
-                continue
-            pending.pop(0)
-            if first is not request:
-                self._behind_bytes -= len(answer.body)
-                self._weigh_unwritten()
-            closes = first.closes or answer.closes or self.hub.is_draining
-            has_body = first.method != "HEAD"
-            is_large = len(answer.body) > GATHERED_BYTES_MAX
-            text = render(answer, closes, first.is_http_1_0, has_body and not is_large)
-            self._gathered.append(text)
-            self._gathered_bytes += len(text)
-            if is_large and has_body:  # not copied: many clients may be given the same page
-                self._gather(answer.body)
-            if closes:
-                self._write_gathered()
-                self._close()
-                return
         if self._is_feeding:
-            if self._gathered_bytes >= GATHERED_BYTES_MAX:
-                self._write_gathered()
+            if sending.gathered_bytes >= GATHERED_BYTES_MAX:
+                sending.write()
             return
         self._reader.since_tick = self.hub.tick
         if self._reader.owes_continue:
             self._continue()
-        self._write_gathered()
+        sending.write()
         if not self._is_reading or self._has_eof:
             self._go_on_in_turn()
 
-    # --- an answer in pieces
-
-    def _pass_pieces(self, first: HttpRequest, answer: Answer, pieces: Pieces) -> bool:
-        """Begins an answer in pieces when its turn has come. Returns True when the answer is whole:
-        the answers behind it have their turn then, if the connection goes on.
-        """
-        outflow = self._outflow
-        if outflow is None:
-            is_chunked = not first.is_http_1_0
-            closes = first.closes or answer.closes or self.hub.is_draining or not is_chunked
-            self._gather(render_head(answer, closes=closes, is_chunked=is_chunked))
-            outflow = self._outflow = Outflow(self, pieces, closes=closes, is_chunked=is_chunked)
-            outflow.begin(has_body=first.method != "HEAD")
-        if not outflow.is_whole:
-            return False
-        self._outflow = None
-        self._pending.pop(0)
-        if outflow.closes or self.hub.is_draining:
-            self._write_gathered()
-            self._close()
-        return True
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether the client reads the answers."""
-        return not self._is_writing_paused and self._state is _OPEN
-
-    def write_parts(self, *parts: bytes) -> None:
-        """Writes parts of an answer in pieces."""
-        for part in parts:
-            self._gather(part)
-        self._write_gathered()
-
-    def end_pieces(self) -> None:
-        """The answer in pieces is whole."""
-        self.flush_answers(self._pending[0])
-
     def _continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""
-        if not self._pending and self._state is _OPEN:
+        if not self._sending.owes and self._state is _OPEN:
             self._reader.owes_continue = False
-            self._gather(CONTINUE)
-
-    def _gather(self, answer: bytes) -> None:
-        self._gathered.append(answer)
-        self._gathered_bytes += len(answer)
-
-    def _write_gathered(self) -> None:
-        gathered = self._gathered
-        if not gathered:
-            return
-        if self._probe.is_out:
-            gathered[0] = self._probe.rest_of(gathered[0])
-        if self._state is _OPEN:
-            if len(gathered) > 1 and self._gathered_bytes <= 2 * GATHERED_BYTES_MAX:
-                self._transport.write(b"".join(gathered))
-            else:
-                for piece in gathered:
-                    self._transport.write(piece)
-        gathered.clear()
-        self._gathered_bytes = 0
-        if self._is_writing_paused:
-            self._weigh_unwritten()
-
-    def _weigh_unwritten(self) -> None:
-        """Answers that cannot leave count as waiting bytes. When the memory for these is full, a
-        client that does not read loses its connection.
-        """
-        if self._state is not _OPEN:
-            return
-        byte_count = self._behind_bytes
-        if self._is_writing_paused:
-            byte_count += self._transport.get_write_buffer_size()
-        if byte_count <= GATHERED_BYTES_MAX:
-            byte_count = 0  # every connection may have so much
-        if not self._unwritten.weigh(byte_count, self.reset, waits=True):
-            asyncio.get_running_loop().call_soon(self.reset)  # not here: we may be inside `write`
+            self._sending.gather(CONTINUE)
 
     # --- a client that sends no more
 
     def _send_probe(self) -> None:
         """Finds out whether the client still reads."""
-        if self._is_writing_paused or self._state is not _OPEN:
-            return
-        if self._outflow is not None:
-            if self._outflow.send_probe():
-                asyncio.get_running_loop().call_later(PROBE_S, self._look_for_client)
-        elif not self._probe.is_out:
-            self._write_gathered()
-            self._probe.send(self._transport, self._look_for_client)
+        self._sending.send_probe(self._look_for_client)
 
     def _look_for_client(self) -> None:
         """Ends a connection whose client has gone. While reading is paused, the loop does not
         notice that.
         """
-        if self._state is not _OPEN or not self._pending:
+        if self._state is not _OPEN or not self._sending.owes:
             return
         client = presence(self._transport)
         if client is Presence.GONE:
@@ -506,26 +353,11 @@ class HttpProtocol(asyncio.Protocol):
         if state not in _MOVES[self._state]:
             raise RuntimeError(f"a connection cannot go from {self._state} to {state}")
         self._state = state
+        self._sending.stop()
 
-    def _drop_requests(self) -> None:
+    def _drop_unread(self) -> None:
         self._unread = None
         self._kept.release()
-        self._unwritten.release()
-        self._behind_bytes = 0
-        if self._outflow is not None:
-            self._outflow.stop()
-            self._outflow = None
-        dropped = tuple(self._pending)
-        self._pending.clear()
-        for request in dropped:
-            request.owner = None
-            request.drop_body()
-        for request in dropped:
-            answer = request.answer
-            if answer is None:
-                tell_gone(self.hub.counters, request)
-            elif answer.pieces is not None:
-                lose_pieces(self.hub.counters, answer.pieces)
 
     def _close(self) -> None:
         """No answer is owed any more: ends the connection.
@@ -534,7 +366,8 @@ class HttpProtocol(asyncio.Protocol):
         input resets the connection, and the client would not see its answer.
         """
         self._reader.end()
-        self._drop_requests()
+        self._drop_unread()
+        self._sending.drop()
         if self._state is not _OPEN:
             return
         self._reader.since_tick = self.hub.tick
@@ -553,7 +386,7 @@ class HttpProtocol(asyncio.Protocol):
 
     @property
     def _is_idle(self) -> bool:
-        return self._reader.phase is Phase.IDLE and not self._pending and self._unread is None
+        return self._reader.phase is Phase.IDLE and not self._sending.owes and self._unread is None
 
     def idle_ticks(self, tick: int) -> int:
         """For how many ticks the connection has been between requests, stuck in a part of one, or
@@ -563,7 +396,7 @@ class HttpProtocol(asyncio.Protocol):
         ticks = tick - self._reader.since_tick
         if self._is_idle:
             return ticks
-        if self._pending or self._unread is not None or self._is_writing_paused:
+        if self._sending.owes or self._unread is not None or self._sending.is_paused:
             return 0
         phase, arrival = self._reader.phase, self._reader.arrival
         is_stuck = phase is not Phase.BODY or arrival is None or arrival.is_stalled
@@ -584,23 +417,23 @@ class HttpProtocol(asyncio.Protocol):
             self._reader.end()
             self._move(State.CLOSED)
             self._transport.close()
-        elif self._outflow is not None:
-            self._outflow.send_later()
+        else:
+            self._sending.look_at_pieces()
 
     def check_time(self, tick: int) -> None:
         """Cuts off a client that takes longer than its phase allows. Called by every sweep."""
         hub, phase = self.hub, self._reader.phase
         ticks = tick - self._reader.since_tick
         self._kept.tick()
-        self._unwritten.tick()
-        if self._is_writing_paused:
+        self._sending.tick()
+        if self._sending.is_paused:
             if ticks > hub.write_ticks_max:
                 hub.counters.timed_out["write"] += 1
                 self.reset()
         elif self._state is not _OPEN:
             if ticks > hub.discard_ticks_max:
                 self.reset()
-        elif self._pending and (self._has_eof or not self._is_reading):
+        elif self._sending.owes and (self._has_eof or not self._is_reading):
             self._look_for_client()
         elif phase is Phase.IDLE:
             if ticks > hub.idle_ticks_max and self._is_idle:

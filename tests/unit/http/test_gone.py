@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from kdaemon.http.connection import ANSWER_START
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
+from kdaemon.http.sending import ANSWER_START
 from kdaemon.http.server import ConnectionServer, serve, serve_unix
 from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
