@@ -27,7 +27,7 @@ from kdaemon.door.guard import as_stranger
 from kdaemon.door.passthrough import Passthrough, not_passed_on
 from kdaemon.door.promise import ACKNOWLEDGE_HEADER, SAID, read_acknowledge
 from kdaemon.http.answer import headers_of
-from kdaemon.http.request import CBOR_ALONE, HttpRequest
+from kdaemon.http.request import CBOR_ALONE, NO_HEADERS, HttpRequest
 from kdaemon.http.turns import Later, soon, work_in_turns
 from kdaemon.wire.envelope import (
     AT_ONCE_BYTES_MAX,
@@ -158,7 +158,7 @@ class KinesisDoor:
             asked = told
         # The body is parsed: while the request waits, only its records stay in memory.
         request.drop_body()
-        request.headers = CBOR_ALONE if form.encoding is _CBOR else {}
+        request.headers = CBOR_ALONE if form.encoding is _CBOR else NO_HEADERS
         if put.is_dry_run:
             self._dry_run(request, form, spelling, put, lines)
             return

@@ -25,7 +25,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.guard import as_stranger
 from kdaemon.door.line_forms import read_asked
 from kdaemon.door.promise import SAID, read_acknowledge, weaker
-from kdaemon.http.request import HttpRequest
+from kdaemon.http.request import NO_HEADERS, HttpRequest
 from kdaemon.http.turns import Later, soon
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer, count_lines
 from kdaemon.wire.line_form import LineForm
@@ -160,7 +160,7 @@ class _Body:
                 _refuse(request, refuse(refused.code, refused.message))
                 return
         self._buffer.feed_all(body)
-        request.headers = {}
+        request.headers = NO_HEADERS
         request.on_gone = self._withdraw
         self._is_gone = request.is_gone  # the client may have gone while its large body was hashed
         if len(body) > AT_ONCE_BYTES_MAX:  # counting its lines was this turn's work

@@ -23,7 +23,7 @@ from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.door.door import Door
 from kdaemon.http.answer import Headers
-from kdaemon.http.request import CBOR_ALONE, HttpRequest
+from kdaemon.http.request import CBOR_ALONE, NO_HEADERS, HttpRequest
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.send.relay import Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
@@ -106,7 +106,7 @@ class Passthrough:
             _refuse(request, refuse(refused.code, refused.message), headers, encoding)
             return
         request.drop_body()
-        request.headers = CBOR_ALONE if encoding is Encoding.CBOR else {}
+        request.headers = CBOR_ALONE if encoding is Encoding.CBOR else NO_HEADERS
         if called is not None and called not in asked.spellings:
             asked, body = renamed(asked, body, called)
         question = Question(

@@ -21,7 +21,7 @@ from kdaemon.http.http2_head import read_fields
 from kdaemon.http.hub import Hub
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
-from kdaemon.http.request import HttpRequest
+from kdaemon.http.request import NO_HEADERS, HttpRequest
 
 # The stream is reset without an answer: a client whose count is wrong did not mean this request.
 LENGTH_IS_WRONG = in_http_2(malformed("the body is not as long as its Content-Length"))
@@ -115,7 +115,7 @@ class Http2Stream:
         self._uncharged_bytes = 0
         self._body: Gathered | None = None  # None: no byte of it has come yet
         self._byte_count: int | None = None  # the body's Content-Length
-        self._headers: dict[bytes, bytes] = {}
+        self._headers = NO_HEADERS
         self._line: tuple[str, str, str] = ("", "", "")  # method, path, query
 
     def move(self, state: StreamState) -> None:
@@ -177,7 +177,7 @@ class Http2Stream:
         charge, self.arrival = self.arrival, None
         if charge is not None:
             charge.arrived()
-        headers, self._headers = self._headers, {}
+        headers, self._headers = self._headers, NO_HEADERS
         self.move(StreamState.PENDING)
         method, path, query = self._line
         self.request = HttpRequest(
@@ -206,7 +206,7 @@ class Http2Stream:
     def drop(self) -> None:
         """Drops what was read of the request, and gives its memory back."""
         self._body = None
-        self._headers = {}
+        self._headers = NO_HEADERS
         self._uncharged_bytes = 0
         if self.arrival is not None:
             self.arrival.release()

@@ -27,7 +27,7 @@ from kdaemon.http.head_framing import HEAD_END, FramedHead
 from kdaemon.http.heads import Heads
 from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import Refusal, misread
-from kdaemon.http.request import Charge, HttpRequest, RequestOwner
+from kdaemon.http.request import NO_HEADERS, Charge, HttpRequest, RequestOwner
 
 # Bytes of a body taken in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
@@ -53,7 +53,6 @@ _IDLE: Final[Phase] = Phase.IDLE
 _HEAD: Final[Phase] = Phase.HEAD
 _BODY: Final[Phase] = Phase.BODY
 _ENDED: Final[Phase] = Phase.ENDED
-_NO_HEADERS: Final[dict[bytes, bytes]] = {}  # never written to
 
 
 class _NotOrdinaryError(Exception):
@@ -123,7 +122,7 @@ class RequestReader:
         # while `feed` goes on.
         self._ordinary: Any = None
         self._head: FramedHead | None = None  # a head that is not whole
-        self._headers = _NO_HEADERS
+        self._headers = NO_HEADERS
         self._body: LengthBody | ChunkedBody | None = None  # None: no byte of the body is here yet
         self._body_bytes = 0  # of a body by length
         self._heads = Heads(hub.gate, bounds)
@@ -227,7 +226,7 @@ class RequestReader:
         self.owes_continue = False
         self._body = None
         self._head = None
-        self._headers = _NO_HEADERS
+        self._headers = NO_HEADERS
         self._raw_headers.clear()
         self._pieces.clear()
         self._heads.forget()
@@ -310,7 +309,7 @@ class RequestReader:
         self.phase = _IDLE
         self.since_tick = self._hub.tick
         line, headers, sink = heads.line, self._headers, self._sink
-        self._headers = _NO_HEADERS
+        self._headers = NO_HEADERS
         sink.take(
             HttpRequest(
                 sink, line.method, line.path, line.query, headers, body, False, line.is_http_1_0
@@ -485,7 +484,7 @@ class RequestReader:
         line, closes = self._heads.line, self._heads.closes
         self.phase = _ENDED if closes else _IDLE
         self.since_tick = self._hub.tick
-        headers, self._headers = self._headers, _NO_HEADERS
+        headers, self._headers = self._headers, NO_HEADERS
         if self._heads.is_special:
             self._heads.forget()
         self._sink.take(

@@ -9,15 +9,17 @@ Where it sits: a connection makes requests, handlers answer them.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from kdaemon.base.principal import Principal
 from kdaemon.http.answer import CBOR, JSON, Answer, Headers
 from kdaemon.http.pieces import Pieces, PieceSource
 
-CBOR_ALONE = {b"content-type": CBOR}
-"""The headers that are kept of a request in CBOR while it waits for its answer. Shared: nobody may
-change it."""
+NO_HEADERS: Final[dict[bytes, bytes]] = {}
+"""The headers of a request that has dropped them. Shared: nobody may change it."""
+
+CBOR_ALONE: Final[dict[bytes, bytes]] = {b"content-type": CBOR}
+"""The headers that are kept of a request in CBOR while it waits for its answer. Shared, too."""
 
 
 def _json_text(text: str) -> bytes:
@@ -78,11 +80,11 @@ class HttpRequest:
     requests are signed, it has no rights until `door/access.py` has checked the signature.
 
     A handler that answers later calls `drop_body` when it has parsed the body, and drops the
-    headers (`headers = {}`, or `CBOR_ALONE` if its client speaks CBOR). It may set `on_gone`, which
-    is called once if the client goes away before its answer. A client that only closed its sending
-    side has not gone: it reads the answer. A handler that needs several turns to take in a request
-    sets `blocks_next`, and calls `let_next` when it is through, because the next request of the
-    connection must not overtake.
+    headers (`headers = NO_HEADERS`, or `CBOR_ALONE` if its client speaks CBOR). It may set
+    `on_gone`, which is called once if the client goes away before its answer. A client that only
+    closed its sending side has not gone: it reads the answer. A handler that needs several turns to
+    take in a request sets `blocks_next`, and calls `let_next` when it is through, because the next
+    request of the connection must not overtake.
     """
 
     __slots__ = (
@@ -174,7 +176,7 @@ class HttpRequest:
             return
         self.answer = Answer(status, body, content_type, headers, close, None, lines)
         self.on_gone = None
-        self.headers = {}
+        self.headers = NO_HEADERS
         self.body = b""
         if self.body_charge is not None:
             self.drop_body()
@@ -213,7 +215,7 @@ class HttpRequest:
             return pieces
         self.answer = Answer(status, b"", content_type, headers, close, pieces)
         self.on_gone = None
-        self.headers = {}
+        self.headers = NO_HEADERS
         self.drop_body()
         owner.flush_answers(self)
         return pieces

@@ -1,11 +1,14 @@
-"""For all tests of one room: event loops of both kinds."""
+"""For all tests of one room: event loops of both kinds, and what nobody may change."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import uvloop
+
+from kdaemon.http.answer import CBOR
+from kdaemon.http.request import CBOR_ALONE, NO_HEADERS
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -17,3 +20,11 @@ def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
             return runner.run(main)
 
     return run_in_loop
+
+
+@pytest.fixture(autouse=True)
+def _shared_headers_are_not_written_to() -> Iterator[None]:
+    """All requests that wait share these two."""
+    yield
+    assert not NO_HEADERS
+    assert CBOR_ALONE == {b"content-type": CBOR}
