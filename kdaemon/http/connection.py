@@ -41,9 +41,8 @@ class State(Enum):
     """The writing side of a connection; the reader's `Phase` is the reading side."""
 
     OPEN = "open"
-    DISCARDING = (
-        "discarding"  # the last answer is written; input is discarded until the client closes
-    )
+    # The last answer is written; input is discarded until the client closes.
+    DISCARDING = "discarding"
     CLOSED = "closed"
 
 
@@ -73,7 +72,8 @@ class Audit:
 class HttpProtocol(asyncio.Protocol):
     """One connection. Nothing a client does makes its methods raise.
 
-    Queues, drained by `_pump` when answers leave, the client reads them or the next turn comes:
+    Queues, drained by `_feed_unread` when answers leave, the client reads them or the next turn
+    comes:
     `_sending`: requests without an answer; when it is full, reading stops.
     `_unread`: raw input from `_read_to` on; one read.
     """
@@ -107,7 +107,7 @@ class HttpProtocol(asyncio.Protocol):
         self._transport: Any = None
         self._reader = RequestReader(self, self.hub)
         self._sending = Sending(self, self.hub)
-        self._turn = Turn(self._pump, self.hub.turns)
+        self._turn = Turn(self._feed_unread, self.hub.turns)
         self._state = _OPEN
         self._unread: bytes | None = None
         self._read_to = 0
@@ -161,7 +161,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._go_on_in_turn(read_to)
                 return
             if reader.owes_continue:
-                self._continue()
+                self._send_continue()
             self._sending.write()
             if self._sending.is_full:
                 self._regulate_reading()
@@ -230,9 +230,9 @@ class HttpProtocol(asyncio.Protocol):
             self._sending.write()
             self._regulate_reading()
         else:
-            self._pump()
+            self._feed_unread()
 
-    def _pump(self) -> None:
+    def _feed_unread(self) -> None:
         """Feeds the unread input, as far as pipeline, client and this turn of the loop allow."""
         if self._is_feeding or self._turn.is_over:
             return
@@ -253,7 +253,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._unread is not None or not self._kept.is_empty:
             self._weigh_unread()
         if reader.owes_continue:
-            self._continue()
+            self._send_continue()
         self._sending.write()
         if self._has_eof and self._unread is None:
             reader.finish()
@@ -318,12 +318,12 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._reader.since_tick = self.hub.tick
         if self._reader.owes_continue:
-            self._continue()
+            self._send_continue()
         sending.write()
         if not self._is_reading or self._has_eof:
             self._go_on_in_turn()
 
-    def _continue(self) -> None:
+    def _send_continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""
         if not self._sending.owes and self._state is _OPEN:
             self._reader.owes_continue = False

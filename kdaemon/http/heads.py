@@ -31,7 +31,7 @@ KEPT_HEADERS_MAX = 32
 
 # A head with one of these names is never read by a stencil. A head may have Connection, with the
 # value that it had before.
-_ANEW = RARE - {b"connection"}
+_NEVER_ALIKE = RARE - {b"connection"}
 
 _UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
 
@@ -58,7 +58,7 @@ class Heads:
     __slots__ = (
         "_bounds",
         "_gate",
-        "_is_anew",
+        "_is_never_alike",
         "closes",
         "expects_continue",
         "good_host",
@@ -88,7 +88,7 @@ class Heads:
         self.names: tuple[bytes, ...] = ()
         self.lower_names: tuple[bytes, ...] = ()
         self.is_odd = self.is_rare = False
-        self._is_anew = False
+        self._is_never_alike = False
         self.stencil: Stencil | None = None
         self.misses = 0
         self.line_bytes, self.line = b"\0", _UNKNOWN_LINE
@@ -101,7 +101,7 @@ class Heads:
         self.is_odd = not ODD.isdisjoint(lower_names)
         is_rare = self.is_odd or not RARE.isdisjoint(lower_names)
         self.is_rare = is_rare or len(names) > self._bounds.headers_max
-        self._is_anew = self.is_odd or not _ANEW.isdisjoint(lower_names)
+        self._is_never_alike = self.is_odd or not _NEVER_ALIKE.isdisjoint(lower_names)
 
     def learn(self, data: bytes, head_bytes: int, headers: dict[bytes, bytes]) -> None:
         """Keeps a stencil of a head that the parser has read, and whose request is admitted: the
@@ -113,7 +113,7 @@ class Heads:
         if (
             self.misses & (self.misses - 1)
             or self.is_special
-            or self._is_anew
+            or self._is_never_alike
             or head_bytes > self._bounds.kept_head_bytes_max
             or len(headers) > KEPT_HEADERS_MAX
         ):

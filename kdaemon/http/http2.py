@@ -101,7 +101,7 @@ class Http2Protocol(asyncio.Protocol):
         self._intake = Intake(self._core, effort, hub)
         self._sending = Sending(self._core, effort, hub)
         self._streams = Streams(self, handler, hub, self._core, effort, self._sending)
-        self._turn = Turn(self._pump, hub.turns)
+        self._turn = Turn(self._feed_unread, hub.turns)
         self._state = State.OPEN
         self._paused_tick = hub.tick
         self.has_eof = False
@@ -196,7 +196,7 @@ class Http2Protocol(asyncio.Protocol):
                 return
         self._after_feeding()
 
-    def _pump(self) -> None:
+    def _feed_unread(self) -> None:
         """Reads unread input, as far as the client, the handler and this turn of the loop allow."""
         if self._turn.is_over:
             return

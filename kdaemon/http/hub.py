@@ -32,6 +32,8 @@ connections that a client had opened together timed out together. Ours, 2026-11-
 
 LOOKED_AT_MAX = 64  # connections that are compared to find the least used one
 
+TOLD_EVERY_NS = 60_000_000_000  # 1 min between equal log lines that clients cause
+
 Who = Callable[[Any], Principal]
 """The principal at the other end of a new connection, by its transport."""
 
@@ -45,9 +47,6 @@ def anybody(_: Any) -> Principal:
     return ANYBODY
 
 
-TOLD_EVERY_NS = 60_000_000_000  # 1 min between equal log lines that clients cause
-
-
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """Bounds of one listener; all values are ours, 2026-11-21, for the reasons beside them.
@@ -55,9 +54,8 @@ class ConnectionLimits:
     A sweep checks the times: a client is cut off between its limit and one interval later.
     """
 
-    body_bytes_max: int = (
-        16 * MIB
-    )  # base64 of a 10 MiB call and its keys, with room to refuse it by name; 0: no bodies
+    # Base64 of a 10 MiB call and its keys, with room to refuse it by name. 0: no bodies.
+    body_bytes_max: int = 16 * MIB
     head_bytes_max: int = 32 * 1024  # SigV4 with a session token takes 3 KiB
     # A head is kept to read the next one by, unless it is larger than this. SDKs send less than 2
     # KiB, or 4 with a session token. 0: each head is read as if it were the first; 2026-11-29
@@ -69,7 +67,7 @@ class ConnectionLimits:
     write_timeout_s: float = 30.0  # a client that does not read its answer
     discard_timeout_s: float = 2.0  # input is discarded after a refusal, so that the client sees it
     pipeline_max: int = 64  # requests of one connection that wait for an answer
-    connections_max: int = 10_000  # 5 KiB each while idle, measured with 5,000; HTTP/2: 20
+    connections_max: int = 10_000  # 5 KiB each while idle, measured with 5,000; HTTP/2: 20 KiB
     bodies_bytes_max: int = 64 * MIB  # bodies still arriving, over all connections
     sweep_interval_s: float = 1.0
 
