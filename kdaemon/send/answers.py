@@ -1,4 +1,4 @@
-"""Makes an HTTP answer into bytes, or into a `ServiceError` that can be shown to people.
+"""What an HTTP answer says; one that is no success, as a `ServiceError` that people can be shown.
 
 Knows HTTP answers; knows nothing of AWS libraries, signing or retries, nor why no answer came
 (`failures.py`). `client.py` uses it for each answer.
@@ -9,10 +9,9 @@ headers, with the session token.
 
 import html
 import re
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -21,11 +20,8 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.record import RecordResult
 from kdaemon.base.redact import SECRETS, masked_url
 from kdaemon.base.text import printable
+from kdaemon.send.arriving import Headers
 
-if TYPE_CHECKING:
-    import aiohttp
-
-ERROR_BYTES_MAX: Final = 64 * KIB  # ours: of an error's body; the rest is not read
 PAGE_BYTES_MAX: Final = 4 * KIB  # ours: of a web page, which is searched for its title
 # Ours: different texts of the records of one answer; more are not shown.
 RESULT_TEXTS_MAX: Final = 64
@@ -45,9 +41,6 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")  # a UUID; Yandex puts 
 PASSING: Final = frozenset({408, 413, 429})
 _TITLE: Final = re.compile(r"<(?:title|h1)\b[^>]{0,200}>([^<]{1,400})<", re.IGNORECASE)
 _XML_ERROR: Final = b"<ErrorResponse"  # STS's model (protocol query), 2026-11-28
-Headers = Mapping[str, str]
-"""The headers of an answer; names match in any case."""
-
 # The services quote what they were sent. Each row: where a quote begins, where it ends, and the
 # text that is shown instead. Sources, as of 2026-11-21: AWS's constraint texts, kinesalite's
 # answers, ydb-platform/ydb `datastreams/put_records_actor.h`. A client chooses the quoted text, so
@@ -61,87 +54,6 @@ _ECHOES: Final = (
     ("'", re.compile("' can not be converted"), "A value can not be converted"),
 )
 _BAD_HASH_KEY: Final = " is not a valid 128 bit"  # stands after the key, which has no blanks
-
-
-class TooLargeError(ServiceError):
-    """An answer is larger than the caller can take. `has_room`: whether there was memory for it."""
-
-    def __init__(self, text: str, status: int, *, has_room: bool) -> None:
-        super().__init__(Trouble.UNREADABLE, text, status=status)
-        self.has_room = has_room
-
-
-def _always(_byte_count: int) -> bool:
-    return True
-
-
-HasRoom = Callable[[int], bool]
-"""Whether this many more bytes may be kept. True: they are counted as kept."""
-
-
-class Room(NamedTuple):
-    """What a successful answer may take: `bytes_max`, and for each part of it the memory that
-    `take` grants.
-    """
-
-    bytes_max: int
-    take: HasRoom = _always
-
-
-class Answer(NamedTuple):
-    """An answer over HTTP."""
-
-    status: int
-    body: bytes
-    headers: Headers
-
-
-class BodySoFar:
-    """The body of an answer, while it arrives: a success whole, of an error only the beginning."""
-
-    __slots__ = ("_blocks", "_is_error", "_room", "_size", "_status", "bytes_max")
-
-    def __init__(self, status: int, room: Room) -> None:
-        self._status = status
-        self._is_error = status != 200
-        self._room = room
-        self._size = 0
-        self._blocks: list[bytes] = []
-        self.bytes_max = ERROR_BYTES_MAX if self._is_error else room.bytes_max
-
-    def add(self, block: bytes) -> TooLargeError | None:
-        """Returns why the body cannot be read to its end. None: see `is_enough`."""
-        self._size += len(block)
-        self._blocks.append(block)
-        if self._is_error:
-            return None
-        if self._size > self.bytes_max:
-            problem = f"an answer of more than {self.bytes_max} bytes"
-            return TooLargeError(problem, self._status, has_room=True)
-        if not self._room.take(len(block)):
-            problem = "an answer that there is no memory for now"
-            return TooLargeError(problem, self._status, has_room=False)
-        return None
-
-    @property
-    def is_enough(self) -> bool:
-        """Whether no more is wanted. The rest is not read, and the connection is closed."""
-        return self._size > self.bytes_max
-
-    def read(self) -> bytes:
-        if len(self._blocks) == 1 and not self._is_error:
-            return self._blocks[0]
-        return b"".join(self._blocks)[: self.bytes_max]
-
-
-async def read_bounded(response: "aiohttp.ClientResponse", room: Room) -> bytes:
-    """The answer's body. Raises `TooLargeError`. An unread rest closes the connection."""
-    body = BodySoFar(response.status, room)
-    while not body.is_enough and (block := await response.content.readany()):
-        problem = body.add(block)
-        if problem is not None:
-            raise problem
-    return body.read()
 
 
 def error_answer(
@@ -196,6 +108,17 @@ def _fields_of_xml(body: bytes) -> dict[str, str] | None:
         for name, tag in (("code", "Code"), ("message", "Message"))
         if (found := re.search(f"<{tag}>([^<]{{1,4096}})</{tag}>", text)) is not None
     }
+
+
+def members_of(operation: str, body: bytes, headers: Headers) -> dict[str, Any]:
+    """What a 200 says; {}: nothing. Raises `ServiceError`."""
+    if not body and not is_page(body, headers):
+        return {}
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # raised below, so that no context carries the answer along
+    raise no_answer(operation, body, headers)
 
 
 def no_answer(operation: str, body: bytes, headers: Headers) -> ServiceError:

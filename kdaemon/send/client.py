@@ -11,11 +11,10 @@ duplicate.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-import aiohttp
 import msgspec
 
 from kdaemon.base.description import Caller, StreamTarget
@@ -25,9 +24,13 @@ from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.record import Record
 from kdaemon.send import answers
+from kdaemon.send.arriving import Answer, HasRoom, Headers, Room
 from kdaemon.send.bodies import Bodies
+from kdaemon.send.call import Call, always
 from kdaemon.send.credentials import Who, import_libraries, keys_of
-from kdaemon.send.exchange import Exchanges, always, http_session, unforeseen
+from kdaemon.send.exchange import Exchanges
+from kdaemon.send.failures import unforeseen
+from kdaemon.send.posts import Traces
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.put_call import PutAnswer, PutByArn, PutByName, read_answer, stream_of
 from kdaemon.send.relayed import Relayed, relayed_error, relayed_success
@@ -42,6 +45,9 @@ __all__ = ["ClientSettings", "PutAnswer", "ServiceClient"]
 RESULT_BYTES_MAX: Final = 4 * KIB  # ours: of one result; the longest known messages take 2.4 KiB
 ANSWER_BYTES_MIN: Final = 64 * KIB  # ours: any answer may have this much, whatever was asked
 CONTROL_ANSWER_BYTES_MAX: Final = 2 * MIB  # ours: 1,000 shards take 0.5 MiB; 2026-11-28
+# Ours: calls use keys for so long before they ask the keys' source again, which renews keys minutes
+# before their end; 2026-11-29.
+KEYS_ASKED_S: Final = 1.0
 ROUTES_MAX: Final = 512  # ours: prepared pairs of operation and ARN; when full, all are dropped
 
 
@@ -55,6 +61,17 @@ class Audit:
     routes: tuple[Route, ...]
 
 
+class _Found:
+    """Keys, and whose they are. `until_s`: when to ask their source again, by the loop's clock."""
+
+    __slots__ = ("keys", "until_s", "who")
+
+    def __init__(self, who: Who, keys: Keys, until_s: float) -> None:
+        self.who = who
+        self.keys = keys
+        self.until_s = until_s
+
+
 class ServiceClient:
     """Makes calls from one daemon to one service: opened once, closed once; calls may overlap.
 
@@ -63,24 +80,23 @@ class ServiceClient:
     """
 
     __slots__ = (
-        *("_access_key", "_exchanges", "_routes", "_search", "_settings"),
+        *("_access_key", "_exchanges", "_found", "_routes", "_search", "_settings"),
         "on_new_keys",
     )
     is_ready: Final = True
 
-    def __init__(self, settings: ClientSettings, http: aiohttp.ClientSession) -> None:
-        """Use `open`."""
+    def __init__(self, settings: ClientSettings, traces: Traces = ()) -> None:
+        """Use `open`, but where the AWS libraries are imported already."""
         self._settings = settings
-        self._exchanges = Exchanges(settings, http)
+        self._exchanges = Exchanges(settings, traces)
         self._search = Search(settings, self._exchanges)
+        self._found: _Found | None = None
         self._routes: dict[tuple[str, str | None], Route] = {}
         self._access_key = ""  # of the route that was prepared last
         self.on_new_keys: Callable[[Caller], object] | None = None
 
     @classmethod
-    async def open(
-        cls, settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
-    ) -> Self:
+    async def open(cls, settings: ClientSettings, traces: Traces = ()) -> Self:
         """Imports the AWS libraries (0.1 s, in a thread); makes no call.
 
         Credentials and endpoint are found by the first call, so that a start does not need them.
@@ -89,14 +105,7 @@ class ServiceClient:
         if settings.is_anonymous and not settings.endpoint_url:
             raise ValueError("is_anonymous needs an endpoint_url")
         await asyncio.to_thread(import_libraries, is_anonymous=settings.is_anonymous)
-        return cls.over_http(settings, traces)
-
-    @classmethod
-    def over_http(
-        cls, settings: ClientSettings, traces: Sequence[aiohttp.TraceConfig] = ()
-    ) -> Self:
-        """As `open`, where the AWS libraries are imported already."""
-        return cls(settings, http_session(settings, traces))
+        return cls(settings, traces)
 
     def take_limits(self, settings: ClientSettings) -> None:
         """Takes times and the number of connections, for later calls. The address and the
@@ -211,13 +220,7 @@ class ServiceClient:
         """
         arn = self._arn_of(target) if target else None
         body, headers = await self._call(operation, arn, payload, CONTROL_ANSWER_BYTES_MAX)
-        if not body and not answers.is_page(body, headers):
-            return {}
-        try:
-            return msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-        raise answers.no_answer(operation, body, headers)
+        return answers.members_of(operation, body, headers)
 
     async def pass_on(
         self,
@@ -225,7 +228,7 @@ class ServiceClient:
         body: bytes,
         arn: str | None,
         bytes_max: int,
-        has_room: answers.HasRoom,
+        has_room: HasRoom,
     ) -> Relayed:
         """A client's own call, signed anew. Returns the service's answer as it came, but without
         secrets.
@@ -234,7 +237,7 @@ class ServiceClient:
         for each part of the answer before the part is kept. Raises `ServiceError` if no answer
         came, if the answer is not the service's, or if it has more than `bytes_max`.
         """
-        room = answers.Room(bytes_max, has_room)
+        room = Room(bytes_max, has_room)
         arn = arn if self._settings.service.has_arns else None
         answer, error = await self._answer(operation, arn, msgspec.Raw(body), room)
         if error is None:
@@ -261,7 +264,7 @@ class ServiceClient:
         leave: Callable[[], bool],
         *,
         is_dry: bool,
-    ) -> tuple[bytes, answers.Headers]:
+    ) -> tuple[bytes, Headers]:
         arn = self._arn_of(target)
         request: object = (
             PutByName(target.name, records, is_dry)
@@ -280,9 +283,9 @@ class ServiceClient:
         leave: Callable[[], bool] = always,
         *,
         is_put: bool = False,
-    ) -> tuple[bytes, answers.Headers]:
+    ) -> tuple[bytes, Headers]:
         """The body and the headers of a 200; any other answer is raised. As `_answer`."""
-        room = answers.Room(bytes_max)
+        room = Room(bytes_max)
         answer, error = await self._answer(operation, arn, request, room, leave, is_put=is_put)
         if error is not None:
             raise error
@@ -293,11 +296,11 @@ class ServiceClient:
         operation: str,
         arn: str | None,
         request: object,
-        room: answers.Room,
+        room: Room,
         leave: Callable[[], bool] = always,
         *,
         is_put: bool = False,
-    ) -> tuple[answers.Answer, ServiceError | None]:
+    ) -> tuple[Answer, ServiceError | None]:
         """One call, and a second one if its credentials were stale. Returns the answer, and the
         error for it if it is no success.
 
@@ -306,57 +309,58 @@ class ServiceClient:
         for a slow service hold no copy of their records. `is_put`: uses connections of our own.
         """
         exchange = self._exchanges.put if is_put else self._exchanges.post
-        was_sent = False
-
-        def leaving() -> bool:
-            nonlocal was_sent
-            was_sent = leave()
-            return was_sent
-
-        waits_for = "in search of credentials"
+        call = Call(operation, self._settings.call_timeout_s, leave)
         stream = stream_of(request)
         bodies = self._exchanges.bodies
         try:
-            async with asyncio.timeout(self._settings.call_timeout_s):
-                is_second = False
-                while True:
-                    who = self._search.found or await self._search.first()
-                    try:
-                        keys = await keys_of(who)
-                    # By STS: the credentials that a role is assumed with.
-                    except ServiceError as refusal:
-                        if is_second or refusal.code not in STALE_CREDENTIALS:
-                            raise
-                        is_second = True
-                        if self._search.found is who:
-                            await self._search.again()
-                        continue
-                    route = self._route(who, operation, arn, keys)
-                    if stream and not bodies.has_room(stream):
-                        waits_for = "while the service did not read earlier calls"
-                        await bodies.room(stream)
-                    waits_for = "for a connection"
-                    answer = await exchange(route, request, stream, who.trust, room, leaving)
-                    if answer.status == 200:
-                        return answer, None
-                    through = route.proxy.shown if route.proxy else None
-                    error = answers.error_answer(*answer, through)
-                    if not is_stale(error, has_iam_token=self._settings.has_iam_token):
-                        return answer, error
-                    if is_second:
-                        return answer, self._of_token(error)
-                    was_sent = False
-                    waits_for = "in search of credentials"
-                    is_second = True
-                    await self._renew(who, keys)
-        except TimeoutError:
-            pass
+            while True:
+                found = self._found_at(call.began_s)
+                if found is None:
+                    found = await call.within(self._find(call))
+                route = self._route(found.who, operation, arn, found.keys)
+                if stream and not bodies.has_room(stream):
+                    call.waits_for = "while the service did not read earlier calls"
+                    await call.within(bodies.room(stream))
+                call.waits_for = "for a connection"
+                answer = await exchange(route, request, stream, room, call)
+                if answer.status == 200:
+                    return answer, None
+                through = route.proxy.shown if route.proxy else None
+                error = answers.error_answer(answer.status, answer.body, answer.headers, through)
+                if not is_stale(error, has_iam_token=self._settings.has_iam_token):
+                    return answer, error
+                if call.is_second:
+                    return answer, self._of_token(error)
+                call.begin_again()
+                await call.within(self._renew(found))
         except ServiceError as failure:
             self._name(failure)
             raise
-        state = "" if was_sent else f", and was not sent: at last it waited {waits_for}"
-        limit = f"{operation} took more than {self._settings.call_timeout_s:g} s{state}"
-        raise ServiceError(Trouble.CALL_TIMEOUT, limit, was_sent=was_sent)
+
+    def _found_at(self, now_s: float) -> "_Found | None":
+        """What was found last, if its source need not be asked again yet."""
+        found = self._found
+        if found is None or now_s >= found.until_s or found.who is not self._search.found:
+            return None
+        return found
+
+    async def _find(self, call: Call) -> "_Found":
+        """The keys of now. Raises `ServiceError`."""
+        while True:
+            who = self._search.found or await self._search.first()
+            try:
+                keys = await keys_of(who)
+            # By STS: the credentials that a role is assumed with.
+            except ServiceError as refusal:
+                if call.is_second or refusal.code not in STALE_CREDENTIALS:
+                    raise
+                call.begin_again()
+                if self._search.found is who:
+                    await self._search.again()
+            else:
+                until_s = asyncio.get_running_loop().time() + KEYS_ASKED_S
+                self._found = found = _Found(who, keys, until_s)
+                return found
 
     def _name(self, error: ServiceError) -> None:
         """Adds the upstream's name to an error of a request that never left, if it is not the
@@ -369,9 +373,11 @@ class ServiceClient:
         if not error.message.startswith(label):
             error.message = label + error.message
 
-    async def _renew(self, who: Who, refused: Keys) -> None:
+    async def _renew(self, refused: "_Found") -> None:
         """Gets other keys than the refused ones. Raises `ServiceError`."""
-        if self._search.found is who and not await who.renew(refused):
+        self._found = None
+        who = refused.who
+        if self._search.found is who and not await who.renew(refused.keys):
             await self._search.again()  # else another call has done so meanwhile
 
     def _of_token(self, error: ServiceError) -> ServiceError:
@@ -388,8 +394,8 @@ class ServiceClient:
         if route is None or route.keys is not keys:
             try:
                 route = who.route(operation, arn, keys)
-                if who.uses_proxies:
-                    route.go_through(proxy_to(route.url, self._settings.proxy_url))
+                proxy_url = self._settings.proxy_url if who.uses_proxies else ""
+                route.lead(who.trust, proxy_to(route.address.url, proxy_url))
             except ServiceError:
                 raise
             except Exception as error:  # noqa: BLE001 - settings in unforeseen forms

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import KIB
-from kdaemon.send.answers import Answer, Room
+from kdaemon.send.arriving import Answer, Room
 from kdaemon.send.bodies import Held
-from kdaemon.send.failures import LOST, READ_TIMEOUT, Failed
+from kdaemon.send.failures import LOST, OVERDUE, READ_TIMEOUT, Failed
 from kdaemon.send.reader import AnswerReader
 
 PIECE_BYTES: Final = 512 * KIB  # of a body in one write; eight take 0.2 ms more. Ours, 2026-11-28
@@ -55,8 +55,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_held", "_is_paused", "_loop", "_pool", "_read_timeout_s", "_reader", "_rest"),
-        *("_transport", "_waiter", "due_s", "peer"),
+        *("_call_due_s", "_held", "_is_paused", "_loop", "_pool", "_reader", "_rest"),
+        *("_silence_s", "_transport", "_waiter", "due_s", "peer"),
     )
 
     def __init__(self, pool: Owner, peer: Peer, loop: asyncio.AbstractEventLoop) -> None:
@@ -71,7 +71,8 @@ class Connection(asyncio.Protocol):
         self._held: Held | None = None  # the memory of the body, until the body is written
         self._rest: memoryview | None = None  # the unwritten rest of a large body
         self._is_paused = False
-        self._read_timeout_s = 0.0
+        self._silence_s = 0.0
+        self._call_due_s = NEVER_S
 
     @property
     def is_usable(self) -> bool:
@@ -88,28 +89,34 @@ class Connection(asyncio.Protocol):
 
     def watch(self, limit_s: float) -> None:
         """Makes it due after `limit_s`, unless something happens before."""
-        self.due_s = due_s = self._loop.time() + limit_s
+        self._watch(self._loop.time() + limit_s)
+
+    def _watch(self, due_s: float) -> None:
+        self.due_s = due_s
         self._pool.watch(due_s)
 
     def send(
-        self, head: bytes, body: bytes, held: Held, room: Room, read_timeout_s: float
+        self, head: bytes, body: bytes, held: Held, room: Room, silence_s: float, due_s: float
     ) -> asyncio.Future[Outcome]:
         """Writes a request. `held`: the memory of its body, given back when the body is written or
-        dropped. `read_timeout_s`: how long the service may be silent once the request is written.
+        dropped. `silence_s`: how long the service may be silent once the request is written.
+        `due_s`: when the answer must be there, by the loop's clock.
         """
         transport = self._transport
         assert transport is not None, "the pool gives usable ones"
         self._waiter = waiter = self._loop.create_future()
         self._reader.begin(room)
         self._held = held
-        self._read_timeout_s = read_timeout_s
-        self.due_s = NEVER_S
+        self._silence_s = silence_s
+        self._call_due_s = due_s
         if len(body) <= PIECE_BYTES:
             transport.write(head + body)
         else:
             transport.write(head)
             self._rest = memoryview(body)
         self._write_rest()
+        if self._is_paused:  # silence begins when all is written
+            self._watch(due_s)
         return waiter
 
     def drop(self, waiter: asyncio.Future[Outcome]) -> None:
@@ -128,7 +135,8 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """Ends the connection, which is due."""
-        self._end(READ_TIMEOUT, is_kept=False)
+        is_call_over = self.due_s == self._call_due_s
+        self._end(OVERDUE if is_call_over else READ_TIMEOUT, is_kept=False)
 
     # Called by the loop.
 
@@ -151,7 +159,7 @@ class Connection(asyncio.Protocol):
         if outcome is not None:
             self._end(outcome, is_kept=self._reader.is_kept)
         elif self._held is None:  # else the wait for the answer has not begun
-            self.watch(self._read_timeout_s)
+            self._await_more()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -175,7 +183,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(piece)
         if not self._is_paused:
             self._forget_body()
-            self.watch(self._read_timeout_s)
+            self._await_more()
+
+    def _await_more(self) -> None:
+        self._watch(min(self._loop.time() + self._silence_s, self._call_due_s))
 
     def _forget_body(self) -> None:
         self._rest = None

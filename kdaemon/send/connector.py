@@ -25,7 +25,7 @@ from aiohttp.connector import _SSL_CONTEXT_UNVERIFIED, _SSL_CONTEXT_VERIFIED
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kdaemon.send.connection import Connection, Peer
-from kdaemon.send.failures import CONNECT, DNS, TLS, DialError
+from kdaemon.send.failures import CONNECT, DNS, TLS, DialError, failed_below_http
 from kdaemon.send.reader import INTERIM_ANSWERS_MAX
 
 T = TypeVar("T")
@@ -83,13 +83,14 @@ class Connector(aiohttp.TCPConnector):
 
     async def dial(self, peer: Peer, factory: Callable[[], Connection]) -> Connection:
         """Makes a connection of our own as aiohttp makes its own: with the same look-ups in the
-        same cache, and the same tries of several addresses. Raises `DialError`, and aiohttp's error
-        for a number that is no address.
+        same cache, and the same tries of several addresses. Raises `DialError`.
         """
         try:
             hosts = await self._resolve_host(peer.host, peer.port)
         except OSError as error:
             raise DialError(DNS.because_of(error)) from None
+        except aiohttp.ClientError as error:  # a number that is no address
+            raise DialError(failed_below_http(error)) from None
         context = None if peer.trust is None else _context(peer.trust)
         name = None if context is None else peer.host.rstrip(".")  # as certificates spell it
         addresses = self._convert_hosts_to_addr_infos(hosts)

@@ -59,6 +59,7 @@ RECALLED: Final = Failed(
 READ_TIMEOUT: Final = Failed(
     Trouble.READ_TIMEOUT, "the request was sent and no answer came in time", was_sent=True
 )
+OVERDUE: Final = Failed(Trouble.CALL_TIMEOUT, "the call took too long", was_sent=True)
 UNREADABLE: Final = Failed(Trouble.UNREADABLE, "the answer is not HTTP", was_sent=True)
 LOST: Final = Failed(
     Trouble.CONNECTION_LOST,
@@ -73,11 +74,16 @@ def failure_below_http(error: Exception, where: str, *, is_unwritten: bool) -> S
     `where`: the host, and the proxy if there is one. `was_sent` is False only if it is certain that
     nothing of the request's body left: because of the step that failed, or by `is_unwritten`.
     """
+    return failed_below_http(error).at(where, is_unwritten=is_unwritten)
+
+
+def failed_below_http(error: Exception) -> Failed:
+    """The same as a step that failed."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause: object = error.certificate_error
     else:
         cause = getattr(error, "os_error", None) or error
-    return _step_failed(error).because_of(cause).at(where, is_unwritten=is_unwritten)
+    return _step_failed(error).because_of(cause)
 
 
 def _step_failed(error: Exception) -> Failed:
@@ -106,3 +112,27 @@ def _step_failed(error: Exception) -> Failed:
             return UNREADABLE
         case _:
             return LOST
+
+
+def unforeseen(error: Exception, what: str, settings: str) -> ServiceError:
+    """The error for a request that could not be made, for a reason that no table has. The original
+    error's text is left out, since it can quote a header.
+    """
+    return ServiceError(
+        Trouble.UNPREPARED,
+        f"{what} could not be made ({type(error).__name__}), and nothing was sent: most likely"
+        f" {settings} is wrong",
+        was_sent=False,
+    )
+
+
+def emptied(error: BaseException | None) -> None:
+    """Takes the stack frames out of an error that we are done with, and out of its causes. aiohttp
+    and the code below it keep errors in objects that these frames refer to: cycles, which would
+    keep the call and its records.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        cause = error.__cause__ or error.__context__
+        error.__cause__ = error.__context__ = None
+        error = cause

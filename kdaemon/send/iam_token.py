@@ -29,12 +29,13 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
-from kdaemon.send import answers
+from kdaemon.send.arriving import Room
 from kdaemon.send.connector import in_own_thread
 from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
 from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.failures import failure_below_http
 from kdaemon.send.lent import Lent, Spawn
+from kdaemon.send.posts import read_bounded
 from kdaemon.send.request import Keys, Route
 from kdaemon.send.settings import ClientSettings
 
@@ -269,7 +270,7 @@ class TokenUrl:
                     self._url, headers=METADATA_HEADERS, allow_redirects=False
                 ) as response,
             ):
-                text = await answers.read_bounded(response, answers.Room(TOKEN_BYTES_MAX))
+                text = await read_bounded(response, Room(TOKEN_BYTES_MAX))
                 status = response.status
         except ServiceError as error:
             failure = self._failure(f"gave {error.message}")

@@ -24,7 +24,7 @@ from kdaemon.base.record import Record
 from kdaemon.send.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from kdaemon.send.answers import HasRoom
+    from kdaemon.send.arriving import HasRoom
     from kdaemon.send.client import PutAnswer, ServiceClient
     from kdaemon.send.relayed import Relayed
 
@@ -214,7 +214,7 @@ class LateClient:
         if self._client is None:  # no other task runs from here on
             from kdaemon.send.client import ServiceClient  # noqa: PLC0415 - it is loaded
 
-            self._client = ServiceClient.over_http(self._settings)
+            self._client = ServiceClient(self._settings)
             self._client.on_new_keys = self._new_keys
         return self._client
 

@@ -12,6 +12,7 @@ import msgspec
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.send import answers
+from kdaemon.send.arriving import Headers
 
 LARGE_BYTES: Final = 256  # ours: of one result; a delivered record's takes some 115
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # known values, which need no check
@@ -62,7 +63,7 @@ def stream_of(request: object) -> str:
     return request.arn if isinstance(request, PutByArn) else ""
 
 
-def read_answer(body: bytes, headers: answers.Headers, sent_count: int) -> PutAnswer:
+def read_answer(body: bytes, headers: Headers, sent_count: int) -> PutAnswer:
     """The results as the service gave them. `sent_count`: records of the request. Raises
     `ServiceError`.
     """

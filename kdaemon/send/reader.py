@@ -14,7 +14,7 @@ import httptools
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import KIB
-from kdaemon.send.answers import Answer, BodySoFar, Room
+from kdaemon.send.arriving import Answer, BodySoFar, Room
 from kdaemon.send.failures import UNREADABLE, Failed
 
 # Ours: of a head that comes in pieces; the services' heads have 0.5.

@@ -31,7 +31,7 @@ from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.operations import OTHER_OPERATIONS, READ_BYTES_MAX, OtherOperation
 from kdaemon.base.service import Service
-from kdaemon.send.answers import HasRoom, TooLargeError
+from kdaemon.send.arriving import HasRoom, TooLargeError
 from kdaemon.send.kept import Kept
 from kdaemon.send.relayed import Relayed
 from kdaemon.send.trails import Trail, Trails

@@ -18,6 +18,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import MIB
 from kdaemon.base.redact import SECRETS
 from kdaemon.send import answers
+from kdaemon.send.arriving import Headers
 
 HEADERS: Final = (
     "x-amzn-RequestId",  # the service's support finds a call by it
@@ -45,7 +46,7 @@ class Relayed:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-async def relayed_success(operation: str, body: bytes, headers: answers.Headers) -> Relayed:
+async def relayed_success(operation: str, body: bytes, headers: Headers) -> Relayed:
     """The answer for a 200. Raises `ServiceError` if it is no JSON object: not the service's."""
     plain = body
     if len(body) <= SLICE_BYTES:
@@ -66,7 +67,7 @@ async def relayed_success(operation: str, body: bytes, headers: answers.Headers)
     return Relayed(200, body, _kept(headers))
 
 
-def relayed_error(error: ServiceError, body: bytes, headers: answers.Headers) -> Relayed:
+def relayed_error(error: ServiceError, body: bytes, headers: Headers) -> Relayed:
     """The answer for a refusal or a failure with a type of the service's. `error`: as it
     was read.
     """
@@ -100,7 +101,7 @@ def _is_json_object(body: bytes) -> bool:
     return True
 
 
-def _kept(headers: answers.Headers) -> tuple[tuple[bytes, bytes], ...]:
+def _kept(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
     found = ((name, headers.get(name, "")) for name in HEADERS)
     return tuple(
         (name.encode(), value.encode())

@@ -1,24 +1,24 @@
-"""A prepared request to the service: everything but its body, its date and its signature.
+"""A prepared request to the service: everything but its body, its date and its signature; and the
+body, as it is made of a value.
 
-Knows SigV4 and HTTP headers; must not know AWS libraries (`credentials.py` lets botocore write the
-canonical form, and passes it in), where credentials come from, or answers.
+Knows SigV4, HTTP headers and JSON; must not know AWS libraries (`credentials.py` lets botocore
+write the canonical form, and passes it in), where credentials come from, or answers.
 Invariant: the request is sent as it was signed: host, path and signed headers are fixed here, and
 aiohttp changes none of them.
 """
 
 import hmac
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-import aiohttp
-import yarl
+import msgspec
 
-from kdaemon.send.bodies import Held
-from kdaemon.send.connection import PIECE_BYTES, Peer
+from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.send.address import address_of
+from kdaemon.send.connection import Peer
 from kdaemon.send.proxy import Proxy
 
 SENT_ALWAYS: Final = {"User-Agent": "kdaemon", "Accept-Encoding": "identity"}
@@ -56,41 +56,32 @@ class Canonical:
 class Route:
     """One operation at one URL with one set of keys. `sign` gives the headers of a call, `head` the
     same as bytes; both are the same for each call. `SignedRoute` signs them.
+
+    `peer`: where a connection of our own leads; None: there can be none, or the call goes through
+    `proxy`. `trust`: the trusted certificates for TLS.
     """
 
-    __slots__ = ("_head_text", "_headers", "host", "keys", "proxy", "url")
+    __slots__ = ("_head_text", "_headers", "address", "keys", "peer", "proxy", "trust")
 
     def __init__(self, url: str, keys: Keys, headers: dict[str, str]) -> None:
-        self.url = yarl.URL(url, encoded=True)
-        self.host = self.url.host_port_subcomponent or ""
+        """Leads nowhere before `lead`."""
+        self.address = address_of(url)
         self.keys = keys
+        self.peer: Peer | None = None
         self.proxy: Proxy | None = None
+        self.trust: ssl.SSLContext | bool = True
         self._headers = headers
         self._head_text: str | None = None  # the constant part of the head; made at its first use
 
-    def go_through(self, proxy: Proxy | None) -> None:
-        """Sends every request through this proxy; None: none."""
+    def lead(self, trust: ssl.SSLContext | bool, proxy: Proxy | None) -> None:
+        """Says how every request goes. `proxy`: None: there is none."""
+        self.trust = trust
         self.proxy = proxy
+        if proxy is None:
+            self.peer = self.address.peer(trust)
         # No tunnel: the proxy reads these headers.
-        if proxy and proxy.headers and self.url.scheme == "http":
+        elif proxy.headers and self.address.is_plain:
             self._headers = self._headers | proxy.headers
-
-    def peer(self, trust: ssl.SSLContext | bool) -> Peer | None:
-        """Where a connection of our own would lead; None: such a URL has none, or the call goes
-        through a proxy. `trust`: the trusted certificates for TLS.
-        """
-        host, port = self.url.raw_host, self.url.port
-        if self.proxy is not None or not host or not port:
-            return None
-        if host.endswith(".."):
-            host = host.rstrip(".") + "."
-        match self.url.scheme:
-            case "http":
-                return Peer(host, port, None)
-            case "https":
-                return Peer(host, port, trust)
-            case _:
-                return None
 
     def sign(self, body: bytes) -> dict[str, str]:  # noqa: ARG002 - for subclasses that sign it
         """All headers of a request with this body that is sent now."""
@@ -106,9 +97,9 @@ class Route:
         return ""
 
     def _prepared_head(self) -> str:
-        headers = {"Host": self.host, **SENT_ALWAYS, **self._headers}
+        headers = {"Host": self.address.host, **SENT_ALWAYS, **self._headers}
         lines = [
-            f"POST {self.url.raw_path_qs} HTTP/1.1",
+            f"POST {self.address.path} HTTP/1.1",
             *(f"{name}: {value}" for name, value in headers.items() if name != "X-Amz-Date"),
         ]
         if any(not line.isprintable() for line in lines):
@@ -180,60 +171,20 @@ class SignedRoute(Route):
         self._day = day
 
 
-def _never() -> bool:
-    return False
+_encode: Final = msgspec.json.Encoder().encode
 
 
-class Body(aiohttp.payload.BytesPayload):
-    """Bytes of any size as a request body, kept until they are written.
-
-    The base class warns, on each call above 1 MiB, that one write may hold the loop. It does not
-    (the transport sends it in pieces), and a PutRecords call may be 13 MB. aiohttp joins the first
-    write with the head, and TLS encrypts everything that it is given: therefore a large body is
-    written in pieces, so that it is in memory only once.
-    """
-
-    def __init__(
-        self, body: bytes, content_type: str, leave: Callable[[], bool], held: Held
-    ) -> None:
-        """`leave`: asked before the body is written; False: nothing is written, and the request
-        fails. `held`: the body's memory, given back when the body is written or dropped.
-        """
-        aiohttp.payload.Payload.__init__(self, body, content_type=content_type)
-        self._held = held
-        self._size = len(body)
-        self._leave = leave
-        self.is_recalled = False
-
-    @property
-    def unwritten(self) -> bytes:
-        """The whole body; empty once it is written."""
-        return self._value
-
-    def drop(self) -> None:
-        """Forgets the unwritten body: an error may keep a failed connection for long."""
-        self._value = b""
-        self._leave = _never
-        self._held.give()
-
-    async def write_with_length(
-        self,
-        writer: aiohttp.abc.AbstractStreamWriter,
-        content_length: int | None,  # noqa: ARG002 - aiohttp's signature; it is the whole body
-    ) -> None:
-        """Writes the whole body, and gives its memory back. Raises ConnectionAbortedError, and sets
-        `is_recalled`, if `leave` says no; then nothing is written.
-        """
-        if not self._leave():
-            self.is_recalled = True
-            raise ConnectionAbortedError("recalled")
-        body, self._value = self._value, b""
-        if len(body) <= PIECE_BYTES:
-            await writer.write(body)
-        else:
-            writer.send_headers()
-            rest = memoryview(body)
-            while rest:
-                await writer.write(rest[:PIECE_BYTES])
-                rest = rest[PIECE_BYTES:]
-        self._held.give()
+def encoded(request: object) -> bytes:
+    """The body made of `request`; of bytes: these. Raises `ServiceError`, not sent."""
+    if isinstance(request, bytes):
+        return request
+    try:
+        return _encode(request)
+    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+        pass  # raised below, so that no context of the error holds the data
+    raise ServiceError(
+        "SerializationException",
+        "a record cannot be written as JSON (a text that is no Unicode?), and is not sent",
+        was_sent=False,
+        trouble=Trouble.UNENCODABLE,
+    )

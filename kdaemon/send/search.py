@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.text import printable
 from kdaemon.send import answers
+from kdaemon.send.arriving import Room
+from kdaemon.send.call import always
 from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
 from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.exchange import Exchanges
@@ -24,7 +26,7 @@ from kdaemon.send.sts import ASSUME_ROLE
 if TYPE_CHECKING:
     from kdaemon.send.iam_token import TokenSource
 
-STS_ANSWER = answers.Room(64 * 1024)  # ours: an answer that lends keys has some 2 KiB; 2026-11-28
+STS_ANSWER = Room(64 * 1024)  # ours: an answer that lends keys has some 2 KiB; 2026-11-28
 
 
 class Search:
@@ -154,24 +156,24 @@ class Search:
                 self.token = TokenFile(path, settings.name, self._spawn, limit_s)
             else:
                 assert settings.iam_token_url is not None
-                url, http = settings.iam_token_url, self._exchanges.http
+                url, http = settings.iam_token_url, self._exchanges.posts.http
                 self.token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
         return self.token
 
     async def _ask_sts(self, rules: EndpointRules, question: bytes, keys: Keys) -> bytes:
         """STS's answer. Raises `ServiceError`."""
         route = signed_route(rules, ASSUME_ROLE, None, keys)
-        route.go_through(proxy_to(route.url, self._settings.proxy_url))
+        route.lead(rules.trust, proxy_to(route.address.url, self._settings.proxy_url))
         limit_s = self._settings.call_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                answer = await self._exchanges.post(route, question, "", rules.trust, STS_ANSWER)
+                answer = await self._exchanges.posts.post(route, question, "", STS_ANSWER, always)
         except TimeoutError:
             pass
         else:
             if answer.status == 200:
                 return answer.body
             through = route.proxy.shown if route.proxy else None
-            raise answers.error_answer(*answer, through)
+            raise answers.error_answer(answer.status, answer.body, answer.headers, through)
         text = f"no answer within {limit_s:g} s"
         raise ServiceError(Trouble.CALL_TIMEOUT, text, was_sent=False)

@@ -111,9 +111,9 @@ CLIENT = {"before_send": False, "after_response": True}
 
 
 def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
-    from kdaemon.send.client import ServiceClient
+    from kdaemon.send.late import LateClient
 
-    original = ServiceClient.put_records
+    original = LateClient.put_records
 
     async def wrapped(client: Any, *arguments: Any) -> Any:
         if not is_after:
@@ -124,7 +124,7 @@ def _arm_client(countdown: Countdown, *, is_after: bool) -> None:
         return results
 
     name = "put_records"
-    setattr(ServiceClient, name, wrapped)
+    setattr(LateClient, name, wrapped)
 
 
 def arm(point: str, countdown: Countdown) -> None:

@@ -3,17 +3,11 @@
 The first byte of an input chooses the status and the operation, the rest is the body.
 """
 
-from collections.abc import Coroutine
-from types import SimpleNamespace
-from typing import Any
-
 import msgspec
 
-from kdaemon.base.description import StreamTarget
 from kdaemon.base.errors import ServiceError
-from kdaemon.base.record import Record
-from kdaemon.send.answers import MESSAGE_CHARACTERS_MAX, Headers, error_answer
-from kdaemon.send.client import ClientSettings, PutAnswer, ServiceClient
+from kdaemon.send.answers import MESSAGE_CHARACTERS_MAX, error_answer, members_of
+from kdaemon.send.put_call import PutAnswer, read_answer
 from kdaemon.wire.put import ApiError, encode_put_record, encode_put_records, status_of
 
 SEEDS = [
@@ -35,32 +29,6 @@ TOKENS = [
 _STATUSES = (200, 200, 400, 503)
 
 
-class _Canned(ServiceClient):
-    """A client whose calls are answered with the same bytes."""
-
-    __slots__ = ("body",)
-
-    def __init__(self) -> None:
-        no_session = SimpleNamespace(timeout=None)  # no call leaves
-        super().__init__(ClientSettings(endpoint_url="http://none", is_anonymous=True), no_session)  # type: ignore[arg-type]
-        self.body = b""
-
-    async def _call(self, *_arguments: object, **_more: object) -> tuple[bytes, Headers]:
-        return self.body, {}
-
-
-_client = _Canned()
-_TARGET = StreamTarget("s")
-
-
-def _result_of(call: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        call.send(None)
-    except StopIteration as end:
-        return end.value
-    raise AssertionError("the client waits for something")
-
-
 def one_input(data: bytes) -> None:
     choice, body = (data[0] if data else 0) % 4, data[1:]
     status = _STATUSES[choice]
@@ -75,14 +43,11 @@ def one_input(data: bytes) -> None:
             for code in (status, 302):
                 _check_error(error_answer(code, body, headers), code)
         return
-    _client.body = body
     try:
         if choice == 0:
-            answer = _result_of(_client.put_records(_TARGET, [Record(b"x", "k")]))
-            _check_results(answer)
+            _check_results(read_answer(body, {}, 1))
         else:
-            found = _result_of(_client.call("DescribeStreamSummary", {}, _TARGET))
-            assert isinstance(found, dict)
+            assert isinstance(members_of("DescribeStreamSummary", body, {}), dict)
     except ServiceError as error:
         assert error.code in {"UnreadableAnswer", "Http200"}
         assert error.was_sent

@@ -9,7 +9,7 @@ is kept that aiohttp closes.
 import asyncio
 
 from kdaemon.base.errors import Trouble
-from kdaemon.send.answers import Room
+from kdaemon.send.arriving import Room
 from kdaemon.send.reader import FIELD_BYTES_MAX
 from tests.fuzz.cuts import cut
 from tests.kit.two_clients import End, Seen, by_aiohttp, by_ours

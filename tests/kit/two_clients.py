@@ -14,11 +14,12 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.send.answers import Answer, Room, read_bounded
+from kdaemon.send.arriving import Answer, Room
 from kdaemon.send.bodies import Bodies
-from kdaemon.send.connection import Connection, Peer
+from kdaemon.send.connection import NEVER_S, Connection, Peer
 from kdaemon.send.connector import OneAnswer
 from kdaemon.send.failures import Failed, failure_below_http
+from kdaemon.send.posts import read_bounded
 
 End = Literal["stands", "ends", "reset"]
 NAMES = ("Content-Type", "x-amzn-ErrorType", "Retry-After", "Location", "x-amzn-RequestId")
@@ -83,7 +84,7 @@ async def by_ours(reads: Sequence[bytes], end: End, room: Room) -> Seen:
     connection = Connection(pool, Peer("host", 1, None), loop)
     connection.connection_made(transport)
     held = Bodies().add("s", 1)
-    waiter = connection.send(b"POST / HTTP/1.1\r\n\r\n", b"{", held, room, 1.0)
+    waiter = connection.send(b"POST / HTTP/1.1\r\n\r\n", b"{", held, room, 1.0, NEVER_S)
     for read in reads:
         if not transport.is_closing():
             connection.data_received(read)

@@ -31,7 +31,7 @@ from kdaemon.daemon.daemon import Daemon
 from kdaemon.door.block import Block
 from kdaemon.observe.logs import LogHandler
 from kdaemon.pack.batch import Batch
-from kdaemon.send.request import Body
+from kdaemon.send.posts import Body
 from kdaemon.spool.held import Part, Row
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.system import SystemClock

@@ -18,7 +18,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.passthrough import Passthrough
 from kdaemon.http.request import HttpRequest
-from kdaemon.send.answers import HasRoom
+from kdaemon.send.arriving import HasRoom
 from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
 from kdaemon.wire.cbor import encode as cbor_encode

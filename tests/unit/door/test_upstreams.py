@@ -14,7 +14,7 @@ from kdaemon.door.door import Door
 from kdaemon.door.kinesis import KinesisDoor, widest_limits
 from kdaemon.door.ndjson import NdjsonDoor
 from kdaemon.door.passthrough import Passthrough
-from kdaemon.send.answers import HasRoom
+from kdaemon.send.arriving import HasRoom
 from kdaemon.send.relay import Relay
 from kdaemon.send.relayed import Relayed
 from tests.kit.clock import HandClock

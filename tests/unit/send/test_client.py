@@ -15,7 +15,12 @@ from kdaemon.base.errors import Trouble
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import YANDEX
 from kdaemon.base.verdict import Verdict
-from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.client import (
+    ANSWER_BYTES_MIN,
+    RESULT_BYTES_MAX,
+    ClientSettings,
+    ServiceClient,
+)
 from kdaemon.send.request import SignedRoute
 from kdaemon.settle.verdict import judge_call
 from tests.kit.clock import jump
@@ -195,11 +200,10 @@ async def test_nulls_empty_strings_and_another_count_reach_the_engine_as_they_ar
 
 
 async def test_an_answer_without_end_is_not_read_to_the_end(
-    service: ScriptedService, client: ServiceClient, monkeypatch: pytest.MonkeyPatch
+    service: ScriptedService, client: ServiceClient
 ) -> None:
-    monkeypatch.setattr("kdaemon.send.client.ANSWER_BYTES_MIN", 1000)
-    monkeypatch.setattr("kdaemon.send.client.RESULT_BYTES_MAX", 0)
-    service.script.append(answering(body=b" " * 1001))
+    most = ANSWER_BYTES_MIN + RESULT_BYTES_MAX * len(RECORDS)
+    service.script.append(answering(body=b" " * (most + 1)))
     error = await failure(client.put_records(ORDERS, RECORDS))
     assert error.code == "UnreadableAnswer"
     assert len((await client.put_records(ORDERS, RECORDS)).records) == 2

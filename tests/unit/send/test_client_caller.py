@@ -133,7 +133,7 @@ async def test_the_regions_own_sts_is_asked(
         assert who is not None
         assert who.may_ask_sts
         route = who.route(GET_CALLER_IDENTITY, None, await keys_of(who))
-    assert str(route.url) == url
+    assert str(route.address.url) == url
 
 
 @pytest.mark.parametrize("body", [b"", b"<Account>1</Account>", b"<Account>", b"{}"])

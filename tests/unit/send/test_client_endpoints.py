@@ -125,9 +125,11 @@ async def test_the_endpoint_is_the_one_that_botocore_chooses(
     calls = [(operation, target) for operation in OPERATIONS for target in (ORDERS, by_arn)]
     async with opened(ClientSettings()) as client:
         routes = [await route_of(client, operation, target) for operation, target in calls]
-    assert [str(route.url) for route in routes] == botocore_urls(calls)
+    assert [str(route.address.url) for route in routes] == botocore_urls(calls)
     for route in routes:
-        assert route.host == urlsplit(str(route.url)).netloc == route.sign(b"")["Host"]
+        assert (
+            route.address.host == urlsplit(str(route.address.url)).netloc == route.sign(b"")["Host"]
+        )
 
 
 @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
@@ -153,7 +155,7 @@ async def test_the_region_is_the_arns_or_the_setting_or_the_environments(
         monkeypatch.setenv(variable, environment)
     async with opened(ClientSettings(region=setting)) as client:
         route = await route_of(client, "PutRecords", StreamTarget("orders", arn))
-    assert f".{region}." in route.host
+    assert f".{region}." in route.address.host
     assert f"/{region}/kinesis/" in route.sign(b"")["Authorization"]
 
 
@@ -163,7 +165,7 @@ async def test_the_variable_of_all_sdks_goes_before_that_of_python(
     monkeypatch.setenv("AWS_REGION", "eu-north-1")  # as ECS sets it; AWS_DEFAULT_REGION is there
     async with opened(ClientSettings()) as client:
         route = await route_of(client, "PutRecords", ORDERS)
-    assert ".eu-north-1." in route.host
+    assert ".eu-north-1." in route.address.host
 
 
 async def test_an_arn_of_another_partition_is_refused_before_sending() -> None:
@@ -185,7 +187,7 @@ async def test_without_any_region_a_call_says_what_to_set(monkeypatch: pytest.Mo
 async def test_yandex_has_its_own_endpoint_and_region() -> None:
     async with opened(ClientSettings(service=YANDEX)) as client:
         route = await route_of(client, "PutRecords", ORDERS)
-    assert str(route.url) == f"{YANDEX.endpoint_url}/"
+    assert str(route.address.url) == f"{YANDEX.endpoint_url}/"
     assert f"/{YANDEX.region}/kinesis/" in route.sign(b"")["Authorization"]
 
 
@@ -323,7 +325,7 @@ async def test_an_endpoint_on_ipv6_is_called(service: ScriptedService) -> None:
     assert host_port("127.0.0.1", 1) == "127.0.0.1:1"
     async with opened(ClientSettings(endpoint_url=http_url("::1", 1))) as client:
         route = await route_of(client, "PutRecords", ORDERS)
-    assert route.host == route.sign(b"")["Host"] == "[::1]:1"
+    assert route.address.host == route.sign(b"")["Host"] == "[::1]:1"
 
 
 def test_the_aws_libraries_are_imported_only_when_a_client_opens_and_as_few_as_it_needs() -> None:

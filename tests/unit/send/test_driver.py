@@ -19,7 +19,7 @@ from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.send.client import ClientSettings
 from kdaemon.send.driver import StreamDriver
-from kdaemon.send.request import Body
+from kdaemon.send.posts import Body
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit.engine_rig import SETTINGS
 from tests.unit.send.scripted import (

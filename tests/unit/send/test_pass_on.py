@@ -9,7 +9,7 @@ import pytest
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import MIB
 from kdaemon.base.redact import SECRETS
-from kdaemon.send.answers import TooLargeError
+from kdaemon.send.arriving import TooLargeError
 from kdaemon.send.client import ClientSettings, ServiceClient
 from kdaemon.send.relayed import Relayed
 from tests.unit.send.scripted import (

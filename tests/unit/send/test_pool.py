@@ -15,12 +15,12 @@ import uvloop
 
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.record import Record
-from kdaemon.send.answers import Answer, Room
+from kdaemon.send.arriving import Answer, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.connection import NEVER_S, PIECE_BYTES, Connection, Peer
+from kdaemon.send.connection import PIECE_BYTES, Connection, Peer
 from kdaemon.send.connection_slots import ConnectionSlots
-from kdaemon.send.failures import CONNECT, DialError
+from kdaemon.send.failures import CONNECT, OVERDUE, DialError
 from kdaemon.send.pool import KEEPALIVE_S, Pool
 from kdaemon.send.reader import AnswerReader
 from tests.kit.certificates import Authority, Files
@@ -199,7 +199,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
             dials += 1
             await asyncio.Event().wait()
 
-        connector = client.audit().exchanges.http.connector
+        connector = client.audit().exchanges.posts.http.connector
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connector, "_resolve_host", dial)
             call: Awaitable[object] = (
@@ -346,6 +346,8 @@ async def test_slots_are_never_more_than_the_limit_and_none_is_lost(seed: int) -
 
 # One connection.
 
+END_S = 1e9  # of the call, by the loop's clock
+
 
 class Kept:
     """In a pool's place."""
@@ -379,11 +381,11 @@ async def test_silence_counts_from_when_all_is_written() -> None:
     connection, transport, pool = connected()
     bodies = Bodies()
     connection.pause_writing()
-    connection.send(b"head", b"body", bodies.add("s", 4), Room(10), 5.0)
-    assert (connection.due_s, pool.due, bodies.byte_count) == (NEVER_S, [], 4)
+    connection.send(b"head", b"body", bodies.add("s", 4), Room(10), 5.0, END_S)
+    assert (connection.due_s, pool.due, bodies.byte_count) == (END_S, [END_S], 4)
     connection.resume_writing()
-    assert len(pool.due) == 1
-    assert connection.due_s == pool.due[0]
+    assert len(pool.due) == 2
+    assert connection.due_s == pool.due[1] < END_S
     assert not bodies.byte_count
     assert transport.take() == b"headbody"
 
@@ -391,14 +393,36 @@ async def test_silence_counts_from_when_all_is_written() -> None:
 async def test_what_is_said_while_a_body_is_written_does_not_begin_the_silence_after_it() -> None:
     connection, transport, pool = connected()
     connection.pause_writing()
-    waiter = connection.send(b"head", b"body", Bodies().add("s", 4), Room(10_000), 5.0)
+    waiter = connection.send(b"head", b"body", Bodies().add("s", 4), Room(10_000), 5.0, END_S)
     connection.data_received(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert (connection.due_s, pool.due) == (NEVER_S, [])
+    assert (connection.due_s, pool.due) == (END_S, [END_S])
     connection.resume_writing()
-    assert connection.due_s == pool.due[0]
+    assert connection.due_s == pool.due[1] < END_S
     connection.data_received(ANSWER)
     assert isinstance(await waiter, Answer)
     assert not transport.is_closed
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_the_end_of_a_call_ends_its_connection_whatever_comes_meanwhile(
+    *, is_read: bool
+) -> None:
+    """An answer that comes by and by, and a body that the service does not read."""
+    connection, transport, pool = connected()
+    bodies, end_s = Bodies(), asyncio.get_running_loop().time() + 7.0
+    if not is_read:
+        connection.pause_writing()
+    waiter = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0, end_s)
+    jump(4.0)
+    connection.data_received(ANSWER[:20])
+    assert connection.due_s == pool.due[-1] == end_s
+    was_due = connection.is_due
+    jump(3.0)
+    assert (was_due, connection.is_due) == (False, True)
+    connection.expire()
+    assert await waiter is OVERDUE
+    assert transport.is_closed
+    assert not bodies.byte_count
 
 
 async def test_a_large_body_is_written_as_the_transport_takes_it_and_never_twice() -> None:
@@ -407,9 +431,9 @@ async def test_a_large_body_is_written_as_the_transport_takes_it_and_never_twice
     body = random.Random(1).randbytes(3 * PIECE_BYTES + 17)
     transport.protocol = connection
     transport.pauses_when_written = 10
-    connection.send(b"head", body, bodies.add("s", len(body)), Room(10), 5.0)
+    connection.send(b"head", body, bodies.add("s", len(body)), Room(10), 5.0, END_S)
     while bodies.byte_count:
-        assert connection.due_s == NEVER_S
+        assert connection.due_s == END_S
         transport.pauses_when_written = len(transport.written) + 10
         connection.resume_writing()
     assert transport.written == b"head" + body
@@ -418,11 +442,11 @@ async def test_a_large_body_is_written_as_the_transport_takes_it_and_never_twice
 async def test_who_has_gone_does_not_end_another_s_request() -> None:
     connection, transport, pool = connected()
     bodies = Bodies()
-    gone = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0)
+    gone = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0, END_S)
     gone.cancel()
     connection.data_received(ANSWER)  # before whoever waited runs
     assert pool.kept == 1
-    waiter = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0)
+    waiter = connection.send(b"h", b"b", bodies.add("s", 1), Room(10_000), 5.0, END_S)
     connection.drop(gone)
     assert not transport.is_closed
     connection.data_received(ANSWER)
@@ -434,7 +458,7 @@ async def test_who_has_gone_does_not_end_another_s_request() -> None:
 
 async def test_who_goes_while_the_answer_is_due_ends_the_connection() -> None:
     connection, transport, pool = connected()
-    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0)
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0, END_S)
     connection.data_received(ANSWER[:20])
     connection.drop(waiter)
     assert transport.is_closed
@@ -454,7 +478,7 @@ async def test_what_nobody_asked_for_ends_it(late: bytes) -> None:
 
 async def test_a_connection_that_is_lost_needs_no_collector() -> None:
     connection, _, _ = connected()
-    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0)
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10_000), 5.0, END_S)
     connection.data_received(ANSWER)
     await waiter
     with no_collector():
@@ -468,7 +492,7 @@ async def test_a_connection_that_is_lost_needs_no_collector() -> None:
 async def test_no_outcome_is_an_exception_that_was_raised() -> None:
     """Its frames would know the request, and whatever keeps it would keep the records."""
     connection, _, _ = connected()
-    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10), 5.0)
+    waiter = connection.send(b"h", b"b", Bodies().add("s", 1), Room(10), 5.0, END_S)
     connection.data_received(OK % (1000, b"x" * 1000))
     outcome = await waiter
     assert isinstance(outcome, ServiceError)
@@ -586,6 +610,7 @@ async def cancel_as_it_is_made(files: Files | None) -> None:
     await server.wait_closed()
 
 
+@pytest.mark.pure("puts another method in the place of one")
 @pytest.mark.parametrize("is_tls", [True, False])
 @pytest.mark.parametrize("runs", [asyncio.run, uvloop.run])
 def test_a_call_that_is_cancelled_as_its_connection_is_made_leaves_nothing_behind(

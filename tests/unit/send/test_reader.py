@@ -3,7 +3,7 @@
 import pytest
 
 from kdaemon.base.errors import Trouble
-from kdaemon.send.answers import Room
+from kdaemon.send.arriving import Room
 from kdaemon.send.reader import FIELD_BYTES_MAX, HEAD_BYTES_MAX, Fields
 from tests.kit.two_clients import End, by_aiohttp, by_ours
 

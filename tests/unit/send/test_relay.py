@@ -14,7 +14,7 @@ from kdaemon.base.operations import OTHER_OPERATIONS, PASSED_ON_DEFAULT
 from kdaemon.base.service import AWS, SERVICES, Service
 from kdaemon.send import kept as kept_module
 from kdaemon.send import relay as relay_module
-from kdaemon.send.answers import HasRoom, TooLargeError
+from kdaemon.send.arriving import HasRoom, TooLargeError
 from kdaemon.send.relay import CALLS_MAX, Asker, Outcome, Question, Relay
 from kdaemon.send.relayed import Relayed
 from kdaemon.send.waiting import PLACES_MAX

@@ -15,9 +15,10 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.verdict import Verdict
 from kdaemon.send import lent
-from kdaemon.send.client import ClientSettings, ServiceClient
+from kdaemon.send.client import KEYS_ASKED_S, ClientSettings, ServiceClient
 from kdaemon.send.sts import lent_in, session_name
 from kdaemon.settle.verdict import judge_call
+from tests.kit.clock import jump
 from tests.kit.sts import Sts, refused, sts_stand_in
 from tests.unit.send.scripted import (
     ACCESS_KEY,
@@ -57,12 +58,14 @@ def hours_later(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
             return super().now(tz) + timedelta(hours=hours)
 
     monkeypatch.setattr(lent, "datetime", Later)
+    jump(KEYS_ASKED_S)
 
 
 async def renewed(client: ServiceClient) -> None:
-    """Until no renewal goes on."""
+    """Until no renewal goes on, and calls ask for keys again."""
     while tasks := client.audit().search.tasks:
         await asyncio.wait(list(tasks))
+    jump(KEYS_ASKED_S)
 
 
 async def test_calls_go_with_the_keys_of_the_role(service: ScriptedService, sts: Sts) -> None:
@@ -296,7 +299,7 @@ async def test_the_account_of_the_role_is_in_the_host_as_botocore_has_it(sts: St
         who = client.audit().search.found
         assert who is not None
         route = who.route("PutRecords", None, await who.keys())
-    assert route.host == "222222222222.data-kinesis.eu-west-1.amazonaws.com"
+    assert route.address.host == "222222222222.data-kinesis.eu-west-1.amazonaws.com"
 
 
 async def test_an_sts_that_takes_longer_than_a_connection_is_heard(

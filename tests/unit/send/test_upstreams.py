@@ -320,7 +320,7 @@ async def test_a_token_goes_nowhere_that_awss_environment_says(
         who = client.audit().search.found
         assert who is not None
         route = who.route("PutRecords", None, await who.keys())
-    assert str(route.url) == f"{YANDEX.endpoint_url}/"
+    assert str(route.address.url) == f"{YANDEX.endpoint_url}/"
 
 
 async def test_names_that_nobody_resolves_keep_no_other_upstreams_name(
