@@ -140,7 +140,7 @@ class AnswerReader:
         """A header, or a trailer after a body in chunks; trailers are checked and ignored."""
         self._field_count += 1
         size = len(name) + len(value)
-        if size > FIELD_BYTES_MAX or self._field_count > FIELDS_MAX or b"\0" in value:
+        if size > FIELD_BYTES_MAX or self._field_count > FIELDS_MAX or value.find(b"\0") >= 0:
             raise _Refused
         if not self.is_head_read:
             self._pairs.append((name, value))
