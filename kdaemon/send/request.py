@@ -7,7 +7,6 @@ Invariant: the request is sent as it was signed: host, path and signed headers a
 aiohttp changes none of them.
 """
 
-import hmac
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.send.address import address_of
 from kdaemon.send.connection import Peer
 from kdaemon.send.proxy import Proxy
+from kdaemon.wire.signature import SigningKey
 
 SENT_ALWAYS: Final = {"User-Agent": "kdaemon", "Accept-Encoding": "identity"}
 UNPRINTABLE: Final = "a header with a line break"  # would end there, and more could follow
@@ -128,7 +128,7 @@ class SignedRoute(Route):
         self._stamp = ""
         self._day = "no day yet"  # the day of the values below
         self._scope = ""
-        self._key = b""
+        self._key: SigningKey | None = None
         self._authorization = ""
 
     def sign(self, body: bytes) -> dict[str, str]:
@@ -152,16 +152,13 @@ class SignedRoute(Route):
         canonical = f"{self._head}{stamp}{self._tail}{sha256(body).hexdigest()}"
         digest = sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{self._scope}\n{digest}"
-        signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
-        return stamp, self._authorization + signature
+        assert self._key is not None, "of this day"
+        return stamp, self._authorization + self._key.sign(to_sign)
 
     def begin_day(self, day: str) -> None:
         """Derives the key of a UTC day, given as 20261121."""
         self._scope = f"{day}/{self._region}/{self._service}/aws4_request"
-        key = f"AWS4{self.keys.secret_key}".encode()
-        for part in self._scope.split("/"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        self._key = key
+        self._key = SigningKey(self.keys.secret_key, self._scope)
         self._authorization = (
             f"AWS4-HMAC-SHA256 Credential={self.keys.access_key}/{self._scope}, "
             f"SignedHeaders={self._signed_names}, Signature="

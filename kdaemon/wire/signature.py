@@ -8,7 +8,7 @@ Where AWS is lenient this is strict, because an unsigned part could be changed o
 is always signed (no UNSIGNED-PAYLOAD), and the path is used as it came, with dot segments.
 Invariant: no input of a client makes a function raise, and each takes time linear in the request's
 head.
-Where it sits: `door/access.py` and `put/http.py` -> here.
+Where it sits: `door/access.py`, `put/http.py` and `send/request.py` -> here.
 
 Source: AWS, "Create a signed AWS API request"; botocore 1.43.117 `auth.py`; checked 2026-11-28.
 """
@@ -27,16 +27,40 @@ DERIVED_MAX: Final = 8  # signing keys kept for one access key, each for a day a
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
+class SigningKey:
+    """The key that signs in one scope."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: str, scope: str) -> None:
+        """`secret`: the secret access key. `scope`: day, region, service and END, with slashes."""
+        key = f"AWS4{secret}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        block = key.ljust(64, b"\0")  # RFC 2104, 2
+        # The two hashes of an HMAC after they read the key: copying them costs a third of the
+        # price.
+        self._inner: Any = sha256(block.translate(_INNER))
+        self._outer: Any = sha256(block.translate(_OUTER))
+
+    def sign(self, text: str) -> str:
+        """The signature of a string to sign: 64 hexadecimal digits."""
+        inner = self._inner.copy()
+        inner.update(text.encode())
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        signature: str = outer.hexdigest()
+        return signature
+
+
 class AccessKey:
     """A secret access key, and the signing keys that were derived from it."""
 
     __slots__ = ("_derived", "_secret")
 
     def __init__(self, secret: str) -> None:
-        self._secret = f"AWS4{secret}".encode()
-        # The two hashes of an HMAC after they read the key: copying them costs a third of the
-        # price.
-        self._derived: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self._secret = secret
+        self._derived: dict[tuple[str, str], SigningKey] = {}
 
     @property
     def derived_count(self) -> int:
@@ -45,25 +69,15 @@ class AccessKey:
 
     def sign(self, text: str, date: str, region: str) -> bytes:
         """The signature of a string to sign: 64 hexadecimal digits."""
-        found = self._derived.get((date, region))
-        inner, outer = self._derive(date, region) if found is None else found
-        inner = inner.copy()
-        inner.update(text.encode())
-        outer = outer.copy()
-        outer.update(inner.digest())
-        signature: str = outer.hexdigest()
-        return signature.encode()
+        key = self._derived.get((date, region)) or self._derive(date, region)
+        return key.sign(text).encode()
 
-    def _derive(self, date: str, region: str) -> tuple[Any, Any]:
-        key = self._secret
-        for part in (date, region, SERVICE, END):
-            key = hmac.digest(key, part.encode(), "sha256")
-        block = key.ljust(64, b"\0")  # RFC 2104, 2
-        pair = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
+    def _derive(self, date: str, region: str) -> SigningKey:
+        key = SigningKey(self._secret, f"{date}/{region}/{SERVICE}/{END}")
         if len(self._derived) >= DERIVED_MAX:
             self._derived.clear()
-        self._derived[date, region] = pair
-        return pair
+        self._derived[date, region] = key
+        return key
 
 
 def check_payload(headers: Headers, body_hash: str) -> Refusal | None:
