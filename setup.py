@@ -29,7 +29,19 @@ ROOMS = ("base", "route", "pace", "pack", "settle", "engine", "wire", "http", "d
 """Compiled whole, but for what PURE names."""
 
 OTHERS = (
+    # What each PutRecords call passes. The rest of the room works for few calls.
+    "send/arriving.py",
+    "send/bodies.py",
+    "send/call.py",
+    "send/client.py",
+    "send/connection.py",
+    "send/connection_slots.py",
     "send/driver.py",
+    "send/exchange.py",
+    "send/pool.py",
+    "send/reader.py",
+    "send/request.py",
+    "send/settings.py",
     # What each stored frame passes in the loop. The rest of the room waits for the disk.
     "spool/commit_queue.py",
     "spool/commits.py",
@@ -63,12 +75,10 @@ CAUSES = (
     "raises errors `from` others, whose cause mypyc forgets; works at a start or a change of files"
 )
 LIBRARY = "its classes are a library's with other defaults, which mypyc cannot set"
-DERIVED = "send/, which is not compiled, derives a class from one of these"
 SELDOM = "works for few requests"
 
 PURE = {
     "base/counters.py": STRUCTS,
-    "base/errors.py": DERIVED,
     "base/record.py": STRUCTS,
     "base/failures.py": STRUCTS,
     "engine/snapshot.py": STRUCTS,
