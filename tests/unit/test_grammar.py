@@ -40,7 +40,8 @@ def is_grammar(name: str) -> bool:
 
 def asked(path: Path) -> Iterator[tuple[str, int]]:
     """What is asked of what is called `engine`, and where."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)) if "engine" in text else ():
         if not isinstance(node, ast.Attribute):
             continue
         of = node.value
@@ -49,15 +50,9 @@ def asked(path: Path) -> Iterator[tuple[str, int]]:
             yield node.attr, node.lineno
 
 
-FILES = sorted(
-    str(path.relative_to(PACKAGE))
-    for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] != "engine" and any(asked(path))
-)
-
-
 def test_only_the_shell_and_those_who_look_ask_an_engine() -> None:
-    assert {file for file in FILES if not file.startswith("observe/")} == SHELL
+    files = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if any(asked(path))}
+    assert {file for file in files if not file.startswith(("engine/", "observe/"))} == SHELL
 
 
 def test_those_who_look_have_no_engine() -> None:
