@@ -29,6 +29,7 @@ from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
+from tests.unit.http.sources import turns
 
 Run = Callable[[Any], Any]
 
@@ -558,10 +559,10 @@ async def test_who_is_refused_and_does_not_go_is_cut_off(path: str) -> None:
 async def test_who_sends_only_empty_lines_says_nothing(path: str) -> None:
     server = await serve(path, limits=ConnectionLimits(idle_timeout_s=1.0))
     reader, writer = await asyncio.open_unix_connection(path)
+    await until(server.hub.audit)
     writer.write(b"\r\n")
-    await asyncio.sleep(0.01)
-    for _ in range(2):
-        server.hub.sweep()
+    await turns()  # it is read: what closes on unread input resets
+    await until(lambda: server.counters.timed_out["idle"], each=server.hub.sweep)
     assert await reader.read() == b""
     assert server.counters.timed_out["idle"] == 1
     writer.close()
