@@ -102,7 +102,8 @@ class Plan:
     seconds: int = 6
 
     def alone(self) -> "Plan":
-        return replace(self, greedy=replace(self.greedy, clients=0))
+        """All that is greedy is one, but for what decides which shards count."""
+        return replace(self, greedy=Load(clients=0, is_keyless=self.greedy.is_keyless))
 
 
 @dataclass(frozen=True, slots=True)
