@@ -9,8 +9,9 @@ export PYTHONDONTWRITEBYTECODE :=
 
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine config/test_config.py)
 
-# A process for each core, four at most; a file's tests stay together, for they share what is dear to start.
-EACH_CORE := -n auto --maxprocesses 4 --dist loadfile
+# A process for each core, four at most; a file's tests stay together, for they share what is dear to start. In the order of
+# their names, which has the long ones first: else those that have few tests and start processes would come last.
+EACH_CORE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run quick test thorough test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
 

@@ -1,8 +1,11 @@
-"""For all tests: neither the machine's speed nor who started this process decides any of them."""
+"""For all tests: neither the machine's speed nor who started this process decides any of them. And
+which of them share a process of a run.
+"""
 
 import gc
 import signal
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +14,14 @@ import kdaemon
 from tests.kit import tools
 from tests.kit.certificates import Authority, Files
 from tests.kit.depth import EXAMPLES
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
+
+TOGETHER = "tests/contract/"
+"""One process has all of its files: to start the services that others wrote is dear, and each
+process would."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,3 +67,20 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.collect()
         gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: "Producer"
+) -> "LoadFileScheduling | None":
+    """For `--dist loadfile`: a file's tests stay together, and those of TOGETHER."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            scope: str = super()._split_scope(nodeid)
+            return TOGETHER if scope.startswith(TOGETHER) else scope
+
+    return Scheduling(config, log)
