@@ -12,10 +12,11 @@ import pytest
 
 import kdaemon
 from tests.kit.compiled import MIDDLE, ROOT, Compiled, build, build_wheel
+from tests.kit.depth import some
 from tests.sim.digest import digest
 from tests.unit.test_build import loaded
 
-SEEDS = range(20)
+SEEDS = some(range(20))
 QUICK = ("-p", "no:cacheprovider", "--hypothesis-profile", "quick")
 
 pytestmark = pytest.mark.timeout(900)  # seconds: a compiler on a machine that is busy

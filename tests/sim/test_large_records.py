@@ -18,6 +18,7 @@ from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.settings import SandboxSettings
+from tests.kit.depth import some
 from tests.kit.world import (
     MS,
     SECOND,
@@ -30,7 +31,7 @@ from tests.kit.world import (
     total,
 )
 
-SEEDS = range(4)
+SEEDS = some(range(4))
 KEYS = ("a", "b", "c", "")  # the last: without a key
 
 

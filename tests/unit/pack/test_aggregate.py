@@ -20,6 +20,7 @@ from kdaemon.pack.kpl import (
 )
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
+from tests.kit.depth import examples
 from tests.kit.frames import MS, make_frame
 from tests.kit.queues import make_packer
 
@@ -251,7 +252,7 @@ def test_those_of_the_other_kind_do_not_go_along() -> None:
 KINDS = st.sampled_from([None, "7", LARGEST])
 
 
-@settings(deadline=None, print_blob=True, max_examples=150)
+@settings(deadline=None, print_blob=True, max_examples=examples(150))
 @given(
     frames=st.lists(
         st.tuples(KINDS, st.lists(st.integers(3, 1100), min_size=1, max_size=15)), max_size=8

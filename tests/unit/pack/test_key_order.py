@@ -12,6 +12,7 @@ from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.key_order import KeyOrder
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.run import Run
+from tests.kit.depth import examples
 from tests.kit.frames import make_frame
 from tests.kit.queues import dropped, make_packer
 
@@ -272,7 +273,7 @@ def test_a_walk_that_forgets_goes_on_where_it_was_whatever_left_meanwhile() -> N
         assert [each.kept.frame for each in order.behind("a")] == [*left, last]
 
 
-@settings(deadline=None, print_blob=True, max_examples=150)
+@settings(deadline=None, print_blob=True, max_examples=examples(150))
 @given(
     frames=st.lists(st.text("abc", min_size=1, max_size=12), min_size=1, max_size=8),
     seed=st.integers(0, 2**32),

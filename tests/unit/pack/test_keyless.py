@@ -14,6 +14,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.run import Run
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND, make_frame, sized_frame
 from tests.kit.queues import dropped, make_packer
 
@@ -281,7 +282,7 @@ def test_in_aggregates_all_of_one_go_to_one_shard_under_its_hash_key() -> None:
     assert frame.records == [Record(bytes(94), "")] * 40, "what the client sent stays"
 
 
-@settings(deadline=None, print_blob=True, max_examples=100)
+@settings(deadline=None, print_blob=True, max_examples=examples(100))
 @given(
     seed=st.integers(0, 2**32),
     lane_count=st.integers(1, 9),

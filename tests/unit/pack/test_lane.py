@@ -10,6 +10,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.lane import Lane, LaneMove, LaneState
 from kdaemon.pack.run import Run
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND, sized_frame
 
 IDLE, READY, WAITING, RETIRED = LaneState
@@ -244,7 +245,7 @@ def test_taking_all_empties_the_lane_in_order() -> None:
     assert (lane.queued_records, lane.queued_bytes, len(lane.queue)) == (0, 0, 0)
 
 
-@settings(deadline=None, print_blob=True, max_examples=120)
+@settings(deadline=None, print_blob=True, max_examples=examples(120))
 @given(
     frames=st.lists(st.lists(st.integers(1, 3000), min_size=1, max_size=12), max_size=8),
     rates=st.tuples(st.integers(1, 50), st.integers(1, 4000)),

@@ -11,6 +11,7 @@ from kdaemon.pace.budget import ShardBudget
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.run import Run
+from tests.kit.depth import examples
 from tests.kit.frames import MS, sized_frame
 from tests.kit.queues import dropped, make_packer
 
@@ -213,7 +214,7 @@ TestPackerModel = PackerMachine.TestCase
 TestPackerModel.settings = settings(
     deadline=None,
     print_blob=True,
-    max_examples=60,
+    max_examples=examples(60),
     stateful_step_count=50,
     suppress_health_check=[HealthCheck.too_slow],
 )

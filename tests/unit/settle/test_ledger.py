@@ -11,6 +11,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.settle.deadlines import pieces_of
 from kdaemon.settle.ledger import IN_FLIGHT_AT_DEADLINE, FrameLedger, Parting
+from tests.kit.depth import examples
 from tests.kit.frames import MS, SECOND, delivered, failed, make_frame
 from tests.kit.queues import settings_of
 
@@ -248,7 +249,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, print_blob=True, max_examples=120)
+@settings(deadline=None, print_blob=True, max_examples=examples(120))
 @given(STEPS)
 def test_whatever_happens_counters_conserve_and_memory_comes_back_once(steps: list[Step]) -> None:
     """Each record is queued, in flight, or told; frames are handed out once."""
