@@ -9,9 +9,12 @@ export PYTHONDONTWRITEBYTECODE :=
 
 QUICK := $(addprefix tests/unit/,base wire door route pace pack settle engine config/test_config.py)
 
-# A process for each core, four at most; a file's tests stay together, for they share what is dear to start. In the order of
-# their names, which has the long ones first: else those that have few tests and start processes would come last.
-EACH_CORE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A file's tests stay together, for they share what is dear to start. In the order of their names, which has the long ones
+# first: else those that have few tests and start processes would come last.
+SPREAD := --dist loadfile --no-loadscope-reorder
+
+# A process for each core and one more, because many tests wait; four at most.
+EACH_CORE := -n $$($(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') $(SPREAD)
 
 .PHONY: run quick test thorough test-compiled lint types unit clients alerts charts demo bench crash soak crash-oracle crash-start fuzz docs man sbom lock clean
 
@@ -23,7 +26,7 @@ run: $(VENV)/runtime
 # For the inner loop, some 15 s: the pure rooms, the wire and the doors; a fifth of the examples and seeds, and without two
 # files that put very much in, to count what it costs.
 quick: $(VENV)/dev
-	$(BIN)/python -m pytest -q $(EACH_CORE) --hypothesis-profile quick $(addprefix --ignore=tests/unit/,engine/test_slices.py wire/test_bounds.py) \
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 $(SPREAD) --hypothesis-profile quick $(addprefix --ignore=tests/unit/,engine/test_slices.py wire/test_bounds.py) \
 	  $(wildcard $(QUICK))
 
 # Everything that must hold before a change lands, once.
