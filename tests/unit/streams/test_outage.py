@@ -2,9 +2,12 @@
 that is well is served, and all of it is delivered when the outage is over.
 """
 
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,8 +44,31 @@ shard_bytes_per_second = 1000000000
 """
 
 
-def fill(
-    directory: Path, names: list[str], *, frames: int = FRAMES, record_bytes: int = 100
+Fill = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def fill(tmp_path_factory: pytest.TempPathFactory) -> Fill:
+    """Gives an empty directory the spool of an outage. What several tests begin with is made once,
+    and copied.
+    """
+
+    @cache
+    def made(*how: Any) -> Path:
+        directory = tmp_path_factory.mktemp("outage")
+        append(directory, *how)
+        return directory
+
+    def copy(
+        directory: Path, names: list[str], *, frames: int = FRAMES, record_bytes: int = 100
+    ) -> None:
+        shutil.copytree(made(tuple(names), frames, record_bytes), directory, dirs_exist_ok=True)
+
+    return copy
+
+
+def append(
+    directory: Path, names: Sequence[str], frames: int = FRAMES, record_bytes: int = 100
 ) -> None:
     """Frames of all streams, in turns."""
     store = open_store(directory)
@@ -95,7 +121,7 @@ def a_frame(acknowledge: Acknowledge, told: list[Frame]) -> Frame:
 
 
 async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_delivered(
-    tmp_path: Path,
+    tmp_path: Path, fill: Fill
 ) -> None:
     fill(tmp_path, NAMES)
     service = FakeService()
@@ -133,7 +159,7 @@ async def serves(
 @pytest.mark.parametrize("ill_count", [8, 89])
 @pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
 async def test_streams_that_are_held_up_leave_memory_to_one_that_is_well(
-    tmp_path: Path, acknowledge: Acknowledge, ill_count: int, *, is_late: bool
+    tmp_path: Path, fill: Fill, acknowledge: Acknowledge, ill_count: int, *, is_late: bool
 ) -> None:
     """Also where its first frame comes when they have all that they may have."""
     ill = NAMES[:ill_count]
@@ -153,7 +179,7 @@ async def test_streams_that_are_held_up_leave_memory_to_one_that_is_well(
 @pytest.mark.parametrize("illness", ["missing", "denied", "denied late"])
 @pytest.mark.parametrize("are_listed", [False, True], ids=["unlisted", "listed"])
 async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_well(
-    tmp_path: Path, acknowledge: Acknowledge, illness: str, *, are_listed: bool
+    tmp_path: Path, fill: Fill, acknowledge: Acknowledge, illness: str, *, are_listed: bool
 ) -> None:
     """What stands on disk of it is delivered after the restart, too, though theirs stands before;
     all of theirs are in the memory as far as they may be when it comes. `late`: no call of anybody
@@ -161,7 +187,7 @@ async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_
     """
     ill = NAMES[:89]
     fill(tmp_path, ill, frames=2, record_bytes=4_000)  # 0.4 MiB each, as it is held
-    fill(tmp_path, ["well"], frames=4)
+    append(tmp_path, ["well"], frames=4)
     service = FakeService()
     (service.missing if illness == "missing" else service.denied).update(ill)
     listed = [*ill, "well"] if are_listed else ["well"]
@@ -179,7 +205,7 @@ async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_
 
 
 async def test_an_outage_ends_for_streams_that_had_no_room_but_for_a_first_frame(
-    tmp_path: Path,
+    tmp_path: Path, fill: Fill
 ) -> None:
     """Each is probed in its turn, and all is delivered."""
     fill(tmp_path, NAMES, frames=2, record_bytes=4_000)
