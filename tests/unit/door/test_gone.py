@@ -18,7 +18,7 @@ from kdaemon.http.server import ConnectionServer, serve
 from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
-from tests.kit.patience import until
+from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
 
 SETUP = b'{"stream":"s","acknowledge":"delivered"}\n'
@@ -69,7 +69,7 @@ class Rig:
 
     async def read_all(self) -> bytes:
         found = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while piece := await receive(self.client):
                 found += piece
         return found

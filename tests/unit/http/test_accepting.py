@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kdaemon.http.accepting import Acceptor
+from tests.kit.patience import PATIENCE_S
 
 
 class Takers:
@@ -92,5 +93,5 @@ async def test_one_that_is_kept_ends_with_the_listener(listener: socket.socket) 
         await takers.changed.wait()
         acceptor.close()
         acceptor.resume()
-        client.settimeout(10)
+        client.settimeout(PATIENCE_S)
         assert client.recv(1) == b""
