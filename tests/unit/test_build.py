@@ -1,6 +1,7 @@
 """Which modules are compiled (setup.py), what they may not contain, and what a build needs."""
 
 import ast
+import functools
 import importlib.util
 import re
 import sys
@@ -38,9 +39,21 @@ def parsed(path: str) -> ast.Module:
     return ast.parse((ROOT / path).read_text())
 
 
+@functools.cache
+def walked(path: str) -> tuple[ast.AST, ...]:
+    """All nodes of a file, which several tests look at."""
+    return tuple(ast.walk(parsed(path)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _are_forgotten() -> Iterator[None]:
+    yield
+    walked.cache_clear()
+
+
 def nodes(setup: ModuleType, kind: type[ast.AST]) -> Iterator[tuple[str, Any]]:
     for path in setup.compiled_modules():
-        for node in ast.walk(parsed(path)):
+        for node in walked(path):
             if isinstance(node, kind):
                 yield path, node
 
@@ -78,14 +91,13 @@ def test_no_class_that_is_not_compiled_is_made_of_one_that_is(setup: ModuleType)
         name = path.relative_to(ROOT).as_posix()
         if name in setup.compiled_modules():
             continue
-        tree = parsed(name)
         taken = {
             alias.asname or alias.name
-            for node in ast.walk(tree)
+            for node in walked(name)
             if isinstance(node, ast.ImportFrom) and node.module in modules
             for alias in node.names
         }
-        for node in ast.walk(tree):
+        for node in walked(name):
             if isinstance(node, ast.ClassDef):
                 bases = {ast.unparse(base) for base in node.bases} & taken & compiled.keys()
                 protocols = {base for base in bases if is_protocol(compiled[base], base)}
