@@ -150,18 +150,20 @@ def test_what_was_stored_by_an_arn_is_delivered_by_it_when_the_account_is_known(
         "drain.deadline_ms": 100,
         "drain.lame_duck_ms": 0,
     }
-    with service("fails") as one:
+    with service("fails") as one:  # of its own: a call may still be on its way when the daemon ends
         one.is_down = True
-        variables = {"AWS_ENDPOINT_URL_STS": one.url}
-        with daemon(tmp_path, one.url, stored, **variables) as process:
+        with daemon(tmp_path, one.url, stored, AWS_ENDPOINT_URL_STS=one.url) as process:
             for spelling in (arn(OURS), "demo"):
                 assert put(process, spelling).status == 200
             assert process.stop() == 0
-        one.is_down = False
-        with daemon(tmp_path, one.url, {**stored, "account_id": OURS}, **variables) as process:
-            wait_for(lambda: len(one.named) == 2 or None, "what was stored")
-            assert sorted(one.named) == [arn(OURS), "demo"]
-            assert process.stop() == 0
+    stored["account_id"] = OURS
+    with (
+        service("fails") as one,
+        daemon(tmp_path, one.url, stored, AWS_ENDPOINT_URL_STS=one.url) as process,
+    ):
+        wait_for(lambda: len(one.named) == 2 or None, "what was stored")
+        assert sorted(one.named) == [arn(OURS), "demo"]
+        assert process.stop() == 0
 
 
 def find(process: Process, text: str) -> str | None:
