@@ -187,8 +187,10 @@ async def _drained(daemon: Runs, first: asyncio.Task[int], signals: asyncio.Queu
 
 async def _close(daemon: Runs, signals: asyncio.Queue[int]) -> None:
     """Closes the daemon. After CLOSE_TIMEOUT_S, or at another signal, whatever hangs is left to end
-    with the process.
+    with the process. A signal that came before was about the drain.
     """
+    while not signals.empty():
+        signals.get_nowait()
     loop = asyncio.get_running_loop()
     closing, told = loop.create_task(daemon.close()), loop.create_task(signals.get())
     await asyncio.wait(

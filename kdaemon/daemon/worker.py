@@ -155,12 +155,17 @@ class Worker:
                 self._orders.put_nowait(0)
             case {"leave": True}:
                 self._listeners.leave()
-            case {"stop": True} if self.daemon.takes_records:  # else the first order ended it
+            case {"stop": True} if self._drains:  # else the first order ends it
                 self._orders.put_nowait(0)
             case {"released": True} if self._before is not None:
                 self._before.let_go()
             case {"go_on": True}:
                 self._turn.go_on()
+
+    @property
+    def _drains(self) -> bool:
+        """Records were taken, and the drain is not over: an order can cut it."""
+        return self.daemon.takes_records and self.daemon.left is None
 
     def _on_end(self) -> None:
         log.error("the supervisor is gone: this worker delivers what it has, and ends")
