@@ -44,7 +44,7 @@ def bill_of(sent: SentSizes, billed: Sequence[BilledUnit], *, can_save: bool) ->
     """The bill of the records counted so far. `can_save`: the stream has no aggregates, and may
     have them.
     """
-    units, count = sent.snapshot(), sum(sent.classes.values())
+    units, count = sent.snapshot(), sent.classes.total()
     saves: dict[BilledUnit, float] = {}
     for unit in billed if can_save else ():
         saved = aggregation_saves(sent, unit, AGGREGATE_BYTES_USUAL)
@@ -72,8 +72,11 @@ def bill_records(
         sent.see(sizes)
         return
     sent.byte_count += batch.byte_count
-    if batch.byte_count <= KIB or _are_small(batch.frames):
-        sent.see_small(batch.record_count)
+    if batch.byte_count <= KIB:
+        sent.classes[1] += batch.record_count
+        return
+    if max(map(_largest, batch.frames)) <= KIB:
+        sent.classes[1] += batch.record_count
         return
     small_count = offset = 0
     for run in batch.runs:
@@ -87,7 +90,7 @@ def bill_records(
             sent.see([sizes[index] for index in run.indices])
         offset += count
     if small_count:
-        sent.see_small(small_count)
+        sent.classes[1] += small_count
 
 
 def bill_call(sent: SentSizes, batch: Batch, results: list[RecordResult]) -> None:
@@ -114,7 +117,7 @@ def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: in
     room = aggregate_bytes_max - AGGREGATE_OVERHEAD_BYTES - RECORD_OVERHEAD_BYTES_MAX
     alone = {kib: count for kib, count in sent.classes.items() if kib * KIB > room}
     alone_bytes = sum(kib * count for kib, count in alone.items()) * KIB
-    joined_count = sum(sent.classes.values()) - sum(alone.values())
+    joined_count = sent.classes.total() - sum(alone.values())
     if not joined_count:
         return 0.0
     overhead_bytes = joined_count * RECORD_OVERHEAD_BYTES_MAX
@@ -127,14 +130,6 @@ def aggregation_saves(sent: SentSizes, unit: BilledUnit, aggregate_bytes_max: in
         + (_units(rest + AGGREGATE_OVERHEAD_BYTES, unit_kib) if rest else 0)
     )
     return max(0.0, 1 - would_be / billed)
-
-
-def _are_small(frames: set[Frame]) -> bool:
-    """Whether all records of these frames are of at most 1 KiB."""
-    for frame in frames:  # noqa: SIM110 - compiled, `all` costs a generator
-        if _largest(frame) > KIB:
-            return False
-    return True
 
 
 def _largest(frame: Frame) -> int:
