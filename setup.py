@@ -59,7 +59,7 @@ OTHERS = (
     "spool/spool.py",
     "spool/spooled_stream.py",
     "spool/spooled_streams.py",
-    "streams/line.py",
+    "streams/inquiry.py",
     "streams/stream.py",
 )
 """Compiled, of rooms that are not."""

@@ -22,7 +22,7 @@ def check(stream: Stream, put: Put, asked: Acknowledge | None) -> Refused | None
     unavailable = stream.unavailable
     if unavailable is not None:
         return said(RefuseReason.UNAVAILABLE, unavailable)
-    missing = stream.missing() if stream.line.was_missing else None
+    missing = stream.missing() if stream.inquiry.was_missing else None
     if missing is not None:
         return said(RefuseReason.MISSING_STREAM, missing)
     if put.depends_on_kind:

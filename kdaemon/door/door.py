@@ -124,14 +124,14 @@ class Door:
         already. `has_word`: it waited for word of this stream.
         """
         if not has_word:
-            line = stream.line
-            if line.was_missing:
+            inquiry = stream.inquiry
+            if inquiry.was_missing:
                 stream.existence()  # a look-up that is too old no longer counts
-            if not line.has_word:
+            if not inquiry.has_word:
                 needs_word = self._needs_word(stream, spelling, put, acknowledge)
                 if needs_word and is_patient:
                     return None
-                if needs_word or (stream.is_ordered and not line.is_empty and not is_patient):
+                if needs_word or (stream.is_ordered and not inquiry.is_empty and not is_patient):
                     return self._wait_for_word(
                         stream,
                         spelling,
@@ -200,8 +200,8 @@ class Door:
         stream = self._streams.find(spelling)
         if isinstance(stream, Refused):
             callback()  # the next `admit` says why it is refused
-        elif not stream.line.has_word:
-            stream.line.when_word(callback)
+        elif not stream.inquiry.has_word:
+            stream.inquiry.when_word(callback)
         else:
             stream.when_room(callback)
 
@@ -300,7 +300,7 @@ class Door:
             return forbidden
         stream = self._streams.find(spelling)
         # `_wait_for_word` checks the right again after the wait.
-        if isinstance(stream, Refused) or stream.line.has_arns:
+        if isinstance(stream, Refused) or stream.inquiry.has_arns:
             return stream
         return self.rights.forbid(principal, spelling, is_certain=True) or stream
 
@@ -427,7 +427,7 @@ class Door:
             else:
                 pending.admitted = taken
 
-        stream.line.queue(go_on)
+        stream.inquiry.queue(go_on)
         return pending
 
     def _needs_word(
@@ -442,7 +442,9 @@ class Door:
             return True
         sizes = put.sizes
         is_large = sum(sizes) > RECORD_BYTES_MAX and max(sizes) > RECORD_BYTES_MAX
-        return is_large or put.depends_on_kind or (stream.line.has_arns and spelling != stream.name)
+        return (
+            is_large or put.depends_on_kind or (stream.inquiry.has_arns and spelling != stream.name)
+        )
 
     def _count(self, stream: Stream, sizes: list[int], refused: Refused) -> Refused:
         stream.refuse(refused.reason, len(sizes), sum(sizes))

@@ -35,8 +35,8 @@ from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.send.driver import StreamDriver
 from kdaemon.streams.identity import Identity
+from kdaemon.streams.inquiry import Word
 from kdaemon.streams.laid_out import as_laid_out, engine_settings, is_like
-from kdaemon.streams.line import Word
 from kdaemon.streams.slots import UPSTREAM_TIMES, Useless, in_the_way, no_slot
 from kdaemon.streams.spellings import Spellings, no_name, not_listed
 from kdaemon.streams.stream import Spool, Stream
@@ -229,8 +229,8 @@ class Streams:
         if isinstance(place, Refused):
             return place
         upstream, name = place
-        found = self._line(upstream, name) or self._meant(upstream, name)
-        if isinstance(found, Stream) and not found.line.has_arns:
+        found = self._waited_in(upstream, name) or self._meant(upstream, name)
+        if isinstance(found, Stream) and not found.inquiry.has_arns:
             identity = upstream.identities.of(name)
             if identity is not None and self._streams.get(identity) is found:
                 if len(self.by_spelling) >= SPELLINGS_MAX:
@@ -238,8 +238,8 @@ class Streams:
                 self.by_spelling[spelling] = found
         return found
 
-    def _line(self, upstream: Upstream, name: str) -> Stream | Refused | None:
-        """The stream in whose line a request by this ARN must stand; None: it stands in no line."""
+    def _waited_in(self, upstream: Upstream, name: str) -> Stream | Refused | None:
+        """The stream with whose requests one by this ARN must wait; None: it need not wait."""
         arn = parse_arn(name) if upstream.service.has_arns else None
         if arn is None:
             return None
@@ -247,11 +247,11 @@ class Streams:
         if twin is not None:
             found = self._at(upstream, twin)
             if isinstance(found, Stream):
-                upstream.begin_line(found)
+                upstream.begin_wait(found)
             return found
         stream = self._streams.get(Identity(arn.name, upstream=upstream.name))
-        # A line that was begun may still have other requests in it.
-        return stream if stream is not None and stream.line.has_arns else None
+        # A wait that was begun may still have other requests in it.
+        return stream if stream is not None and stream.inquiry.has_arns else None
 
     def _at(self, upstream: Upstream, identity: Identity) -> Stream | Refused:
         stream = self._streams.get(identity)
@@ -309,7 +309,7 @@ class Streams:
         self._hear(stream, Word.NOT_FOUND)
 
     def _hear(self, stream: Stream, word: Word) -> None:
-        stream.line.hear(word)
+        stream.inquiry.hear(word)
         self.upstreams[stream.target.upstream].look_for_silence()
 
     # Another configuration

@@ -44,7 +44,7 @@ def in_the_way(
     if is_enough():
         return []
     idle = [each for each in unlisted if each.is_idle]
-    idle.sort(key=lambda each: (not each.line.was_missing, each.target.upstream != upstream))
+    idle.sort(key=lambda each: (not each.inquiry.was_missing, each.target.upstream != upstream))
     for count, each in enumerate(idle, 1):
         left += 1
         own -= each.target.upstream == upstream

@@ -25,8 +25,8 @@ from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
+from kdaemon.streams.inquiry import Asker, Existence, Inquiry, call
 from kdaemon.streams.laid_out import called
-from kdaemon.streams.line import Asker, Existence, Line, call
 from kdaemon.wire.put import PutLimits
 
 MS = 1_000_000  # nanoseconds in a millisecond
@@ -88,9 +88,9 @@ class Stream:
         "counters",
         "deadline_ns",
         "engine",
+        "inquiry",
         "is_listed",
         "key_bytes_max",
-        "line",
         "line_acknowledge",
         "memory",
         "name",
@@ -124,7 +124,7 @@ class Stream:
         self._spool = spool
         self._driver = driver
         self._clock = clock
-        self.line = Line(self.name, driver, clock, is_listed=is_listed)
+        self.inquiry = Inquiry(self.name, driver, clock, is_listed=is_listed)
         self._memory_waiters: dict[Callable[[], object], None] = {}  # each once, in order
         self._deadline_timer: asyncio.TimerHandle | None = None
 
@@ -137,7 +137,7 @@ class Stream:
         self.acknowledge = Acknowledge(config.acknowledge)
         self.line_acknowledge = line_acknowledge(config, has_spool=self.has_spool)
         if is_listed and not self.is_listed:
-            self.line.take_to_be_there()
+            self.inquiry.take_to_be_there()
             self.engine.take_to_be_there()
         self.is_listed = is_listed
         self.target = self._driver.target = replace(self.target, is_listed=is_listed)
@@ -206,8 +206,8 @@ class Stream:
         here. A listed stream that is missing is on hold: calls that probe tell when it is there.
         """
         if not self.is_listed:
-            self.line.look_again()
-        return self.line.existence
+            self.inquiry.look_again()
+        return self.inquiry.existence
 
     def refusal(self) -> ServiceError | None:
         """Why a client that waits should be refused at once (the stream is missing, say); None: it
@@ -241,7 +241,7 @@ class Stream:
     @property
     def is_waited_for(self) -> bool:
         """Whether clients wait for word of it, or for the service's answer to a dry run."""
-        return self.line.is_waited_in or self._driver.is_asking
+        return self.inquiry.is_waited_in or self._driver.is_asking
 
     # Taking records
 
@@ -368,7 +368,7 @@ class Stream:
 
     def close(self) -> None:
         """Ends its timers: the stream waits for nothing any more."""
-        self.line.close()
+        self.inquiry.close()
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
 

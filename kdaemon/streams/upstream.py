@@ -2,12 +2,12 @@
 as.
 
 An ARN means the stream of the same name only once the account is known. Until then requests by such
-ARNs stand in the line of that stream (`owner.py` asks, `line.py` holds the line), so that no
-request overtakes an earlier one. An upstream that the configuration gives an account and a region
-has a known account from the start, and has no lines.
+ARNs wait behind the earlier requests of that stream (`owner.py` asks, `inquiry.py` has those who
+wait), so that no request overtakes an earlier one. An upstream that the configuration gives an
+account and a region has a known account from the start, and nobody waits for it.
 
-Knows spellings, accounts and the streams that have lines; no record, and no other upstream.
-Invariant: a line that was begun is ended once the account is known, or no source tells it in time.
+Knows spellings, accounts and the streams in which requests wait; no record, and no other upstream.
+Invariant: a wait that was begun is ended once the account is known, or no source tells it in time.
 Where it sits: `upstreams.py` has all of them; `registry.py` opens streams on them.
 """
 
@@ -76,11 +76,11 @@ class Upstream:
         self._owner = Owner(
             self.client.caller,
             self._caller_told,
-            self._end_lines,
+            self._end_waits,
             self._assume,
             lambda: self.client.is_ready,
         )
-        self._lines: dict[Stream, None] = {}  # the streams that have begun a line
+        self._waited_in: dict[Stream, None] = {}  # streams where ARNs wait for the account
         self._first_arn: Arn | None = None  # by which a client called a stream that may be ours
         self._keys_account = ""  # of the keys in use, as far as they tell it
         self.client.on_new_keys = self._new_keys
@@ -121,8 +121,8 @@ class Upstream:
         return self.client.credentials_end_s
 
     def twin(self, arn: Arn) -> Identity | None:
-        """The stream in whose line a request by this ARN must stand; the account is then asked for,
-        which tells whether this stream is meant. None: the request stands in no line.
+        """The stream with whose requests one by this ARN must wait; the account is then asked for,
+        which tells whether this stream is meant. None: the request need not wait.
         """
         if self.identities.may_be_ours(arn):
             self._owner.is_used = True
@@ -132,12 +132,12 @@ class Upstream:
         self._first_arn = self._first_arn or arn
         return twin
 
-    def begin_line(self, stream: Stream) -> None:
-        """Requests by an ARN wait in this stream's line until the account is known, or no source
-        tells it.
+    def begin_wait(self, stream: Stream) -> None:
+        """Requests by an ARN wait with those of this stream: until the account is known, or no
+        source tells it.
         """
-        stream.line.begin_account()
-        self._lines[stream] = None
+        stream.inquiry.begin_account()
+        self._waited_in[stream] = None
 
     def described(self, arn: Arn) -> None:
         """The service told the ARN of a stream that was asked for by its name: the account is
@@ -149,12 +149,12 @@ class Upstream:
         """Ends the wait for the account if no source is left that could tell it."""
         if not (self._owner.is_asking and self._owner.has_answered):
             return
-        if all(stream.line.is_heard for stream in self._lines if stream.line.has_arns):
+        if all(stream.inquiry.is_heard for stream in self._waited_in if stream.inquiry.has_arns):
             self._owner.give_up()
 
     def close(self, stream: Stream) -> None:
         """The stream is in use no more; its counts are kept."""
-        self._lines.pop(stream, None)
+        self._waited_in.pop(stream, None)
         self.closed.add(stream.counters)
 
     async def aclose(self) -> None:
@@ -211,8 +211,8 @@ class Upstream:
         self.learn(Caller(arn.account, arn.region))
         return True
 
-    def _end_lines(self) -> None:
-        lines, self._lines = self._lines, {}
-        for stream in lines:
-            if stream.line.has_arns:
-                stream.line.end_account()
+    def _end_waits(self) -> None:
+        streams, self._waited_in = self._waited_in, {}
+        for stream in streams:
+            if stream.inquiry.has_arns:
+                stream.inquiry.end_account()

@@ -16,8 +16,8 @@ from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.streams import Stream
+from kdaemon.streams.inquiry import Word
 from kdaemon.streams.laid_out import engine_settings
-from kdaemon.streams.line import Word
 from tests.kit.clock import HandClock
 from tests.kit.streams import FixedDice
 
@@ -69,5 +69,5 @@ def scripted_stream(
 ) -> Stream:
     """A listed stream of which the service has told."""
     stream = Stream(config, AWS, driver, clock or HandClock(), memory, spool)
-    stream.line.hear(Word.FOUND)
+    stream.inquiry.hear(Word.FOUND)
     return stream

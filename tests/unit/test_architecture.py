@@ -14,7 +14,7 @@ from kdaemon.door import ndjson, rounds
 from kdaemon.http import hub, server, turns
 from kdaemon.observe import log_queue
 from kdaemon.send import control, kept, relay, trails, waiting
-from kdaemon.streams import line, owner, registry
+from kdaemon.streams import inquiry, owner, registry
 from kdaemon.wire import envelope, line_buffer, lines, rejections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +125,7 @@ BOUNDS = [
     ("10 explained, 1,000 named", rejections.NUMBERED_MAX, 1_000),
     ("256 blocks, 8 MiB", rounds.ROUNDS_MAX, 256),
     ("256 blocks, 8 MiB", rounds.UNSETTLED_BYTES_MAX, 8 * MIB),
-    ("the memory budget; 2 s", line.WORD_WAIT_S, 2.0),
+    ("the memory budget; 2 s", inquiry.WORD_WAIT_S, 2.0),
     ("the memory budget; 2 s as above, once in a run", owner.ASK_WAIT_S, 2.0),
     ("10,000 spellings", registry.SPELLINGS_MAX, 10_000),
     ("half of it for unlisted streams", registry.UNLISTED_PART, 2),

@@ -15,7 +15,7 @@ from kdaemon.base.description import Caller
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import parse_arn
 from kdaemon.streams import Stream, owner
-from kdaemon.streams.line import MISSING_NS
+from kdaemon.streams.inquiry import MISSING_NS
 from tests.kit.accounts import (
     OTHERS,
     OURS,
@@ -289,7 +289,7 @@ async def test_an_arn_waits_for_its_account_behind_many_that_go_on_already(place
     one.service.word.set()
     while one.stream("s").counters.accepted == 0:
         await asyncio.sleep(0)
-    assert not one.stream("s").line.is_empty
+    assert not one.stream("s").inquiry.is_empty
     one.put("PutRecord", arn(OURS), data[200], asked="accepted")
     await turn(60)
     one.service.sts.set()
@@ -410,7 +410,7 @@ async def test_no_old_look_up_lets_a_record_in_whose_arn_turns_out_to_be_another
     one.service.sts.clear()
     client = one.put(way, arn(OTHERS), b"c", asked="accepted")
     await turn(60)
-    assert not one.stream("s").line.is_empty
+    assert not one.stream("s").inquiry.is_empty
     one.service.sts.set()
     await turn(60)
     assert b"ResourceNotFoundException" in client.written

@@ -28,8 +28,8 @@ from kdaemon.door.routes import make_handler
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
 from kdaemon.send.driver import StreamDriver
-from kdaemon.streams import Stream, line
-from kdaemon.streams.line import MISSING_NS, Word
+from kdaemon.streams import Stream, inquiry
+from kdaemon.streams.inquiry import MISSING_NS, Word
 from tests.kit import cbor
 from tests.kit.clock import HandClock
 from tests.kit.doors import Doors, open_session
@@ -566,7 +566,7 @@ async def test_while_nobody_can_be_asked_yet_the_time_for_word_has_not_begun(
     daemon: Make, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Just after a start: to take a record for a stream that is missing would lose it."""
-    monkeypatch.setattr(line, "WORD_WAIT_S", 0)
+    monkeypatch.setattr(inquiry, "WORD_WAIT_S", 0)
     service = FakeService()
     service.is_ready, service.missing = False, {"bogus"}
     service.word.clear()
@@ -574,7 +574,7 @@ async def test_while_nobody_can_be_asked_yet_the_time_for_word_has_not_begun(
     request = ask(place, way, "bogus", "accepted")
     await turn()
     assert request.answer is None
-    monkeypatch.setattr(line, "WORD_WAIT_S", PATIENCE_S)
+    monkeypatch.setattr(inquiry, "WORD_WAIT_S", PATIENCE_S)
     await turn()  # the last short one is over
     service.is_ready = True
     service.word.set()
@@ -1047,7 +1047,7 @@ async def test_what_waits_for_word_goes_on_a_part_at_a_time(daemon: Make) -> Non
     service.word.clear()
     place = daemon(service)
     waiting = [place.put_record(acknowledge="accepted") for _ in range(1_000)]
-    place.stream().line.hear(Word.FOUND)
+    place.stream().inquiry.hear(Word.FOUND)
     answers = [sum(each.answer is not None for each in waiting)]
     while answers[-1] < len(waiting):
         await asyncio.sleep(0)
@@ -1071,7 +1071,7 @@ async def test_the_wait_for_word_is_a_part_of_the_deadline(daemon: Make) -> None
     place.put_record(acknowledge="accepted")
     place.put_record(acknowledge="delivered")
     place.clock.ns += 1_500_000_000
-    stream.line.hear(Word.FOUND)
+    stream.inquiry.hear(Word.FOUND)
     assert [each.deadline_ns for each in frames] == [None, start_ns + stream.deadline_ns]
 
 
@@ -1083,9 +1083,9 @@ async def test_one_that_breaks_does_not_keep_the_others_from_going_on(daemon: Ma
     def broken() -> None:
         raise ValueError("a defect of ours")
 
-    place.stream().line.queue(broken)
+    place.stream().inquiry.queue(broken)
     behind = place.put_record(acknowledge="accepted")
-    place.stream().line.hear(Word.FOUND)
+    place.stream().inquiry.hear(Word.FOUND)
     assert (await answered(behind)).status == 200
 
 

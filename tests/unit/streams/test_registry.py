@@ -17,7 +17,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine.snapshot import Reason, StreamState
 from kdaemon.streams import Stream, Streams
-from kdaemon.streams.line import MISSING_NS, Existence
+from kdaemon.streams.inquiry import MISSING_NS, Existence
 from kdaemon.streams.slots import FORGOTTEN_NS
 from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
@@ -336,7 +336,7 @@ async def test_an_unlisted_stream_is_unsure_until_the_service_speaks(opened: Ope
     stream = found(streams, "orders")
     told = asyncio.Event()
     assert stream.existence() is Existence.UNSURE
-    stream.line.when_word(told.set)
+    stream.inquiry.when_word(told.set)
     await turn()
     assert told.is_set()
     assert stream.existence() is Existence.THERE

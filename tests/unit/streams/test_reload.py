@@ -14,7 +14,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.streams import Stream, Streams
-from kdaemon.streams.line import Existence
+from kdaemon.streams.inquiry import Existence
 from tests.kit.clock import HandClock
 from tests.kit.observing import delivered_by
 from tests.kit.streams import FakeService, found, make_streams, reaches, refused, turn

@@ -11,7 +11,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.streams import Stream, line_acknowledge
-from kdaemon.streams.line import GO_ON_A_TURN, GO_ON_NS_MAX, Word
+from kdaemon.streams.inquiry import GO_ON_A_TURN, GO_ON_NS_MAX, Word
 from tests.kit.clock import HandClock
 from tests.kit.scripted import ScriptedDriver
 from tests.kit.streams import turn
@@ -60,15 +60,15 @@ async def test_who_waited_for_word_goes_on_in_turns_of_a_bounded_time(
         clock.ns += cost_ns
 
     for number in range(GO_ON_A_TURN + 1):
-        stream.line.queue(partial(go_on, number))
-    stream.line.hear(Word.FOUND)
+        stream.inquiry.queue(partial(go_on, number))
+    stream.inquiry.hear(Word.FOUND)
     assert len(gone) == a_turn
-    assert not stream.line.has_word, "who comes now goes behind them"
+    assert not stream.inquiry.has_word, "who comes now goes behind them"
     await turn(1)
     assert len(gone) == min(2 * a_turn, GO_ON_A_TURN + 1)
     await turn(GO_ON_A_TURN)
     assert gone == list(range(GO_ON_A_TURN + 1))
-    assert stream.line.has_word
+    assert stream.inquiry.has_word
 
 
 def test_whether_a_client_is_held_back_reaches_the_driver() -> None:

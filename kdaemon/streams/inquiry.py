@@ -1,10 +1,10 @@
-"""The line of one stream: the requests that wait for word of the stream, and what the word was.
+"""The inquiry into one stream: whether the service has it, and which requests wait for word of it.
 
 Only a client has written the name of an unlisted stream, so the service is asked whether that
 stream exists before anything is promised for it. `Existence` says what is known. A look-up that
 found no such stream is good for MISSING_NS.
 
-While the daemon's own account is not known (`owner.py`), requests by an ARN stand in the line of
+While the daemon's own account is not known (`owner.py`), requests by an ARN wait with
 the stream of the same name: behind those that came before them by any spelling.
 Knows nothing of records, nor of what a request does when it goes on.
 Invariant: requests that wait for word go on in the order in which they came, before any that comes
@@ -83,9 +83,9 @@ class Asker(Protocol):
     def ask_again(self) -> None: ...
 
 
-class Line:
+class Inquiry:
     """`has_word`: there is word of the stream, and all that waited for it have gone on: a request
-    need not stand in the line. `was_missing`: the service had no such stream when it was last
+    need not wait. `was_missing`: the service had no such stream when it was last
     asked. `is_heard`: the service told of the stream, or did not answer. `has_arns`: requests by
     ARNs that may mean another stream wait here.
     """
