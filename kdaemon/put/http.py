@@ -186,13 +186,26 @@ class HttpPut:
             if response.status == 500:
                 self._give_up(part, refusal, response)
             if response.status != 400 or not refusal.rejected or refusal.acknowledged:
-                raise PutError(f"the daemon refuses: {_told(response, refusal)}")
+                self._end_part(part, refusal, response)
+                return
             # These lines are the reason that nothing was taken; the others may go without them.
             left = self._without(part, refusal.rejected)
             self._person.on_progress()
             if not left.lines and _is_of_request(refusal):
-                raise PutError(f"the daemon refuses: {_told(response, refusal)}")
+                self._end_part(left, refusal, response)
             part = left
+
+    def _end_part(self, part: Block, refusal: _Refusal, response: _Response) -> None:
+        """Nothing of the part is taken. Where lines name their own streams, a refusal by a daemon
+        is about one stream: these lines are rejected, and others go on. Else the next request would
+        be refused in the same way. Raises PutError.
+        """
+        told = _told(response, refusal)
+        is_of_stream = self._stream is None and response.status < 500 and not refusal.acknowledged
+        if not (is_of_stream and refusal.code):
+            raise PutError(f"the daemon refuses: {told}")
+        for number in part.numbers:
+            self._totals.reject(number, told, is_sent=True)
 
     async def _post_patiently(
         self, session: aiohttp.ClientSession, url: URL, body: bytes

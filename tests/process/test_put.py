@@ -146,6 +146,22 @@ def test_lines_that_name_their_streams_need_no_other_word(
     assert (done.returncode, "lost" in stored(daemon)) == (0 if way == "socket" else 1, True)
 
 
+@pytest.mark.parametrize("way", ["http", "socket"])
+def test_a_stream_that_is_refused_stops_no_other(run: Run, tmp_path: Path, way: str) -> None:
+    """Each line has one outcome, and what follows the refused ones is sent."""
+    daemon = run({"listen.unix": str(tmp_path / "s")})
+    named = ["demo", "missing"] * 1250
+    lines = [json.dumps({"data": f"{n}", "stream": stream}) for n, stream in enumerate(named)]
+    file = tmp_path / "x"
+    file.write_text("\n".join(lines))
+    where = ("--endpoint", daemon.url) if way == "http" else ("--socket", str(tmp_path / "s"))
+    done = command("put", *where, str(file))
+    assert done.returncode == 1
+    assert done.stdout.startswith("sent 2,500 records, acknowledged 1,250, rejected 1,250 ")
+    assert done.stderr.startswith("rejected: line 2: ")
+    assert stored(daemon) == Counter(f"{n}" for n in range(0, 2500, 2))
+
+
 @pytest.mark.parametrize(
     ("content", "options", "told"),
     [
