@@ -99,7 +99,7 @@ class Asker:
         except (OSError, EOFError):
             self._fail()
         except Exception as error:  # what follows cannot be read either
-            log.exception("an answer of a worker cannot be read")
+            log.exception("an answer of a worker cannot be read: a defect of kdaemon")
             self._why_silent = f"its answer cannot be read ({type(error).__name__}): see the log"
             self._fail()
 
