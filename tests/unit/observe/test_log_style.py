@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[3] / "kdaemon"
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 NAMES = ("PutRecords", "TLS")  # with which a text may begin although it is no name of ours
+DEFECT = ": a defect of kdaemon"
 OTHER_WORDS = {
     "why": "error",
     "problem": "error",
@@ -83,6 +84,23 @@ def test_a_text_is_constant_and_what_others_said_stands_behind_a_colon(file: str
                 is_constant = text == "%s" or text.removesuffix(": %s").count("%") == 0
                 assert is_constant, f"{place}: values: fields"
         assert len(call.args) <= 2, place
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_error_that_nobody_foresaw_is_told_as_a_defect(file: str) -> None:
+    for place, call, around in calls(file):
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "exception":
+            assert [text for text in texts(call, around) if not text.endswith(DEFECT)] == [], place
+
+
+def test_what_listens_is_told_in_one_place() -> None:
+    told = {
+        file
+        for file in FILES
+        for _, call, around in calls(file)
+        if any(text.endswith(("listening", "listens")) for text in texts(call, around))
+    }
+    assert told == {"http/listener.py"}
 
 
 @pytest.mark.parametrize("file", FILES)
