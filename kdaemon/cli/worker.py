@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from kdaemon.base.errors import ConfigError
+from kdaemon.base.errors import ConfigError, WorkerError
 from kdaemon.cli.common import exit_config
 
 if TYPE_CHECKING:
@@ -46,11 +46,14 @@ def worker(told: int, asked: int, board: int) -> NoReturn:
     from kdaemon.daemon.board import Board  # noqa: PLC0415 - as above
     from kdaemon.daemon.worker import Assignment, Worker  # noqa: PLC0415 - as above
 
-    assignment = Assignment.decode(first)
     try:
+        assignment = Assignment.decode(first)
         loaded = assignment.load(assignment.sources)
     except ConfigError as error:  # a variable or a file changed since the supervisor read it
         exit_config(error.problems)
+    except WorkerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
 
     def start(logs: "LogHandler") -> "Coroutine[Any, Any, int]":
         logs.queue.shared_by = board

@@ -18,7 +18,8 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kdaemon.base.errors import ConfigError
+from kdaemon import __version__
+from kdaemon.base.errors import ConfigError, WorkerError
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded, Sources, load_sources
 from kdaemon.config.parts import heir_of, part_of
@@ -45,6 +46,7 @@ class Assignment:
     `slot`: on the board. `directory`: of its spool; "": it has none. `is_heir`: no records come in,
     and it ends when its spool is empty. `places`: of the supervisor's embedded services. `former`:
     the daemon that is taken over from. `is_held`: it takes no records before the order to go on.
+    `version`: of the supervisor.
     """
 
     number: int
@@ -57,21 +59,30 @@ class Assignment:
     places: dict[str, tuple[str, str]] | None = None
     former: Former | None = None
     is_held: bool = False
+    version: str = __version__
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Assignment":
+        """Raises WorkerError: another version sent it, and means something else."""
         told = json.loads(data)
-        flags = tuple((key, value) for key, value in told["sources"].pop("flags"))
-        sources = Sources(flags=flags, **told.pop("sources"))
-        places = told.pop("places")
-        if places is not None:
-            places = {name: tuple(place) for name, place in places.items()}
-        former = told.pop("former")
-        former = None if former is None else Former(**former)
-        return cls(sources=sources, places=places, former=former, **told)
+        version = told.get("version")
+        try:
+            flags = tuple((key, value) for key, value in told["sources"].pop("flags"))
+            sources = Sources(flags=flags, **told.pop("sources"))
+            places = told.pop("places")
+            if places is not None:
+                places = {name: tuple(place) for name, place in places.items()}
+            former = told.pop("former")
+            former = None if former is None else Former(**former)
+            return cls(sources=sources, places=places, former=former, **told)
+        except (KeyError, TypeError) as error:
+            raise WorkerError(
+                f"kdaemon was replaced while it runs: this worker is of version {__version__}, and "
+                f"its supervisor is of version {version}; restart kdaemon"
+            ) from error
 
     def load(self, sources: Sources) -> Loaded:
         """The part of this worker in the configuration that `sources` make. Raises ConfigError."""
@@ -128,6 +139,10 @@ class Worker:
         """Runs the daemon to its end; returns the exit code."""
         loop = asyncio.get_running_loop()
         self._channel.start()
+        if self._assignment.version != __version__:
+            fields = {"version": __version__, "supervisor": self._assignment.version}
+            text = "this worker is of another version than its supervisor: restart kdaemon"
+            log.warning(text, extra={"fields": fields})
         # A snapshot is work and may be large, so one is made at a time. Changes go one by one.
         snapshots, changes = asyncio.Lock(), asyncio.Lock()
         answers: dict[str, Answer] = {
