@@ -160,10 +160,18 @@ async def break_off(request: web.Request) -> web.StreamResponse:
 async def raw_server(
     converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[str]:
+    """A service of which `converse` is all. What it still waits for at the end is cancelled."""
+    # The loop has no hold of a task that waits for nothing, nor of its connection while reading is
+    # paused: both would be collected.
+    conversations: set[asyncio.Task[None]] = set()
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversation = asyncio.ensure_future(converse(reader, writer))
+        conversations.add(conversation)
         try:
-            await converse(reader, writer)
+            await conversation
         finally:
+            conversations.discard(conversation)
             writer.transport.abort()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -171,6 +179,8 @@ async def raw_server(
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        for conversation in conversations:
+            conversation.cancel()
         await server.wait_closed()
 
 
