@@ -196,16 +196,17 @@ class HttpPut:
             part = left
 
     def _end_part(self, part: Block, refusal: _Refusal, response: _Response) -> None:
-        """Nothing of the part is taken. Where lines name their own streams, a refusal by a daemon
-        is about one stream: these lines are rejected, and others go on. Else the next request would
-        be refused in the same way. Raises PutError.
+        """Nothing of the part is taken, if a daemon says so. Where lines name their own streams,
+        the refusal is about one stream, and others go on. Else the next request would be refused in
+        the same way. Raises PutError.
         """
         told = _told(response, refusal)
-        is_of_stream = self._stream is None and response.status < 500 and not refusal.acknowledged
-        if not (is_of_stream and refusal.code):
+        is_nothing_taken = refusal.code and response.status < 500 and not refusal.acknowledged
+        if is_nothing_taken:
+            for number in part.numbers:
+                self._totals.reject(number, told, is_sent=True)
+        if not is_nothing_taken or self._stream is not None:
             raise PutError(f"the daemon refuses: {told}")
-        for number in part.numbers:
-            self._totals.reject(number, told, is_sent=True)
 
     async def _post_patiently(
         self, session: aiohttp.ClientSession, url: URL, body: bytes

@@ -54,7 +54,7 @@ def test_a_promise_that_cannot_be_given_ends_it_with_its_reason(run: Run, tmp_pa
     assert done.returncode == 1
     assert "the daemon refuses: HTTP 400 " in done.stderr
     assert "no spool" in done.stderr
-    assert done.stdout.startswith("sent 1,000 records, acknowledged 0, ")
+    assert done.stdout.startswith("sent 1,000 records, acknowledged 0, rejected 1,000 ")
 
 
 def test_a_missing_stream_ends_it_with_its_reason(run: Run, tmp_path: Path) -> None:
@@ -64,6 +64,7 @@ def test_a_missing_stream_ends_it_with_its_reason(run: Run, tmp_path: Path) -> N
     done = put(daemon, file, "--stream", "nobody")
     assert done.returncode == 1
     assert "ResourceNotFoundException" in done.stderr
+    assert done.stdout.startswith("sent 1,000 records, acknowledged 0, rejected 1,000 ")
     assert done.stdout.startswith("sent 1,000 records, acknowledged 0, ")
 
 
