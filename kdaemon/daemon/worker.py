@@ -20,7 +20,6 @@ from typing import Any
 
 from kdaemon import __version__
 from kdaemon.base.errors import ConfigError, WorkerError
-from kdaemon.config import Config
 from kdaemon.config.load import Loaded, Sources, load_sources
 from kdaemon.config.parts import heir_of, part_of
 from kdaemon.daemon.board import Board, Field
@@ -302,8 +301,3 @@ def replace_streams(snapshot: Any) -> Any:
     import msgspec  # noqa: PLC0415 - loaded by then
 
     return msgspec.structs.replace(snapshot, streams=())
-
-
-def whole_config(loaded: Loaded, worker_count: int) -> Config:
-    """The configuration of all workers, with the number of workers that run."""
-    return replace(loaded.config, worker_count=worker_count)
