@@ -26,7 +26,7 @@ _REGIONAL_HOST = re.compile(
     r"(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)$"
 )
 
-_ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - all addresses of the machine, to listen on
+EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - all addresses, to listen on
 
 _is_region = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
@@ -83,7 +83,7 @@ def is_readable_on_the_way(url: str) -> bool:
     URL must have no `endpoint_problem`.
     """
     parts = urlsplit(url)
-    return not (parts.scheme == "https" or _is_here(parts.hostname or ""))
+    return not (parts.scheme == "https" or is_loopback(parts.hostname or ""))
 
 
 def leads_to(url: str, host: str, port: int) -> bool:
@@ -94,10 +94,13 @@ def leads_to(url: str, host: str, port: int) -> bool:
     called = parts.hostname or ""
     if not port or (parts.port or (443 if parts.scheme == "https" else 80)) != port:
         return False
-    return called == host or (_is_here(called) and (_is_here(host) or host in _ANY))
+    return called == host or (is_loopback(called) and (is_loopback(host) or host in EVERYWHERE))
 
 
-def _is_here(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there. Another name than localhost is taken as
+    reachable from elsewhere.
+    """
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

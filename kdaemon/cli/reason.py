@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from kdaemon.base.endpoint import EVERYWHERE, is_loopback
 from kdaemon.base.errors import ConfigError
 from kdaemon.cli.admin import AdminError, Asked, status_page
 from kdaemon.cli.common import SYSTEM_SOCKET, read_with_givers
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 LOOK_TIMEOUT_S = 2.0
 """For the page. A command that is done waits no longer for it. Ours, 2026-11-29."""
-
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 - where a listener may be
 
 
 def looking(
@@ -69,5 +67,5 @@ def is_of(config: "Config", socket: str | None, endpoint: str | None) -> bool:
         return False
     host, _, port = endpoint.rpartition("//")[2].rstrip("/").rpartition(":")
     host = host.rpartition("@")[2].strip("[]")
-    is_host = host == address.host or (address.host in _EVERYWHERE and host in _LOOPBACK)
+    is_host = host == address.host or (address.host in EVERYWHERE and is_loopback(host))
     return is_host and port == str(address.port)

@@ -5,7 +5,6 @@ bounds cannot express. The settings have these kinds (`settings.py`); `given.py`
 against them.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kdaemon.base import limits
-from kdaemon.base.endpoint import endpoint_problem, proxy_problem
+from kdaemon.base.endpoint import endpoint_problem, is_loopback, proxy_problem
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.names import is_upstream_name, parse_arn, partition_problem
 from kdaemon.base.service import SERVICES
@@ -41,13 +40,8 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Only this machine can reach it. A name other than localhost is taken as reachable."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """As `base.endpoint.is_loopback`."""
+        return is_loopback(self.host)
 
 
 def parse_address(text: str) -> Address | None:

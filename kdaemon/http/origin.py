@@ -12,6 +12,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from kdaemon.base.endpoint import is_loopback
 from kdaemon.http.head import RequestLine
 from kdaemon.http.refusals import Refusal, foreign, malformed
 
@@ -96,16 +97,7 @@ def gate_of(host: str, hosts: tuple[str, ...] = ()) -> Gate:
     loopback the name is checked only if there are some, because the daemon cannot know other names.
     """
     names = frozenset(name.lower() for name in hosts)
-    return Gate(checks_host=bool(names) or _is_loopback(host), hosts=names)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return Gate(checks_host=bool(names) or is_loopback(host), hosts=names)
 
 
 def _is_same(origin: bytes, host: bytes) -> bool:
