@@ -9,8 +9,8 @@ throughput take at least that much together; a refused call has changed nothing.
 """
 
 from kdaemon.base.limits import MIB
-from kdaemon.sandbox.catalogue import Catalogue
-from kdaemon.sandbox.payload import Payload, choice, integer, refuse, structure
+from kdaemon.sandbox.catalogue import Answer, Catalogue
+from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.settings import Quota
 from kdaemon.sandbox.shards import Stream
 
@@ -18,13 +18,11 @@ STREAM_MODES = ("PROVISIONED", "ON_DEMAND")  # StreamMode [M]
 WARM_MIB_MAX = 10 * 1024  # MiB/s of one stream: 10 GiB/s, by default [M]
 _INTEGER_MAX = 2**31 - 1  # the largest number on the wire
 
-Answer = dict[str, object]
-
 
 def is_on_demand_in(payload: Payload) -> bool:
     """Whether StreamModeDetails says ON_DEMAND. The member must be there."""
-    given = structure(payload, "StreamModeDetails") or {}
-    return choice(given, "StreamMode", STREAM_MODES) == "ON_DEMAND"
+    given = payload.structure("StreamModeDetails") or Payload()
+    return given.choice("StreamMode", STREAM_MODES) == "ON_DEMAND"
 
 
 def require_on_demand(name: str, *, is_auto: bool, is_on_demand: bool) -> None:
@@ -48,7 +46,7 @@ def _required_warm_mib(payload: Payload, name: str, *, is_on_demand: bool) -> in
     """Raises ServiceError for a provisioned stream, and for too large a number [M]. AWS's codes and
     texts for these are not verified; kinesis-mock 0.6.2 has the first one.
     """
-    warm_mib = integer(payload, "WarmThroughputMiBps", 0, _INTEGER_MAX)
+    warm_mib = payload.integer("WarmThroughputMiBps", 0, _INTEGER_MAX)
     if not is_on_demand:
         raise refuse(
             "InvalidArgumentException",

@@ -9,7 +9,7 @@ from kdaemon.base.limits import KIB, RECORD_BYTES_MAX
 from kdaemon.base.names import partition_of
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox import yandex_words
-from kdaemon.sandbox.payload import Payload, arn, optional_arn, optional_text, refuse
+from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.quota import TokenBuckets
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
@@ -17,6 +17,9 @@ from kdaemon.sandbox.shards import Sequencer, Stream, trim_oldest
 # A stream's name: AWS's pattern [M]; Yandex's are paths, `/region/cloud/database/stream` [YD].
 NAME_PATTERN_AWS = r"[a-zA-Z0-9_.-]{1,128}"
 NAME_PATTERN_YANDEX = r"[a-zA-Z0-9_./-]{1,1024}"
+
+Answer = dict[str, object]
+"""The members of an answer."""
 
 # A trim frees one part in 16 of the budget more than needed, so that trims are rare.
 TRIM_SLACK = 16
@@ -134,12 +137,12 @@ class Catalogue:
 
     def find_by_arn(self, payload: Payload) -> Stream:
         """The stream of a call that takes no name. A missing ARN is a ValidationException."""
-        return self.find(self.name_of(None, arn(payload, "StreamARN")))
+        return self.find(self.name_of(None, payload.arn("StreamARN")))
 
     def name_in(self, payload: Payload) -> str | None:
         """The name in a control or reading call; None if it gives neither a name nor an ARN."""
-        name = optional_text(payload, "StreamName", self.name_pattern)
-        stream_arn = optional_arn(payload, "StreamARN")
+        name = payload.optional_text("StreamName", self.name_pattern)
+        stream_arn = payload.optional_arn("StreamARN")
         no_stream = name is None and stream_arn is None
         return None if no_stream else self.name_of(name, stream_arn)
 

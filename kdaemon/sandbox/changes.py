@@ -8,22 +8,13 @@ merge, `capacity.py` a stream's mode. Invariant: a refused call has changed noth
 from kdaemon.base.limits import KIB
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.capacity import require_on_demand
-from kdaemon.sandbox.catalogue import Catalogue
+from kdaemon.sandbox.catalogue import Answer, Catalogue
 from kdaemon.sandbox.control import (
     DISTRIBUTIONS,
     RECORD_KIB_MAX,
     RECORD_KIB_MIN,
-    Answer,
 )
-from kdaemon.sandbox.payload import (
-    HASH_KEY,
-    SHARD_ID_PATTERN,
-    Payload,
-    choice,
-    integer,
-    refuse,
-    text,
-)
+from kdaemon.sandbox.payload import HASH_KEY, SHARD_ID_PATTERN, Payload, refuse
 from kdaemon.sandbox.shards import Shard, Stream
 
 SHARDS_MAX = 10_000  # TargetShardCount of UpdateShardCount [M]
@@ -35,8 +26,8 @@ def split_shard(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """
     stream = catalogue.find_in(payload)
     _require_provisioned(catalogue, stream)
-    shard = _open_shard(catalogue, stream, text(payload, "ShardToSplit", SHARD_ID_PATTERN))
-    key = int(text(payload, "NewStartingHashKey", HASH_KEY))
+    shard = _open_shard(catalogue, stream, payload.text("ShardToSplit", SHARD_ID_PATTERN))
+    key = int(payload.text("NewStartingHashKey", HASH_KEY))
     if not shard.starting_hash_key + 1 < key < shard.ending_hash_key:
         raise refuse(
             "InvalidArgumentException",
@@ -55,7 +46,7 @@ def merge_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     stream = catalogue.find_in(payload)
     _require_provisioned(catalogue, stream)
     shards = [
-        _open_shard(catalogue, stream, text(payload, member, SHARD_ID_PATTERN))
+        _open_shard(catalogue, stream, payload.text(member, SHARD_ID_PATTERN))
         for member in ("ShardToMerge", "AdjacentShardToMerge")
     ]
     lower, upper = sorted(shards, key=lambda shard: shard.starting_hash_key)
@@ -77,8 +68,8 @@ def update_shard_count(catalogue: Catalogue, payload: Payload, now_ns: int) -> A
     current = len(stream.open_shards)
     is_yandex = catalogue.settings.service is YANDEX
     if not is_yandex or "ScalingType" in payload:
-        choice(payload, "ScalingType", ("UNIFORM_SCALING",))
-    target = integer(payload, "TargetShardCount", 1, SHARDS_MAX)
+        payload.choice("ScalingType", ("UNIFORM_SCALING",))
+    target = payload.integer("TargetShardCount", 1, SHARDS_MAX)
     if is_yandex:
         _check_growth(stream, target)
     else:
@@ -155,7 +146,7 @@ def split_unasked(catalogue: Catalogue, stream: Stream, shard_id: str, now_ns: i
 def update_max_record_size(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
     """UpdateMaxRecordSize: in force from the next call on."""
     stream = catalogue.find_by_arn(payload)
-    kib = integer(payload, "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX)
+    kib = payload.integer("MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX)
     stream.record_bytes_max = kib * KIB
     return {}
 
@@ -165,7 +156,7 @@ def update_distribution(catalogue: Catalogue, payload: Payload, _now_ns: int) ->
     [M].
     """
     stream = catalogue.find_by_arn(payload)
-    is_auto = choice(payload, "RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
+    is_auto = payload.choice("RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
     require_on_demand(stream.name, is_auto=is_auto, is_on_demand=stream.is_on_demand)
     stream.is_auto = is_auto
     return {}

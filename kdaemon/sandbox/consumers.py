@@ -14,18 +14,10 @@ import msgspec
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.sandbox import control, tags
-from kdaemon.sandbox.catalogue import Catalogue
+from kdaemon.sandbox.catalogue import Answer, Catalogue
 from kdaemon.sandbox.consumer import Consumer
-from kdaemon.sandbox.control import NEXT_TOKEN_LIFETIME_NS, Answer
-from kdaemon.sandbox.payload import (
-    Payload,
-    integer,
-    optional_arn,
-    optional_text,
-    refuse,
-    text,
-    timestamp_ns,
-)
+from kdaemon.sandbox.control import NEXT_TOKEN_LIFETIME_NS
+from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.shards import Stream
 
 CONSUMERS_MAX = 20  # of a stream [M]
@@ -44,7 +36,7 @@ _PARTS = re.compile(rf"[^/]*:stream/({_NAME})/consumer/({_NAME}):[0-9]{{1,19}}",
 def register(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """RegisterStreamConsumer: the consumer is CREATING for CREATING_NS."""
     stream = catalogue.find_by_arn(payload)
-    name = text(payload, "ConsumerName", CONSUMER_NAME_PATTERN)
+    name = payload.text("ConsumerName", CONSUMER_NAME_PATTERN)
     given = tags.tags_in(payload)
     if given is not None:
         tags.joined({}, given, name)
@@ -104,9 +96,9 @@ class _Page(msgspec.Struct, array_like=True):
 def list_consumers(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """ListStreamConsumers: ordered by name. NextToken comes together with the stream's ARN."""
     stream = catalogue.find_by_arn(payload)
-    limit = integer(payload, "MaxResults", 1, LIST_MAX, LIST_DEFAULT)
-    made_ns = timestamp_ns(payload, "StreamCreationTimestamp")
-    token = optional_text(payload, "NextToken")
+    limit = payload.integer("MaxResults", 1, LIST_MAX, LIST_DEFAULT)
+    made_ns = payload.timestamp_ns("StreamCreationTimestamp")
+    token = payload.optional_text("NextToken")
     after = ""
     if token is not None:
         if made_ns is not None:
@@ -164,9 +156,9 @@ def delete_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
 
 def find(catalogue: Catalogue, payload: Payload) -> tuple[Stream, Consumer]:
     """The consumer that a call means. All members that name it must agree."""
-    arn = optional_text(payload, "ConsumerARN", CONSUMER_ARN_PATTERN)
-    stream_arn = optional_arn(payload, "StreamARN")
-    name = optional_text(payload, "ConsumerName", CONSUMER_NAME_PATTERN)
+    arn = payload.optional_text("ConsumerARN", CONSUMER_ARN_PATTERN)
+    stream_arn = payload.optional_arn("StreamARN")
+    name = payload.optional_text("ConsumerName", CONSUMER_NAME_PATTERN)
     if arn is not None:
         stream, consumer = find_by_arn(catalogue, arn)
         if name not in (None, consumer.name) or (

@@ -21,18 +21,8 @@ from kdaemon.sandbox.capacity import (
     warm_form,
     warm_mib_in,
 )
-from kdaemon.sandbox.catalogue import Catalogue
-from kdaemon.sandbox.payload import (
-    SHARD_ID_PATTERN,
-    Payload,
-    choice,
-    integer,
-    optional_text,
-    refuse,
-    structure,
-    text,
-    timestamp_ns,
-)
+from kdaemon.sandbox.catalogue import Answer, Catalogue
+from kdaemon.sandbox.payload import SHARD_ID_PATTERN, Payload, refuse
 from kdaemon.sandbox.settings import Quota
 from kdaemon.sandbox.shards import Shard, Stream
 
@@ -57,20 +47,19 @@ FILTER_TYPES = (
     "FROM_TIMESTAMP",
 )
 
-Answer = dict[str, object]
 _Page = TypeVar("_Page", "_ListShardsPage", "_ListStreamsPage")
 
 
 def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """CreateStream: the stream is ACTIVE at once. Raises ServiceError."""
-    name = text(payload, "StreamName", catalogue.name_pattern)
-    shard_count = integer(payload, "ShardCount", 1, PAGE_MAX, default=4)
+    name = payload.text("StreamName", catalogue.name_pattern)
+    shard_count = payload.integer("ShardCount", 1, PAGE_MAX, default=4)
     quota = None
     can_split = is_on_demand = is_auto = False
     warm_mib: int | None = None
     if catalogue.settings.service is YANDEX:
         can_split, shard_count = _partitioning(payload, shard_count)
-        kib = integer(payload, "WriteQuotaKbPerSec", 1, 1024, default=1024)
+        kib = payload.integer("WriteQuotaKbPerSec", 1, 1024, default=1024)
         if kib not in WRITE_QUOTAS_KIB_YANDEX:
             raise refuse("ValidationException", "WriteQuotaKbPerSec is 128, 512 or 1024")
         if kib < 1024:
@@ -79,12 +68,12 @@ def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
         has_mode = payload.get("StreamModeDetails") is not None
         is_on_demand = has_mode and is_on_demand_in(payload)
         if payload.get("RecordDistributionStrategy") is not None:
-            is_auto = choice(payload, "RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
+            is_auto = payload.choice("RecordDistributionStrategy", DISTRIBUTIONS) == "AUTO"
             require_on_demand(name, is_auto=is_auto, is_on_demand=is_on_demand)
         warm_mib = warm_mib_in(payload, name, is_on_demand=is_on_demand)
         shard_count = max(shard_count, shards_for(warm_mib or 0, catalogue.settings.quota))
-    record_kib = integer(
-        payload, "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX, RECORD_BYTES_MAX // KIB
+    record_kib = payload.integer(
+        "MaxRecordSizeInKiB", RECORD_KIB_MIN, RECORD_KIB_MAX, RECORD_BYTES_MAX // KIB
     )
     stream = catalogue.create(
         name,
@@ -104,10 +93,10 @@ def _partitioning(payload: Payload, shard_count: int) -> tuple[bool, int]:
     """Yandex: whether shards split by themselves, and the first number of shards:
     PartitioningSettings goes before ShardCount [YS: `TCreateStreamActor`].
     """
-    settings = structure(payload, "PartitioningSettings") or {}
-    automatic = structure(settings, "AutoPartitioningSettings") or {}
-    strategy = optional_text(automatic, "Strategy")
-    shard_count = integer(settings, "MinActivePartitions", 1, PAGE_MAX, default=shard_count)
+    settings = payload.structure("PartitioningSettings") or Payload()
+    automatic = settings.structure("AutoPartitioningSettings") or Payload()
+    strategy = automatic.optional_text("Strategy")
+    shard_count = settings.integer("MinActivePartitions", 1, PAGE_MAX, default=shard_count)
     return strategy == SCALE_UP_YANDEX, shard_count
 
 
@@ -122,8 +111,8 @@ def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Ans
     stream = catalogue.find_in(payload)
     is_yandex = catalogue.settings.service is YANDEX
     most = DESCRIBE_SHARDS_DEFAULT if is_yandex else PAGE_MAX
-    limit = integer(payload, "Limit", 1, most, DESCRIBE_SHARDS_DEFAULT)
-    after = optional_text(payload, "ExclusiveStartShardId", SHARD_ID_PATTERN)
+    limit = payload.integer("Limit", 1, most, DESCRIBE_SHARDS_DEFAULT)
+    after = payload.optional_text("ExclusiveStartShardId", SHARD_ID_PATTERN)
     if is_yandex and after is not None and stream.find(after) is None:
         raise yandex_words.invalid(f"Bad shard id {after}")
     shards = [shard for shard in stream.shards if after is None or shard.shard_id > after]
@@ -174,9 +163,9 @@ def _seconds(catalogue: Catalogue, stream: Stream) -> int:
 
 def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
     """ListStreams: ordered by name. A NextToken goes before ExclusiveStartStreamName."""
-    limit = integer(payload, "Limit", 1, PAGE_MAX, LIST_STREAMS_DEFAULT)
-    after = optional_text(payload, "ExclusiveStartStreamName", catalogue.name_pattern)
-    token = optional_text(payload, "NextToken")
+    limit = payload.integer("Limit", 1, PAGE_MAX, LIST_STREAMS_DEFAULT)
+    after = payload.optional_text("ExclusiveStartStreamName", catalogue.name_pattern)
+    token = payload.optional_text("NextToken")
     if token is not None:
         after = _read_token(token, _ListStreamsPage).after
     names = sorted(name for name in catalogue.streams if after is None or name > after)
@@ -202,9 +191,9 @@ def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer
 
 def list_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """ListShards. NextToken comes alone: it has the stream, and the filter of the first page."""
-    token = optional_text(payload, "NextToken")
+    token = payload.optional_text("NextToken")
     name = catalogue.name_in(payload)
-    limit = integer(payload, "MaxResults", 1, PAGE_MAX, LIST_SHARDS_DEFAULT)
+    limit = payload.integer("MaxResults", 1, PAGE_MAX, LIST_SHARDS_DEFAULT)
     if token is None:
         if name is None:
             raise refuse(
@@ -261,19 +250,19 @@ class _ListStreamsPage(msgspec.Struct, array_like=True):
 
 
 def _first_view(catalogue: Catalogue, stream: Stream, payload: Payload, now_ns: int) -> _View:
-    after = optional_text(payload, "ExclusiveStartShardId", SHARD_ID_PATTERN) or ""
-    given = structure(payload, "ShardFilter")
-    kind = "FROM_TRIM_HORIZON" if given is None else choice(given, "Type", FILTER_TYPES)
-    given = given or {}
+    after = payload.optional_text("ExclusiveStartShardId", SHARD_ID_PATTERN) or ""
+    given = payload.structure("ShardFilter")
+    kind = "FROM_TRIM_HORIZON" if given is None else given.choice("Type", FILTER_TYPES)
+    given = given or Payload()
     if kind == "FROM_TRIM_HORIZON":
         return _View(after, now_ns, None)
     if kind == "AFTER_SHARD_ID":
-        return _View(max(after, text(given, "ShardId", SHARD_ID_PATTERN)), now_ns, None)
+        return _View(max(after, given.text("ShardId", SHARD_ID_PATTERN)), now_ns, None)
     if kind == "AT_LATEST":
         return _View(after, now_ns, now_ns)
     if kind == "AT_TRIM_HORIZON":
         return _View(after, stream.created_ns, stream.created_ns)
-    at_ns = timestamp_ns(given, "Timestamp")
+    at_ns = given.timestamp_ns("Timestamp")
     if at_ns is None:
         raise refuse("InvalidArgumentException", f"ShardFilter {kind} needs a Timestamp.")
     at_ns -= catalogue.wall_offset_ns

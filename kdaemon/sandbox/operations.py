@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.sandbox import capacity, changes, consumers, control, reads, tags
-from kdaemon.sandbox.catalogue import Catalogue
+from kdaemon.sandbox.catalogue import Answer, Catalogue
 from kdaemon.sandbox.payload import Payload, refuse
 
-Operation = Callable[[Catalogue, Payload, int], dict[str, object]]
+Operation = Callable[[Catalogue, Payload, int], Answer]
 
 OPERATIONS: dict[str, Operation] = {
     "AddTagsToStream": tags.add_tags,
@@ -23,6 +23,8 @@ OPERATIONS: dict[str, Operation] = {
     "DescribeStream": control.describe_stream,
     "DescribeStreamConsumer": consumers.describe,
     "DescribeStreamSummary": control.describe_stream_summary,
+    "GetRecords": reads.get_records,
+    "GetShardIterator": reads.get_shard_iterator,
     "ListShards": control.list_shards,
     "ListStreamConsumers": consumers.list_consumers,
     "ListStreams": control.list_streams,
@@ -36,16 +38,6 @@ OPERATIONS: dict[str, Operation] = {
     "UpdateStreamMode": capacity.update_stream_mode,
     "UpdateStreamRecordDistributionStrategy": changes.update_distribution,
     "UpdateStreamWarmThroughput": capacity.update_warm_throughput,
-    "GetRecords": lambda catalogue, payload, now_ns: reads.get_records(
-        catalogue.find, payload, now_ns, catalogue.wall_offset_ns
-    ),
-    "GetShardIterator": lambda catalogue, payload, now_ns: reads.shard_iterator(
-        catalogue.find_in(payload),
-        payload,
-        now_ns,
-        catalogue.wall_offset_ns,
-        catalogue.settings.account,
-    ),
 }
 PUT_OPERATIONS = ("PutRecord", "PutRecords")
 SUBSCRIBE = "SubscribeToShard"  # it is answered with events

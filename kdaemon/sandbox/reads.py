@@ -9,23 +9,13 @@ end of a closed shard the iterator is null. A record that waits for quota is not
 
 import base64
 import binascii
-from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from kdaemon.base.limits import MIB
-from kdaemon.sandbox.payload import (
-    SEQUENCE_NUMBER_PATTERN,
-    SHARD_ID_PATTERN,
-    Payload,
-    choice,
-    integer,
-    optional_text,
-    refuse,
-    text,
-    timestamp_ns,
-)
+from kdaemon.sandbox.catalogue import Answer, Catalogue
+from kdaemon.sandbox.payload import SEQUENCE_NUMBER_PATTERN, SHARD_ID_PATTERN, Payload, refuse
 from kdaemon.sandbox.shards import Shard, StoredRecord, Stream
 
 ITERATOR_LIFETIME_NS = 300 * 1_000_000_000  # 5 minutes [M]
@@ -66,28 +56,27 @@ def decode_bookmark(iterator: str) -> Bookmark:
         raise refuse("InvalidArgumentException", "Invalid ShardIterator.") from error
 
 
-def shard_iterator(
-    stream: Stream, payload: Payload, now_ns: int, wall_offset_ns: int, account: str
-) -> dict[str, object]:
+def get_shard_iterator(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """GetShardIterator. Raises ServiceError."""
-    shard_id = text(payload, "ShardId", SHARD_ID_PATTERN)
-    kind = choice(payload, "ShardIteratorType", ITERATOR_TYPES)
-    starting = optional_text(payload, "StartingSequenceNumber", SEQUENCE_NUMBER_PATTERN)
-    at_ns = timestamp_ns(payload, "Timestamp")
-    shard = find_shard(stream, shard_id, account)
-    position = Position(kind, starting, at_ns)
-    sequence = first_sequence(stream, shard, position, now_ns, wall_offset_ns, account)
+    stream = catalogue.find_in(payload)
+    shard_id = payload.text("ShardId", SHARD_ID_PATTERN)
+    kind = payload.choice("ShardIteratorType", ITERATOR_TYPES)
+    starting = payload.optional_text("StartingSequenceNumber", SEQUENCE_NUMBER_PATTERN)
+    at_ns = payload.timestamp_ns("Timestamp")
+    shard = find_shard(catalogue, stream, shard_id)
+    sequence = first_sequence(catalogue, stream, shard, Position(kind, starting, at_ns), now_ns)
     bookmark = Bookmark(stream.name, stream.created_ns, shard.index, sequence, now_ns)
     return {"ShardIterator": encode_bookmark(bookmark)}
 
 
-def find_shard(stream: Stream, shard_id: str, account: str) -> Shard:
+def find_shard(catalogue: Catalogue, stream: Stream, shard_id: str) -> Shard:
     """The shard. ResourceNotFoundException if the stream never had it."""
     shard = stream.find(shard_id)
     if shard is None:
         raise refuse(
             "ResourceNotFoundException",
-            f"Shard {shard_id} in stream {stream.name} under account {account} does not exist",
+            f"Shard {shard_id} in stream {stream.name} under account {catalogue.settings.account} "
+            "does not exist",
         )
     return shard
 
@@ -102,17 +91,12 @@ class Position(NamedTuple):
 
 
 def first_sequence(
-    stream: Stream,
-    shard: Shard,
-    position: Position,
-    now_ns: int,
-    wall_offset_ns: int,
-    account: str,
+    catalogue: Catalogue, stream: Stream, shard: Shard, position: Position, now_ns: int
 ) -> int:
     """The first sequence to read. Raises ServiceError for a position that lacks a value or has one
     too many.
     """
-    kind, starting, at_ns, operation = position
+    kind, starting, at_ns, _ = position
     if kind == "TRIM_HORIZON":
         sequence = 0
     elif kind == "LATEST":
@@ -123,9 +107,9 @@ def first_sequence(
                 "InvalidArgumentException", "Must specify timestampInMillis parameter for iterator "
                 "of type AT_TIMESTAMP. Current request has no timestamp parameter.",
             )  # fmt: skip
-        sequence = _sequence_at(shard, at_ns - wall_offset_ns)
+        sequence = _sequence_at(shard, at_ns - catalogue.wall_offset_ns)
     else:
-        sequence = _sequence_of(stream, shard, starting, account, operation)
+        sequence = _sequence_of(catalogue, stream, shard, position)
         if kind == "AFTER_SEQUENCE_NUMBER":
             sequence += 1
     if starting is not None and kind in ("TRIM_HORIZON", "LATEST"):
@@ -144,37 +128,34 @@ def _sequence_at(shard: Shard, at_ns: int) -> int:
     return shard.log[position].sequence if position < len(shard.log) else shard.sequencer.next
 
 
-def _sequence_of(
-    stream: Stream, shard: Shard, starting: str | None, account: str, operation: str
-) -> int:
-    if starting is None:
+def _sequence_of(catalogue: Catalogue, stream: Stream, shard: Shard, position: Position) -> int:
+    if position.starting is None:
         raise refuse(
             "InvalidArgumentException",
             "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and "
             "StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. "
             "Request specified no StartingSequenceNumber.",
         )
-    sequence = shard.sequence_of(starting)
+    sequence = shard.sequence_of(position.starting)
     if sequence is None:
         raise refuse(
             "InvalidArgumentException",
-            f"StartingSequenceNumber {starting} used in {operation} on shard "
-            f"{shard.shard_id} in stream {stream.name} under account {account} is invalid.",
+            f"StartingSequenceNumber {position.starting} used in {position.operation} on shard "
+            f"{shard.shard_id} in stream {stream.name} under account {catalogue.settings.account} "
+            "is invalid.",
         )
     return sequence
 
 
-def get_records(
-    find_stream: Callable[[str], Stream], payload: Payload, now_ns: int, wall_offset_ns: int
-) -> dict[str, object]:
+def get_records(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
     """GetRecords: up to `Limit` records and 10 MiB of data; at least one record if there is any.
 
     `Data` is bytes (base64 on the wire). At the end of a closed shard NextShardIterator is None and
     ChildShards names its children. MillisBehindLatest is the age of the oldest unread record.
     """
-    bookmark = decode_bookmark(text(payload, "ShardIterator"))
-    limit = integer(payload, "Limit", 1, RECORDS_PER_READ_MAX, RECORDS_PER_READ_MAX)
-    stream = find_stream(bookmark.stream)
+    bookmark = decode_bookmark(payload.text("ShardIterator"))
+    limit = payload.integer("Limit", 1, RECORDS_PER_READ_MAX, RECORDS_PER_READ_MAX)
+    stream = catalogue.find(bookmark.stream)
     is_same_stream = stream.created_ns == bookmark.stream_created_ns
     if not is_same_stream or not 0 <= bookmark.shard_index < len(stream.shards):
         raise refuse("InvalidArgumentException", "Invalid ShardIterator.")
@@ -189,8 +170,9 @@ def get_records(
     first = shard.position_of(bookmark.sequence)
     end = end_of_read(shard.log, first, limit, now_ns)
     unread = shard.log[end] if end < len(shard.log) else None
-    answer: dict[str, object] = {
-        "Records": [record_form(shard, stored, wall_offset_ns) for stored in shard.log[first:end]],
+    offset_ns = catalogue.wall_offset_ns
+    answer: Answer = {
+        "Records": [record_form(shard, stored, offset_ns) for stored in shard.log[first:end]],
         "MillisBehindLatest": max(0, now_ns - unread.arrival_ns) // 10**6 if unread else 0,
     }
     if unread is None and not shard.is_open:
@@ -223,9 +205,9 @@ def end_of_read(
     return end
 
 
-def record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dict[str, object]:
+def record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> Answer:
     """A record as a reader gets it. `Data` is bytes."""
-    form: dict[str, object] = {
+    form: Answer = {
         "SequenceNumber": shard.template % stored.sequence,
         "ApproximateArrivalTimestamp": (stored.arrival_ns + wall_offset_ns) // 10**6 / 1000,
         "Data": stored.record.data,
@@ -236,7 +218,7 @@ def record_form(shard: Shard, stored: StoredRecord, wall_offset_ns: int) -> dict
     return form
 
 
-def child_form(child: Shard) -> dict[str, object]:
+def child_form(child: Shard) -> Answer:
     """A child shard, as the end of its parent lists it."""
     return {
         "ShardId": child.shard_id,

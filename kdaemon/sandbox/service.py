@@ -15,6 +15,8 @@ Invariant: an operation that raises has changed nothing, except that a fault wit
 first.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
 from kdaemon.base.errors import ServiceError
@@ -199,14 +201,10 @@ class Service:
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None = None
     ) -> Taken:
         """As `put_records`, with the time until which the service stalls the answer."""
-        self._count("PutRecords")
-        if fault is not None and not fault.writes_first:
-            self._raise_for(fault, stream_name)
-        taken = self._put(stream_name, records, now_ns, fault)
-        if fault is not None:
-            self._raise_for(fault, stream_name)
-            if fault.kind is FaultKind.WRONG_COUNT:
-                taken.results.pop()
+        with self._call("PutRecords", fault, stream_name):
+            taken = self._put(stream_name, records, now_ns, fault)
+        if fault is not None and fault.kind is FaultKind.WRONG_COUNT:
+            taken.results.pop()
         return taken
 
     def put_record(
@@ -224,18 +222,14 @@ class Service:
         """As `put_record`, with the time until which the service stalls the answer. Here a
         throttled record is the one result; `refusal_of` makes the error of it.
         """
-        self._count("PutRecord")
-        if fault is not None and not fault.writes_first:
-            self._raise_for(fault, stream_name)
-        try:
-            taken = self._put(stream_name, [record], now_ns, None)
-        except ServiceError as error:
-            # This call has no list of records: the member is `data`, not `records.1.member.data`.
-            text = error.message.replace("records.1.member.", "")
-            raise ServiceError(error.code, text, status=error.status) from None
-        if fault is not None and taken.results[0].is_delivered:
-            self._raise_for(fault, stream_name)
-        return taken
+        with self._call("PutRecord", fault, stream_name):
+            try:
+                return self._put(stream_name, [record], now_ns, None)
+            except ServiceError as error:
+                # This call has no list of records: the member is `data`, not
+                # `records.1.member.data`.
+                text = error.message.replace("records.1.member.", "")
+                raise ServiceError(error.code, text, status=error.status) from None
 
     def refusal_of(self, result: RecordResult) -> ServiceError:
         """A failed result of PutRecord as the error of its whole call."""
@@ -285,12 +279,15 @@ class Service:
         says so [M]; nothing is written.
         """
         self.stream(stream_name)
-        if fault is not None:
-            self._raise_for(fault, stream_name)
-        raise refuse("DryRunOperationException", DRY_RUN_TEXT)
+        error = self._error_of(fault, stream_name)
+        raise error or refuse("DryRunOperationException", DRY_RUN_TEXT)
 
     def handle(
-        self, operation: str, payload: Payload, now_ns: int, fault: Fault | None = None
+        self,
+        operation: str,
+        payload: Mapping[str, object],
+        now_ns: int,
+        fault: Fault | None = None,
     ) -> dict[str, object]:
         """Every operation but PutRecord(s), which come typed, and SubscribeToShard (`subscribe`).
         Bytes in the answer are base64 on the wire.
@@ -301,27 +298,21 @@ class Service:
         perform = OPERATIONS.get(operation)
         if perform is None or not self.offers(operation):
             raise self.unknown_operation(operation)
-        self._count(operation)
-        stream_name = None if fault is None else self.stream_in(payload)
-        if fault is not None and not fault.writes_first:
-            self._raise_for(fault, stream_name)
-        answer = perform(self._catalogue, payload, now_ns)
-        if fault is not None:
-            self._raise_for(fault, stream_name)
-        if operation in READ_OPERATIONS and payload.get("DryRun") is True:
+        members = Payload(payload)
+        with self._call(operation, fault, self.stream_in(members) if fault else None):
+            answer = perform(self._catalogue, members, now_ns)
+        if operation in READ_OPERATIONS and members.get("DryRun") is True:
             raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return answer
 
-    def subscribe(self, payload: Payload, now_ns: int, fault: Fault | None = None) -> Subscription:
+    def subscribe(
+        self, payload: Mapping[str, object], now_ns: int, fault: Fault | None = None
+    ) -> Subscription:
         """SubscribeToShard: a new subscription. Raises ServiceError."""
-        self._count(SUBSCRIBE)
-        stream_name = None if fault is None else self.stream_in(payload)
-        if fault is not None and not fault.writes_first:
-            self._raise_for(fault, stream_name)
-        found = subscribe(self._catalogue, payload, now_ns)
-        if fault is not None:
-            self._raise_for(fault, stream_name)
-        if payload.get("DryRun") is True:
+        members = Payload(payload)
+        with self._call(SUBSCRIBE, fault, self.stream_in(members) if fault else None):
+            found = subscribe(self._catalogue, members, now_ns)
+        if members.get("DryRun") is True:
             raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return found
 
@@ -333,12 +324,13 @@ class Service:
         """The error of the imitated service for an unknown operation."""
         return unknown_operation(operation, is_yandex=self.is_yandex)
 
-    def stream_in(self, payload: Payload) -> str | None:
+    def stream_in(self, payload: Mapping[str, object]) -> str | None:
         """The stream that a control or reading call names, to choose its fault; None: it names
         none.
         """
-        name = self._catalogue.name_in(payload)
-        return consumers.stream_named_in(payload) if name is None else name
+        members = Payload(payload)
+        name = self._catalogue.name_in(members)
+        return consumers.stream_named_in(members) if name is None else name
 
     def state(self) -> dict[str, object]:
         """Streams, shards and counts, for people and tests; no data and no keys."""
@@ -355,14 +347,20 @@ class Service:
             },
         }
 
-    def _count(self, operation: str) -> None:
+    @contextmanager
+    def _call(self, operation: str, fault: Fault | None, stream: str | None) -> Iterator[None]:
+        """Counts a call, and raises what its fault says, before or after the work done within."""
         self.call_counts[operation] = self.call_counts.get(operation, 0) + 1
-
-    def _raise_for(self, fault: Fault, stream_name: str | None) -> None:
-        account = self.settings.account
-        error = error_of(fault, stream_name, account, is_yandex=self.is_yandex)
+        error = self._error_of(fault, stream)
+        if error is None or (fault is not None and fault.writes_first):
+            yield
         if error is not None:
             raise error
+
+    def _error_of(self, fault: Fault | None, stream: str | None) -> ServiceError | None:
+        if fault is None:
+            return None
+        return error_of(fault, stream, self.settings.account, is_yandex=self.is_yandex)
 
 
 def _stream_state(stream: Stream) -> dict[str, object]:

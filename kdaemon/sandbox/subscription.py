@@ -15,20 +15,9 @@ from collections.abc import Callable
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import KIB
 from kdaemon.sandbox import consumers, reads
-from kdaemon.sandbox.catalogue import Catalogue
+from kdaemon.sandbox.catalogue import Answer, Catalogue
 from kdaemon.sandbox.consumer import Consumer
-from kdaemon.sandbox.control import Answer
-from kdaemon.sandbox.payload import (
-    SEQUENCE_NUMBER_PATTERN,
-    SHARD_ID_PATTERN,
-    Payload,
-    choice,
-    optional_text,
-    refuse,
-    structure,
-    text,
-    timestamp_ns,
-)
+from kdaemon.sandbox.payload import SEQUENCE_NUMBER_PATTERN, SHARD_ID_PATTERN, Payload, refuse
 from kdaemon.sandbox.shards import Shard, Stream
 
 LIFETIME_NS = 300 * 1_000_000_000  # five minutes [M]
@@ -142,26 +131,19 @@ def subscribe(catalogue: Catalogue, payload: Payload, now_ns: int) -> Subscripti
     """Makes the subscription of a call, which becomes the current one. ServiceError: the call is
     refused, and nothing has changed.
     """
-    arn = text(payload, "ConsumerARN", consumers.CONSUMER_ARN_PATTERN)
-    shard_id = text(payload, "ShardId", SHARD_ID_PATTERN)
-    position = structure(payload, "StartingPosition")
+    arn = payload.text("ConsumerARN", consumers.CONSUMER_ARN_PATTERN)
+    shard_id = payload.text("ShardId", SHARD_ID_PATTERN)
+    position = payload.structure("StartingPosition")
     if position is None:
-        text(payload, "StartingPosition")
-        position = {}
-    kind = choice(position, "Type", reads.ITERATOR_TYPES)
-    starting = optional_text(position, "SequenceNumber", SEQUENCE_NUMBER_PATTERN)
-    at_ns = timestamp_ns(position, "Timestamp")
-    account, offset_ns = catalogue.settings.account, catalogue.wall_offset_ns
+        payload.text("StartingPosition")
+        position = Payload()
+    kind = position.choice("Type", reads.ITERATOR_TYPES)
+    starting = position.optional_text("SequenceNumber", SEQUENCE_NUMBER_PATTERN)
+    at_ns = position.timestamp_ns("Timestamp")
     stream, consumer = consumers.find_by_arn(catalogue, arn)
-    shard = reads.find_shard(stream, shard_id, account)
-    sequence = reads.first_sequence(
-        stream,
-        shard,
-        reads.Position(kind, starting, at_ns, "SubscribeToShard"),
-        now_ns,
-        offset_ns,
-        account,
-    )
+    shard = reads.find_shard(catalogue, stream, shard_id)
+    start = reads.Position(kind, starting, at_ns, "SubscribeToShard")
+    sequence = reads.first_sequence(catalogue, stream, shard, start, now_ns)
     if consumer.status(now_ns) != "ACTIVE":
         raise refuse(
             "ResourceInUseException",
@@ -171,7 +153,7 @@ def subscribe(catalogue: Catalogue, payload: Payload, now_ns: int) -> Subscripti
     last_ns = consumer.subscribed_ns.get(shard.index)
     if last_ns is not None and now_ns - last_ns < TAKEOVER_NS:
         raise _in_use(consumer, shard)
-    found = Subscription(consumer, stream, shard, sequence, now_ns, offset_ns)
+    found = Subscription(consumer, stream, shard, sequence, now_ns, catalogue.wall_offset_ns)
     if payload.get("DryRun") is not True:
         before = consumer.readers.get(shard.index)
         if before is not None:

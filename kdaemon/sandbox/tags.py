@@ -8,9 +8,8 @@ TAGS_MAX tags at most.
 import re
 from collections.abc import Mapping
 
-from kdaemon.sandbox.catalogue import Catalogue
-from kdaemon.sandbox.control import Answer
-from kdaemon.sandbox.payload import Payload, integer, optional_text, refuse
+from kdaemon.sandbox.catalogue import Answer, Catalogue
+from kdaemon.sandbox.payload import Payload, refuse
 
 TAGS_MAX = 50  # of a stream [M]
 TAGS_A_CALL_MAX = 200  # in AddTagsToStream [M]
@@ -34,8 +33,8 @@ def add_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
 def list_tags(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
     """ListTagsForStream: ordered by key."""
     stream = catalogue.find_in(payload)
-    limit = integer(payload, "Limit", 1, TAGS_MAX, default=TAGS_MAX)
-    after = optional_text(payload, "ExclusiveStartTagKey")
+    limit = payload.integer("Limit", 1, TAGS_MAX, default=TAGS_MAX)
+    after = payload.optional_text("ExclusiveStartTagKey")
     keys = sorted(key for key in stream.tags if after is None or key > after)
     return {
         "Tags": [{"Key": key, "Value": stream.tags[key]} for key in keys[:limit]],

@@ -26,13 +26,13 @@ from kdaemon.sandbox import keyless, yandex, yandex_words
 from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.feed import Feed
-from kdaemon.sandbox.operations import SUBSCRIBE
+from kdaemon.sandbox.operations import PUT_OPERATIONS, SUBSCRIBE
 from kdaemon.sandbox.payload import CONTROL_BYTES_MAX, Payload
 from kdaemon.sandbox.service import Service
 from kdaemon.wire import cbor, envelope
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
-from kdaemon.wire.forms import FORMS, Form
+from kdaemon.wire.forms import FORMS
 from kdaemon.wire.limits import PutLimits
 from kdaemon.wire.refusals import ApiError, Encoding, api_error, refuse, render
 
@@ -85,9 +85,7 @@ def read_call(
         return (yield from _read_yandex(service, path, headers, body))
     operation = _read_operation(service, method, headers, body)
     if isinstance(operation, Operation):
-        form = FORMS[operation]
-        read = _read_put_record if operation in _SINGLE else _read_put_records
-        return (yield from read(service, form, body))
+        return (yield from _read_put(service, operation, body))
     encoding = encoding_of(service, headers)
     if operation == SUBSCRIBE:
         return _subscription(service, _payload(body, encoding), encoding)
@@ -132,47 +130,46 @@ def _read_operation(
     raise service.unknown_operation(operation)
 
 
-def _read_put_records(service: Service, form: Form, body: bytes) -> Steps[Call]:
+def _read_put(service: Service, operation: Operation, body: bytes) -> Steps[Call]:
+    form = FORMS[operation]
     if len(body) > AT_ONCE_BYTES_MAX:
         request = yield from form.read(body, _limits(service))
     else:
         request = form.parse(body, _limits(service))
     keyless.check(service, request)
-    stream, records, is_dry_run = request.stream, request.records, request.is_dry_run
+    return _put_call(
+        service, operation, request.stream, request.records, is_dry_run=request.is_dry_run
+    )
+
+
+def _put_call(
+    service: Service,
+    operation: Operation,
+    stream: str,
+    records: list[Record],
+    *,
+    is_dry_run: bool = False,
+) -> Call:
+    (name, encoding), form = operation.value, FORMS[operation]
+    is_single = operation in _SINGLE
 
     def perform(now_ns: int, fault: Fault | None) -> Reply:
         if is_dry_run:
             service.dry_run(stream, fault)
-        taken = service.take_records(stream, records, now_ns, fault)
-        answer = form.encode(taken.results, "NONE")
+        if is_single:
+            taken = service.take_record(stream, records[0], now_ns, fault)
+            if not taken.results[0].is_delivered:
+                error = service.refusal_of(taken.results[0])
+                return refusal(error, taken.stalled_until_ns, encoding)
+        else:
+            taken = service.take_records(stream, records, now_ns, fault)
+        if service.is_yandex and not is_single:
+            answer = yandex.encode_put_records(taken.results, encoding)
+        else:
+            answer = form.encode(taken.results, "NONE")
         return Reply(200, answer, form.content_type, taken.stalled_until_ns)
 
-    return Call("PutRecords", stream, perform)
-
-
-def _read_put_record(service: Service, form: Form, body: bytes) -> Steps[Call]:
-    if len(body) > AT_ONCE_BYTES_MAX:
-        request = yield from form.read(body, _limits(service))
-    else:
-        request = form.parse(body, _limits(service))
-    keyless.check(service, request)
-    stream, (record,), is_dry_run = request.stream, request.records, request.is_dry_run
-
-    def perform(now_ns: int, fault: Fault | None) -> Reply:
-        if is_dry_run:
-            service.dry_run(stream, fault)
-        return _put_record(service, form, stream, record, now_ns, fault)
-
-    return Call("PutRecord", stream, perform)
-
-
-def _put_record(
-    service: Service, form: Form, stream: str, record: Record, now_ns: int, fault: Fault | None
-) -> Reply:
-    (result,), stalled_until_ns = service.take_record(stream, record, now_ns, fault)
-    if not result.is_delivered:
-        return refusal(service.refusal_of(result), stalled_until_ns, form.encoding)
-    return Reply(200, form.encode([result], "NONE"), form.content_type, stalled_until_ns)
+    return Call(name, stream, perform)
 
 
 def _limits(service: Service) -> PutLimits:
@@ -206,25 +203,17 @@ def _payload(body: bytes, encoding: Encoding) -> Payload:
     if len(body) > CONTROL_BYTES_MAX:
         text = f"The body of this operation may have {CONTROL_BYTES_MAX} bytes."
         raise api_error("SerializationException", text)
-    if encoding is Encoding.CBOR:
-        return _cbor_payload(body)
+    is_cbor = encoding is Encoding.CBOR
     try:
-        payload = msgspec.json.decode(body)
+        payload = cbor.decode(body) if is_cbor else msgspec.json.decode(body)
+    except cbor.CborError as error:
+        raise api_error("SerializationException", error.text) from None
     except UNREADABLE:
         raise api_error("SerializationException", "The body is not JSON.") from None
     if not isinstance(payload, dict):
-        raise api_error("SerializationException", "The body must be a JSON object.")
-    return payload
-
-
-def _cbor_payload(body: bytes) -> Payload:
-    try:
-        payload = cbor.decode(body)
-    except cbor.CborError as error:
-        raise api_error("SerializationException", error.text) from None
-    if not isinstance(payload, dict):
-        raise api_error("SerializationException", "The body must be a CBOR map.")
-    return payload
+        kind = "CBOR map" if is_cbor else "JSON object"
+        raise api_error("SerializationException", f"The body must be a {kind}.")
+    return Payload(payload)
 
 
 def _read_yandex(
@@ -259,37 +248,17 @@ def _parse_yandex(
     if not service.offers(operation):
         raise service.unknown_operation(operation)
     yandex.check_body(headers, body)
-    if operation in ("PutRecords", "PutRecord") and len(body) > AT_ONCE_BYTES_MAX:
+    if operation in PUT_OPERATIONS and len(body) > AT_ONCE_BYTES_MAX:
         if encoding is Encoding.JSON:
             yandex.weigh(body)
         yield
-    if operation == "PutRecords":
-        name, records = yandex.parse_put_records(body, encoding)
-        return _yandex_puts(service, yandex.full_name(path, name), records, encoding)
-    if operation == "PutRecord":
-        name, record = yandex.parse_put_record(body, encoding)
-        return _yandex_put(service, yandex.full_name(path, name), record, encoding)
-    payload = dict(yandex.read_payload(operation, body, encoding))
+    if operation in PUT_OPERATIONS:
+        parse = yandex.parse_put_records if operation == "PutRecords" else yandex.parse_put_record
+        name, records = parse(body, encoding)
+        put = Operation((operation, encoding))
+        return _put_call(service, put, yandex.full_name(path, name), records)
+    payload = yandex.read_payload(operation, body, encoding)
     short_name = payload.get("StreamName")
     if isinstance(short_name, str):
         payload["StreamName"] = yandex.full_name(path, short_name)
     return _other_call(service, operation, payload, encoding)
-
-
-def _yandex_puts(service: Service, stream: str, records: list[Record], encoding: Encoding) -> Call:
-    def perform(now_ns: int, fault: Fault | None) -> Reply:
-        taken = service.take_records(stream, records, now_ns, fault)
-        answer = yandex.encode_put_records(taken.results, encoding)
-        return Reply(200, answer, encoding.value, taken.stalled_until_ns)
-
-    return Call("PutRecords", stream, perform)
-
-
-def _yandex_put(service: Service, stream: str, record: Record, encoding: Encoding) -> Call:
-    is_cbor = encoding is Encoding.CBOR
-    form = FORMS[Operation.PUT_RECORD_CBOR if is_cbor else Operation.PUT_RECORD]
-
-    def perform(now_ns: int, fault: Fault | None) -> Reply:
-        return _put_record(service, form, stream, record, now_ns, fault)
-
-    return Call("PutRecord", stream, perform)

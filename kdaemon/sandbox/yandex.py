@@ -73,16 +73,11 @@ class _PutRecords(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     stream_name: str = ""
 
 
-class _PutRecord(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
-    data: bytes = b""
-    partition_key: str = ""
-    explicit_hash_key: str | UnsetType = UNSET
+class _PutRecord(_Entry, forbid_unknown_fields=True, rename="pascal"):
     sequence_number_for_ordering: str | UnsetType = UNSET
     stream_name: str = ""
 
 
-_decode_put_records = msgspec.json.Decoder(_PutRecords).decode
-_decode_put_record = msgspec.json.Decoder(_PutRecord).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -127,43 +122,32 @@ def weigh(body: bytes) -> None:
 
 def parse_put_records(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, list[Record]]:
     """Stream name and records, without checks of bounds (`writes.py` makes them)."""
-    if encoding is Encoding.CBOR:
-        request = _convert(body, _PutRecords)
-    else:
-        if body.count(b"{") > BRACES_MAX:
-            raise invalid("Too many records in a single PutRecords request")
-        try:
-            request = _decode_put_records(body)
-        except UNREADABLE as error:
-            raise _unreadable(error, body) from None
-    return _named(request.stream_name), [
-        Record(entry.data, entry.partition_key, entry.explicit_hash_key or None)
-        for entry in request.records
-    ]
+    if encoding is Encoding.JSON and body.count(b"{") > BRACES_MAX:
+        raise invalid("Too many records in a single PutRecords request")
+    request = _shaped(body, encoding, _PutRecords)
+    return _named(request.stream_name), [_record(entry) for entry in request.records]
 
 
-def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, Record]:
-    """As `parse_put_records`, for one record."""
-    if encoding is Encoding.CBOR:
-        request = _convert(body, _PutRecord)
-    else:
-        try:
-            request = _decode_put_record(body)
-        except UNREADABLE as error:
-            raise _unreadable(error, body) from None
-    return _named(request.stream_name), Record(
-        request.data, request.partition_key, request.explicit_hash_key or None
-    )
+def parse_put_record(body: bytes, encoding: Encoding = Encoding.JSON) -> tuple[str, list[Record]]:
+    """As `parse_put_records`, for a body with one record."""
+    request = _shaped(body, encoding, _PutRecord)
+    return _named(request.stream_name), [_record(request)]
 
 
-def _convert(body: bytes, shape: type[T]) -> T:
-    """A body in CBOR as `shape`. Raises ServiceError."""
-    value = _read_cbor(body)
+def _shaped(body: bytes, encoding: Encoding, shape: type[T]) -> T:
+    """A body as `shape`. Raises ServiceError."""
     try:
-        return msgspec.convert(value, shape)
-    except msgspec.ValidationError as error:
-        text = reason_of(error)
-    raise _misfit(text)
+        if encoding is Encoding.CBOR:
+            return msgspec.convert(_read_cbor(body), shape)
+        return msgspec.json.decode(body, type=shape)
+    except UNREADABLE as error:
+        if encoding is Encoding.CBOR:
+            raise _misfit(reason_of(error)) from None
+        raise _unreadable(error, body) from None
+
+
+def _record(entry: _Entry) -> Record:
+    return Record(entry.data, entry.partition_key, entry.explicit_hash_key or None)
 
 
 def encode_put_records(results: list[RecordResult], encoding: Encoding = Encoding.JSON) -> bytes:
@@ -200,7 +184,7 @@ def _named(stream_name: str) -> str:
     return stream_name
 
 
-def _decoded(body: bytes, encoding: Encoding = Encoding.JSON) -> dict[str, object]:
+def _decoded(body: bytes, encoding: Encoding = Encoding.JSON) -> Payload:
     if len(body) > CONTROL_BYTES_MAX:
         text = f"The body of this operation may have {CONTROL_BYTES_MAX} bytes"
         raise refuse("InvalidArgumentException", text)
@@ -213,7 +197,7 @@ def _decoded(body: bytes, encoding: Encoding = Encoding.JSON) -> dict[str, objec
     return _as_map(payload)
 
 
-def _read_cbor(body: bytes) -> dict[str, object]:
+def _read_cbor(body: bytes) -> Payload:
     try:
         payload = cbor.decode(body)
     except cbor.CborError:
@@ -222,12 +206,12 @@ def _read_cbor(body: bytes) -> dict[str, object]:
     return _as_map(payload)
 
 
-def _as_map(payload: object) -> dict[str, object]:
+def _as_map(payload: object) -> Payload:
     if payload is None:
         raise refuse("MissingParameter", "Top level of json value is not a map")
     if not isinstance(payload, dict):
         raise _misfit("type must be object")
-    return payload
+    return Payload(payload)
 
 
 def _no_json() -> ServiceError:

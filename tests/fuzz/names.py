@@ -6,6 +6,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import ARN_CHARACTERS_MAX, is_path, is_stream_name, parse_arn
 from kdaemon.base.service import SERVICES
 from kdaemon.sandbox.catalogue import Catalogue
+from kdaemon.sandbox.payload import Payload
 from kdaemon.sandbox.settings import SandboxSettings
 from kdaemon.wire.explain import stream_problems
 
@@ -46,7 +47,7 @@ def one_input(data: bytes) -> None:
     for catalogue in _CATALOGUES:
         for member in ("StreamName", "StreamARN"):
             try:
-                name = catalogue.name_in({member: text})
+                name = catalogue.name_in(Payload({member: text}))
             except ServiceError as error:
                 assert error.status == 400
             else:

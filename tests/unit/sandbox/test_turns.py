@@ -55,7 +55,7 @@ async def test_one_that_no_client_needs_is_refused_without_being_read(
     which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Any] = []
-    monkeypatch.setattr(yandex, "_decode_put_records", decoded.append)
+    monkeypatch.setattr(yandex, "_shaped", lambda *what: decoded.append(what))
     protocol, transport = serve(which)
     protocol.data_received(put(which, f'"X":{json.dumps([[]] * 400_000)}'))
     for _ in range(50):

@@ -309,7 +309,7 @@ def test_put_records_reads_exactly_its_own_keys() -> None:
 
 def test_put_record_reads_its_own_keys() -> None:
     body = {"StreamName": NAME, "Data": "", "PartitionKey": "k", "SequenceNumberForOrdering": "1"}
-    assert yandex.parse_put_record(msgspec.json.encode(body)) == (NAME, Record(b"", "k"))
+    assert yandex.parse_put_record(msgspec.json.encode(body)) == (NAME, [Record(b"", "k")])
     with pytest.raises(ServiceError, match="Unexpected json key: StreamId"):
         yandex.parse_put_record(msgspec.json.encode({**body, "StreamId": "x"}))
 
