@@ -6,24 +6,15 @@ Where it sits: a `Stream` has its consumers; `consumers.py` makes and finds them
 reads for them.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from kdaemon.base.errors import ServiceError
 
+if TYPE_CHECKING:  # a subscription knows its stream, and a stream its consumers
+    from kdaemon.sandbox.subscription import Subscription
+
 # From its registration until it is ACTIVE; ours: the service takes seconds; 2026-11-28.
 CREATING_NS = 500_000_000
-
-
-class Reader(Protocol):
-    """A subscription, as the stream knows it."""
-
-    def changed(self) -> None:
-        """The stream has more records, or other shards."""
-        ...
-
-    def end(self, failure: ServiceError | None = None) -> None:
-        """The subscription ends. `failure`: the reason that its client is told."""
-        ...
 
 
 class Consumer:
@@ -38,7 +29,7 @@ class Consumer:
         self.arn = arn
         self.created_ns = now_ns
         self.subscribed_ns: dict[int, int] = {}
-        self.readers: dict[int, Reader] = {}
+        self.readers: dict[int, Subscription] = {}
 
     def status(self, now_ns: int) -> str:
         return "ACTIVE" if now_ns - self.created_ns >= CREATING_NS else "CREATING"

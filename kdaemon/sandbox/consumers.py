@@ -7,16 +7,15 @@ Invariant: a refused call has changed nothing; a stream has CONSUMERS_MAX consum
 Where it sits: between `service.py` and `catalogue.py`; `subscription.py` finds its consumer here.
 """
 
-import base64
 import re
 
 import msgspec
 
 from kdaemon.base.errors import ServiceError
-from kdaemon.sandbox import control, tags
+from kdaemon.sandbox import tags
 from kdaemon.sandbox.catalogue import Answer, Catalogue
 from kdaemon.sandbox.consumer import Consumer
-from kdaemon.sandbox.control import NEXT_TOKEN_LIFETIME_NS
+from kdaemon.sandbox.control import page_of, require_fresh, token_of
 from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.shards import Stream
 
@@ -121,25 +120,22 @@ def list_consumers(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answe
         "Consumers": [_form(catalogue, stream.consumers[name], now_ns) for name in page]
     }
     if len(names) > limit:
-        told = msgspec.json.encode(_Page(stream.name, page[-1], now_ns))
-        answer["NextToken"] = base64.b64encode(told).decode()
+        answer["NextToken"] = token_of(_Page(stream.name, page[-1], now_ns))
     return answer
 
 
 def _read_token(token: str, stream: Stream, now_ns: int) -> str:
-    try:
-        page = msgspec.json.decode(base64.b64decode(token, validate=True), type=_Page)
-    except (ValueError, msgspec.MsgspecError):
-        page = None
-    if page is None or page.stream != stream.name:
+    page = page_of(token, _Page)
+    if page.stream != stream.name:
         raise refuse("InvalidArgumentException", "NextToken is not one of this stream's.")
-    if now_ns - page.issued_ns > NEXT_TOKEN_LIFETIME_NS:
-        raise refuse("ExpiredNextTokenException", "NextToken has expired; list anew.")
+    require_fresh(page.issued_ns, now_ns)
     return page.after
 
 
-def delete_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
-    """DeleteStream: a stream with consumers is deleted only with EnforceConsumerDeletion [M]."""
+def delete_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
+    """DeleteStream: the stream goes, with its records. A stream that has consumers is deleted only
+    with EnforceConsumerDeletion [M].
+    """
     stream = catalogue.find_in(payload)
     if stream.consumers and payload.get("EnforceConsumerDeletion") is not True:
         raise refuse(
@@ -148,10 +144,10 @@ def delete_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer
             f"{len(stream.consumers)} registered consumers; deregister them, or set "
             "EnforceConsumerDeletion.",
         )
-    answer = control.delete_stream(catalogue, payload, now_ns)
+    catalogue.delete(stream)
     for consumer in stream.consumers.values():
         consumer.end(_not_found(catalogue, consumer.arn))
-    return answer
+    return {}
 
 
 def find(catalogue: Catalogue, payload: Payload) -> tuple[Stream, Consumer]:

@@ -47,7 +47,7 @@ FILTER_TYPES = (
     "FROM_TIMESTAMP",
 )
 
-_Page = TypeVar("_Page", "_ListShardsPage", "_ListStreamsPage")
+_Page = TypeVar("_Page", bound=msgspec.Struct)
 
 
 def create_stream(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
@@ -98,12 +98,6 @@ def _partitioning(payload: Payload, shard_count: int) -> tuple[bool, int]:
     strategy = automatic.optional_text("Strategy")
     shard_count = settings.integer("MinActivePartitions", 1, PAGE_MAX, default=shard_count)
     return strategy == SCALE_UP_YANDEX, shard_count
-
-
-def delete_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
-    """Deletes a stream with its records; `consumers.delete_stream` checks for consumers first."""
-    catalogue.delete(catalogue.find_in(payload))
-    return {}
 
 
 def describe_stream(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer:
@@ -167,7 +161,7 @@ def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer
     after = payload.optional_text("ExclusiveStartStreamName", catalogue.name_pattern)
     token = payload.optional_text("NextToken")
     if token is not None:
-        after = _read_token(token, _ListStreamsPage).after
+        after = page_of(token, _ListStreamsPage).after
     names = sorted(name for name in catalogue.streams if after is None or name > after)
     page = names[:limit]
     answer: Answer = {
@@ -185,7 +179,7 @@ def list_streams(catalogue: Catalogue, payload: Payload, _now_ns: int) -> Answer
         ],
     }
     if len(names) > limit:
-        answer["NextToken"] = _token(_ListStreamsPage(page[-1]))
+        answer["NextToken"] = token_of(_ListStreamsPage(page[-1]))
     return answer
 
 
@@ -207,16 +201,15 @@ def list_shards(catalogue: Catalogue, payload: Payload, now_ns: int) -> Answer:
                 "InvalidArgumentException",
                 "NextToken and StreamName cannot be provided together.",
             )
-        page = _read_token(token, _ListShardsPage)
-        if now_ns - page.issued_ns > NEXT_TOKEN_LIFETIME_NS:
-            raise refuse("ExpiredNextTokenException", "NextToken has expired; list anew.")
+        page = page_of(token, _ListShardsPage)
+        require_fresh(page.issued_ns, now_ns)
         stream = catalogue.find(page.stream)
         view = page.view
     shards = [shard for shard in stream.shards if view.shows(shard)]
     answer: Answer = {"Shards": [shard_form(stream, shard) for shard in shards[:limit]]}
     if len(shards) > limit:
         view.after = shards[limit - 1].shard_id
-        answer["NextToken"] = _token(_ListShardsPage(stream.name, now_ns, view))
+        answer["NextToken"] = token_of(_ListShardsPage(stream.name, now_ns, view))
     return answer
 
 
@@ -292,12 +285,20 @@ def shard_form(stream: Stream, shard: Shard) -> Answer:
     return form
 
 
-def _token(page: _ListShardsPage | _ListStreamsPage) -> str:
+def token_of(page: msgspec.Struct) -> str:
+    """A NextToken that stands for the page."""
     return base64.b64encode(msgspec.json.encode(page)).decode()
 
 
-def _read_token(token: str, page: type[_Page]) -> _Page:
+def page_of(token: str, shape: type[_Page]) -> _Page:
+    """The page that a NextToken stands for. Raises ServiceError."""
     try:
-        return msgspec.json.decode(base64.b64decode(token, validate=True), type=page)
+        return msgspec.json.decode(base64.b64decode(token, validate=True), type=shape)
     except (ValueError, msgspec.MsgspecError) as error:
         raise refuse("InvalidArgumentException", "NextToken is not one of this service.") from error
+
+
+def require_fresh(issued_ns: int, now_ns: int) -> None:
+    """Raises ServiceError for a NextToken that is older than NEXT_TOKEN_LIFETIME_NS."""
+    if now_ns - issued_ns > NEXT_TOKEN_LIFETIME_NS:
+        raise refuse("ExpiredNextTokenException", "NextToken has expired; list anew.")

@@ -6,7 +6,7 @@ nothing of the contents of streams. Invariant: every matching call uses up exact
 exactly one fault.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import msgspec
@@ -228,21 +228,17 @@ def _error_at_yandex(fault: Fault, name: str) -> ServiceError | None:
             return None
 
 
-def failure_of(fault: Fault | None, *, is_yandex: bool = False) -> RecordResult:
-    """The result of a record that fails by this fault."""
-    if fault is None or fault.code is None:
-        return yandex_words.INTERNAL_FAILURE if is_yandex else INTERNAL_FAILURE
-    nothing = "" if is_yandex else None
-    return RecordResult(nothing, nothing, fault.code, fault.message or None)
-
-
-def failing_indices(fault: Fault, record_count: int, dice: Dice | None) -> frozenset[int]:
-    """Which records of a request fail: the named ones, or each by chance.
-
-    `dice` may be None if nothing is left to chance: with indices, or a fraction of 1.
+def failures_of(
+    fault: Fault, record_count: int, dice: Dice | None, *, is_yandex: bool = False
+) -> dict[int, RecordResult]:
+    """The records of a request that fail, by index, with their results: the named records, or each
+    by chance. `dice` may be None if nothing is left to chance: with indices, or a fraction of 1.
     """
-    if fault.indices:
-        return frozenset(fault.indices)
-    if dice is None or fault.fraction >= 1.0:
-        return frozenset(range(record_count))
-    return frozenset(index for index in range(record_count) if dice.random() < fault.fraction)
+    failure = yandex_words.INTERNAL_FAILURE if is_yandex else INTERNAL_FAILURE
+    if fault.code is not None:
+        nothing = "" if is_yandex else None
+        failure = RecordResult(nothing, nothing, fault.code, fault.message or None)
+    indices: Iterable[int] = fault.indices or range(record_count)
+    if not fault.indices and dice is not None and fault.fraction < 1.0:
+        indices = (index for index in indices if dice.random() < fault.fraction)
+    return dict.fromkeys(indices, failure)

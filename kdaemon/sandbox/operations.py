@@ -1,16 +1,15 @@
 """Which operations the imitated services have, and who does the work of each.
 
-Pure: a table, and which service offers what of it. Where it sits: `service.py` looks operations up
+Pure: a table, and what of it Yandex does not have. Where it sits: `service.py` looks operations up
 here. PutRecord(s) and SubscribeToShard are not in the table, because the service performs them
 itself.
 """
 
 from collections.abc import Callable
 
-from kdaemon.base.errors import ServiceError
 from kdaemon.sandbox import capacity, changes, consumers, control, reads, tags
 from kdaemon.sandbox.catalogue import Answer, Catalogue
-from kdaemon.sandbox.payload import Payload, refuse
+from kdaemon.sandbox.payload import Payload
 
 Operation = Callable[[Catalogue, Payload, int], Answer]
 
@@ -45,7 +44,7 @@ READ_OPERATIONS = ("GetRecords", "GetShardIterator")
 
 # Yandex documents the first three as not supported; clients must use DescribeStream [YD api-ref].
 # No call splits or merges its partitions. It does not document tags. The rest are AWS's alone.
-_NOT_AT_YANDEX = frozenset(
+NOT_AT_YANDEX = frozenset(
     {
         *("ListShards", "DescribeStreamSummary", "DescribeLimits", "SplitShard", "MergeShards"),
         *("AddTagsToStream", "ListTagsForStream", "RemoveTagsFromStream"),
@@ -55,20 +54,3 @@ _NOT_AT_YANDEX = frozenset(
         "UpdateStreamWarmThroughput",
     }
 )
-
-
-def offers(operation: str, *, is_yandex: bool) -> bool:
-    """Whether a service has the operation."""
-    if operation in PUT_OPERATIONS:
-        return True
-    is_known = operation in OPERATIONS or operation == SUBSCRIBE
-    return is_known and not (is_yandex and operation in _NOT_AT_YANDEX)
-
-
-def unknown_operation(operation: str, *, is_yandex: bool) -> ServiceError:
-    """The error of each service for an unknown operation."""
-    if not is_yandex:
-        return refuse("UnknownOperationException", "")
-    if not operation:
-        return refuse("MissingAction", "No action was specified")
-    return refuse("InvalidAction", f'Unknown method name "{operation}"')

@@ -52,10 +52,7 @@ _CALLS: dict[str, type[msgspec.Struct]] = {
     "splits": _SplitCall,
     "tokens": _TokensCall,
 }
-_decode_faults = msgspec.json.Decoder(Fault | list[Fault]).decode
-_decode_quota = msgspec.json.Decoder(_QuotaCall).decode
-_decode_split = msgspec.json.Decoder(_SplitCall).decode
-_decode_tokens = msgspec.json.Decoder(_TokensCall).decode
+_decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
 
 _METHODS = {
@@ -78,27 +75,22 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
                 text = f"at most {FAULT_COUNT_MAX} faults can be queued"
                 return 400, _error("InvalidArgumentException", text)
             case "POST", "faults":
-                faults = _decode_faults(body)
+                faults = _decode(body, type=Fault | list[Fault])
                 service.add_faults(*([faults] if isinstance(faults, Fault) else faults))
             case "DELETE", "faults":
                 service.clear_faults()
-            case "GET", "faults":
-                pass
             case "POST", "quotas":
-                call = _decode_quota(body)
+                call = _decode(body, type=_QuotaCall)
                 quota = Quota(call.records_per_second, call.bytes_per_second)
                 service.set_quota(quota, now_ns, call.stream)
-                return 200, _encode(service.state())
             case "POST", "splits":
-                split = _decode_split(body)
+                split = _decode(body, type=_SplitCall)
                 service.split_shard(split.stream, split.shard_id, now_ns)
-                return 200, _encode(service.state())
             case "POST", "tokens":
-                tokens = _decode_tokens(body)
+                tokens = _decode(body, type=_TokensCall)
                 service.accept_tokens(tokens.accepted, is_required=tokens.is_required)
-                return 200, _encode(service.state())
-            case "GET", "state":
-                return 200, _encode(service.state())
+            case "GET", "faults" | "state":
+                pass
             case _:
                 return _refuse_route(method, name)
     except ServiceError as error:
@@ -106,7 +98,8 @@ def answer(service: Service, method: str, path: str, body: bytes, now_ns: int) -
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         text = f"{method} {PREFIX}{name}: {explained(error, _CALLS[name])}"
         return 400, _error("InvalidArgumentException", text)
-    return 200, _encode({"faults": service.pending_faults()})
+    is_of_faults = name == "faults"
+    return 200, _encode({"faults": service.pending_faults()} if is_of_faults else service.state())
 
 
 def explained(error: Exception, call: type[msgspec.Struct]) -> str:

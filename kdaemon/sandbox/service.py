@@ -31,15 +31,14 @@ from kdaemon.sandbox.faults import (
     FaultKind,
     FaultScript,
     error_of,
-    failing_indices,
-    failure_of,
+    failures_of,
 )
 from kdaemon.sandbox.operations import (
+    NOT_AT_YANDEX,
     OPERATIONS,
+    PUT_OPERATIONS,
     READ_OPERATIONS,
     SUBSCRIBE,
-    offers,
-    unknown_operation,
 )
 from kdaemon.sandbox.payload import Payload, refuse
 from kdaemon.sandbox.settings import Quota, SandboxSettings
@@ -242,37 +241,32 @@ class Service:
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None
     ) -> Taken:
         stream = self._catalogue.find(stream_name)
-        failing: frozenset[int] = frozenset()
+        failed: dict[int, RecordResult] = {}
         if fault is not None and fault.kind is FaultKind.RECORD_FAILURE:
-            failing = failing_indices(fault, len(records), self._dice)
+            failed = failures_of(fault, len(records), self._dice, is_yandex=self.is_yandex)
         limit = self.settings.request_limit_bytes
-        stalled_until_ns = now_ns
         if self.is_yandex:
-            results, retained_bytes, stalled_until_ns = writes.put_yandex(
+            written = writes.put_yandex(
                 stream,
                 records,
                 now_ns,
                 request_bytes_max=limit,
-                failing=failing,
-                failure=failure_of(fault, is_yandex=True),
+                failed=failed,
                 quota_wait_ns=self._quota_wait_ns,
             )
         else:
-            put = writes.put_auto if stream.is_auto else writes.put_aws
-            account = self.settings.account
-            results, retained_bytes = put(
+            written = writes.put_aws(
                 stream,
                 records,
                 now_ns,
-                account=account,
+                account=self.settings.account,
                 request_bytes_max=limit,
-                failing=failing,
-                failure=failure_of(fault),
+                failed=failed,
             )
-        self._catalogue.retain(retained_bytes)
+        self._catalogue.retain(written.retained_bytes)
         if stream.consumers:
             stream.changed()
-        return Taken(results, stalled_until_ns)
+        return Taken(written.results, written.stalled_until_ns)
 
     def dry_run(self, stream_name: str, fault: Fault | None = None) -> NoReturn:
         """What would become of records. A request that would succeed is answered with an error that
@@ -318,11 +312,18 @@ class Service:
 
     def offers(self, operation: str) -> bool:
         """Whether the imitated service has the operation."""
-        return offers(operation, is_yandex=self.is_yandex)
+        if operation in PUT_OPERATIONS:
+            return True
+        is_known = operation in OPERATIONS or operation == SUBSCRIBE
+        return is_known and not (self.is_yandex and operation in NOT_AT_YANDEX)
 
     def unknown_operation(self, operation: str) -> ServiceError:
         """The error of the imitated service for an unknown operation."""
-        return unknown_operation(operation, is_yandex=self.is_yandex)
+        if not self.is_yandex:
+            return refuse("UnknownOperationException", "")
+        if not operation:
+            return refuse("MissingAction", "No action was specified")
+        return refuse("InvalidAction", f'Unknown method name "{operation}"')
 
     def stream_in(self, payload: Mapping[str, object]) -> str | None:
         """The stream that a control or reading call names, to choose its fault; None: it names

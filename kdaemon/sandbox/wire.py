@@ -22,7 +22,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import RECORD_BYTES_MAX_AWS
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
-from kdaemon.sandbox import keyless, yandex, yandex_words
+from kdaemon.sandbox import yandex, yandex_words
 from kdaemon.sandbox.event_stream import CONTENT_TYPE
 from kdaemon.sandbox.faults import Fault
 from kdaemon.sandbox.feed import Feed
@@ -34,6 +34,7 @@ from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
 from kdaemon.wire.forms import FORMS
 from kdaemon.wire.limits import PutLimits
+from kdaemon.wire.put import PutRequest, refuse_ordering, require_keys
 from kdaemon.wire.refusals import ApiError, Encoding, api_error, refuse, render
 
 JSON = Encoding.JSON.value
@@ -136,10 +137,25 @@ def _read_put(service: Service, operation: Operation, body: bytes) -> Steps[Call
         request = yield from form.read(body, _limits(service))
     else:
         request = form.parse(body, _limits(service))
-    keyless.check(service, request)
+    _check_keys(service, request)
     return _put_call(
         service, operation, request.stream, request.records, is_dry_run=request.is_dry_run
     )
+
+
+def _check_keys(service: Service, request: PutRequest) -> None:
+    """Raises ApiError for records that the stream does not take. Since AUTO, PartitionKey is
+    optional in the service's model; streams that go by the key require it, and only they take
+    SequenceNumberForOrdering [M].
+    """
+    try:
+        is_auto = service.stream(request.stream).is_auto
+    except ServiceError:
+        is_auto = False
+    if is_auto:
+        refuse_ordering(request)
+    else:
+        require_keys(request)
 
 
 def _put_call(

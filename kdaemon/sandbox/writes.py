@@ -1,15 +1,17 @@
 """Takes records: checks a whole request, finds each record's shard, checks its quota, stores.
 
-Pure. There are three paths, which differ in their refusals and in their throttling. AWS judges each
-record by itself. For a stream that spreads its records (AUTO), AWS does the same, and any shard
-with quota will do. Yandex takes or refuses all records of a shard together, and may stall them
-until the shard has quota. In all paths one invalid record refuses its whole request before anything
-is stored. Sits between `service.py` and `shards.py`.
+Pure. The services differ in their refusals and in their throttling. AWS judges each record by
+itself; for a stream that spreads its records (AUTO), any shard with quota will do. Yandex takes or
+refuses all records of a shard together, and may stall them until the shard has quota. At both, one
+invalid record refuses its whole request before anything is stored.
+Where it sits: between `service.py` and `shards.py`.
 
 The hot path of the sandbox: about 2 microseconds a record.
 """
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import (
@@ -28,13 +30,20 @@ from kdaemon.sandbox.shards import STORED_OVERHEAD_BYTES, Shard, Stream, hash_ke
 from kdaemon.sandbox.yandex_words import invalid
 from kdaemon.wire.refusals import echo
 
-# The results, and the memory of the stored records in bytes.
-Written = tuple[list[RecordResult], int]
-
 THROTTLED = "ProvisionedThroughputExceededException"
 UNITS_WAIT_NS = 1_000_000_000  # Yandex: the longest wait of a call for request units [YS]
 # Yandex: a call costs 1 unit, and one for each block of this size [YS].
 REQUEST_UNIT_BYTES = 4 * KIB
+
+
+class Written(NamedTuple):
+    """What became of a request. `retained_bytes`: memory of the stored records. `stalled_until_ns`:
+    the `now_ns` of the call, or later if the service stalls the answer.
+    """
+
+    results: list[RecordResult]
+    retained_bytes: int
+    stalled_until_ns: int
 
 
 _is_hash_key = re.compile(HASH_KEY_PATTERN, re.ASCII).fullmatch
@@ -47,63 +56,38 @@ def put_aws(
     *,
     account: str,
     request_bytes_max: int,
-    failing: frozenset[int],
-    failure: RecordResult,
+    failed: Mapping[int, RecordResult],
 ) -> Written:
-    """Results have the length and order of `records`. `failing`: indices that get `failure`
-    instead.
+    """Results have the length and order of `records`. `failed`: results, by index, of the records
+    that a fault makes fail. A stream that is AUTO ignores keys, which may be empty: each record
+    goes to the next open shard in turn that has quota for it, and is throttled if none has.
 
     ServiceError if the request is refused; then nothing is stored and no quota is spent.
     """
     targets, sizes = _route_aws(stream, records, request_bytes_max)
     results: list[RecordResult] = []
     retained_bytes = 0
-    for index, (record, shard, size) in enumerate(zip(records, targets, sizes, strict=True)):
-        if index in failing:
-            results.append(failure)
-        elif shard.limiter.take(1, size, now_ns):
-            results.append(shard.append(record, now_ns))
-            retained_bytes += size + STORED_OVERHEAD_BYTES
-        else:
-            results.append(_throttled(stream, shard, account))
-    return results, retained_bytes
-
-
-def put_auto(
-    stream: Stream,
-    records: list[Record],
-    now_ns: int,
-    *,
-    account: str,
-    request_bytes_max: int,
-    failing: frozenset[int],
-    failure: RecordResult,
-) -> Written:
-    """As `put_aws`, for a stream that is AUTO: keys are ignored and may be empty. Each record goes
-    to the next open shard in turn that has quota for it, and is throttled if none has.
-    """
-    sizes = _check_auto(stream, records, request_bytes_max)
-    shards = stream.open_shards
-    results: list[RecordResult] = []
-    retained_bytes = 0
-    refused_bytes_min = 1 << 62  # no shard had room for a record of this size at this time
-    for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
-        turn = stream.next_turn
-        stream.next_turn = turn + 1
-        if index in failing:
-            results.append(failure)
+    shards, turn = stream.open_shards, stream.next_turn
+    refused_bytes_min = 1 << 62  # AUTO: no shard had room for a record of this size at this time
+    if stream.is_auto:
+        stream.next_turn += len(records)
+    for index, (record, target, size) in enumerate(zip(records, targets, sizes, strict=True)):
+        if index in failed:
+            results.append(failed[index])
             continue
-        tried = len(shards) if size < refused_bytes_min else 0
-        for offset in range(tried):
-            shard = shards[(turn + offset) % len(shards)]
+        asked: Iterable[Shard] = (target,)
+        if stream.is_auto:
+            places = range(turn + index, turn + index + len(shards) * (size < refused_bytes_min))
+            asked = (shards[place % len(shards)] for place in places)
+        for shard in asked:
             if shard.limiter.take(1, size, now_ns):
                 results.append(shard.append(record, now_ns))
                 retained_bytes += size + STORED_OVERHEAD_BYTES
                 break
         else:
             refused_bytes_min = min(refused_bytes_min, size)
-            results.append(_throttled(stream, shards[turn % len(shards)], account))
-    return results, retained_bytes
+            results.append(_throttled(stream, target, account))
+    return Written(results, retained_bytes, now_ns)
 
 
 def _throttled(stream: Stream, shard: Shard, account: str) -> RecordResult:
@@ -114,55 +98,38 @@ def _throttled(stream: Stream, shard: Shard, account: str) -> RecordResult:
     return RecordResult(None, None, THROTTLED, message)
 
 
-def _check_auto(stream: Stream, records: list[Record], request_bytes_max: int) -> list[int]:
-    """Sizes as in `_route_aws`. ServiceError for the first fault."""
-    _check_count(records)
-    sizes = [len(record.data) + len(record.partition_key.encode()) for record in records]
-    for index, (record, size) in enumerate(zip(records, sizes, strict=True)):
-        if len(record.partition_key) > PARTITION_KEY_CHARACTERS_MAX:
-            raise _key_refusal(record.partition_key, index)
-        if size > stream.record_bytes_max:
-            raise _size_refusal(stream, index)
-    if sum(sizes) > request_bytes_max:
-        raise _request_refusal(request_bytes_max)
-    return sizes
-
-
 def _route_aws(
     stream: Stream, records: list[Record], request_bytes_max: int
 ) -> tuple[list[Shard], list[int]]:
-    """Each record's shard and its size (data + UTF-8 key, bytes). ServiceError for the first
-    fault.
+    """Each record's shard (AUTO: the shard whose turn it is) and its size (data + UTF-8 key,
+    bytes). ServiceError for the first fault.
     """
-    _check_count(records)
+    if not 1 <= len(records) <= RECORDS_PER_CALL_MAX:
+        bound = "greater than or equal to 1" if not records else "less than or equal to 500"
+        raise _invalid("records", f"Member must have length {bound}")
     targets: list[Shard] = []
     sizes: list[int] = []
-    record_bytes_max = stream.record_bytes_max
-    shard_of = stream.shard_of
+    record_bytes_max, is_auto = stream.record_bytes_max, stream.is_auto
+    shard_of, shards, turn = stream.shard_of, stream.open_shards, stream.next_turn
     for index, record in enumerate(records):
         key = record.partition_key
         encoded_key = key.encode()
         size = len(record.data) + len(encoded_key)
-        if not key or len(key) > PARTITION_KEY_CHARACTERS_MAX:
+        if not (key or is_auto) or len(key) > PARTITION_KEY_CHARACTERS_MAX:
             raise _key_refusal(key, index)
         if size > record_bytes_max:
             raise _size_refusal(stream, index)
         sizes.append(size)
         explicit = record.explicit_hash_key
-        targets.append(
-            shard_of(
-                hash_key_of(encoded_key) if explicit is None else _explicit_aws(explicit, index)
-            )
-        )
+        if is_auto:
+            targets.append(shards[(turn + index) % len(shards)])
+        elif explicit is None:
+            targets.append(shard_of(hash_key_of(encoded_key)))
+        else:
+            targets.append(shard_of(_explicit_aws(explicit, index)))
     if sum(sizes) > request_bytes_max:
         raise _request_refusal(request_bytes_max)
     return targets, sizes
-
-
-def _check_count(records: list[Record]) -> None:
-    if not 1 <= len(records) <= RECORDS_PER_CALL_MAX:
-        bound = "greater than or equal to 1" if not records else "less than or equal to 500"
-        raise _invalid("records", f"Member must have length {bound}")
 
 
 def _key_refusal(key: str, index: int) -> ServiceError:
@@ -218,15 +185,12 @@ def put_yandex(
     now_ns: int,
     *,
     request_bytes_max: int,
-    failing: frozenset[int],
-    failure: RecordResult,
+    failed: Mapping[int, RecordResult],
     quota_wait_ns: int | None,
-) -> tuple[list[RecordResult], int, int]:
-    """As `put_aws`, but a shard's records are taken all or none, and one index in `failing` fails
-    its whole shard.
-
-    The third value is the time until which the service stalls its answer: `now_ns`, or later if the
-    call waits for request units, or (with a `quota_wait_ns`) for quota of its shards.
+) -> Written:
+    """As `put_aws`, but a shard's records are taken all or none, and one index in `failed` fails
+    its whole shard. The answer is stalled if the call waits for request units, or (with a
+    `quota_wait_ns`) for quota of its shards.
     """
     total_bytes = _check_yandex(records, request_bytes_max)
     payload_bytes = total_bytes + sum(len(record.explicit_hash_key or "") for record in records)
@@ -235,7 +199,7 @@ def put_yandex(
         deadline_ns = now_ns + UNITS_WAIT_NS
         units_ns = stream.request_units.take_by(units, now_ns, deadline_ns)
         if units_ns is None:
-            return [yandex_words.OUT_OF_UNITS] * len(records), 0, deadline_ns
+            return Written([yandex_words.OUT_OF_UNITS] * len(records), 0, deadline_ns)
         now_ns = units_ns  # the call reaches its shards then
     indices_by_shard: dict[Shard, list[int]] = {}
     for index, record in enumerate(records):
@@ -250,7 +214,8 @@ def put_yandex(
             len(records[index].data) + len(records[index].partition_key.encode())
             for index in indices
         )
-        if not failing.isdisjoint(indices):
+        failure = next((failed[index] for index in indices if index in failed), None)
+        if failure is not None:
             for index in indices:
                 results[index] = failure
             continue
@@ -262,7 +227,7 @@ def put_yandex(
             retained_bytes += size + len(indices) * STORED_OVERHEAD_BYTES
         else:
             shard.throttled_count += len(indices)
-    return results, retained_bytes, stalled_until_ns
+    return Written(results, retained_bytes, stalled_until_ns)
 
 
 def _ask_quota(

@@ -66,7 +66,7 @@ async def test_one_that_no_client_needs_is_refused_without_being_read(
 
 def test_more_faults_than_may_wait_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
-    monkeypatch.setattr(scripting, "_decode_faults", decoded.append)
+    monkeypatch.setattr(scripting, "_decode", lambda body, **_: decoded.append(body))
     service = Service(SandboxSettings(), SystemDice(7))
     body = msgspec.json.encode([{"kind": "reset"}] * (FAULT_COUNT_MAX + 1))
     status, answer = scripting.answer(service, "POST", "/sandbox/faults", body, 0)
