@@ -1,33 +1,33 @@
 """Merges the snapshots of several workers into one, for the pages of their supervisor.
 
 About: how each value of a snapshot goes together with the same value of another worker. Counts and
-waiting records are added. A bound of each becomes a bound of all together. Of times the worst is
-taken. Of texts the first one that says something is taken, since one worker that needs somebody is
-enough. A stream, a shard, an upstream and a listener are one each, whichever worker has them. Pure:
-values in, a value out.
+waiting records are added. A bound of each becomes a bound of all together. Of texts the first one
+that says something is taken, and a truth of one is a truth of all, since one worker that needs
+somebody is enough. That is the rule (`_together`); each kind of value names the fields that have
+another one: of times, for example, the worst is taken. A stream, a shard, an upstream and a
+listener are one each, whichever worker has them. Pure: values in, a value out.
 Invariants: in each sum, received = rejected + delivered + dead + buffered + in flight holds as in
 its parts; everything of a worker is merged, only its number is lost.
-Cost (one core, 2026-11-28): a stream of two workers with five shards 60 us; a step is a stream.
+Cost (one core, 2026-11-28): a stream of two workers with five shards 90 us; a step is a stream.
 Flow: snapshot.py of each worker -> daemon/pages.py -> here -> status.py, live_event.py.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 
 from kdaemon.base.billing import Bill
-from kdaemon.base.counters import Buckets, OperationCounts, StreamCounts
+from kdaemon.base.counters import Buckets
 from kdaemon.base.failures import FailureSnapshot
 from kdaemon.base.steps import Steps
 from kdaemon.engine.health import Health
 from kdaemon.engine.hot_keys import ShardLoad
 from kdaemon.engine.snapshot import EngineSnapshot, ShardSnapshot, ShardsSnapshot
-from kdaemon.http.counters import ListenerCounts
 from kdaemon.observe.snapshot import (
     CertificatesSnapshot,
     LogSnapshot,
-    MemorySnapshot,
     PrincipalsSnapshot,
     RelaySnapshot,
     Snapshot,
@@ -39,6 +39,7 @@ from kdaemon.observe.snapshot import (
 
 T = TypeVar("T")
 K = TypeVar("K")
+StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 FAILURES_MAX = 8  # codes of a stream, as in `base/failures.py`; 2026-11-28
 SAID_MAX = 16  # places of the log, as in `recent.py`; 2026-11-28
@@ -51,35 +52,73 @@ def merged(
     that answered.
     """
     streams = yield from _streams(parts)
-    spools = [each.spool for each in parts if each.spool is not None]
-    principals = [each.principals for each in parts if each.principals is not None]
-    certificates = [each.certificates for each in (*parts, own) if each.certificates is not None]
     everybody = (own, *parts)
     return msgspec.structs.replace(
         own,
         heartbeat_age_ns=max(each.heartbeat_age_ns for each in everybody),
-        memory=_memory([each.memory for each in parts]),
-        loop_lag=_buckets([each.loop_lag for each in everybody]),
-        door=_counts([each.door for each in everybody]),
-        listeners=_by_key([each.listeners for each in everybody], _listener),
+        memory=_together([each.memory for each in parts or (own,)], is_full=all),
+        loop_lag=_usual([each.loop_lag for each in everybody]),
+        door=_together([each.door for each in everybody]),
+        listeners=_by_key([each.listeners for each in everybody], _together),
         upstreams=_upstreams(parts),
-        spool=_spool(spools) if spools else None,
-        log=_log([each.log for each in everybody if each.log is not None]),
-        principals=_principals(principals) if principals else None,
-        certificates=_certificates(certificates) if certificates else None,
+        spool=_known([each.spool for each in parts], _spool),
+        log=_known([each.log for each in everybody], _log),
+        principals=_known([each.principals for each in parts], _principals),
+        certificates=_known([each.certificates for each in (*parts, own)], _certificates),
         streams=streams,
         workers=workers,
     )
 
 
-# What many have in common
+# What all have in common
 
 
-def _first(values: Iterable[T | None]) -> T | None:
-    return next((each for each in values if each is not None), None)
+def _together(several: Sequence[StructT], **others: Callable[[list[Any]], Any]) -> StructT:
+    """Values of one kind as one. `others`: how the values of a field are merged for which the
+    usual rule is wrong.
+    """
+    kind = type(several[0])
+    return kind(
+        **{
+            name: others.get(name, _usual)([getattr(each, name) for each in several])
+            for name in kind.__struct_fields__
+        }
+    )
 
 
-def _sum(values: Iterable[Mapping[K, Any]]) -> dict[K, Any]:
+def _usual(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Buckets):
+        counts = tuple(map(sum, zip(*(each.counts for each in values), strict=True)))
+        return Buckets(first.bounds, counts, sum(each.sum for each in values))
+    if isinstance(first, Mapping):
+        return _sum(values)
+    if isinstance(first, bool):
+        return any(values)
+    return sum(values) if isinstance(first, int | float) else _first(values)
+
+
+def _first(values: list[T]) -> T:
+    """The first value that says something."""
+    return next(filter(None, values), values[0])
+
+
+def _known(values: Sequence[T | None], rule: Callable[[list[T]], T]) -> T | None:
+    """The values that are there, by the rule; None: none is."""
+    known = [each for each in values if each is not None]
+    return rule(known) if known else None
+
+
+def _earliest(values: list[int | None]) -> int | None:
+    return _known(values, min)
+
+
+def _share(values: list[float]) -> float:
+    """Parts of one quota, 0..1."""
+    return min(1.0, sum(values))
+
+
+def _sum(values: Sequence[Mapping[K, Any]]) -> dict[K, Any]:
     sums: dict[K, Any] = {}
     for each in values:
         for key, number in each.items():
@@ -87,96 +126,38 @@ def _sum(values: Iterable[Mapping[K, Any]]) -> dict[K, Any]:
     return sums
 
 
-def _by_key(tables: Iterable[Mapping[K, T]], together: Callable[[list[T]], T]) -> dict[K, T]:
+def _by_key(tables: Sequence[Mapping[K, T]], rule: Callable[[list[T]], T]) -> dict[K, T]:
     found: dict[K, list[T]] = {}
     for table in tables:
         for key, value in table.items():
             found.setdefault(key, []).append(value)
-    return {
-        key: values[0] if len(values) == 1 else together(values) for key, values in found.items()
-    }
-
-
-def _buckets(several: Sequence[Buckets]) -> Buckets:
-    counts = tuple(map(sum, zip(*(each.counts for each in several), strict=True)))
-    return Buckets(several[0].bounds, counts, sum(each.sum for each in several))
-
-
-def _added(several: Sequence[T]) -> dict[str, Any]:
-    """Sums of Structs whose fields are all counts, tables of counts or histograms."""
-    sums: dict[str, Any] = {}
-    for name in several[0].__struct_fields__:  # type: ignore[attr-defined]
-        values = [getattr(each, name) for each in several]
-        if isinstance(values[0], Buckets):
-            sums[name] = _buckets(values)
-        else:
-            sums[name] = _sum(values) if isinstance(values[0], Mapping) else sum(values)
-    return sums
-
-
-def _counts(several: Sequence[StreamCounts]) -> StreamCounts:
-    return StreamCounts(**_added(several))
-
-
-def _listener(several: Sequence[ListenerCounts]) -> ListenerCounts:
-    return ListenerCounts(**_added(several))
+    return {key: values[0] if len(values) == 1 else rule(values) for key, values in found.items()}
 
 
 # The daemon
 
 
-def _memory(several: Sequence[MemorySnapshot]) -> MemorySnapshot:
-    return MemorySnapshot(
-        sum(each.bytes_taken for each in several),
-        sum(each.bytes_max for each in several),
-        bool(several) and all(each.is_full for each in several),
-    )
-
-
-def _log(several: Sequence[LogSnapshot]) -> LogSnapshot:
+def _log(several: list[LogSnapshot]) -> LogSnapshot:
     recent = sorted((said for each in several for said in each.recent), key=lambda s: s.age_ns)
-    return LogSnapshot(
-        sum(each.waiting for each in several),
-        sum(each.lines_dropped for each in several),
-        tuple(recent[:SAID_MAX]),
-    )
+    return _together(several, recent=lambda _: tuple(recent[:SAID_MAX]))
 
 
-def _principals(several: Sequence[PrincipalsSnapshot]) -> PrincipalsSnapshot:
-    return PrincipalsSnapshot(
-        min(each.key_count for each in several),
-        max(each.reload_count for each in several),
-        _first(each.problem for each in several),
-    )
+def _principals(several: list[PrincipalsSnapshot]) -> PrincipalsSnapshot:
+    return _together(several, key_count=min, reload_count=max)
 
 
-def _certificates(several: Sequence[CertificatesSnapshot]) -> CertificatesSnapshot:
-    soonest = min(several, key=lambda each: each.expires_s)
-    return msgspec.structs.replace(
-        soonest,
-        reloads=max(each.reloads for each in several),
-        failures=max(each.failures for each in several),
-        trouble=_first(each.trouble for each in several),
-    )
+def _certificates(several: list[CertificatesSnapshot]) -> CertificatesSnapshot:
+    """The one that ends first."""
+    soonest_first = sorted(several, key=lambda each: each.expires_s)
+    return _together(soonest_first, expires_s=min, faults=_of_first, reloads=max, failures=max)
 
 
-def _spool(several: Sequence[SpoolSnapshot]) -> SpoolSnapshot:
-    oldest = [each.oldest_ms for each in several if each.oldest_ms]
-    return SpoolSnapshot(
-        frame_count=sum(each.frame_count for each in several),
-        held_records=sum(each.held_records for each in several),
-        live_bytes=sum(each.live_bytes for each in several),
-        file_bytes=sum(each.file_bytes for each in several),
-        bytes_max=sum(each.bytes_max for each in several),
-        oldest_ms=min(oldest, default=0),
-        corrupt_rows=sum(each.corrupt_rows for each in several),
-        trouble=_first(each.trouble for each in several),
-        commit_failures=sum(each.commit_failures for each in several),
-        restorations=sum(each.restorations for each in several),
-        letters_dropped=sum(each.letters_dropped for each in several),
-        commit_duration_ns=_buckets([each.commit_duration_ns for each in several]),
-        commit_frames=_buckets([each.commit_frames for each in several]),
-    )
+def _of_first(values: list[T]) -> T:
+    return values[0]
+
+
+def _spool(several: list[SpoolSnapshot]) -> SpoolSnapshot:
+    return _together(several, oldest_ms=lambda times: min(filter(None, times), default=0))
 
 
 def _upstreams(parts: Sequence[Snapshot]) -> tuple[UpstreamSnapshot, ...]:
@@ -184,29 +165,17 @@ def _upstreams(parts: Sequence[Snapshot]) -> tuple[UpstreamSnapshot, ...]:
     return tuple(_by_key(tables, _upstream).values())
 
 
-def _upstream(several: Sequence[UpstreamSnapshot]) -> UpstreamSnapshot:
-    ends = [each.credentials_end_s for each in several if each.credentials_end_s is not None]
-    relays = [each.relay for each in several if each.relay is not None]
-    return UpstreamSnapshot(
-        several[0].name,
-        several[0].service,
-        _first(each.region or None for each in several) or "",
-        _first(each.account or None for each in several) or "",
-        several[0].endpoint,
-        _counts([each.closed for each in several]),
-        _relay(relays) if relays else None,
-        min(ends, default=None),
+def _upstream(several: list[UpstreamSnapshot]) -> UpstreamSnapshot:
+    return _together(
+        several,
+        closed=_together,
+        relay=lambda relays: _known(relays, _relay),
+        credentials_end_s=_earliest,
     )
 
 
-def _relay(several: Sequence[RelaySnapshot]) -> RelaySnapshot:
-    return RelaySnapshot(
-        several[0].operations,
-        _by_key([each.counters for each in several], lambda c: OperationCounts(**_added(c))),
-        sum(each.waiting_count for each in several),
-        sum(each.call_count for each in several),
-        sum(each.kept_bytes for each in several),
-    )
+def _relay(several: list[RelaySnapshot]) -> RelaySnapshot:
+    return _together(several, counters=lambda tables: _by_key(tables, _together))
 
 
 # Streams
@@ -227,38 +196,28 @@ def _streams(parts: Sequence[Snapshot]) -> Steps[tuple[StreamSnapshot, ...]]:
     return tuple(streams)
 
 
-def _engine(several: Sequence[EngineSnapshot]) -> EngineSnapshot:
-    healths = {each.health for each in several}
-    health = next(each for each in (Health.WELL, Health.ILL, *Health) if each in healths)
-    is_seen = any(each.unseen is None for each in several)
-    return msgspec.structs.replace(
-        several[0],
-        read_ns=max(each.read_ns for each in several),
-        counters=_counts([each.counters for each in several]),
-        bill=_bill([each.bill for each in several]),
-        footprint_bytes=sum(each.footprint_bytes for each in several),
-        health=health,
-        hold=_first(each.hold for each in several),
-        unavailable=_first(each.unavailable for each in several),
-        missing=_first(each.missing for each in several),
-        unseen=None if is_seen else several[0].unseen,
-        failures=_failures(several),
-        capacity=_first(each.capacity for each in several),
-        record_bytes_max=min(each.record_bytes_max for each in several),
-        is_auto=any(each.is_auto for each in several),
-        has_record_readers=any(each.has_record_readers for each in several),
-        shard_count=max(each.shard_count for each in several),
-        is_asking=any(each.is_asking for each in several),
-        asks_in_ns=min(each.asks_in_ns for each in several),
-        shards=_shards([each.shards for each in several]),
-        splits_shards=any(each.splits_shards for each in several),
-        loads=_by_key([each.loads for each in several], _load),
+def _engine(several: list[EngineSnapshot]) -> EngineSnapshot:
+    return _together(
+        several,
+        read_ns=max,
+        counters=_together,
+        bill=_bill,
+        health=lambda all_of: next(h for h in (Health.WELL, Health.ILL, *Health) if h in all_of),
+        # One worker that has seen the stream is enough.
+        unseen=lambda reasons: None if None in reasons else reasons[0],
+        failures=_failures,
+        record_bytes_max=min,
+        shard_bytes_per_second=_of_first,
+        shard_count=max,
+        asks_in_ns=min,
+        shards=_shards,
+        loads=lambda tables: _by_key(tables, _load),
     )
 
 
 def _bill(several: Sequence[Bill]) -> Bill:
     """Savings and means are weighted by how much each worker has sent."""
-    units = _sum(each.units for each in several)
+    units = _sum([each.units for each in several])
     saves: dict[Any, float] = {}
     for unit, total in units.items():
         saved = sum(each.saves.get(unit, 0.0) * each.units.get(unit, 0) for each in several)
@@ -270,70 +229,53 @@ def _bill(several: Sequence[Bill]) -> Bill:
     return Bill(units, saves, mean)
 
 
-def _failures(several: Sequence[EngineSnapshot]) -> tuple[FailureSnapshot, ...]:
+def _failures(several: list[tuple[FailureSnapshot, ...]]) -> tuple[FailureSnapshot, ...]:
     def together(found: list[FailureSnapshot]) -> FailureSnapshot:
-        return msgspec.structs.replace(
-            max(found, key=lambda each: each.last_ns),
-            calls=sum(each.calls for each in found),
-            records=sum(each.records for each in found),
-        )
+        return _together(sorted(found, key=lambda each: -each.last_ns), last_ns=max)
 
-    tables = [{each.code: each for each in engine.failures} for engine in several]
+    tables = [{each.code: each for each in failures} for failures in several]
     found = sorted(_by_key(tables, together).values(), key=lambda each: -each.last_ns)
     return tuple(found[:FAILURES_MAX])
 
 
-def _shards(several: Sequence[ShardsSnapshot]) -> ShardsSnapshot:
+def _shards(several: list[ShardsSnapshot]) -> ShardsSnapshot:
     """The hottest first, as in each worker; then those that took most."""
     tables = [{each.shard_id: each for each in shards.shards} for shards in several]
     found = list(_by_key(tables, _shard).values())
     found.sort(key=lambda each: (not each.is_hot, -each.backlog_ns, -each.throttled, -each.taken))
-    oldest = [each.oldest_ns for each in several if each.oldest_ns is not None]
-    return ShardsSnapshot(
-        shards=tuple(found),
-        count=max(each.count for each in several),
-        backlogged_count=max(each.backlogged_count for each in several),
-        share_min=min(1.0, sum(each.share_min for each in several)),
-        keyless_records=sum(each.keyless_records for each in several),
-        oldest_ns=min(oldest, default=None),
+    return _together(
+        several,
+        shards=lambda _: tuple(found),
+        count=max,
+        backlogged_count=max,
+        share_min=_share,
+        oldest_ns=_earliest,
     )
 
 
-def _shard(several: Sequence[ShardSnapshot]) -> ShardSnapshot:
+def _shard(several: list[ShardSnapshot]) -> ShardSnapshot:
     """Workers share a shard as the daemons of a fleet do: their rates and shares add up, and the
     shard is as far from sending as the worker that is furthest.
     """
     states = list(type(several[0].state))  # the state that is furthest from sending is last
-    return ShardSnapshot(
-        shard_id=several[0].shard_id,
-        state=max((each.state for each in several), key=states.index),
-        is_hot=any(each.is_hot for each in several),
-        backlog_records=sum(each.backlog_records for each in several),
-        backlog_bytes=sum(each.backlog_bytes for each in several),
-        backlog_ns=max(each.backlog_ns for each in several),
-        records_rate=sum(each.records_rate for each in several),
-        bytes_rate=sum(each.bytes_rate for each in several),
-        records_share=min(1.0, sum(each.records_share for each in several)),
-        bytes_share=min(1.0, sum(each.bytes_share for each in several)),
-        records_tokens=sum(each.records_tokens for each in several),
-        bytes_tokens=sum(each.bytes_tokens for each in several),
-        taken=sum(each.taken for each in several),
-        throttled=sum(each.throttled for each in several),
-        backoff_ns=max(each.backoff_ns for each in several),
-        failure_count=max(each.failure_count for each in several),
+    return _together(
+        several,
+        state=lambda of_each: max(of_each, key=states.index),
+        backlog_ns=max,
+        records_share=_share,
+        bytes_share=_share,
+        backoff_ns=max,
+        failure_count=max,
     )
 
 
-def _load(several: Sequence[ShardLoad]) -> ShardLoad:
+def _load(several: list[ShardLoad]) -> ShardLoad:
     """The load of a shard that is hot for several workers. Rates add up. The keys and the place to
     split are those of the worker that gets most for the shard.
     """
-    most = max(several, key=lambda each: each.quota_part)
-    return ShardLoad(
+    return replace(
+        max(several, key=lambda each: each.quota_part),
         records_per_second=sum(each.records_per_second for each in several),
         bytes_per_second=sum(each.bytes_per_second for each in several),
         quota_part=sum(each.quota_part for each in several),
-        is_of_bytes=most.is_of_bytes,
-        keys=most.keys,
-        split=most.split,
     )
