@@ -29,21 +29,14 @@ from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.snapshot import Snapshot, StreamSnapshot
 from kdaemon.observe.table import (
     ACCOUNTS,
-    AUTH,
-    CONFIG,
     CREDENTIALS,
     DELIVERY,
     LISTENER,
-    LOG,
-    LOOP,
-    MEMORY,
-    READINESS,
-    SPOOL,
     STREAM,
-    TLS,
     Kind,
     Metric,
     Reading,
+    of_daemon,
 )
 
 METRICS_MAX = 100
@@ -159,19 +152,7 @@ def _labels(stream: StreamSnapshot) -> _Labels:
 
 def _of_daemon(snapshot: Snapshot) -> list[_Subject]:
     """The subjects that are of no stream; the listeners all together."""
-    read: list[_Subject] = [
-        (READINESS, snapshot.why_not_ready is None),
-        (MEMORY, snapshot.memory),
-        (LOOP, snapshot.loop_lag),
-    ]
-    maybe: tuple[_Subject, ...] = (
-        (TLS, snapshot.certificates),
-        (SPOOL, snapshot.spool),
-        (LOG, snapshot.log),
-        (AUTH, snapshot.principals),
-        (CONFIG, snapshot.reloads),
-    )
-    read += [(section, subject) for section, subject in maybe if subject is not None]
+    read = of_daemon(snapshot)
     listeners = list(snapshot.listeners.values())
     if listeners:
         read.append((tuple(map(_summed, LISTENER)), listeners))

@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cache, partial
 from io import BytesIO
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client import exposition as plain
@@ -34,7 +34,6 @@ from kdaemon.observe.slices import Page, Steps
 from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot
 from kdaemon.observe.table import (
     ACCOUNTS,
-    AUTH,
     CONFIG,
     CREDENTIALS,
     DELIVERY,
@@ -42,17 +41,16 @@ from kdaemon.observe.table import (
     LISTENER,
     LOG,
     LOOP,
-    MEMORY,
     PASSED_ON,
     READINESS,
     SHARD,
-    SPOOL,
     STREAM,
     TLS,
     WORKERS,
     Kind,
     Metric,
     Reading,
+    of_daemon,
 )
 
 OPENMETRICS = "application/openmetrics-text"
@@ -92,11 +90,11 @@ class Metrics:
 
     def openmetrics(self) -> Steps:
         """Makes a scrape as OpenMetrics 1.0.0."""
-        return self._write(_OpenMetrics())
+        return self._write(_OPENMETRICS)
 
     def plain(self) -> Steps:
         """Makes a scrape as text 0.0.4."""
-        return self._write(_Plain())
+        return self._write(_PLAIN)
 
     def _write(self, form: "_Form") -> Steps:
         per_shard = self.per_shard
@@ -125,7 +123,7 @@ class Metrics:
         for family in _processes(self._process, pids):
             page.write(form.family(family))
         page.write(form.end)
-        return Page(200, page.getvalue(), form.content_type)
+        return Page(200, page.getvalue(), form.content_type.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +191,7 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
         _Section(HOT, of_shard, hot),
         *([_Section(SHARD, of_shard, shards)] if per_shard else ()),
         _Section(LISTENER, ("listener",), list(listeners)),
-        _Section(READINESS, (), [((), snapshot.why_not_ready is None)]),
-        _Section(MEMORY, (), [((), snapshot.memory)]),
-        _Section(LOOP, (), [((), snapshot.loop_lag)]),
+        *(_Section(rows, (), [((), of)]) for rows, of in of_daemon(snapshot)),
         _Section(CREDENTIALS, ("upstream",), _credential_ends(snapshot)),
     ]
     relays = [(each.name, each.relay) for each in snapshot.upstreams if each.relay is not None]
@@ -206,14 +202,6 @@ def _sections(snapshot: Snapshot, *, per_shard: bool) -> Generator[None, None, l
             for operation, counters in relay.counters.items()
         ]
         sections.append(_Section(PASSED_ON, ("upstream", "operation"), operations))
-    of_one: tuple[tuple[tuple[Metric[Any], ...], object], ...] = (
-        (TLS, snapshot.certificates),
-        (SPOOL, snapshot.spool),
-        (LOG, snapshot.log),
-        (AUTH, snapshot.principals),
-        (CONFIG, snapshot.reloads),
-    )
-    sections += [_Section(rows, (), [((), of)]) for rows, of in of_one if of is not None]
     return sections
 
 
@@ -277,30 +265,21 @@ def _upstreams(snapshot: Snapshot) -> Family:
     return family
 
 
-class _Plain:
-    content_type = plain.CONTENT_TYPE_PLAIN_0_0_4.encode()
-    end = b""
+class _Form(NamedTuple):
+    """A format of the exposition. `end` is its last line, which prometheus_client writes each
+    time.
+    """
+
+    content_type: str
+    generate: Callable[[Any], bytes]
+    end: bytes
 
     def family(self, family: Family) -> bytes:
-        return self.registry(_One(family))
-
-    def registry(self, registry: Any) -> bytes:
-        return plain.generate_latest(registry)
+        return self.generate(_One(family)).removesuffix(self.end)
 
 
-class _OpenMetrics:
-    content_type = openmetrics.CONTENT_TYPE_LATEST.encode()
-    end = b"# EOF\n"
-
-    def family(self, family: Family) -> bytes:
-        return self.registry(_One(family))
-
-    def registry(self, registry: Any) -> bytes:
-        text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
-        return text.removesuffix(self.end)
-
-
-_Form = _Plain | _OpenMetrics
+_PLAIN = _Form(plain.CONTENT_TYPE_PLAIN_0_0_4, plain.generate_latest, b"")
+_OPENMETRICS = _Form(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, b"# EOF\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from kdaemon.observe.snapshot import (
     MemorySnapshot,
     PrincipalsSnapshot,
     ReloadsSnapshot,
+    Snapshot,
     SpoolSnapshot,
     WorkerSnapshot,
 )
@@ -420,3 +421,20 @@ TABLE: tuple[Metric[Any], ...] = (
     *ACCOUNTS, *DELIVERY, *STREAM, *HOT, *SHARD, *LISTENER, *CREDENTIALS, *TLS, *PASSED_ON,
     *CONFIG, *READINESS, *MEMORY, *LOOP, *SPOOL, *LOG, *AUTH, *WORKERS,
 )  # fmt: skip
+
+
+def of_daemon(snapshot: Snapshot) -> list[tuple[tuple[Metric[Any], ...], Any]]:
+    """The sections that have one subject without a label, each with it; without those that this
+    daemon does not have.
+    """
+    sections: tuple[tuple[tuple[Metric[Any], ...], Any], ...] = (
+        (READINESS, snapshot.why_not_ready is None),
+        (MEMORY, snapshot.memory),
+        (LOOP, snapshot.loop_lag),
+        (TLS, snapshot.certificates),
+        (SPOOL, snapshot.spool),
+        (LOG, snapshot.log),
+        (AUTH, snapshot.principals),
+        (CONFIG, snapshot.reloads),
+    )
+    return [(section, subject) for section, subject in sections if subject is not None]
