@@ -13,7 +13,7 @@ from kdaemon.observe.emf import DOOR, OF_A_SUM, Emf, quantile_of, tell_reading
 from kdaemon.observe.metrics import CLOSED
 from kdaemon.observe.reloads import Outcome, Reloads, Report
 from kdaemon.observe.snapshot import Snapshot
-from kdaemon.observe.table import ACCOUNTS, DELIVERY, STREAM, TABLE, Kind, Metric
+from kdaemon.observe.table import ACCOUNTS, DELIVERY, STREAM, TABLE, Metric
 from tests.kit.emf import EmfLine, read_line, summed
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.upstreams import SeenUpstream
@@ -210,7 +210,7 @@ def test_a_rare_name_is_still_a_dimension() -> None:
 
 def test_what_is_no_part_of_a_sum_is_a_metric_of_its_own() -> None:
     metric: Metric[dict[str, int]] = Metric(
-        "kdaemon_billed_total", Kind.COUNTER, "", lambda units: units, label="unit"
+        "kdaemon_billed_total", "", lambda units: units, label="unit"
     )
     values: dict[str, float] = {}
     units: dict[str, str] = {}
