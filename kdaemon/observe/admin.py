@@ -77,8 +77,11 @@ class Admin:
         self._readiness = readiness
         self._heartbeat = heartbeat
         self._clock = clock
+        index = INDEX if taps is None else INDEX + _TAP
+        paths = (line.split()[0].decode() for line in index.splitlines() if line[:1] == b"/")
+        self._paths = ("/", *paths)
         self._small: dict[str, Callable[[], Page]] = {
-            "/": lambda: Page(200, INDEX if taps is None else INDEX + _TAP),
+            "/": lambda: Page(200, index),
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/configz": lambda: Page(200, reloads.told(), JSON),
@@ -91,18 +94,6 @@ class Admin:
                 "/statusz": self._statusz,
                 "/configz/effective": self._effective,
             },
-        )
-        tap = () if taps is None else ("/tap",)
-        self._paths = (
-            "/",
-            "/metrics",
-            "/livez",
-            "/readyz",
-            "/statusz",
-            "/configz",
-            "/configz/effective",
-            "/events",
-            *tap,
         )
 
     def handle(self, request: HttpRequest) -> None:
@@ -155,9 +146,9 @@ class Admin:
         return self._opened
 
     def _statusz(self) -> Steps:
-        from kdaemon.observe.status import Status  # noqa: PLC0415 - see above
+        from kdaemon.observe.status import status_steps  # noqa: PLC0415 - see above
 
-        return Status(self._reader, shows_keys=self._shows_keys).steps()
+        return status_steps(self._reader, shows_keys=self._shows_keys)
 
     def _effective(self) -> Steps:
         from kdaemon.observe.config_page import config_steps  # noqa: PLC0415 - see above

@@ -29,19 +29,6 @@ NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 class Heartbeat:
     """Beats from `start` to `stop`. Until the first beat, the age counts from the creation."""
 
-    __slots__ = (
-        "_beat_at_ns",
-        "_clock",
-        "_due_s",
-        "_fed_at_ns",
-        "_feed",
-        "_feed_interval_ns",
-        "_interval_s",
-        "_lag",
-        "_on_beat",
-        "_timer",
-    )
-
     def __init__(
         self,
         clock: Clock,

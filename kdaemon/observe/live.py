@@ -18,7 +18,6 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from kdaemon.base.ports import Clock
 from kdaemon.base.steps import Steps
@@ -42,13 +41,7 @@ _RETRY = (b"Retry-After", b"5")
 log = logging.getLogger("kdaemon.observe")
 
 
-class Cancelled(Protocol):
-    """Something that runs and may be ended."""
-
-    def cancel(self) -> object: ...
-
-
-Ahead = Callable[[Callable[[], object]], Cancelled]
+Ahead = Callable[[Callable[[], object]], asyncio.Task[None]]
 """Does something, and calls its argument when that is done, unless it was ended."""
 
 
@@ -138,7 +131,9 @@ class Live:
         self.newest = (0, b"")  # number and bytes of an event; 0: there is none yet
         self._number = 0
         self._steps: Steps[bytes] | None = None
-        self._next: Cancelled | None = None  # the next slice, or the next event
+        self._next: asyncio.Handle | asyncio.Task[None] | None = (
+            None  # the next slice, or the next event
+        )
 
     @property
     def viewer_count(self) -> int:

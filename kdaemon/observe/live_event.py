@@ -20,26 +20,32 @@ from heapq import nsmallest
 
 import msgspec
 
-from kdaemon.base.counters import StreamCounts
-from kdaemon.base.failures import FailureSnapshot
-from kdaemon.base.redact import harmless_line
+from kdaemon.base.billing import Bill
 from kdaemon.base.steps import Steps
 from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
 from kdaemon.engine.snapshot import EngineSnapshot, Reason, ShardSnapshot, StreamState
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.logs import words_of
-from kdaemon.observe.page import LoadStatus, MemoryStatus, UpstreamStatus
+from kdaemon.observe.page import (
+    ErrorStatus,
+    HoldStatus,
+    LoadStatus,
+    SpoolStatus,
+    UpstreamStatus,
+)
 from kdaemon.observe.reading import Reader
 from kdaemon.observe.recent import SaidSnapshot
 from kdaemon.observe.remedies import advised
-from kdaemon.observe.snapshot import HOT_SHARDS_MAX, Snapshot, SpoolSnapshot, StreamSnapshot
+from kdaemon.observe.snapshot import HOT_SHARDS_MAX, MemorySnapshot, Snapshot, StreamSnapshot
 from kdaemon.observe.status import (
     NS_PER_SECOND,
+    error_of,
     happened,
     hold_of,
     load_status,
     seconds_of,
+    spool_of,
     upstreams_of,
     urgency,
 )
@@ -53,11 +59,9 @@ WORDS_CHARACTERS_MAX = 500  # of one line of the log; ours
 RETRY_MS = 2000  # after this time a browser that lost the daemon asks again; ours
 
 
-class LiveHold(msgspec.Struct, frozen=True):
-    """Why nothing can be sent, or is admitted. `remedy`: what to do; None: no remedy is known."""
+class LiveHold(HoldStatus, frozen=True):
+    """`remedy`: what to do; None: no remedy is known."""
 
-    code: str
-    message: str
     remedy: str | None
 
 
@@ -79,16 +83,6 @@ class LiveShard(msgspec.Struct, frozen=True):
     quota_bytes: int
     share: float
     load: LoadStatus | None
-
-
-class LiveBill(msgspec.Struct, frozen=True):
-    """As `Bill`: units since the start, what aggregates would save of them, the mean of a
-    record.
-    """
-
-    units: dict[str, int]
-    saves: dict[str, float]
-    record_bytes: float | None
 
 
 class LiveStream(msgspec.Struct, frozen=True):
@@ -118,18 +112,13 @@ class LiveStream(msgspec.Struct, frozen=True):
     shard_count: int
     shards_backlogged: int
     shards: list[LiveShard]
-    bill: LiveBill
+    bill: Bill
 
 
-class LiveError(msgspec.Struct, frozen=True):
-    """An error of the service, or of the way to it; see `ErrorStatus`."""
+class LiveError(ErrorStatus, frozen=True):
+    """An error of the service, or of the way to it."""
 
     stream: str
-    code: str
-    message: str
-    calls: int
-    records: int
-    age_s: float
 
 
 class LiveSaid(msgspec.Struct, frozen=True):
@@ -173,13 +162,6 @@ class LiveDelivery(msgspec.Struct, frozen=True):
     counts: list[int]
 
 
-class LiveSpool(msgspec.Struct, frozen=True):
-    live_bytes: int
-    bytes_max: int
-    frames: int
-    trouble: str | None
-
-
 class LiveEvent(msgspec.Struct, frozen=True):
     """`began`: names the processes that counted; it changes with them. `streams`: at most
     STREAMS_MAX of `stream_count`. `units`: billed, of all open streams. `reloads`: how often the
@@ -193,8 +175,8 @@ class LiveEvent(msgspec.Struct, frozen=True):
     not_ready_because: str | None
     reloads: int
     is_reload_good: bool
-    memory: MemoryStatus
-    spool: LiveSpool | None
+    memory: MemorySnapshot
+    spool: SpoolStatus | None
     records: LiveRecords
     delivery: LiveDelivery
     units: dict[str, int]
@@ -224,7 +206,7 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
     errors = yield from _errors(snapshot)
     recent = () if snapshot.log is None else snapshot.log.recent
     said = yield from _said(recent, shows_keys=shows_keys)
-    memory, bounds = snapshot.memory, snapshot.door.delivery_ns.bounds
+    bounds = snapshot.door.delivery_ns.bounds
     reloads = snapshot.reloads
     event = LiveEvent(
         version=snapshot.version,
@@ -234,8 +216,8 @@ def event_steps(reader: Reader, *, shows_keys: bool = False) -> Steps[bytes]:
         not_ready_because=snapshot.why_not_ready,
         reloads=0 if reloads is None else reloads.count,
         is_reload_good=reloads is None or reloads.is_last_successful,
-        memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, memory.is_full),
-        spool=None if snapshot.spool is None else _spool(snapshot.spool),
+        memory=snapshot.memory,
+        spool=None if snapshot.spool is None else spool_of(snapshot.spool),
         records=records,
         delivery=LiveDelivery([bound / NS_PER_SECOND for bound in bounds], counts),
         units=units,
@@ -271,7 +253,7 @@ def _sums(snapshot: Snapshot) -> Steps[tuple[LiveRecords, list[int], dict[str, i
     plain = dict.fromkeys(_PLAIN, 0)
     by_reason: dict[str, dict[str, int]] = {"rejected": {}, "dead": {}, "dropped": {}}
     retried, times = 0, [0] * len(snapshot.door.delivery_ns.counts)
-    for counts in _counted(snapshot):
+    for counts in (snapshot.door, *snapshot.counts()):
         for name in _PLAIN:
             plain[name] += getattr(counts, name)
         for name, sums in by_reason.items():
@@ -296,35 +278,19 @@ _PLAIN = (
 )
 
 
-def _counted(snapshot: Snapshot) -> Iterable[StreamCounts]:
-    yield snapshot.door
-    yield from (upstream.closed for upstream in snapshot.upstreams)
-    yield from (stream.engine.counters for stream in snapshot.streams)
-
-
 def _errors(snapshot: Snapshot) -> Steps[list[LiveError]]:
     """The last errors of all open streams. Cleaning one takes a tenth of a millisecond."""
     found = (
-        (stream.engine.read_ns - failure.last_ns, stream.name, failure)
+        (stream.engine.read_ns - failure.last_ns, stream, failure)
         for stream in snapshot.streams
         for failure in stream.engine.failures
     )
     errors = []
-    for age_ns, name, failure in nsmallest(ERRORS_MAX, found, key=lambda each: each[:2]):
-        errors.append(_error(name, failure, age_ns))
+    for _, stream, failure in nsmallest(ERRORS_MAX, found, key=lambda e: (e[0], e[1].name)):
+        error = error_of(failure, stream.engine.read_ns)
+        errors.append(LiveError(**msgspec.structs.asdict(error), stream=printable(stream.name)))
         yield
     return errors
-
-
-def _error(name: str, failure: FailureSnapshot, age_ns: int) -> LiveError:
-    return LiveError(
-        printable(name),
-        harmless_line(failure.code),
-        harmless_line(failure.message),
-        failure.calls,
-        failure.records,
-        seconds_of(max(0, age_ns)),
-    )
 
 
 def _said(recent: Iterable[SaidSnapshot], *, shows_keys: bool) -> Steps[list[LiveSaid]]:
@@ -343,7 +309,7 @@ def _said(recent: Iterable[SaidSnapshot], *, shows_keys: bool) -> Steps[list[Liv
 
 def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> LiveStream:
     engine, called, counters = stream.engine, stream.called, stream.engine.counters
-    oldest_ns, bill = engine.shards.oldest_ns, engine.bill
+    oldest_ns = engine.shards.oldest_ns
     shards = engine.shards.shards[: max(HOT_SHARDS_MAX, shards_max)]
     return LiveStream(
         key=printable(stream.name),
@@ -366,11 +332,7 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
         shard_count=engine.shards.count,
         shards_backlogged=engine.shards.backlogged_count,
         shards=[_shard(shard, engine, shows_keys=shows_keys) for shard in shards],
-        bill=LiveBill(
-            {unit.value: count for unit, count in bill.units.items()},
-            {unit.value: round(part, 3) for unit, part in bill.saves.items()},
-            bill.record_bytes,
-        ),
+        bill=engine.bill,
     )
 
 
@@ -414,8 +376,3 @@ def _hold(reason: Reason | None) -> LiveHold | None:
     if reason is None or told is None:
         return None
     return LiveHold(told.code, *advised(told.code, told.message))
-
-
-def _spool(spool: SpoolSnapshot) -> LiveSpool:
-    trouble = None if spool.trouble is None else harmless_line(spool.trouble)
-    return LiveSpool(spool.live_bytes, spool.bytes_max, spool.frame_count, trouble)

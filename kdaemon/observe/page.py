@@ -8,6 +8,9 @@ a fifth of a dataclass's memory.
 
 import msgspec
 
+from kdaemon.base.description import Capacity
+from kdaemon.observe.snapshot import MemorySnapshot
+
 
 class HoldStatus(msgspec.Struct, frozen=True):
     """Why nothing can be sent, or is admitted: the code, and the harmless part of the message."""
@@ -116,16 +119,6 @@ class MapStatus(msgspec.Struct, frozen=True):
     asks_in_s: float
 
 
-class CapacityStatus(msgspec.Struct, frozen=True):
-    """How the service scales the stream. Warm: what an on-demand stream takes at once, from all who
-    write to it; `warm_target`: what the service is raising that to. None: the service did not tell.
-    """
-
-    is_on_demand: bool
-    warm_bytes_per_second: int | None
-    warm_target_bytes_per_second: int | None
-
-
 class StreamStatus(msgspec.Struct, frozen=True):
     """One stream. `state`: a word of `StreamState`. `hold`: why nothing can be sent. `unavailable`:
     why nothing is even admitted. `failing`: why the records that wait do not go out now, though
@@ -170,7 +163,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
     delivery_mean_s: float | None
     per_second: RatesStatus
     billing: BillingStatus
-    capacity: CapacityStatus | None
+    capacity: Capacity | None
     record_bytes_max: int
     is_auto: bool
     has_record_readers: bool
@@ -193,12 +186,6 @@ class ListenerStatus(msgspec.Struct, frozen=True):
     refused: dict[str, int]
     timed_out: dict[str, int]
     handler_failures: int
-
-
-class MemoryStatus(msgspec.Struct, frozen=True):
-    bytes_taken: int
-    bytes_max: int
-    is_full: bool
 
 
 class SpoolStatus(msgspec.Struct, frozen=True):
@@ -318,7 +305,7 @@ class StatusPage(msgspec.Struct, frozen=True):
     state: str
     not_ready_because: str | None
     heartbeat_age_s: float
-    memory: MemoryStatus
+    memory: MemorySnapshot
     spool: SpoolStatus | None
     log: LogStatus | None
     principals: PrincipalsStatus | None

@@ -51,11 +51,6 @@ class Report:
 class Reloads:
     """The reloads of one process."""
 
-    __slots__ = (
-        *("_pid", "_start", "_wall_s", "count", "failures", "generation", "is_going_on", "last"),
-        *("last_success_s", "loaded"),
-    )
-
     def __init__(self, wall_s: Callable[[], float], pid: int, start: int | None) -> None:
         """`pid` and `start` name the process (`system.start_of`). The configuration of the start
         counts as a success.

@@ -188,13 +188,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def delivered(self) -> int:
         """Records, since the start."""
-        return sum(each.delivered for each in self._all())
+        return sum(each.delivered for each in self.counts())
 
     @property
     def spooled(self) -> int:
         """Records on disk, whether an engine has them or not."""
         held = 0 if self.spool is None else self.spool.held_records
-        return held + sum(each.spooled for each in self._all())
+        return held + sum(each.spooled for each in self.counts())
 
     @property
     def undelivered(self) -> int:
@@ -204,10 +204,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         held = 0 if self.spool is None else self.spool.held_records
         return -held + sum(
             each.buffered + each.in_flight + each.rejected[RefuseReason.DRAINING]
-            for each in self._all()
+            for each in self.counts()
         )
 
-    def _all(self) -> Iterable[StreamCounts]:
+    def counts(self) -> Iterable[StreamCounts]:
         """The counts of all streams, closed ones too."""
         yield from (upstream.closed for upstream in self.upstreams)
         yield from (stream.engine.counters for stream in self.streams)

@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from kdaemon.base.billing import Bill
 from kdaemon.base.counters import Buckets, NotPassedOn, StreamCounts
-from kdaemon.base.description import Capacity
+from kdaemon.base.failures import FailureSnapshot
 from kdaemon.base.redact import SHOWN_CHARACTERS_MAX, harmless_line
 from kdaemon.base.text import printable
 from kdaemon.engine.health import Health
@@ -29,7 +29,6 @@ from kdaemon.observe.keys import advice, key_name
 from kdaemon.observe.page import (
     BacklogStatus,
     BillingStatus,
-    CapacityStatus,
     DoorStatus,
     ErrorStatus,
     HoldStatus,
@@ -38,7 +37,6 @@ from kdaemon.observe.page import (
     LoadStatus,
     LogStatus,
     MapStatus,
-    MemoryStatus,
     PaceStatus,
     PassedOnStatus,
     PrincipalsStatus,
@@ -69,35 +67,28 @@ from kdaemon.observe.snapshot import (
 NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
 
-class Status:
-    """Makes the status page."""
-
-    def __init__(self, reader: Reader, *, shows_keys: bool = False) -> None:
-        """`shows_keys`: keys of hot shards are shown as text; otherwise as hashes."""
-        self._reader = reader
-        self.shows_keys = shows_keys
-
-    def steps(self) -> Steps:
-        """The page as indented JSON. Reads a snapshot, then writes a stream a step: first those
-        that need somebody, then those with the most records.
-        """
-        snapshot = yield from self._reader.read()
-        before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")
+def status_steps(reader: Reader, *, shows_keys: bool = False) -> Steps:
+    """Makes the page, as indented JSON. Reads a snapshot, then writes a stream a step: first those
+    that need somebody, then those with the most records. `shows_keys`: keys of hot shards are shown
+    as text; otherwise as hashes.
+    """
+    snapshot = yield from reader.read()
+    before, _, after = _json(_page(snapshot), b"\n").rpartition(b"[]")
+    yield
+    uptime_ns, last_first = snapshot.uptime_ns, sorted(snapshot.streams, key=urgency)[::-1]
+    del snapshot  # its streams are freed as they are written: freeing all at once takes long
+    pieces: list[bytes] = []
+    while last_first:
+        status = _stream(last_first.pop(), uptime_ns, shows_keys=shows_keys)
+        pieces.append(_json(status, b"\n    "))
         yield
-        uptime_ns, last_first = snapshot.uptime_ns, sorted(snapshot.streams, key=urgency)[::-1]
-        del snapshot  # its streams are freed as they are written: freeing all at once takes long
-        pieces: list[bytes] = []
-        while last_first:
-            status = _stream(last_first.pop(), uptime_ns, shows_keys=self.shows_keys)
-            pieces.append(_json(status, b"\n    "))
-            yield
-        streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"
-        return Page(200, b"%b%b%b\n" % (before, streams, after), JSON)
+    streams = b"[\n    %b\n  ]" % b",\n    ".join(pieces) if pieces else b"[]"
+    return Page(200, b"%b%b%b\n" % (before, streams, after), JSON)
 
 
 def _page(snapshot: Snapshot) -> StatusPage:
     """Everything but the streams."""
-    memory, log, door = snapshot.memory, snapshot.log, snapshot.door
+    log, door = snapshot.log, snapshot.door
     tls, principals = snapshot.certificates, snapshot.principals
     return StatusPage(
         version=snapshot.version,
@@ -105,8 +96,8 @@ def _page(snapshot: Snapshot) -> StatusPage:
         state=snapshot.state.value,
         not_ready_because=snapshot.why_not_ready,
         heartbeat_age_s=seconds_of(snapshot.heartbeat_age_ns),
-        memory=MemoryStatus(memory.bytes_taken, memory.bytes_max, memory.is_full),
-        spool=None if snapshot.spool is None else _spool(snapshot.spool),
+        memory=snapshot.memory,
+        spool=None if snapshot.spool is None else spool_of(snapshot.spool),
         log=None if log is None else LogStatus(log.waiting, log.lines_dropped),
         principals=None if principals is None else _principals(principals),
         tls=None if tls is None else _tls(tls),
@@ -120,14 +111,13 @@ def _page(snapshot: Snapshot) -> StatusPage:
 
 
 def _worker(worker: WorkerSnapshot) -> WorkerStatus:
-    why, why_not_told = worker.why_not_ready, worker.why_not_told
     return WorkerStatus(
         worker=worker.number,
         is_heir=worker.is_heir,
         pid=worker.pid,
         state=worker.state,
-        not_ready_because=None if why is None else harmless_line(why),
-        missing_because=None if why_not_told is None else harmless_line(why_not_told),
+        not_ready_because=_cleaned(worker.why_not_ready),
+        missing_because=_cleaned(worker.why_not_told),
         uptime_s=seconds_of(worker.uptime_ns),
         restarts=worker.restarts,
         connections=worker.connections,
@@ -198,12 +188,8 @@ def _passed_on(relay: RelaySnapshot) -> PassedOnStatus:
 
 
 def _principals(principals: PrincipalsSnapshot) -> PrincipalsStatus:
-    problem = principals.problem
-    return PrincipalsStatus(
-        principals.key_count,
-        principals.reload_count,
-        None if problem is None else harmless_line(problem),
-    )
+    problem = _cleaned(principals.problem)
+    return PrincipalsStatus(principals.key_count, principals.reload_count, problem)
 
 
 def _refused_reload(reloads: ReloadsSnapshot | None) -> ReloadStatus | None:
@@ -215,24 +201,23 @@ def _refused_reload(reloads: ReloadsSnapshot | None) -> ReloadStatus | None:
 
 def _tls(certificates: CertificatesSnapshot) -> TlsStatus:
     ends = datetime.fromtimestamp(certificates.expires_s, UTC)
-    trouble = certificates.trouble
     return TlsStatus(
         certificate=printable(certificates.path, SHOWN_CHARACTERS_MAX),
         expires=ends.isoformat(),
         faults=list(certificates.faults),
         reloads=certificates.reloads,
         reload_failures=certificates.failures,
-        trouble=None if trouble is None else harmless_line(trouble),
+        trouble=_cleaned(certificates.trouble),
     )
 
 
-def _spool(spool: SpoolSnapshot) -> SpoolStatus:
+def spool_of(spool: SpoolSnapshot) -> SpoolStatus:
     return SpoolStatus(
         frames=spool.frame_count,
         live_bytes=spool.live_bytes,
         file_bytes=spool.file_bytes,
         bytes_max=spool.bytes_max,
-        trouble=None if spool.trouble is None else harmless_line(spool.trouble),
+        trouble=_cleaned(spool.trouble),
         commit_mean_s=_mean_s(spool.commit_duration_ns),
         commit_failures=spool.commit_failures,
         corrupt_frames=spool.corrupt_rows,
@@ -275,7 +260,7 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         delivery_mean_s=_mean_s(counters.delivery_ns),
         per_second=_rates(counters, uptime_ns),
         billing=_billing(engine.bill, uptime_ns),
-        capacity=_capacity(engine.capacity),
+        capacity=engine.capacity,
         record_bytes_max=engine.record_bytes_max,
         is_auto=engine.is_auto,
         has_record_readers=engine.has_record_readers,
@@ -291,16 +276,6 @@ def _stream(stream: StreamSnapshot, uptime_ns: int, *, shows_keys: bool) -> Stre
         hottest_shards=[
             shard_of(shard, engine, shows_keys=shows_keys) for shard in stream.hottest()
         ],
-    )
-
-
-def _capacity(capacity: Capacity | None) -> CapacityStatus | None:
-    if capacity is None:
-        return None
-    return CapacityStatus(
-        capacity.is_on_demand,
-        capacity.warm_bytes_per_second,
-        capacity.warm_target_bytes_per_second,
     )
 
 
@@ -348,16 +323,17 @@ def load_status(load: ShardLoad, engine: EngineSnapshot, *, shows_keys: bool) ->
 
 
 def errors_of(engine: EngineSnapshot) -> list[ErrorStatus]:
-    return [
-        ErrorStatus(
-            harmless_line(each.code),
-            harmless_line(each.message),
-            each.calls,
-            each.records,
-            seconds_of(max(0, engine.read_ns - each.last_ns)),
-        )
-        for each in engine.failures
-    ]
+    return [error_of(each, engine.read_ns) for each in engine.failures]
+
+
+def error_of(failure: FailureSnapshot, now_ns: int) -> ErrorStatus:
+    return ErrorStatus(
+        harmless_line(failure.code),
+        harmless_line(failure.message),
+        failure.calls,
+        failure.records,
+        seconds_of(max(0, now_ns - failure.last_ns)),
+    )
 
 
 def hold_of(reason: Reason | None) -> HoldStatus | None:
@@ -412,6 +388,10 @@ def _mean_s(histogram: Buckets) -> float | None:
     """The mean of a histogram of nanoseconds, in seconds; None: it has no values."""
     count = sum(histogram.counts)
     return seconds_of(histogram.sum // count) if count else None
+
+
+def _cleaned(text: str | None) -> str | None:
+    return None if text is None else harmless_line(text)
 
 
 def seconds_of(duration_ns: int) -> float:

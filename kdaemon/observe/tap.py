@@ -11,7 +11,6 @@ Flow: door.py -> here -> the waiting request.
 
 import asyncio
 import base64
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record
 from kdaemon.door.door import Door
 from kdaemon.http.request import HttpRequest
+from kdaemon.observe.keys import key_name
 from kdaemon.observe.slices import Page
 from kdaemon.streams import Stream
 
@@ -33,7 +33,6 @@ RECORDS_MAX = 100  # the same
 PER_FRAME_MAX = 4  # of one frame, so that a large frame does not hide the others; ours
 DATA_BYTES_MAX = 4 * 1024  # of one record; longer data is cut, and marked as cut; ours
 TAPS_MAX = 4  # at one time; ours
-KEY_DIGITS = 12  # of a key's SHA-256, in hex: enough to tell keys apart, without showing them; ours
 NDJSON = b"application/x-ndjson"
 
 _OFF = b"Records are not shown here: set listen.admin_tap = true, then `kdaemon reload`.\n"
@@ -172,9 +171,8 @@ def _shown(record: Record, *, with_data: bool) -> dict[str, Any]:
     is_cut = len(record.data) > DATA_BYTES_MAX
     data = record.data[:DATA_BYTES_MAX]
     if not with_data:
-        digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:KEY_DIGITS]
         size = f"over {DATA_BYTES_MAX}" if is_cut else len(data)
-        return {"key_sha256": digest if key else None, "bytes": size}
+        return {"key_sha256": key_name(key, shows_keys=False) if key else None, "bytes": size}
     told: dict[str, Any] = {"partition_key": key} if key else {}
     if record.explicit_hash_key is not None:
         told["explicit_hash_key"] = record.explicit_hash_key

@@ -20,7 +20,7 @@ from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.observe.hot import WATCHED_MAX, HotWatch
 from kdaemon.observe.keys import key_name
-from kdaemon.observe.status import Status
+from kdaemon.observe.status import status_steps
 from kdaemon.route.shard_map import ShardMap
 from tests.kit.depth import some
 from tests.kit.frames import describe
@@ -103,7 +103,7 @@ class Scene:
                 self.watch.look()
 
     def stream(self, *, shows_keys: bool = True) -> Any:
-        page = whole(Status(self.reader, shows_keys=shows_keys).steps()).body
+        page = whole(status_steps(self.reader, shows_keys=shows_keys)).body
         (stream,) = json.loads(page)["streams"]
         return stream
 

@@ -22,7 +22,7 @@ from kdaemon.observe.metrics import Metrics, Workers
 from kdaemon.observe.reading import SnapshotReader
 from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Snapshot, WorkerSnapshot
-from kdaemon.observe.status import Status
+from kdaemon.observe.status import status_steps
 from tests.kit.depth import some
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
@@ -177,7 +177,7 @@ def test_without_any_answer_there_is_a_page() -> None:
     fleet.workers = (worker(1, is_serving=False, why_not_ready="starting"),)
     fleet.gather()
     fleet.parts = []
-    page = json.loads(whole(Status(fleet).steps()).body)
+    page = json.loads(whole(status_steps(fleet)).body)
     assert page["streams"] == []
     assert page["workers"][0]["not_ready_because"] == "starting"
     assert whole(Metrics(fleet, workers=fleet.by_worker).plain()).status == 200
@@ -193,7 +193,7 @@ def test_a_worker_that_gave_no_answer_is_told_with_the_reason() -> None:
     del fleet.parts[1]
     why = "no answer within 3 s"
     fleet.workers = (worker(1), worker(2, is_serving=False, why_not_told=why))
-    page = json.loads(whole(Status(fleet).steps()).body)
+    page = json.loads(whole(status_steps(fleet)).body)
     assert [each["missing_because"] for each in page["workers"]] == [None, why]
     assert page["streams"][0]["delivered"] == fleet.parts[0].delivered
     (line,) = [line for line in screen(page).head if line.startswith("workers: ")]
@@ -208,7 +208,7 @@ def test_the_pages_are_made_of_all() -> None:
     fleet.gather()
     delivered = sum(part.delivered for part in fleet.parts)
     assert delivered > 0
-    page = json.loads(whole(Status(fleet).steps()).body)
+    page = json.loads(whole(status_steps(fleet)).body)
     assert sum(stream["delivered"] for stream in page["streams"]) == delivered
     assert [each["worker"] for each in page["workers"]] == [1, 2]
     event = json.loads(at_once(event_steps(fleet)).partition(b"data: ")[2])

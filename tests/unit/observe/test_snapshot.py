@@ -20,7 +20,7 @@ from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.metrics import Metrics
 from kdaemon.observe.slices import Page
 from kdaemon.observe.snapshot import Snapshot
-from kdaemon.observe.status import Status
+from kdaemon.observe.status import status_steps
 from kdaemon.pack.lane import Lane
 from tests.kit.depth import some
 from tests.kit.engine_rig import SETTINGS, T
@@ -217,7 +217,7 @@ class Place:
 def test_a_stream_is_read_in_a_step(monkeypatch: pytest.MonkeyPatch, per_shard: bool) -> None:
     """Of 64 hot shards: a step is 0.4 ms (2026-11-28)."""
     place = Place(monkeypatch)
-    pages = (Metrics(place.reader, per_shard=per_shard).plain(), Status(place.reader).steps())
+    pages = (Metrics(place.reader, per_shard=per_shard).plain(), status_steps(place.reader))
     for page in pages:
         most = place.most_in_a_step(page)
         assert most["streams"] == 1

@@ -17,8 +17,9 @@ from kdaemon.base.record import Record
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.readiness import Readiness, ReadyMove, ReadyState, is_memory_full
 from kdaemon.observe.reloads import Outcome, Reloads, Report
+from kdaemon.observe.slices import Steps
 from kdaemon.observe.snapshot import HOT_SHARDS_MAX
-from kdaemon.observe.status import Status
+from kdaemon.observe.status import status_steps
 from kdaemon.sandbox.settings import Quota
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.world import MS, SECOND, SETTINGS, Faults, World, make_frame
@@ -44,10 +45,13 @@ class Place:
         reader = reader_of(
             self.observing, At(world), listeners=self.listeners, readiness=self.readiness
         )
-        self.status = Status(reader, shows_keys=shows_keys)
+        self.reader, self.shows_keys = reader, shows_keys
+
+    def steps(self) -> Steps:
+        return status_steps(self.reader, shows_keys=self.shows_keys)
 
     def page(self) -> Any:
-        return json.loads(whole(self.status.steps()).body)
+        return json.loads(whole(self.steps()).body)
 
     def put(self, name: str, *records: Record, deadline_ns: int | None = None) -> None:
         engine = self.observing.streams[name]
@@ -157,10 +161,10 @@ def test_a_missing_stream_that_nobody_listed_is_no_hold_and_its_upstream_is_not_
 def test_the_last_reload_is_told_while_it_is_refused() -> None:
     world = World(1)
     reloads = Reloads(lambda: 5.0, 1, 1)
-    status = Status(reader_of(Observing(world.memory), At(world), reloads=reloads))
+    reader = reader_of(Observing(world.memory), At(world), reloads=reloads)
 
     def told() -> Any:
-        return json.loads(whole(status.steps()).body)["refused_reload"]
+        return json.loads(whole(status_steps(reader)).body)["refused_reload"]
 
     assert told() is None
     reloads.note(Report(Outcome.WRONG, problems=("k.toml: region: is 3", "y")))
@@ -411,7 +415,7 @@ def test_of_the_service_s_words_only_the_harmless_part_is_shown(
 ) -> None:
     place = Place(World(1), "orders")
     place.observing.streams["orders"].hold = ServiceError(code, message)
-    text = whole(place.status.steps()).body
+    text = whole(place.steps()).body
     assert b"SECRET" not in text
     assert json.loads(text)["streams"][0]["hold"] == {"code": code, "message": shown}
 
@@ -420,7 +424,7 @@ def test_the_page_holds_neither_keys_nor_data() -> None:
     place = Place(World(1, faults=Faults(record_failure=0.5)), "orders")
     place.put("orders", *(Record(b"DATA-%d" % i, f"KEY-{i}") for i in range(100)))
     for _ in range(20):
-        text = whole(place.status.steps()).body
+        text = whole(place.steps()).body
         assert b"DATA" not in text
         assert b"KEY" not in text
         place.run(20 * MS)

@@ -9,6 +9,7 @@ import pytest
 
 from kdaemon.base.record import Record
 from kdaemon.observe import tap
+from kdaemon.observe.keys import HASH_DIGITS
 from kdaemon.observe.tap import DATA_BYTES_MAX, RECORDS_MAX, TAPS_MAX, Taps
 from kdaemon.system import SystemDice
 from tests.kit.patience import PATIENCE_S
@@ -113,7 +114,7 @@ async def test_without_data_there_is_the_size_and_a_digest_of_the_key(rig: Rig) 
     head, first, second = request.lines
     assert head == {"seen": 2, "shown": 2}
     assert first["bytes"] == 5
-    assert len(first["key_sha256"]) == tap.KEY_DIGITS
+    assert len(first["key_sha256"]) == HASH_DIGITS
     assert second == {"key_sha256": None, "bytes": 0}
     assert request.answer is not None
     assert b"user-1" not in request.answer[1]
