@@ -14,8 +14,9 @@ from collections import deque
 from itertools import cycle, islice
 
 from bench import command
-from bench import records as bench_records
+from bench.disk import percentile
 from bench.load import STALL_S, HttpConnection, connect
+from bench.records import make_records, put_record_request
 from bench.table import table
 from bench.targets import Scenario, measure_daemon, started_sink
 from bench.worker import Result, serve_commands
@@ -30,10 +31,7 @@ _BODIES = 20_000
 class _Paced:
     def __init__(self, rate: int, port: int) -> None:
         self._rate = rate
-        self._payloads = cycle(
-            bench_records.request_head("PutRecord", len(body)) + body
-            for body in map(bench_records.put_record_body, bench_records.make_records(_BODIES))
-        )
+        self._payloads = cycle(map(put_record_request, make_records(_BODIES)))
         made = [HttpConnection(connect(None, port)) for _ in range(_CONNECTIONS)]
         self._connections = {each.sock.fileno(): each for each in made}
         self._free = deque(made)
@@ -62,13 +60,12 @@ class _Paced:
                     answered += 1
                     late_ns.append(time.perf_counter_ns() - due_ns[connection])
                     self._free.append(connection)
-        late_ns.sort()
         return {
             "records": count,
             "seconds": (time.perf_counter_ns() - began_ns) / 1e9,
             "failed": sum(each.failed for each in self._connections.values()),
-            "latency_ms_p50": late_ns[count // 2] / 1e6,
-            "latency_ms_p99": late_ns[count * 99 // 100] / 1e6,
+            "latency_ms_p50": percentile(late_ns, 50) / 1e6,
+            "latency_ms_p99": percentile(late_ns, 99) / 1e6,
         }
 
 

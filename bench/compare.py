@@ -10,12 +10,11 @@ delivered. How to read them: README.md beside this file.
 import argparse
 import os
 import sys
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from bench import command
-from bench.host import choose_cores, half_left
+from bench.host import burning, choose_cores
 from bench.pairs import Pairs
 from bench.report import LoneClient, Outcome, Report
 from bench.targets import (
@@ -134,7 +133,7 @@ def measure(options: argparse.Namespace) -> str:
     """The part of RESULTS.md that was asked for."""
     chosen = [one for one in SCENARIOS if not options.only or one.name in options.only]
     under_test = choose_cores(os.sched_getaffinity(0)).under_test
-    with half_left(under_test) if options.half_core else nullcontext():
+    with burning(int(options.half_core), under_test):
         if options.pair is None:
             return run_all(chosen, options).markdown()
         return run_pairs([one for one in chosen if one.is_daemon], options).markdown()

@@ -6,8 +6,12 @@ append to be on disk, so that a figure of the daemon has something to stand besi
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+NumberT = TypeVar("NumberT", int, float)
 
 MIB = 1024 * 1024
 PROBE_BYTES_MAX = 128 * MIB  # one probe writes no more
@@ -51,7 +55,7 @@ def probe(directory: Path, append_bytes: int, append_count: int) -> DiskAlone:
     )
 
 
-def percentile(values: list[int], percent: int) -> int:
+def percentile(values: Sequence[NumberT], percent: int) -> NumberT:
     """The value that `percent` of them do not exceed; of one value, itself."""
     ordered = sorted(values)
     return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]

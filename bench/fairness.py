@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from bench import command
+from bench.disk import percentile
 from bench.rivals import Mission, Told, run_client
 from bench.table import table, today
 from bench.targets import place
@@ -143,20 +144,14 @@ def _heard_of(pipe: Connection, count_written: Callable[[], int], seconds: float
     took_s, after = time.monotonic() - began, count_written()
     told = heard(pipe)
     ended = began + took_s
-    times = sorted(
-        took for sent, took in told.times_ms if sent < ended and sent + took / 1000 > began
-    )
+    times = [took for sent, took in told.times_ms if sent < ended and sent + took / 1000 > began]
     return Figures(
-        p50_ms=_percentile(times, 50),
-        p99_ms=_percentile(times, 99),
+        p50_ms=percentile(times, 50) if times else inf,
+        p99_ms=percentile(times, 99) if times else inf,
         refused=told.refused,
         answered_per_s=len(times) / took_s,
         shard_per_s=(after - before) / took_s,
     )
-
-
-def _percentile(times: list[float], percent: int) -> float:
-    return times[min(len(times) - 1, len(times) * percent // 100)] if times else inf
 
 
 def row(case: Case, alone: Figures, beside: Figures) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from bench import fleet_picture, hot, hot_sim
 from bench import fleet_report as report
 from bench.fleet_sim import START_NS, Load, Plan, Run, simulate
-from bench.plans import simulate_all
+from bench.plans import add_arguments, kinds_and_seeds, simulate_all
 from bench.table import aligned, today
 from bench.table import write as write_section
 from kdaemon.sandbox.settings import LimiterKind
@@ -25,7 +25,6 @@ DAEMONS = (1, 2, 8, 32)  # the issue's table
 WORKERS = (2, 4, 8)  # of one daemon
 SECONDS = 120  # simulated
 HALF_S = SECONDS // 2  # when one joins or leaves
-SEEDS = 3
 
 
 def whole(seeds: range) -> list[tuple[str, list[Plan]]]:
@@ -100,22 +99,18 @@ def main() -> int:
     parser.add_argument(
         "--workers", type=int, default=0, help="those daemons are busy ones of so many workers"
     )
-    parser.add_argument("--limiter", choices=[kind.value for kind in LimiterKind])
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many, from --seed on")
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="simulated")
+    add_arguments(parser, SECONDS)
     parser.add_argument("--load", choices=[load.value for load in Load], default="records")
     parser.add_argument("--join", action="store_true", help="the last daemon joins half-way")
     parser.add_argument("--leave", action="store_true", help="the first daemon leaves half-way")
     parser.add_argument("--yandex", action="store_true", help="over quota is held, not refused")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument(
         "--write",
         action="store_true",
         help="everything, into RESULTS.md; minds seeds and jobs only",
     )
     options = parser.parse_args()
-    seeds = range(options.seed, options.seed + options.seeds)
+    kinds, seeds = kinds_and_seeds(options)
     if options.write:
         return int(not write(seeds, options.jobs))
     if (options.join or options.leave) and min(options.daemons) < 2:
@@ -135,7 +130,7 @@ def main() -> int:
             workers=options.workers,
         )
         for daemons in options.daemons
-        for kind in ([LimiterKind(options.limiter)] if options.limiter else LimiterKind)
+        for kind in kinds
         for seed in seeds
     ]
     table = report.fleet_table(simulate_all(simulate, plans, options.jobs))

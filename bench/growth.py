@@ -23,7 +23,7 @@ from statistics import median
 
 from bench import command
 from bench.instructions import Shape, count, open_streams
-from bench.records import make_records, put_record_body, request_head
+from bench.records import make_records, put_record_request
 from bench.table import growth
 from bench.targets import UNPACED, Sink, daemon, started_sink
 from kdaemon.base.steps import at_once
@@ -93,8 +93,7 @@ def wait_until_told(daemon: Daemon, streams: int) -> None:
 def kept_connections(port: int, number: int) -> Iterator[None]:
     """So many clients that have sent one record each, and stay."""
     (record,) = make_records(1)
-    body = put_record_body(record, "bench-0")
-    request = request_head("PutRecord", len(body)) + body
+    request = put_record_request(record, "bench-0")
     with ExitStack() as stack:
         for _ in range(number):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,17 +52,14 @@ def pinned(cores: frozenset[int]) -> Iterator[None]:
 
 
 @contextmanager
-def half_left(cores: frozenset[int]) -> Iterator[None]:
-    """A process that never rests takes half of `cores`. What is measured there falls behind the
-    load that the other cores make, and always finds requests that wait.
-    """
-    with pinned(cores):
-        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
+def burning(count: int, cores: frozenset[int]) -> Iterator[None]:
+    """So many processes that never rest take their part of `cores`."""
+    with ExitStack() as stack, pinned(cores):
+        for _ in range(count):
+            burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(burner.wait)
+            stack.callback(burner.kill)
         yield
-    finally:
-        busy.kill()
-        busy.wait()
 
 
 def settled_rss_bytes(pid: int, quiet_s: float = 3.0, deadline_s: float = 15.0) -> int:

@@ -9,7 +9,7 @@ import sys
 
 from bench import fleet_report as report
 from bench.hot_sim import HOT_CASES, KEYLESS_CASES, SECONDS, SHARDS, Plan, simulate
-from bench.plans import simulate_all
+from bench.plans import add_arguments, kinds_and_seeds, simulate_all
 from bench.table import aligned
 from kdaemon.sandbox.settings import LimiterKind
 
@@ -36,15 +36,10 @@ def keyless_plans(kinds: list[LimiterKind], seeds: range, shards: int, seconds: 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.hot", description=__doc__)
     parser.add_argument("--only", choices=["hot", "keyless"])
-    parser.add_argument("--limiter", choices=[kind.value for kind in LimiterKind])
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from --seed on")
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--shards", type=int, default=SHARDS)
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="simulated, after the warm-up")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    add_arguments(parser, SECONDS)
     options = parser.parse_args()
-    kinds = [LimiterKind(options.limiter)] if options.limiter else list(LimiterKind)
-    seeds = range(options.seed, options.seed + options.seeds)
+    kinds, seeds = kinds_and_seeds(options)
     tables = []
     if options.only != "keyless":
         plans = hot_plans(kinds, seeds, options.shards, options.seconds)

@@ -13,11 +13,11 @@ learned. Rates are what the service took; a time is from submit to the answer, p
 """
 
 import random
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from bench.disk import percentile
 from kdaemon.base.limits import MIB, SHARD_RECORDS_PER_SECOND
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.engine import Engine
@@ -143,7 +143,7 @@ class Bench:
         self._offered = [0] * plan.shards
         self._taken = [0] * plan.shards
         self._foreign = 0
-        self._waits: dict[int, int] = {}  # nanoseconds from submit to answer: records
+        self._waits: list[int] = []  # nanoseconds from submit to answer, of each record
         self._hot_queue_bytes_max = 0
         self._clients: dict[str, Client] = {}
         self._foreign_owed = 0.0
@@ -169,7 +169,7 @@ class Bench:
             self._offered,
             self._taken,
             self._foreign,
-            _percentile(self._waits, 0.99),
+            percentile(self._waits, 99),
             counters.attempts - before[0],
             counters.throttled - before[1],
             {
@@ -279,8 +279,7 @@ class Bench:
             offset += len(run.indices)
             delivered = sum(result.is_delivered for result in answers)
             if delivered and answers[0].shard_id != hot_id:
-                wait_ns = now_ns - run.frame.accepted_ns
-                waits[wait_ns] = waits.get(wait_ns, 0) + delivered
+                waits += [now_ns - run.frame.accepted_ns] * delivered
 
     def _sample(self) -> None:
         queued = self._engine.lanes[0].queued_bytes
@@ -291,17 +290,6 @@ class Bench:
 def _take(shard: Shard, count: int, now_ns: int) -> int:
     """Writes that many records of others, one by one; how many the shard took."""
     return sum(shard.limiter.take(1, len(DATA), now_ns) for _ in range(count))
-
-
-def _percentile(counts: dict[int, int], part: float) -> int:
-    """The smallest value that at least `part` of all counted ones do not exceed; 0 of none."""
-    values = sorted(counts)
-    sums: list[int] = []
-    for value in values:
-        sums.append((sums[-1] if sums else 0) + counts[value])
-    if not sums:
-        return 0
-    return values[min(bisect_right(sums, part * sums[-1]), len(values) - 1)]
 
 
 def simulate(plan: Plan) -> Run:

@@ -26,19 +26,22 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import md5
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import calls
-from bench import records as bench_records
 from bench.load import HttpConnection, NdjsonConnection
 from bench.load_http2 import Http2Connection
 from bench.records import (
     BATCH_RECORDS,
+    FORMS,
     KEY_COUNT,
     STREAM,
     UNLIMITED,
     BenchRecord,
+    in_parts,
     make_records,
+    put_record_request,
+    put_records_request,
 )
 
 _BODIES = 16  # distinct ones of 500 records
@@ -49,6 +52,7 @@ _TURNS = 3  # of the loop, which a call takes: others come meanwhile
 _LOOK_S = 0.001  # seconds between two looks while only the spool's thread has something to do
 _COUNTS = ("shards", "streams", "connections", "keys")  # of a Shape, and options
 _ROUNDS = (2, 4)
+_VALGRIND = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
 _COUNTED = re.compile(r"I +refs: +([0-9,]+)")  # what cachegrind says at its end
 
 
@@ -137,62 +141,42 @@ class _Transport(asyncio.Transport):
         return 0
 
 
-class _Work:
+class _Work(NamedTuple):
     """`payloads`: of one round, each of so many records. `connect`: one of the connections, for a
     promise.
     """
 
-    def __init__(
-        self,
-        payloads: Callable[[Shape], list[bytes]],
-        payload_records: int,
-        connections: int,
-        connect: Callable[[Any, str], Any],
-    ) -> None:
-        self.payloads = payloads
-        self.payload_records = payload_records
-        self.connections = connections
-        self.connect = connect
+    payloads: Callable[[Shape], list[bytes]]
+    payload_records: int
+    connections: int
+    connect: Callable[[Any, str], Any]
 
 
 def _batches(encoding: str, shape: Shape) -> list[bytes]:
-    encode = (
-        bench_records.put_records_cbor if encoding == "cbor" else bench_records.put_records_body
-    )
     made = list(make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys))
-    parts = [made[at : at + BATCH_RECORDS] for at in range(0, len(made), BATCH_RECORDS)]
-    names = shape.names()
-    bodies = [
-        encode(parts[number % _BODIES], names[number % len(names)])
-        for number in range(max(_BODIES, len(names)))
-    ]
-    head = bench_records.request_head
+    parts, names = in_parts(made, BATCH_RECORDS), shape.names()
+    how = {"acknowledge": shape.promise, "encoding": encoding}
     return [
-        head("PutRecords", len(body), acknowledge=shape.promise, encoding=encoding, number=number)
-        + body
-        for number, body in enumerate(bodies)
+        put_records_request(
+            parts[number % _BODIES], names[number % len(names)], number=number, **how
+        )
+        for number in range(max(_BODIES, len(names)))
     ]
 
 
 def _singles(shape: Shape) -> list[bytes]:
-    names = shape.names()
+    names, promise = shape.names(), shape.promise
     made = make_records(max(_SINGLES, len(names), shape.connections), key_count=shape.keys)
-    bodies = [
-        bench_records.put_record_body(record, names[number % len(names)])
-        for number, record in enumerate(made)
-    ]
-    head = bench_records.request_head
     return [
-        head("PutRecord", len(body), acknowledge=shape.promise, number=number) + body
-        for number, body in enumerate(bodies)
+        put_record_request(record, names[number % len(names)], acknowledge=promise, number=number)
+        for number, record in enumerate(made)
     ]
 
 
 def _lines(form: str, shape: Shape) -> list[bytes]:
-    write, _ = bench_records.FORMS[form]
+    write, _ = FORMS[form]
     records = make_records(_BODIES * BATCH_RECORDS, key_count=shape.keys)
-    made = [write(record) for record in records]
-    return [b"".join(made[at : at + 100]) for at in range(0, len(made), 100)]
+    return list(map(b"".join, in_parts([write(record) for record in records], 100)))
 
 
 def _http2(streams: int) -> Callable[[Any, str], Any]:
@@ -200,7 +184,7 @@ def _http2(streams: int) -> Callable[[Any, str], Any]:
 
 
 def _session(form: str) -> Callable[[Any, str], Any]:
-    _, more = bench_records.FORMS[form]
+    _, more = FORMS[form]
     return lambda sock, promise: NdjsonConnection(sock, STREAM, 4_000, promise, **more)
 
 
@@ -413,16 +397,10 @@ def count(name: str, tree: Path, shape: Shape = _USUAL) -> float:
 def _run(name: str, tree: Path, shape: Shape, rounds: int) -> int:
     child = [sys.executable, "-m", "bench.instructions", name, "--carry", str(rounds)]
     child += shape.flags()
-    valgrind = [
-        "valgrind",
-        "--tool=cachegrind",
-        "--cache-sim=no",
-        "--cachegrind-out-file=/dev/null",
-    ]
     # The same in each run: nothing is compiled in one, and found in the next.
     env = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
-        [*valgrind, *child, "--before", str(tree)], env=env, capture_output=True, text=True
+        [*_VALGRIND, *child, "--before", str(tree)], env=env, capture_output=True, text=True
     )
     counted = _COUNTED.search(run.stderr)
     if run.returncode or counted is None:

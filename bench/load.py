@@ -20,9 +20,10 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
-from typing import Any, Protocol
+from typing import Any
 
 from bench import records as bench_records
+from bench.disk import percentile
 from bench.worker import Result, serve_commands
 
 STALL_S = 30.0  # seconds without a byte from the server: it is stuck, say so
@@ -32,26 +33,6 @@ _SINGLE_COUNT = 20_000  # PutRecord requests built
 _CHUNK_RECORDS = 100  # NDJSON lines in one write
 # How the `ShardId` of a kept promise begins.
 SHARD_PREFIX = {"delivered": b"shardId-", "stored": b"stored", "accepted": b"accepted"}
-
-
-class Connection(Protocol):
-    """One socket of a closed loop."""
-
-    sock: socket.socket
-
-    def wants_to_start(self) -> bool:
-        """Whether it may have more in flight now."""
-
-    def start(self, payload: bytes, record_count: int) -> None:
-        """Puts one payload in flight."""
-
-    def readable(self) -> int:
-        """Reads what is there; returns how many records were answered."""
-
-    def writable(self) -> None:
-        """Writes what did not go before."""
-
-    def has_unsent(self) -> bool: ...
 
 
 class Writer:
@@ -210,7 +191,10 @@ class NdjsonConnection(Writer):
 
 
 class ClosedLoop:
-    """Feeds prebuilt payloads to connections, each as soon as it may have more in flight."""
+    """Feeds prebuilt payloads to connections, each as soon as it may have more in flight:
+    `wants_to_start` says so, `start` puts a payload in flight, `readable` reads what is there and
+    says how many records were answered.
+    """
 
     def __init__(
         self,
@@ -267,15 +251,15 @@ class ClosedLoop:
 
     def _result(self, record_count: int, seconds: float) -> Result:
         connections = self._connections.values()
-        latencies = sorted(ns for connection in connections for ns in connection.latencies_ns)
+        latencies = [ns for connection in connections for ns in connection.latencies_ns]
         result: Result = {
             "records": record_count,
             "seconds": seconds,
             "failed": sum(connection.failed for connection in connections),
         }
         if latencies:
-            result["latency_ms_p50"] = latencies[len(latencies) // 2] / 1e6
-            result["latency_ms_p99"] = latencies[len(latencies) * 99 // 100] / 1e6
+            result["latency_ms_p50"] = percentile(latencies, 50) / 1e6
+            result["latency_ms_p99"] = percentile(latencies, 99) / 1e6
         return result
 
 
@@ -307,42 +291,24 @@ def build(scenario: str, options: argparse.Namespace) -> ClosedLoop:
     stream, acknowledge = options.stream, options.acknowledge
     if scenario == "put_records":
         size = options.batch
-        made = list(
-            bench_records.make_records(
-                options.bodies * size, data_bytes=options.data_bytes, key_count=options.keys
-            )
+        made = bench_records.make_records(
+            options.bodies * size, data_bytes=options.data_bytes, key_count=options.keys
         )
-        bodies = (made[at : at + size] for at in range(0, len(made), size))
-        encoding = options.encoding
-        encode = bench_records.put_records_body
-        if encoding == "cbor":
-            encode = bench_records.put_records_cbor
+        how = {"acknowledge": acknowledge, "encoding": options.encoding}
         payloads = [
-            bench_records.request_head(
-                "PutRecords", len(body), acknowledge=acknowledge, encoding=encoding, number=number
-            )
-            + body
-            for number, body in enumerate(encode(batch, stream) for batch in bodies)
+            bench_records.put_records_request(part, stream, number=number, **how)
+            for number, part in enumerate(bench_records.in_parts(list(made), size))
         ]
         return ClosedLoop(requesting(), cycle(payloads), size)
     if scenario == "put_record":
         payloads = [
-            bench_records.request_head(
-                "PutRecord", len(body), acknowledge=acknowledge, number=number
-            )
-            + body
-            for number, body in enumerate(
-                bench_records.put_record_body(record, stream)
-                for record in bench_records.make_records(_SINGLE_COUNT)
-            )
+            bench_records.put_record_request(record, stream, acknowledge=acknowledge, number=number)
+            for number, record in enumerate(bench_records.make_records(_SINGLE_COUNT))
         ]
         return ClosedLoop(requesting(), cycle(payloads), 1)
-    made = list(bench_records.make_records(_BODY_COUNT * 500, key_count=options.keys))
     write, more = bench_records.FORMS[options.lines]
-    lines = list(map(write, made))
-    chunks = [
-        b"".join(lines[at : at + _CHUNK_RECORDS]) for at in range(0, len(lines), _CHUNK_RECORDS)
-    ]
+    lines = list(map(write, bench_records.make_records(_BODY_COUNT * 500, key_count=options.keys)))
+    chunks = [b"".join(part) for part in bench_records.in_parts(lines, _CHUNK_RECORDS)]
     return ClosedLoop(
         [NdjsonConnection(sock, stream, options.window, acknowledge, **more) for sock in sockets()],
         cycle(chunks),

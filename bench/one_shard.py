@@ -11,7 +11,6 @@ and the processes are real.
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from bench.fleet_sim import jain
 from bench.records import STREAM
 from bench.table import table
 from bench.targets import ORDINARY, daemon
+from bench.worker import Worker
 from kdaemon.base.limits import SHARD_RECORDS_PER_SECOND
 from tests.kit.daemon import Daemon, Metrics, sandbox
 
@@ -99,31 +99,19 @@ def counted(metrics: Metrics, case: Case) -> list[Counted]:
 
 
 @contextmanager
-def loaded(daemons: list[Daemon], case: Case) -> Iterator[None]:
+def loaded(daemons: list[Daemon], case: Case, cores: frozenset[int]) -> Iterator[None]:
     """Clients of all daemons, until the block is left."""
     connections = 1 if case.is_one_client else CONNECTIONS // len(daemons)
     window = WINDOW // len(daemons) // connections
+    how = ("--connections", str(connections), "--window", str(window))
     with ExitStack() as stack:
         loads = []
         for each in daemons:
-            where = ["--unix", each.address("unix"), "--connections", str(connections)]
-            load = subprocess.Popen(
-                [sys.executable, "-m", "bench.load", "ndjson", *where, "--window", str(window)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=ORDINARY,
-            )
-            stack.enter_context(load)
-            stack.callback(load.kill)
-            loads.append(load)
+            arguments = ["bench.load", "ndjson", "--unix", each.address("unix"), *how]
+            loads.append(stack.enter_context(Worker(arguments, cores, ORDINARY)))
+            stack.callback(loads[-1].kill)
         for load in loads:
-            assert load.stdout is not None
-            load.stdout.readline()  # it is ready
-        for load in loads:
-            assert load.stdin is not None
-            load.stdin.write(f"run {ENDLESS}\n")
-            load.stdin.flush()
+            load.begin(ENDLESS)
         yield
 
 
@@ -134,7 +122,7 @@ def look(case: Case, seconds: float, every: frozenset[int]) -> Seen:
             stack.enter_context(daemon(url, {"workers": case.workers}, every))
             for _ in range(case.daemons)
         ]
-        with loaded(daemons, case):
+        with loaded(daemons, case, every):
             began_s = time.monotonic()
             time.sleep(seconds)
             scraped = [each.metrics() for each in daemons]

@@ -9,30 +9,20 @@ medians. Rates under a shard's quota and a service's round trip are the simulati
 
 import argparse
 import sys
+from dataclasses import replace
 from statistics import median
 
-from bench import command
+from bench import command, targets
 from bench.report import Outcome
 from bench.table import table
 from bench.targets import Scenario, measure_daemon, started_sink
 
-KEYS = " --keys 10000"
 ORDERED = {"default.ordering": "partition_key"}
-SCENARIOS = (
-    Scenario(
-        "a",
-        "PutRecords of 500, 8 connections, Unix socket",
-        "put_records --unix {unix} --connections 8" + KEYS,
-        500_000,
-    ),
-    Scenario(
-        "c",
-        "NDJSON, 4 connections, Unix socket",
-        "ndjson --unix {unix} --connections 4 --window 4000" + KEYS,
-        500_000,
-    ),
-)
-
+SCENARIOS = [
+    replace(each, arguments=f"{each.arguments} --keys 10000", records=500_000)
+    for each in targets.SCENARIOS
+    if each.name in {"a", "c"}
+]
 
 Pair = tuple[Outcome, Outcome]  # without order, and with it
 

@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -41,7 +41,7 @@ class Input:
     """What a peer sends, round and round. `held_bytes`: what it adds to the process's memory."""
 
     entries: Iterator[Entry]
-    batches: Iterator[list[Entry]]
+    batches: Iterator[Sequence[Entry]]
     held_bytes: int
 
 
@@ -51,8 +51,7 @@ def build_input() -> Input:
         {"Data": record.data, "PartitionKey": record.key}
         for record in bench_records.make_records(_RECORD_COUNT)
     ]
-    size = bench_records.BATCH_RECORDS
-    batches = [made[at : at + size] for at in range(0, len(made), size)]
+    batches = bench_records.in_parts(made, bench_records.BATCH_RECORDS)
     held_bytes = memory_bytes(os.getpid(), "VmRSS") - before
     return Input(cycle(made), cycle(batches), held_bytes)
 
@@ -85,7 +84,7 @@ def serve_aiobotocore(endpoint: str) -> None:
 
     ready = build_input()
 
-    async def put(client: Any, todo: Iterator[list[Entry]]) -> int:
+    async def put(client: Any, todo: Iterator[Sequence[Entry]]) -> int:
         failed = 0
         for batch in todo:
             answer = await client.put_records(StreamName=bench_records.STREAM, Records=batch)

@@ -7,9 +7,12 @@ must mean the same record. Knows nothing of sockets or processes.
 
 import base64
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import md5
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 DATA_BYTES = 200  # bytes of data in each record
 KEY_COUNT = 100_000  # distinct partition keys
@@ -54,7 +57,7 @@ def make_records(
         yield BenchRecord(key, dice.randbytes(data_bytes).translate(_BYTE_TO_LETTER))
 
 
-def put_records_body(records: list[BenchRecord], stream: str = STREAM) -> bytes:
+def put_records_body(records: Sequence[BenchRecord], stream: str = STREAM) -> bytes:
     """A `PutRecords` request body, spaced as botocore spaces it."""
     entries = ", ".join(
         f'{{"Data": "{base64.b64encode(record.data).decode()}", "PartitionKey": "{record.key}"}}'
@@ -63,7 +66,7 @@ def put_records_body(records: list[BenchRecord], stream: str = STREAM) -> bytes:
     return f'{{"StreamName": "{stream}", "Records": [{entries}]}}'.encode()
 
 
-def put_records_cbor(records: list[BenchRecord], stream: str = STREAM) -> bytes:
+def put_records_cbor(records: Sequence[BenchRecord], stream: str = STREAM) -> bytes:
     """The same in CBOR, as the AWS SDKs for Java write it: maps and lists end with a break."""
     entries = b"".join(
         b"\xbf\x64Data%b\x6cPartitionKey%b\xff"
@@ -150,3 +153,21 @@ def request_head(
         f"Content-Length: {body_bytes}",
     )
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def put_record_request(record: BenchRecord, stream: str = STREAM, **how: Any) -> bytes:
+    """A whole PutRecord. `how`: as of `request_head`."""
+    body = put_record_body(record, stream)
+    return request_head("PutRecord", len(body), **how) + body
+
+
+def put_records_request(records: Sequence[BenchRecord], stream: str = STREAM, **how: Any) -> bytes:
+    """A whole PutRecords, as above."""
+    encode = put_records_cbor if how.get("encoding") == "cbor" else put_records_body
+    body = encode(records, stream)
+    return request_head("PutRecords", len(body), **how) + body
+
+
+def in_parts(items: Sequence[T], length: int) -> list[Sequence[T]]:
+    """All of them in order, so many in each part; the last one may be shorter."""
+    return [items[at : at + length] for at in range(0, len(items), length)]

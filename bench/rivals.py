@@ -16,13 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.load import SHARD_PREFIX, acknowledged_in
-from bench.records import (
-    BenchRecord,
-    ndjson_line,
-    put_record_body,
-    put_records_body,
-    request_head,
-)
+from bench.records import BenchRecord, ndjson_line, put_record_request, put_records_request
 
 QUIET_CONNECTIONS = 64  # of the quiet client over HTTP, at most; the pool of an SDK
 GREEDY_CONNECTIONS = 4  # of the greedy one over HTTP
@@ -53,10 +47,8 @@ class Mission:
     def request(self, count: int) -> bytes:
         records = self.records(count)
         if count == 1:
-            operation, body = "PutRecord", put_record_body(records[0], self.stream)
-        else:
-            operation, body = "PutRecords", put_records_body(records, self.stream)
-        return request_head(operation, len(body), acknowledge=self.promise) + body
+            return put_record_request(records[0], self.stream, acknowledge=self.promise)
+        return put_records_request(records, self.stream, acknowledge=self.promise)
 
     def lines(self, count: int) -> bytes:
         return b"".join(map(ndjson_line, self.records(count)))

@@ -47,11 +47,6 @@ class _PutRecords(msgspec.Struct, gc=False):
     Records: list[_Entry]
 
 
-class _PutRecord(msgspec.Struct, gc=False):
-    PartitionKey: str
-    ExplicitHashKey: str | None = None
-
-
 class Answers:
     """Answer bodies, prebuilt; only the call's number is filled in. Pure but for its counters."""
 
@@ -61,7 +56,7 @@ class Answers:
         self.call_count = 0
         self._shard_of_key: dict[str, int] = {}
         self._decode_many = msgspec.json.Decoder(_PutRecords).decode
-        self._decode_one = msgspec.json.Decoder(_PutRecord).decode
+        self._decode_one = msgspec.json.Decoder(_Entry).decode
         self._bodies: dict[int, bytes] = {}
         # fragments[position][shard]: one whole entry but for the number of the call
         self._fragments = [

@@ -13,17 +13,15 @@ Read the CPU time: on a machine that others use, the wall's is theirs. Linux onl
 import argparse
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.host import choose_cores, pinned
+from bench.host import burning, choose_cores, pinned
 from bench.table import MIB
 from bench.targets import ORDINARY, Tree, place
 from tests.kit.daemon import LISTENERS, ROOT, Process, write_config
@@ -31,7 +29,6 @@ from tests.kit.linux import cpu_seconds
 from tests.kit.systemd import Manager
 
 IDLE_AFTER_S = 3.0  # from READY: all is loaded, and what was freed went back to the system
-BURNER = "while True: pass"
 _IMPORTED = re.compile(r"import time: +(\d+) \| +\d+ \| +(\S+)")
 
 SETTINGS = {
@@ -80,17 +77,6 @@ def start(tree: Tree, cores: frozenset[int], compiled: Path | None, *, traced: b
 def imported(text: str) -> dict[str, float]:
     """What each import took by itself, in milliseconds."""
     return {name: int(own_us) / 1000 for own_us, name in _IMPORTED.findall(text)}
-
-
-@contextmanager
-def burning(count: int, cores: frozenset[int]) -> Iterator[None]:
-    """So many programs compute on these cores."""
-    with ExitStack() as stack, pinned(cores):
-        for _ in range(count):
-            burner = subprocess.Popen([sys.executable, "-c", BURNER])
-            stack.callback(burner.wait)
-            stack.callback(burner.kill)
-        yield
 
 
 def show(name: str, starts: list[Start]) -> None:

@@ -17,10 +17,10 @@ from bench import command
 from bench.host import settled_rss_bytes
 from bench.records import (
     BATCH_RECORDS,
+    in_parts,
     make_records,
-    put_record_body,
-    put_records_body,
-    request_head,
+    put_record_request,
+    put_records_request,
 )
 from bench.table import table
 from bench.targets import UNPACED, Sink, daemon, place, started_sink
@@ -75,11 +75,8 @@ def requests_of(count: int) -> list[bytes]:
     """Of one record each, or of BATCH_RECORDS."""
     records = list(make_records(BATCH_RECORDS * 4))
     if count == 1:
-        bodies = [put_record_body(each) for each in records]
-        return [request_head("PutRecord", len(body)) + body for body in bodies]
-    parts = [records[at : at + count] for at in range(0, len(records), count)]
-    bodies = [put_records_body(each) for each in parts]
-    return [request_head("PutRecords", len(body)) + body for body in bodies]
+        return list(map(put_record_request, records))
+    return list(map(put_records_request, in_parts(records, count)))
 
 
 def measure_daemon(

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from bench.host import pinned
@@ -68,20 +67,23 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def begin(self, record_count: int) -> None:
+        """Has it carry `record_count` records, and does not wait."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"run {record_count}\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """Ends the child in the middle of what it does."""
+        self._process.kill()
 
     def run(self, record_count: int) -> Measured:
         """Carries `record_count` records; RuntimeError if the worker died on the way."""
-        assert self._process.stdin is not None
         before = cpu_seconds(self.pid)
-        self._process.stdin.write(f"run {record_count}\n")
-        self._process.stdin.flush()
+        self.begin(record_count)
         line = self._read()
         if not line:
             message = f"{self._name} ended in the middle of a run; its error is above"
