@@ -12,14 +12,12 @@ from dataclasses import replace
 
 from bench import fleet_picture, hot, hot_sim
 from bench import fleet_report as report
-from bench.fleet_sim import START_NS, Load, Plan, Run, simulate
+from bench.fleet_sim import START_NS, Load, Plan, simulate
 from bench.plans import add_arguments, kinds_and_seeds, simulate_all
 from bench.table import aligned, today
 from bench.table import write as write_section
 from kdaemon.sandbox.settings import LimiterKind
 from tests.kit.world import MS
-
-__all__ = ["Load", "Plan", "Run", "main", "simulate"]
 
 DAEMONS = (1, 2, 8, 32)  # the table
 WORKERS = (2, 4, 8)  # of one daemon

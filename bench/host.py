@@ -54,11 +54,12 @@ def pinned(cores: frozenset[int]) -> Iterator[None]:
 @contextmanager
 def burning(count: int, cores: frozenset[int]) -> Iterator[None]:
     """So many processes that never rest take their part of `cores`."""
-    with ExitStack() as stack, pinned(cores):
-        for _ in range(count):
-            burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-            stack.callback(burner.wait)
-            stack.callback(burner.kill)
+    with ExitStack() as stack:
+        with pinned(cores):
+            for _ in range(count):
+                burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                stack.callback(burner.wait)
+                stack.callback(burner.kill)
         yield
 
 

@@ -38,8 +38,6 @@ SHARD_PREFIX = {"delivered": b"shardId-", "stored": b"stored", "accepted": b"acc
 class Writer:
     """Non-blocking writes: what the socket does not take waits for `writable`."""
 
-    __slots__ = ("_unsent", "sock")
-
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._unsent: list[memoryview] = []
@@ -72,16 +70,6 @@ class Writer:
 
 class HttpConnection(Writer):
     """One request in flight. `failed` counts records that were not acknowledged as asked."""
-
-    __slots__ = (
-        "_answer",
-        "_needed",
-        "_record_count",
-        "_sent_ns",
-        "_shard_prefix",
-        "failed",
-        "latencies_ns",
-    )
 
     def __init__(self, sock: socket.socket, acknowledge: str = "delivered") -> None:
         super().__init__(sock)
@@ -144,8 +132,6 @@ def acknowledged_in(answer: bytes, record_count: int, shard_prefix: bytes = b"sh
 
 class NdjsonConnection(Writer):
     """A window of records in flight; acknowledgements are cumulative over the connection."""
-
-    __slots__ = ("_acknowledged", "_rest", "_sent", "failed", "latencies_ns", "window")
 
     def __init__(
         self,

@@ -26,21 +26,6 @@ _STATUS_200 = 0x88  # the first byte of such an answer's head: in the static tab
 class Http2Connection(Writer):
     """Up to `stream_count` requests in flight. `failed`: as of HttpConnection."""
 
-    __slots__ = (
-        "_answer",
-        "_blocks",
-        "_bodies",
-        "_encoder",
-        "_next_stream",
-        "_open",
-        "_shard_prefix",
-        "_stream_count",
-        "_waiting",
-        "_window",
-        "failed",
-        "latencies_ns",
-    )
-
     def __init__(self, sock: socket.socket, acknowledge: str, stream_count: int) -> None:
         super().__init__(sock)
         self._shard_prefix = SHARD_PREFIX[acknowledge]

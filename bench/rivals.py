@@ -60,14 +60,12 @@ class Mission:
 
 class Told:
     """What a client was answered: of each record how long it took (ms), and how many were not
-    taken. `due_count`: how many were to be sent.
+    taken.
     """
 
     def __init__(self) -> None:
         self.times_ms: list[tuple[float, float]] = []  # when it was sent, how long it took
         self.refused = 0
-        self.taken = 0
-        self.due_count = 0
 
 
 class _Connection:
@@ -122,7 +120,6 @@ class Http(_Connection):
             body = await self._reader.readexactly(length)
             sent, now = self._sent.popleft(), time.monotonic()
             taken = acknowledged_in(head + body, self._record_count, prefix)
-            told.taken += taken
             told.refused += self._record_count - taken
             if self.is_quiet:
                 told.times_ms.append((sent, (now - sent) * 1000))
@@ -159,7 +156,6 @@ class Session(_Connection):
                     self._sent.popleft()
                 continue
             before, acknowledged = acknowledged, int(line.split(b":")[1].strip(b" }\n"))
-            told.taken += acknowledged - before
             now = time.monotonic()
             for _ in range(min(len(self._sent), acknowledged - before)):
                 sent = self._sent.popleft()
@@ -181,13 +177,12 @@ async def _until_stopped(work: Awaitable[None], pipe: Connection) -> None:
         await working
 
 
-async def _at_rate(rate: int, send: Callable[[], Awaitable[None]], told: Told) -> None:
+async def _at_rate(rate: int, send: Callable[[], Awaitable[None]]) -> None:
     """One after another on a schedule; who finds no connection free comes later."""
     due = time.monotonic()
     while True:
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        told.due_count += 1
         await send()
 
 
@@ -222,7 +217,7 @@ async def _be_quiet(mission: Mission, pipe: Connection) -> Told:
         async def send() -> None:
             await session.send(line, 1)
 
-    await _until_stopped(_at_rate(mission.rate, send, told), pipe)
+    await _until_stopped(_at_rate(mission.rate, send), pipe)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_S):
             for connection in connections:

@@ -15,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from bench import command, disk, records
 from bench.host import Cores, choose_cores, free_port
-from bench.spool_report import Carried, Filled, SpoolReport, Waited
+from bench.spool_report import Carried, Commits, Filled, SpoolReport, Waited
 from bench.targets import LOOK_S, ORDINARY, UNPACED, Sink, check, daemon, place, started_sink
 from bench.worker import Result, Worker
 from kdaemon.base.record import Record
@@ -90,29 +90,16 @@ class Bench:
         return Worker(["bench.load", *arguments, *where], self.cores.load, ORDINARY)
 
 
-@dataclass(frozen=True, slots=True)
-class _Commits:
-    """Commits, the new frames in them and the seconds they took, since the daemon's start."""
-
-    commits: float
-    frames: float
-    seconds: float
-
-    @classmethod
-    def of(cls, daemon: Daemon) -> "_Commits":
-        metrics = daemon.metrics()
-        return cls(
-            metrics.sum("kdaemon_spool_commit_duration_seconds_count"),
-            metrics.sum("kdaemon_spool_commit_frames_sum"),
-            metrics.sum("kdaemon_spool_commit_duration_seconds_sum"),
-        )
-
-    def since(self, before: "_Commits") -> "_Commits":
-        return _Commits(
-            self.commits - before.commits,
-            self.frames - before.frames,
-            self.seconds - before.seconds,
-        )
+def commits(daemon: Daemon, before: Commits | None = None) -> Commits:
+    """Since the daemon's start, or since `before`."""
+    metrics = daemon.metrics()
+    made = (
+        metrics.sum("kdaemon_spool_commit_duration_seconds_count"),
+        metrics.sum("kdaemon_spool_commit_frames_sum"),
+        metrics.sum("kdaemon_spool_commit_duration_seconds_sum"),
+    )
+    earlier = (0.0, 0.0, 0.0) if before is None else astuple(before)
+    return Commits(*(now - then for now, then in zip(made, earlier, strict=True)))
 
 
 def idle_cpu_seconds(pid: int) -> float:
@@ -137,28 +124,19 @@ def measure_carried(bench: Bench, sink: Sink, load: Load, promise: str) -> Carri
             there = sink.counts()[0] + worker.run(record_count // 10).result["records"]
             sink.wait_for(there)
             before_cpu_s = idle_cpu_seconds(daemon.pid)
-            before, began = _Commits.of(daemon), time.monotonic()
+            before, began = commits(daemon), time.monotonic()
             result = worker.run(record_count).result
             check(f"{load.title}, {promise}", result)
             sink.wait_for(there + result["records"])
             delivered_s = time.monotonic() - began
-            made = _Commits.of(daemon).since(before)
+            made = commits(daemon, before)
             cpu_s = idle_cpu_seconds(daemon.pid) - before_cpu_s
         alone = None
         if promise == "stored":
             record_bytes = payload_bytes(1000) / 1000
-            commit_bytes = round(result["records"] / made.commits * record_bytes)
+            commit_bytes = round(result["records"] / made.count * record_bytes)
             alone = disk.probe(directory, commit_bytes, _PROBE_APPENDS // bench.share)
-    return Carried(
-        result["records"],
-        result["seconds"],
-        delivered_s,
-        cpu_s,
-        made.commits,
-        made.frames,
-        made.seconds,
-        alone,
-    )
+    return Carried(result["records"], result["seconds"], delivered_s, cpu_s, made, alone)
 
 
 def payload_bytes(record_count: int) -> int:
@@ -179,10 +157,10 @@ def measure_waited(bench: Bench, sink: Sink) -> Waited:
                 there = sink.counts()[0] + _STEADY_RATE * _WARM_S
                 worker.run(_STEADY_RATE * _WARM_S)
                 sink.wait_for(there)
-                before, before_cpu_s = _Commits.of(daemon), cpu_seconds(daemon.pid)
+                before, before_cpu_s = commits(daemon), cpu_seconds(daemon.pid)
                 result = worker.run(_STEADY_RATE * max(2, _STEADY_S // bench.share)).result
                 cpu_s = cpu_seconds(daemon.pid) - before_cpu_s
-                made = _Commits.of(daemon).since(before)
+                made = commits(daemon, before)
                 sink.wait_for(there + result["records"])
         alone = disk.probe(directory, payload_bytes(1), _PROBE_SMALL_APPENDS // bench.share)
     return Waited(
@@ -192,9 +170,7 @@ def measure_waited(bench: Bench, sink: Sink) -> Waited:
         result["latency_ms_p99"],
         result["latency_ms_max"],
         result["late_ms_p99"],
-        made.commits,
-        made.frames,
-        made.seconds,
+        made,
         cpu_s,
         alone,
     )

@@ -22,7 +22,23 @@ TARGET_READY_S = 3.0  # from spawn to ready with 1 GiB in the spool
 TARGET_OUTAGE_CPU = 0.05  # CPU-seconds a second while the service is down
 TARGET_RSS_MIB = 256 + 80  # memory_bytes_max's default, and what the process itself takes
 
-Seen = TypeVar("Seen", "Carried", "Waited", "Filled", DiskAlone)
+Seen = TypeVar("Seen", "Carried", "Waited", "Filled", "Commits", DiskAlone)
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """Commits, the new frames in them, and the seconds that they took, together."""
+
+    count: float
+    frames: float
+    seconds: float
+
+    def cells(self, seconds: float) -> tuple[str, str, str]:
+        """Within so many seconds: commits a second, frames of each, milliseconds of each."""
+        if not self.count:
+            return "-", "-", "-"
+        frames, ms = self.frames / self.count, self.seconds / self.count * 1000
+        return f"{self.count / seconds:,.0f}", f"{frames:,.2f}", f"{ms:,.2f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +52,15 @@ class Carried:
     acknowledged_s: float
     delivered_s: float
     cpu_s: float
-    commits: float
-    frames: float
-    commit_s: float  # that the commits took, together
+    made: Commits
     alone: DiskAlone | None = None
-
-    @property
-    def frames_per_commit(self) -> float:
-        return self.frames / self.commits if self.commits else 0.0
 
     @property
     def alone_records_per_s(self) -> float:
         """What the disk would take if nothing else had to be done."""
         if self.alone is None:
             return 0.0
-        return self.alone.appends_per_s * self.records / self.commits
+        return self.alone.appends_per_s * self.records / self.made.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +75,7 @@ class Waited:
     p99_ms: float
     max_ms: float
     late_ms_p99: float
-    commits: float
-    frames: float
-    commit_s: float
+    made: Commits
     cpu_s: float
     alone: DiskAlone
 
@@ -103,7 +111,7 @@ def middle(rounds: Sequence[Seen]) -> Seen:
             chosen[field.name] = round(median(values))
         elif isinstance(values[0], float):
             chosen[field.name] = median(values)
-        elif isinstance(values[0], DiskAlone):
+        elif isinstance(values[0], DiskAlone | Commits):
             chosen[field.name] = middle(values)
     return replace(first, **chosen)
 
@@ -183,7 +191,6 @@ class SpoolReport:
         for load, by_promise in self.carried.items():
             for promise, rounds in by_promise.items():
                 seen = middle(rounds)
-                has_disk = promise == "stored"
                 rows.append(
                     (
                         f"{load}, {promise}",
@@ -191,9 +198,7 @@ class SpoolReport:
                         f"{seen.records / seen.delivered_s:,.0f}",
                         f"{seen.records / seen.acknowledged_s:,.0f}",
                         f"{seen.records / seen.cpu_s:,.0f}",
-                        f"{seen.commits / seen.delivered_s:,.0f}" if has_disk else "-",
-                        f"{seen.frames_per_commit:,.1f}" if has_disk else "-",
-                        f"{seen.commit_s / seen.commits * 1000:,.1f}" if has_disk else "-",
+                        *seen.made.cells(seen.delivered_s),
                     )
                 )
             delivered, acknowledged, cpu = self.ratios()[load]
@@ -228,9 +233,7 @@ class SpoolReport:
             f"{seen.p50_ms:.2f}",
             f"{seen.p99_ms:.2f}",
             f"{seen.max_ms:.1f}",
-            f"{seen.commits / seen.seconds:,.0f}",
-            f"{seen.frames / seen.commits:.2f}",
-            f"{seen.commit_s / seen.commits * 1000:.2f}",
+            *seen.made.cells(seen.seconds),
             f"{seen.cpu_s / seen.seconds:.2f}",
         )
         heading = (

@@ -12,7 +12,7 @@ from bench.host import choose_cores
 from bench.load import acknowledged_in
 from bench.records import request_head
 from bench.spool import payload_bytes, spool_settings
-from bench.spool_report import TITLE, Carried, Filled, SpoolReport, Waited, middle
+from bench.spool_report import TITLE, Carried, Commits, Filled, SpoolReport, Waited, middle
 from bench.steady import SteadyLoad
 from bench.table import table, with_opening, with_section
 from bench.targets import Sink
@@ -29,9 +29,7 @@ def carried(delivered_s: float, *, alone: DiskAlone | None = None) -> Carried:
         acknowledged_s=delivered_s / 2,
         delivered_s=delivered_s,
         cpu_s=delivered_s,
-        commits=200.0,
-        frames=800.0,
-        commit_s=1.0,
+        made=Commits(200.0, 800.0, 1.0),
         alone=alone,
     )
 
@@ -44,9 +42,7 @@ def waited(p50_ms: float, appends_per_s: float = 500.0) -> Waited:
         p99_ms=9.0,
         max_ms=20.0,
         late_ms_p99=0.1,
-        commits=10_000.0,
-        frames=20_000.0,
-        commit_s=10.0,
+        made=Commits(10_000.0, 20_000.0, 10.0),
         cpu_s=8.0,
         alone=DiskAlone(235, appends_per_s, 0.4, 4.0),
     )
