@@ -119,6 +119,9 @@ class SandboxServer:
             await http.aclose(max(grace_s, GOODBYE_S) if self.pushes else grace_s)
 
     def on_request(self, request: HttpRequest) -> None:
+        """Takes a request: a call of the sandbox's own is answered at once; a call of the service
+        at once or, if its body is large, after some turns of the loop.
+        """
         if request.path.startswith(scripting.PREFIX):
             status, body = scripting.answer(
                 self.service, request.method, request.path, request.body, self._clock.now_ns()
