@@ -15,8 +15,7 @@ Invariant: an operation that raises has changed nothing, except that a fault wit
 first.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 from kdaemon.base.errors import ServiceError
@@ -200,8 +199,10 @@ class Service:
         self, stream_name: str, records: list[Record], now_ns: int, fault: Fault | None = None
     ) -> Taken:
         """As `put_records`, with the time until which the service stalls the answer."""
-        with self._call("PutRecords", fault, stream_name):
-            taken = self._put(stream_name, records, now_ns, fault)
+        late_error = self._begin("PutRecords", fault, stream_name)
+        taken = self._put(stream_name, records, now_ns, fault)
+        if late_error is not None:
+            raise late_error
         if fault is not None and fault.kind is FaultKind.WRONG_COUNT:
             taken.results.pop()
         return taken
@@ -221,14 +222,16 @@ class Service:
         """As `put_record`, with the time until which the service stalls the answer. Here a
         throttled record is the one result; `refusal_of` makes the error of it.
         """
-        with self._call("PutRecord", fault, stream_name):
-            try:
-                return self._put(stream_name, [record], now_ns, None)
-            except ServiceError as error:
-                # This call has no list of records: the member is `data`, not
-                # `records.1.member.data`.
-                text = error.message.replace("records.1.member.", "")
-                raise ServiceError(error.code, text, status=error.status) from None
+        late_error = self._begin("PutRecord", fault, stream_name)
+        try:
+            taken = self._put(stream_name, [record], now_ns, None)
+        except ServiceError as error:
+            # This call has no list of records: the member is `data`, not `records.1.member.data`.
+            text = error.message.replace("records.1.member.", "")
+            raise ServiceError(error.code, text, status=error.status) from None
+        if late_error is not None and taken.results[0].is_delivered:
+            raise late_error
+        return taken
 
     def refusal_of(self, result: RecordResult) -> ServiceError:
         """A failed result of PutRecord as the error of its whole call."""
@@ -293,8 +296,10 @@ class Service:
         if perform is None or not self.offers(operation):
             raise self.unknown_operation(operation)
         members = Payload(payload)
-        with self._call(operation, fault, self.stream_in(members) if fault else None):
-            answer = perform(self._catalogue, members, now_ns)
+        late_error = self._begin(operation, fault, self.stream_in(members) if fault else None)
+        answer = perform(self._catalogue, members, now_ns)
+        if late_error is not None:
+            raise late_error
         if operation in READ_OPERATIONS and members.get("DryRun") is True:
             raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return answer
@@ -304,8 +309,10 @@ class Service:
     ) -> Subscription:
         """SubscribeToShard: a new subscription. Raises ServiceError."""
         members = Payload(payload)
-        with self._call(SUBSCRIBE, fault, self.stream_in(members) if fault else None):
-            found = subscribe(self._catalogue, members, now_ns)
+        late_error = self._begin(SUBSCRIBE, fault, self.stream_in(members) if fault else None)
+        found = subscribe(self._catalogue, members, now_ns)
+        if late_error is not None:
+            raise late_error
         if members.get("DryRun") is True:
             raise refuse("DryRunOperationException", DRY_RUN_TEXT)
         return found
@@ -348,15 +355,17 @@ class Service:
             },
         }
 
-    @contextmanager
-    def _call(self, operation: str, fault: Fault | None, stream: str | None) -> Iterator[None]:
-        """Counts a call, and raises what its fault says, before or after the work done within."""
+    def _begin(
+        self, operation: str, fault: Fault | None, stream: str | None
+    ) -> ServiceError | None:
+        """Counts a call. Raises the error of its fault, or returns the error if the call does its
+        work first.
+        """
         self.call_counts[operation] = self.call_counts.get(operation, 0) + 1
         error = self._error_of(fault, stream)
-        if error is None or (fault is not None and fault.writes_first):
-            yield
-        if error is not None:
+        if error is not None and fault is not None and not fault.writes_first:
             raise error
+        return error
 
     def _error_of(self, fault: Fault | None, stream: str | None) -> ServiceError | None:
         if fault is None:
