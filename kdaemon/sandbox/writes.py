@@ -77,8 +77,8 @@ def put_aws(
             continue
         asked: Iterable[Shard] = (target,)
         if stream.is_auto:
-            places = range(turn + index, turn + index + len(shards) * (size < refused_bytes_min))
-            asked = (shards[place % len(shards)] for place in places)
+            count = len(shards) if size < refused_bytes_min else 0
+            asked = (shards[(turn + index + step) % len(shards)] for step in range(count))
         for shard in asked:
             if shard.limiter.take(1, size, now_ns):
                 results.append(shard.append(record, now_ns))
