@@ -89,7 +89,8 @@ class LiveStream(msgspec.Struct, frozen=True):
     """`key`: unique in the daemon. `health`: as of the engine; "failing": calls are answered, and
     take no record; "missing": there is no such stream, and no configuration lists it; "unseen":
     nothing has shown yet that there is one. Counts are since the start; other values are of now.
-    `shards`: the hottest of `shard_count`, then those that took most.
+    `shards`: the hottest of `shard_count`, then those that took most; `shard_count`: 0: the service
+    has not told of them.
     """
 
     key: str
@@ -329,7 +330,7 @@ def _stream(stream: StreamSnapshot, shards_max: int, *, shows_keys: bool) -> Liv
         rejected=happened(counters.rejected),
         dead=sum(counters.dead.values()),
         oldest_queued_s=None if oldest_ns is None else seconds_of(engine.read_ns - oldest_ns),
-        shard_count=engine.shards.count,
+        shard_count=engine.shards.count if engine.shard_count else 0,
         shards_backlogged=engine.shards.backlogged_count,
         shards=[_shard(shard, engine, shows_keys=shows_keys) for shard in shards],
         bill=engine.bill,

@@ -240,6 +240,15 @@ def test_of_a_stream_its_hottest_shards_are_told_and_how_many_there_are() -> Non
     assert shards[1]["quota_bytes"] == pytest.approx(1 << 20, rel=0.001)
 
 
+def test_shards_that_the_service_has_not_told_of_are_none() -> None:
+    """The engine takes such a stream for one shard."""
+    memory = ByteBudget(1 << 30)
+    seen = Observing(memory, {"a": Engine(ROOMY, memory, SystemDice(1), 1)})
+    (stream,) = one(at_once(event_steps(reader_of(seen, SystemClock()))))["streams"]
+    assert stream["shard_count"] == 0
+    assert 'each.shard_count ? behind + number(each.shard_count) : "unknown"' in SCRIPT
+
+
 def test_where_records_go_out_in_aggregates_their_number_is_no_part_of_the_quota() -> None:
     """A shard takes 1,000 aggregates a second: the bytes in them are what bounds."""
     engine = Engine(
