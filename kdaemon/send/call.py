@@ -20,6 +20,18 @@ def always() -> bool:
     return True
 
 
+async def in_time(wait: Awaitable[T], limit_s: float, late: Callable[[], Exception]) -> T:
+    """The result of `wait`. Raises what `late` makes if that takes more than `limit_s`; then `wait`
+    is cancelled, and the error has none of its stack frames.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await wait
+    except TimeoutError:
+        pass
+    raise late()
+
+
 class Call:
     """`began_s`, `due_s`: when it began, and when it must be over, by the loop's clock.
     `waits_for`: what it waits for, in words, before it is sent. `is_second`: it is made once more,
@@ -55,12 +67,8 @@ class Call:
 
     async def within(self, wait: Awaitable[T]) -> T:
         """The result of `wait`. Raises `overdue` at the call's end."""
-        try:
-            async with asyncio.timeout_at(self.due_s):
-                return await wait
-        except TimeoutError:
-            pass
-        raise self.overdue()
+        left_s = self.due_s - asyncio.get_running_loop().time()
+        return await in_time(wait, left_s, self.overdue)
 
     def overdue(self) -> ServiceError:
         """The error for a call that took too long."""

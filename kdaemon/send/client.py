@@ -21,13 +21,12 @@ from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB, MIB
-from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.record import Record
 from kdaemon.send import answers
 from kdaemon.send.arriving import Answer, HasRoom, Headers, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.call import Call, always
-from kdaemon.send.credentials import Who, import_libraries, keys_of
+from kdaemon.send.credentials import Who, import_libraries, told_of
 from kdaemon.send.exchange import Exchanges
 from kdaemon.send.failures import unforeseen
 from kdaemon.send.posts import Traces
@@ -146,7 +145,7 @@ class ServiceClient:
     def endpoint(self) -> Endpoint:
         """The configured address, whoever gave it; empty before credentials were found."""
         who = self._search.found
-        return Endpoint() if who is None else who.configured
+        return Endpoint() if who is None else who.rules.configured
 
     async def caller(self) -> Caller:
         """The account of the credentials, and the region. The account is what the credentials'
@@ -158,15 +157,15 @@ class ServiceClient:
                 await self._search.again()
             who = self._search.found
             assert who is not None
-            await keys_of(who)
+            await told_of(who.keys())
         except ServiceError as error:
             self._name(error)
             raise
         account = who.account_id or self._settings.account_id
-        if account is None and who.may_ask_sts:
+        if account is None and who.rules.may_ask_sts:
             account = await self._ask_sts()
-        is_untold = account is None and who.is_beside_stand_in
-        return Caller(account or "", who.region or "", is_untold)
+        is_untold = account is None and who.rules.is_beside_stand_in
+        return Caller(account or "", who.rules.region or "", is_untold)
 
     async def _ask_sts(self) -> str:
         """The account, from STS. The call needs no permission, and none can deny it."""
@@ -349,7 +348,7 @@ class ServiceClient:
         while True:
             who = self._search.found or await self._search.first()
             try:
-                keys = await keys_of(who)
+                keys = await told_of(who.keys())
             # By STS: the credentials that a role is assumed with.
             except ServiceError as refusal:
                 if call.is_second or refusal.code not in STALE_CREDENTIALS:
@@ -366,11 +365,9 @@ class ServiceClient:
         """Adds the upstream's name to an error of a request that never left, if it is not the
         default one.
         """
-        label = f"upstream {self._settings.name}: "
-        if self._settings.name == DEFAULT_UPSTREAM or error.was_sent:
-            return
+        label = self._settings.label
         # Many calls that wait for one search share its error.
-        if not error.message.startswith(label):
+        if not (error.was_sent or error.message.startswith(label)):
             error.message = label + error.message
 
     async def _renew(self, refused: "_Found") -> None:
@@ -394,8 +391,8 @@ class ServiceClient:
         if route is None or route.keys is not keys:
             try:
                 route = who.route(operation, arn, keys)
-                proxy_url = self._settings.proxy_url if who.uses_proxies else ""
-                route.lead(who.trust, proxy_to(route.address.url, proxy_url))
+                proxy_url = self._settings.proxy_url if who.rules.uses_proxies else ""
+                route.lead(who.rules.trust, proxy_to(route.address.url, proxy_url))
             except ServiceError:
                 raise
             except Exception as error:  # noqa: BLE001 - settings in unforeseen forms
@@ -416,4 +413,4 @@ class ServiceClient:
             return
         self._access_key = keys.access_key
         if self.on_new_keys is not None:
-            self.on_new_keys(Caller(who.account_id or "", who.region or ""))
+            self.on_new_keys(Caller(who.account_id or "", who.rules.region or ""))

@@ -14,23 +14,23 @@ sent anywhere.
 """
 
 import os
-import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeVar
 
-from kdaemon.base.endpoint import Endpoint, text_problem
+from kdaemon.base.endpoint import text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.names import is_account
 from kdaemon.base.redact import SECRETS
 from kdaemon.config.surroundings import PROFILES
-from kdaemon.send.endpoint_rules import EndpointRules, usable_url
+from kdaemon.send.endpoint_rules import EndpointRules, OneEndpoint, Rules
 from kdaemon.send.request import STAMP, Canonical, Keys, Route, SignedRoute
 from kdaemon.send.settings import ClientSettings
 from kdaemon.send.sts import STS_CONTENT_TYPE, STS_OPERATIONS
 
 TARGET_PREFIX: Final = "Kinesis_20131202"  # botocore 1.43.117's service model, 2026-11-21
 CONTENT_TYPE: Final = "application/x-amz-json-1.1"  # the same
-ANONYMOUS_REGION: Final = "us-east-1"  # ours: nothing checks it, any would do
 ANONYMOUS_KEYS: Final = Keys("kdaemon-sandbox", "kdaemon-sandbox")  # ours: the same
 ANONYMOUS_ACCOUNT: Final = "000000000000"  # the sandbox's (`sandbox/settings.py`)
 _KEY_PARTS: Final = (  # a field of Keys, its name in words, and the variable that can set it
@@ -38,60 +38,56 @@ _KEY_PARTS: Final = (  # a field of Keys, its name in words, and the variable th
     ("secret_key", "the secret access key", "AWS_SECRET_ACCESS_KEY"),
     ("token", "the session token", "AWS_SESSION_TOKEN"),
 )
+T = TypeVar("T")
 
 
-class Who(Protocol):
-    """As whom calls go, and where. `account_id`: None: not known. `may_ask_sts`: whether there is
-    an STS that can tell the account.
-    """
+class Who(ABC):
+    """As whom calls go (`keys`), and where (`rules`)."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
 
     @property
-    def uses_proxies(self) -> bool: ...
-    @property
-    def trust(self) -> ssl.SSLContext | bool: ...
-    @property
-    def region(self) -> str | None: ...
-    @property
-    def configured(self) -> Endpoint: ...
-    @property
-    def account_id(self) -> str | None: ...
-    @property
-    def may_ask_sts(self) -> bool: ...
-    @property
-    def is_beside_stand_in(self) -> bool: ...
+    def account_id(self) -> str | None:
+        """The account of the credentials, if their source tells it."""
+        return None
+
     @property
     def ends_at(self) -> datetime | None:
         """When the credentials in use end, unless they are renewed; None: they do not end, or their
         source does not tell.
         """
-        ...
+        return None
 
     async def find_credentials(self) -> None:
-        """Is called before the first `keys`. Raises `ServiceError`, and whatever a source
+        """Is called before the first `keys`. Raises as `keys`."""
+        await self.keys()
+
+    @abstractmethod
+    async def keys(self) -> Keys:
+        """The keys: the same object until they change. Raises `ServiceError`, and whatever a source
         raises.
         """
 
-    async def keys(self) -> Keys:
-        """The keys: the same object until they change. Raises as `find_credentials`."""
-
-    async def renew(self, refused: Keys) -> bool:
+    async def renew(self, refused: Keys) -> bool:  # noqa: ARG002 - for sources that look for others
         """Looks for other keys than these, in place. False: the whole object must be made again."""
+        return False
 
     def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
-        """The prepared request. Raises `ServiceError`, not sent."""
+        """The prepared request, signed. Raises `ServiceError`, not sent."""
+        return signed_route(self.rules, operation, arn, keys)
 
 
-class Aws:
-    """The credentials of this machine, and where they call. A refresh replaces the whole object:
-    botocore reads a profile and the environment only once.
+class Aws(Who):
+    """The credentials of this machine. A refresh replaces the whole object: botocore reads a
+    profile and the environment only once.
     """
 
-    __slots__ = ("_credentials", "_frozen", "_keys", "_owner", "rules")
-    uses_proxies: Final = True
-
     def __init__(self, settings: ClientSettings) -> None:
-        """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read."""
-        self.rules = EndpointRules(settings)
+        """Blocks and raises as `EndpointRules` does."""
+        rules = EndpointRules(settings)
+        super().__init__(rules)
+        self._session = rules.session
         # Of secrets: an object that replaces this one has the same.
         self._owner = f"{settings.name}: keys"
         self._credentials: Any = None
@@ -100,7 +96,7 @@ class Aws:
 
     async def find_credentials(self) -> None:
         """Tries all sources: environment, profile, web identity, SSO, container, instance role."""
-        self._credentials = await self.rules.session.get_credentials()
+        self._credentials = await self._session.get_credentials()
         if self._credentials is None:
             raise ServiceError(
                 Trouble.NO_CREDENTIALS,
@@ -141,9 +137,6 @@ class Aws:
                     Trouble.INVALID_KEY, f"{where} {problem}: correct it", was_sent=False
                 )
 
-    async def renew(self, _refused: Keys) -> bool:
-        return False
-
     @property
     def ends_at(self) -> datetime | None:
         """As botocore keeps the end of keys that it refreshes (1.43.117); it has no public name."""
@@ -155,65 +148,27 @@ class Aws:
         account = self._keys.account_id
         return account if account and is_account(account) else None
 
-    @property
-    def region(self) -> str | None:
-        return self.rules.region
 
-    @property
-    def configured(self) -> Endpoint:
-        return self.rules.configured
-
-    @property
-    def trust(self) -> ssl.SSLContext | bool:
-        return self.rules.trust
-
-    @property
-    def is_beside_stand_in(self) -> bool:
-        return self.rules.is_beside_stand_in
-
-    @property
-    def may_ask_sts(self) -> bool:
-        """Whether there is an STS that can tell the account."""
-        return self.rules.may_ask_sts
-
-    def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
-        """The prepared request. Raises `ServiceError`, not sent."""
-        return signed_route(self.rules, operation, arn, keys)
-
-
-class Anonymous:
-    """Stands in for credentials and endpoint rules where nobody checks signatures. Needs only the
-    signer of the AWS libraries.
+class Anonymous(Who):
+    """Stands in for credentials where nobody checks signatures. Needs only the signer of the AWS
+    libraries.
     """
 
-    __slots__ = ("_url", "account_id", "configured", "region")
-    uses_proxies: Final = False  # the sandbox is on this machine
-    trust: Final = False  # any certificate will do: the sandbox is in this process
-    may_ask_sts: Final = False
-    is_beside_stand_in: Final = True
-    ends_at: Final = None
-
     def __init__(self, settings: ClientSettings) -> None:
-        self.region = settings.region or ANONYMOUS_REGION
-        self.account_id = settings.account_id or ANONYMOUS_ACCOUNT
-        self._url = usable_url(settings.endpoint_url or "")
-        self.configured = Endpoint(self._url)
+        super().__init__(OneEndpoint(settings))
+        self._account_id = settings.account_id or ANONYMOUS_ACCOUNT
 
-    async def find_credentials(self) -> None:
-        """There are none to find."""
+    @property
+    def account_id(self) -> str:
+        """As the settings say; else the sandbox's."""
+        return self._account_id
 
     async def keys(self) -> Keys:
+        """Those that nobody checks."""
         return ANONYMOUS_KEYS
 
-    async def renew(self, _refused: Keys) -> bool:
-        return False
 
-    def route(self, operation: str, _arn: str | None, keys: Keys) -> Route:
-        signed = canonical(operation, self._url, self.region, keys)
-        return SignedRoute(self._url, self.region, keys, signed)
-
-
-def signed_route(rules: EndpointRules, operation: str, arn: str | None, keys: Keys) -> Route:
+def signed_route(rules: Rules, operation: str, arn: str | None, keys: Keys) -> Route:
     """A prepared request that is signed. Raises `ServiceError`, not sent."""
     url, region = rules.endpoint(operation, arn, keys.account_id)
     return SignedRoute(url, region, keys, canonical(operation, url, region, keys))
@@ -263,15 +218,15 @@ def _looked_at(path: str) -> str:
     return path if os.path.isfile(path) else f"{path} (no such file)"  # noqa: PTH113 - one look
 
 
-async def keys_of(who: Who) -> Keys:
-    """The keys of `who`. Raises `ServiceError`, whatever its source raises."""
+async def told_of(search: Awaitable[T]) -> T:
+    """What a search for credentials gives. Raises `ServiceError`, whatever it raises."""
     try:
-        return await who.keys()
+        return await search
     except ServiceError:
         raise
-    except Exception as error:  # noqa: BLE001 - a refresh runs others' code: processes, files, HTTP
+    except Exception as error:  # noqa: BLE001 - others' code runs: processes, files, HTTP
         failure = credentials_error(error)
-    raise failure
+    raise failure  # here, so that no context of the error holds a credential process's output
 
 
 def credentials_error(error: Exception) -> ServiceError:

@@ -34,6 +34,7 @@ AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn")  # VPC endpoints' t
 _ENDPOINT_SETTINGS: Final = (
     "endpoint_url, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL or the profile"
 )
+ANONYMOUS_REGION: Final = "us-east-1"  # ours: nothing checks it, any would do
 RULES_MAX: Final = 4  # two services, with up to two data paths; ours, 2026-11-28
 _REGION_VARIABLES: Final = ", ".join(REGION_VARIABLES)
 _OF_ITS_OWN: Final = (  # fields of ClientSettings, and their names in botocore's session
@@ -55,6 +56,7 @@ class EndpointRules:
         *("_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
         *("configured", "is_beside_stand_in", "region", "session", "trust"),
     )
+    uses_proxies: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:
         """Blocks for some 20 ms. Raises what botocore raises for a profile that it cannot read, and
@@ -161,6 +163,27 @@ class EndpointRules:
             "OperationType": "data" if operation in DATA_OPERATIONS else "control",
         }
         return {name: value for name, value in known.items() if value}
+
+
+class OneEndpoint:
+    """Stands in for the rules where a service is embedded in this process: one address."""
+
+    uses_proxies: Final = False
+    trust: Final = False  # any certificate will do
+    may_ask_sts: Final = False
+    is_beside_stand_in: Final = True
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.region = settings.region or ANONYMOUS_REGION
+        self._url = usable_url(settings.endpoint_url or "")
+        self.configured = Endpoint(self._url)
+
+    def endpoint(self, _operation: str, _arn: str | None, _account: str | None) -> tuple[str, str]:
+        """URL and region for a call."""
+        return self._url, self.region
+
+
+Rules = EndpointRules | OneEndpoint
 
 
 @lru_cache(RULES_MAX)

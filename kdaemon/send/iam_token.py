@@ -14,24 +14,23 @@ not sent, and names the file or the URL.
 import asyncio
 import logging
 import os
-import ssl
 import stat
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import aiohttp
 import msgspec
 
-from kdaemon.base.endpoint import Endpoint, text_problem
+from kdaemon.base.endpoint import text_problem
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.limits import KIB
-from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
 from kdaemon.base.text import printable
 from kdaemon.send.arriving import Room
+from kdaemon.send.call import in_time
 from kdaemon.send.connector import in_own_thread
-from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX
+from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX, Who
 from kdaemon.send.endpoint_rules import EndpointRules
 from kdaemon.send.failures import failure_below_http
 from kdaemon.send.lent import Lent, Spawn
@@ -48,25 +47,15 @@ LIFETIME_MAX_S: Final = 43_200.0  # ours: a token is good for 12 hours at most
 _TOKEN_KEYS: Final = ("access_token", "iam_token", "iamToken")  # metadata; `yc --format json`; API
 
 log = logging.getLogger("kdaemon.send")
-T = TypeVar("T")
 
 
-class Bearer:
+class Bearer(Who):
     """Calls Yandex with an IAM token: nothing is signed."""
 
-    __slots__ = ("_source", "rules")
-    uses_proxies: Final = True
-    account_id: Final = None
-    may_ask_sts: Final = False
-    is_beside_stand_in: Final = False
-
     def __init__(self, settings: ClientSettings, source: "TokenSource") -> None:
-        """Blocks and raises as `Aws` does."""
-        self.rules = EndpointRules(settings)
+        """Blocks and raises as `EndpointRules` does."""
+        super().__init__(EndpointRules(settings))
         self._source = source
-
-    async def find_credentials(self) -> None:
-        await self._source.keys()
 
     async def keys(self) -> Keys:
         """The same object until the token changes."""
@@ -74,6 +63,7 @@ class Bearer:
 
     @property
     def ends_at(self) -> datetime | None:
+        """When the token in use ends, if its source tells."""
         return self._source.ends_at
 
     async def renew(self, refused: Keys) -> bool:
@@ -81,19 +71,8 @@ class Bearer:
         await self._source.renew(refused)
         return True
 
-    @property
-    def region(self) -> str | None:
-        return self.rules.region
-
-    @property
-    def configured(self) -> Endpoint:
-        return self.rules.configured
-
-    @property
-    def trust(self) -> ssl.SSLContext | bool:
-        return self.rules.trust
-
     def route(self, operation: str, arn: str | None, keys: Keys) -> Route:
+        """The prepared request, with the token in a header. Raises `ServiceError`, not sent."""
         url, _ = self.rules.endpoint(operation, arn, None)
         headers = {
             "Content-Type": CONTENT_TYPE,
@@ -103,50 +82,52 @@ class Bearer:
         return Route(url, keys, headers)
 
 
-class TokenSource(Protocol):
-    """A file or a URL. `ends_at`: when the token in use ends; None: the source does not tell."""
+class TokenSource(ABC):
+    """A file or a URL."""
+
+    def __init__(self, key: str, place: str, settings: ClientSettings, spawn: Spawn) -> None:
+        """`key`: the setting that names the place."""
+        self._setting = f"{settings.label}{key} {place}"
+        self._owner = f"{settings.name}: token"  # of secrets
+        self._limit_s = settings.connect_timeout_s  # of a wait for one look, or one question
+        self._spawn = spawn
 
     @property
-    def ends_at(self) -> datetime | None: ...
+    def ends_at(self) -> datetime | None:
+        """When the token in use ends; None: the source does not tell."""
+        return None
 
+    @abstractmethod
     async def keys(self) -> Keys:
         """The token, as the keys of calls: the same object until the token changes."""
 
+    @abstractmethod
     async def renew(self, refused: Keys) -> None:
         """Looks again at once if `refused`, which the service has refused, is the present token.
         Raises `ServiceError`.
         """
 
+    def _failure(self, problem: object) -> ServiceError:
+        text = f"{self._setting} {problem}"
+        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
 
-class TokenFile:
+
+class TokenFile(TokenSource):
     """A token in a file. Calls look at the file once in LOOK_S. While the file is unreadable, calls
     use the last token.
     """
 
-    __slots__ = (
-        *("_keys", "_limit_s", "_look_at", "_owner", "_path", "_seen", "_setting", "_spawn"),
-        *("_task", "_told"),
-    )
-
-    def __init__(self, path: str, name: str, spawn: Spawn, limit_s: float) -> None:
-        """`name`: of the upstream. `limit_s`: the longest wait for the first look."""
+    def __init__(self, path: str, settings: ClientSettings, spawn: Spawn) -> None:
+        super().__init__("iam_token_file", printable(path, 300), settings, spawn)
         self._path = path
-        self._owner = f"{name}: token"  # of secrets
-        self._setting = f"{_of(name)}iam_token_file {printable(path, 300)}"
-        self._spawn = spawn
-        self._limit_s = limit_s
         self._keys: Keys | None = None
         self._seen: tuple[int, ...] | None = None  # what the file was like when the token was read
         self._look_at = 0.0  # by the loop's clock
         self._task: asyncio.Task[None] | None = None
         self._told = ""  # the warning that was logged last
 
-    @property
-    def ends_at(self) -> datetime | None:
-        """Only the program that refreshes the file knows."""
-        return None
-
     async def keys(self) -> Keys:
+        """The same object until the file has another token."""
         now = asyncio.get_running_loop().time()
         if now < self._look_at and self._keys is not None:
             return self._keys
@@ -164,7 +145,7 @@ class TokenFile:
         if earlier is not None:
             await asyncio.wait({earlier}, timeout=self._limit_s)
             if self._task is earlier:
-                raise self._failure(self._too_late())
+                raise self._too_late()
         if self._keys is not refused:
             return
         if self._task is None:
@@ -173,17 +154,10 @@ class TokenFile:
         await self._awaited(self._task)
 
     async def _awaited(self, task: asyncio.Task[None]) -> None:
-        try:
-            async with asyncio.timeout(self._limit_s):
-                await asyncio.shield(task)
-        except TimeoutError:
-            pass
-        else:
-            return
-        raise self._failure(self._too_late())
+        await in_time(asyncio.shield(task), self._limit_s, self._too_late)
 
-    def _too_late(self) -> str:
-        return f"is not readable within {self._limit_s:g} s: is its disk there?"
+    def _too_late(self) -> ServiceError:
+        return self._failure(f"is not readable within {self._limit_s:g} s: is its disk there?")
 
     async def _look(self) -> None:
         try:
@@ -191,9 +165,7 @@ class TokenFile:
             if found is not None:
                 self._take(*found)
         except (OSError, ValueError) as error:
-            failure = self._failure(f"cannot be read ({_why(error)})")
-        except ServiceError as error:
-            failure = error
+            failure = self._failure(_why(error))
         else:
             return
         finally:
@@ -203,7 +175,7 @@ class TokenFile:
         self._warn(f"{failure.message}; the token that was there before is used")
 
     def _take(self, text: bytes, mode: int, seen: tuple[int, ...]) -> None:
-        token, _ = _token_in(text, self._failure)
+        token, _ = _token_in(text)
         SECRETS.register(token, owner=self._owner)
         self._seen = seen
         self._look_at = asyncio.get_running_loop().time() + LOOK_S
@@ -220,39 +192,33 @@ class TokenFile:
             self._told = text
             log.warning("%s", text)
 
-    def _failure(self, problem: str) -> ServiceError:
-        text = f"{self._setting} {problem}"
-        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
 
-
-class TokenUrl:
+class TokenUrl(TokenSource):
     """A token from the machine's metadata service, renewed before it ends."""
 
-    __slots__ = ("_http", "_lent", "_limit_s", "_make", "_next", "_owner", "_setting", "_url")
-
     def __init__(
-        self, url: str, name: str, http: aiohttp.ClientSession, spawn: Spawn, limit_s: float
+        self, url: str, settings: ClientSettings, spawn: Spawn, http: aiohttp.ClientSession
     ) -> None:
-        """`limit_s`: of one whole question."""
+        super().__init__("iam_token_url", url, settings, spawn)
         self._url = url
-        self._owner = f"{name}: token"  # of secrets
-        self._setting = f"{_of(name)}iam_token_url {url}"
         self._http = http
-        self._limit_s = limit_s
-        self._make: Callable[[], Lent[Keys]] = lambda: Lent(
-            self._ask, spawn, limit_s, self._setting
-        )
         self._lent = self._make()
         self._next: Lent[Keys] | None = None  # is to replace a token that was refused
 
+    def _make(self) -> Lent[Keys]:
+        return Lent(self._ask, self._spawn, self._limit_s, self._setting)
+
     @property
     def ends_at(self) -> datetime | None:
+        """As the metadata service told; None: there is no token yet."""
         return self._lent.ends_at
 
     async def keys(self) -> Keys:
+        """The same object until it is renewed."""
         return await self._lent.get()
 
     async def renew(self, refused: Keys) -> None:
+        """Asks once for all calls whose token was refused together."""
         if self._lent.value is not refused:
             return
         lent = self._next = self._next or self._make()
@@ -287,7 +253,10 @@ class TokenUrl:
         if status != 200:
             why = "has no service account: attach one" if status == 404 else "gives no token"
             raise self._failure(f"answered HTTP {status}: the machine {why}")
-        token, lifetime_s = _token_in(text, self._failure)
+        try:
+            token, lifetime_s = _token_in(text)
+        except NoTokenError as error:
+            raise self._failure(error) from None
         if lifetime_s is None:
             raise self._failure(
                 "gave a token without `expires_in`, the seconds that it is good for"
@@ -295,34 +264,27 @@ class TokenUrl:
         SECRETS.register(token, owner=self._owner)
         return Keys("", "", token), datetime.now(UTC) + timedelta(seconds=lifetime_s)
 
-    def _failure(self, problem: str) -> ServiceError:
-        text = f"{self._setting} {problem}"
-        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
-
 
 def token_file_problem(path: str) -> str | None:
     """Why this file gives no token; None: it gives one. Blocks; for `kdaemon check`."""
-
-    def failure(problem: str) -> ServiceError:
-        return ServiceError(Trouble.CREDENTIALS, problem, was_sent=False)
-
     try:
         found = read_token(path, None)
         assert found is not None
-        _token_in(found[0], failure)
+        _token_in(found[0])
     except (OSError, ValueError) as error:
-        return f"cannot be read ({_why(error)})"
-    except ServiceError as error:
-        return error.message
+        return _why(error)
     return None
 
 
+class NoTokenError(ValueError):
+    """What was read is no token; the text completes "iam_token_file PATH ..."."""
+
+
 def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
-
-
-def _of(name: str) -> str:
-    return "" if name == DEFAULT_UPSTREAM else f"upstream {name}: "
+    if isinstance(error, NoTokenError):
+        return str(error)
+    why = getattr(error, "strerror", None) or type(error).__name__
+    return f"cannot be read ({why})"
 
 
 def read_token(
@@ -339,38 +301,38 @@ def read_token(
         return file.read(TOKEN_BYTES_MAX + 1), found.st_mode, is_like
 
 
-def _token_in(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str, float | None]:
-    """The token, and for how many seconds it is good, if the text tells."""
+def _token_in(text: bytes) -> tuple[str, float | None]:
+    """The token, and for how many seconds it is good, if the text tells. Raises NoTokenError."""
     if len(text) > TOKEN_BYTES_MAX:
-        raise failure(f"has more than {TOKEN_BYTES_MAX} bytes, which no token has")
+        raise NoTokenError(f"has more than {TOKEN_BYTES_MAX} bytes, which no token has")
     try:
         token = text.decode()
     except UnicodeDecodeError:
-        raise failure("has bytes that are no text; expected an IAM token") from None
+        raise NoTokenError("has bytes that are no text; expected an IAM token") from None
     lifetime_s: float | None = None
     if token.lstrip()[:1] == "{":
-        token, lifetime_s = _of_json(text, failure)
+        token, lifetime_s = _of_json(text)
     token = token.removesuffix("\n").removesuffix("\r")
     # Before any error, which must not quote it.
     SECRETS.register(token, token.strip(), *token.split())
     if not token.strip():
-        raise failure("is empty; expected an IAM token")
+        raise NoTokenError("is empty; expected an IAM token")
     if len(token.splitlines()) > 1:
-        raise failure("has several lines; expected an IAM token and nothing else")
+        raise NoTokenError("has several lines; expected an IAM token and nothing else")
     problem = text_problem(token)
     if problem is not None:
-        raise failure(f"{problem}: expected an IAM token and nothing else")
+        raise NoTokenError(f"{problem}: expected an IAM token and nothing else")
     return token, lifetime_s
 
 
-def _of_json(text: bytes, failure: Callable[[str], ServiceError]) -> tuple[str, float | None]:
+def _of_json(text: bytes) -> tuple[str, float | None]:
     try:
         found = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         found = {}
     token = next((found[key] for key in _TOKEN_KEYS if isinstance(found.get(key), str)), None)
     if token is None:
-        raise failure("is JSON without `access_token`; expected an IAM token")
+        raise NoTokenError("is JSON without `access_token`; expected an IAM token")
     lifetime_s = found.get("expires_in")
     if not isinstance(lifetime_s, int | float) or not lifetime_s >= LIFETIME_MIN_S:
         return token, None

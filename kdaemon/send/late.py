@@ -21,6 +21,7 @@ from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.endpoint import Endpoint
 from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.record import Record
+from kdaemon.send.call import in_time
 from kdaemon.send.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -225,15 +226,9 @@ class LateClient:
         """
         await self._libraries.begun()
         limit_s = self._settings.connect_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._libraries.wait()
-        except TimeoutError:
-            pass
-        else:
-            return
         text = f"the libraries for calls are not loaded after {limit_s:g} s: is the disk slow?"
-        raise ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
+        late = ServiceError(Trouble.CONNECT_TIMEOUT, text, was_sent=False)
+        await in_time(self._libraries.wait(), limit_s, lambda: late)
 
     def _new_keys(self, caller: Caller) -> None:
         if self.on_new_keys is not None:

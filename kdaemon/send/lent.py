@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from kdaemon.base.errors import ServiceError, Trouble
+from kdaemon.send.call import in_time
 
 AHEAD_MAX: Final = timedelta(minutes=15)  # before the end; botocore 1.43.117's "advisory" time
 AHEAD_PART: Final = 4  # ours: at most a quarter of the time, if the time is short; 2026-11-28
@@ -67,24 +68,17 @@ class Lent(Generic[T]):
             if now >= self._retry_at:
                 self._asked(is_early=True)
             return self.value
-        task = self._asked(is_early=False)
-        try:
-            async with asyncio.timeout(self._limit_s):
-                await asyncio.shield(task)
-        except TimeoutError:
-            pass
-        else:
-            assert self.value is not None
-            return self.value
-        raise ServiceError(
-            Trouble.CREDENTIALS,
-            f"{self._what}: no answer within {self._limit_s:g} s",
-            was_sent=False,
-        )
+        await in_time(self.first(), self._limit_s, self._too_late)
+        assert self.value is not None
+        return self.value
 
     async def first(self) -> None:
         """Asks for the first time, and waits without a limit. Raises `ServiceError`."""
         await asyncio.shield(self._asked(is_early=False))
+
+    def _too_late(self) -> ServiceError:
+        text = f"{self._what}: no answer within {self._limit_s:g} s"
+        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
 
     def _asked(self, *, is_early: bool) -> asyncio.Task[None]:
         if self._task is None:

@@ -17,6 +17,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import MIB
 from kdaemon.send.arriving import Answer, BodySoFar, Room
 from kdaemon.send.bodies import Bodies, Held
+from kdaemon.send.call import in_time
 from kdaemon.send.connection import PIECE_BYTES, Connection, Peer
 from kdaemon.send.connection_slots import ConnectionSlots
 from kdaemon.send.connector import Connector
@@ -205,14 +206,8 @@ class Posts:
         """Waits for a slot, `limit_s` at most. Returns how long connecting may take then."""
         now_s = asyncio.get_running_loop().time
         began_s = now_s()
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._slots.wait()
-        except TimeoutError:
-            pass
-        else:
-            return max(limit_s - (now_s() - began_s), LEAST_S)
-        raise aiohttp.ConnectionTimeoutError
+        await in_time(self._slots.wait(), limit_s, aiohttp.ConnectionTimeoutError)
+        return max(limit_s - (now_s() - began_s), LEAST_S)
 
     def _body_of(self, request: object, stream: str, leave: Callable[[], bool]) -> Body:
         content_type = STS_CONTENT_TYPE if isinstance(request, bytes) else CONTENT_TYPE

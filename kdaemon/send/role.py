@@ -1,9 +1,9 @@
 """An assumed role: STS lends its keys for the credentials that the machine has.
 
-Knows what STS refuses, and which setting is at fault. Must not know the AWS libraries or HTTP: the
-caller passes in how to ask. Imported only where there is a role, to save the memory elsewhere. No
-client of botocore is used: such a client takes 9 MiB, is built on the event loop, and lets keys go
-ten minutes before their end.
+Knows what STS refuses, and which setting is at fault. Must not know HTTP: the caller passes in how
+to ask. Imported only where there is a role, to save the memory elsewhere. No client of botocore is
+used: such a client takes 9 MiB, is built on the event loop, and lets keys go ten minutes before
+their end.
 Invariant: each failure is a `ServiceError` that was not sent, and names the setting; neither the
 external id nor a key is in its text.
 """
@@ -13,20 +13,16 @@ from datetime import datetime
 from typing import Final
 
 from kdaemon.base.errors import ServiceError, Trouble
-from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.redact import SECRETS
-from kdaemon.send.credentials import Aws, credentials_error
-from kdaemon.send.endpoint_rules import EndpointRules
+from kdaemon.send.credentials import Aws, told_of
+from kdaemon.send.endpoint_rules import Rules
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.request import Keys
 from kdaemon.send.settings import ROLE_DURATION_S, ClientSettings
 from kdaemon.send.sts import assume_role_question, lent_in, session_name
 
-Ask = Callable[[bytes], Awaitable[bytes]]
-"""Asks STS, signed with the machine's credentials. Raises `ServiceError` for any answer but 200."""
-
-AskSts = Callable[[EndpointRules, bytes, Keys], Awaitable[bytes]]
-"""Asks the STS at the endpoint of these rules, signed with these keys. Raises as `Ask`."""
+AskSts = Callable[[Rules, bytes, Keys], Awaitable[bytes]]
+"""Asks the STS of these rules, signed with these keys. Raises `ServiceError` for all but a 200."""
 
 BASE_REFUSED: Final = frozenset(  # codes by which STS refuses the machine's own credentials
     {
@@ -42,59 +38,64 @@ def role_account(role_arn: str) -> str:
     return role_arn.split(":")[4]
 
 
-class Role:
-    """One role. It is assumed again before its keys end."""
+class AssumedRole(Aws):
+    """The keys of a role, lent by STS for the credentials of this machine. The role is assumed
+    again before its keys end.
+    """
 
-    __slots__ = (
-        *("_arn", "_ask", "_has_external_id", "_lent", "_name", "_owner", "_parts", "_question"),
-        "account_id",
-    )
-
-    def __init__(self, settings: ClientSettings, ask: Ask, spawn: Spawn) -> None:
-        arn = settings.role_arn
-        assert arn is not None
-        self._arn = arn
-        self._ask = ask
-        self._name = "" if settings.name == DEFAULT_UPSTREAM else f"upstream {settings.name}: "
+    def __init__(self, settings: ClientSettings, ask_sts: AskSts, spawn: Spawn) -> None:
+        """Blocks and raises as `EndpointRules` does."""
+        super().__init__(settings)
+        assert settings.role_arn is not None
+        self._ask_sts = ask_sts
+        self._what = f"{settings.label}role_arn {settings.role_arn}: STS"
         self._has_external_id = settings.role_external_id is not None
         self._question = assume_role_question(
-            arn,
+            settings.role_arn,
             settings.role_session_name or session_name(),
             settings.role_duration_s,
             settings.role_external_id,
         )
-        self.account_id = role_account(arn)
-        self._owner = f"{settings.name}: role"  # of secrets
+        self._account_id = role_account(settings.role_arn)
+        self._role_owner = f"{settings.name}: role"  # of secrets
         lasts = "" if settings.role_duration_s == ROLE_DURATION_S else ", role_duration_s"
         self._parts = f"role_arn, role_session_name, role_external_id{lasts}"
-        what = f"{self._name}role_arn {arn}: STS"
-        self._lent: Lent[Keys] = Lent(self._assume, spawn, settings.connect_timeout_s, what)
+        self._lent = Lent(self._assume, spawn, settings.connect_timeout_s, self._what)
+
+    async def find_credentials(self) -> None:
+        """Finds the machine's credentials, and assumes the role, however long STS takes."""
+        await super().find_credentials()
+        await self._lent.first()
 
     async def keys(self) -> Keys:
-        """The same object until the keys are renewed."""
+        """The same object until the keys are renewed, before their end."""
         return await self._lent.get()
 
     @property
     def ends_at(self) -> datetime | None:
-        """As `Lent.ends_at`."""
+        """When the role's keys end; None: there are none yet."""
         return self._lent.ends_at
 
-    async def first(self) -> None:
-        """Assumes the role for the first time, however long STS takes."""
-        await self._lent.first()
+    @property
+    def account_id(self) -> str:
+        """The role's account: calls with its keys are made by this account."""
+        return self._account_id
 
     async def _assume(self) -> tuple[Keys, datetime]:
         try:
-            answer = await self._ask(self._question)
+            own = await told_of(super().keys())
+            answer = await self._ask_sts(self.rules, self._question, own)
         except ServiceError as error:
             failure = self._in_words(error)
         else:
-            lent = lent_in(answer, self.account_id)
+            lent = lent_in(answer, self._account_id)
             if lent is not None:
                 keys, _ = lent
-                SECRETS.register(keys.access_key, keys.secret_key, keys.token, owner=self._owner)
+                SECRETS.register(
+                    keys.access_key, keys.secret_key, keys.token, owner=self._role_owner
+                )
                 return lent
-            text = f"{self._name}role_arn {self._arn}: STS's answer has no keys that can be read"
+            text = f"{self._what}'s answer has no keys that can be read"
             failure = ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
         raise failure  # here, so that no context of the error holds a request
 
@@ -106,7 +107,7 @@ class Role:
         is_passing = error.trouble is not None or not remedy
         return ServiceError(
             error.code,
-            f"{self._name}role_arn {self._arn}: STS: {_said(error)}{remedy}",
+            f"{self._what}: {_said(error)}{remedy}",
             status=error.status,
             was_sent=False,
             trouble=error.trouble if is_passing else Trouble.CREDENTIALS,
@@ -133,47 +134,6 @@ class Role:
         if 400 <= error.status < 500 and error.status not in {408, 429} and not _is_throttle(error):
             return "; see role_arn and AWS_ENDPOINT_URL_STS"
         return ""  # the failure passes by itself
-
-
-class AssumedRole(Aws):
-    """The keys of a role, lent by STS for the credentials of this machine."""
-
-    __slots__ = ("_role",)
-
-    def __init__(self, settings: ClientSettings, ask_sts: AskSts, spawn: Spawn) -> None:
-        """Blocks and raises as `Aws` does."""
-        super().__init__(settings)
-
-        async def ask(question: bytes) -> bytes:
-            try:
-                own = await Aws.keys(self)
-            except ServiceError:
-                raise
-            except Exception as error:  # noqa: BLE001 - as in `keys_of`
-                failure = credentials_error(error)
-            else:
-                return await ask_sts(self.rules, question, own)
-            raise failure
-
-        self._role = Role(settings, ask, spawn)
-
-    async def find_credentials(self) -> None:
-        """Finds the credentials as `Aws` does, and assumes the role."""
-        await super().find_credentials()
-        await self._role.first()
-
-    async def keys(self) -> Keys:
-        """The same object until the keys are renewed, before their end."""
-        return await self._role.keys()
-
-    @property
-    def ends_at(self) -> datetime | None:
-        """When the role's keys end; None: there are none yet."""
-        return self._role.ends_at
-
-    @property
-    def account_id(self) -> str | None:
-        return self._role.account_id
 
 
 def _is_throttle(error: ServiceError) -> bool:

@@ -14,9 +14,9 @@ from kdaemon.base.errors import ServiceError, Trouble
 from kdaemon.base.text import printable
 from kdaemon.send import answers
 from kdaemon.send.arriving import Room
-from kdaemon.send.call import always
-from kdaemon.send.credentials import Anonymous, Aws, Who, credentials_error, signed_route
-from kdaemon.send.endpoint_rules import EndpointRules
+from kdaemon.send.call import always, in_time
+from kdaemon.send.credentials import Anonymous, Aws, Who, signed_route, told_of
+from kdaemon.send.endpoint_rules import Rules
 from kdaemon.send.exchange import Exchanges
 from kdaemon.send.proxy import proxy_to
 from kdaemon.send.request import Keys
@@ -60,20 +60,14 @@ class Search:
         its client would be told that the record may have been written. The search goes on, for
         later calls.
         """
+        await in_time(self.again(), self._settings.connect_timeout_s, self._too_late)
+        assert self.found is not None
+        return self.found
+
+    def _too_late(self) -> ServiceError:
         limit_s = self._settings.connect_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                await self.again()
-        except TimeoutError:
-            pass
-        else:
-            assert self.found is not None
-            return self.found
-        raise ServiceError(
-            Trouble.CREDENTIALS,
-            f"the search for credentials takes more than {limit_s:g} s: {self._suspect()}",
-            was_sent=False,
-        )
+        text = f"the search for credentials takes more than {limit_s:g} s: {self._suspect()}"
+        return ServiceError(Trouble.CREDENTIALS, text, was_sent=False)
 
     def _suspect(self) -> str:
         """What probably makes the search wait, and what to try."""
@@ -82,11 +76,7 @@ class Search:
             return f"iam_token_file {printable(settings.iam_token_file, 300)}: is its disk there?"
         if settings.iam_token_url is not None:
             return f"iam_token_url {settings.iam_token_url} does not answer"
-        role = (
-            ""
-            if settings.role_arn is None
-            else f" (which is asked for role_arn {settings.role_arn})"
-        )
+        role = f" (which is asked for role_arn {settings.role_arn})" if settings.role_arn else ""
         return (
             "the endpoint of a container or an instance, a credential process or STS"
             f"{role} does not answer; try `aws sts get-caller-identity` as the same user and in the"
@@ -116,18 +106,13 @@ class Search:
             task.exception()
 
     async def _load(self) -> None:
-        try:
-            # In a thread, since it reads files and the endpoint rules.
-            who = await asyncio.to_thread(self._who)
-            await who.find_credentials()
-        except ServiceError:
-            raise
-        except Exception as error:  # noqa: BLE001 - others' processes, files and HTTP are behind it
-            failure = credentials_error(error)
-        else:
-            self.found = who
-            return
-        raise failure  # here, so that no context of the error holds a credential process's output
+        self.found = await told_of(self._look())
+
+    async def _look(self) -> Who:
+        # In a thread, since it reads files and the endpoint rules.
+        who = await asyncio.to_thread(self._who)
+        await who.find_credentials()
+        return who
 
     def _who(self) -> Who:
         settings = self._settings
@@ -149,31 +134,29 @@ class Search:
         """
         from kdaemon.send.iam_token import TokenFile, TokenUrl  # noqa: PLC0415 - as in `_who`
 
-        settings, limit_s = self._settings, self._settings.connect_timeout_s
+        settings = self._settings
         if self.token is None:
             if settings.iam_token_file is not None:
-                path = settings.iam_token_file
-                self.token = TokenFile(path, settings.name, self._spawn, limit_s)
+                self.token = TokenFile(settings.iam_token_file, settings, self._spawn)
             else:
                 assert settings.iam_token_url is not None
-                url, http = settings.iam_token_url, self._exchanges.posts.http
-                self.token = TokenUrl(url, settings.name, http, self._spawn, limit_s)
+                http = self._exchanges.posts.http
+                self.token = TokenUrl(settings.iam_token_url, settings, self._spawn, http)
         return self.token
 
-    async def _ask_sts(self, rules: EndpointRules, question: bytes, keys: Keys) -> bytes:
+    async def _ask_sts(self, rules: Rules, question: bytes, keys: Keys) -> bytes:
         """STS's answer. Raises `ServiceError`."""
         route = signed_route(rules, ASSUME_ROLE, None, keys)
         route.lead(rules.trust, proxy_to(route.address.url, self._settings.proxy_url))
         limit_s = self._settings.call_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                answer = await self._exchanges.posts.post(route, question, "", STS_ANSWER, always)
-        except TimeoutError:
-            pass
-        else:
-            if answer.status == 200:
-                return answer.body
-            through = route.proxy.shown if route.proxy else None
-            raise answers.error_answer(answer.status, answer.body, answer.headers, through)
-        text = f"no answer within {limit_s:g} s"
-        raise ServiceError(Trouble.CALL_TIMEOUT, text, was_sent=False)
+
+        def overdue() -> ServiceError:
+            text = f"no answer within {limit_s:g} s"
+            return ServiceError(Trouble.CALL_TIMEOUT, text, was_sent=False)
+
+        post = self._exchanges.posts.post(route, question, "", STS_ANSWER, always)
+        answer = await in_time(post, limit_s, overdue)
+        if answer.status == 200:
+            return answer.body
+        through = route.proxy.shown if route.proxy else None
+        raise answers.error_answer(answer.status, answer.body, answer.headers, through)

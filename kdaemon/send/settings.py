@@ -59,6 +59,11 @@ class ClientSettings:
     ca_bundle: str | None = None
 
     @property
+    def label(self) -> str:
+        """The beginning of a text about this upstream; "": of the default one's."""
+        return "" if self.name == DEFAULT_UPSTREAM else f"upstream {self.name}: "
+
+    @property
     def has_iam_token(self) -> bool:
         """Whether a token is used instead of keys and signatures."""
         return self.iam_token_file is not None or self.iam_token_url is not None

@@ -7,7 +7,6 @@ from kdaemon.base.errors import Trouble
 from kdaemon.base.service import YANDEX
 from kdaemon.sandbox.settings import ACCOUNT as SANDBOX_ACCOUNT
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.credentials import keys_of
 from kdaemon.send.sts import GET_CALLER_IDENTITY
 from tests.unit.send.scripted import (
     ORDERS,
@@ -89,7 +88,7 @@ async def test_beside_a_stand_in_no_sts_on_the_internet_is_asked(
         await client.refresh_credentials()
         who = client.audit().search.found
         assert who is not None
-        assert who.may_ask_sts is may_ask
+        assert who.rules.may_ask_sts is may_ask
         if not may_ask:
             assert await client.caller() == Caller("", "eu-west-1", is_beside_stand_in=True)
 
@@ -131,8 +130,8 @@ async def test_the_regions_own_sts_is_asked(
         await client.refresh_credentials()
         who = client.audit().search.found
         assert who is not None
-        assert who.may_ask_sts
-        route = who.route(GET_CALLER_IDENTITY, None, await keys_of(who))
+        assert who.rules.may_ask_sts
+        route = who.route(GET_CALLER_IDENTITY, None, await who.keys())
     assert str(route.address.url) == url
 
 

@@ -17,7 +17,6 @@ from kdaemon.base.errors import Trouble
 from kdaemon.base.service import YANDEX
 from kdaemon.send import endpoint_rules
 from kdaemon.send.client import ClientSettings, ServiceClient
-from kdaemon.send.credentials import keys_of
 from kdaemon.send.request import Route
 from tests.kit.patience import PATIENCE_S
 from tests.unit.send.scripted import (
@@ -42,7 +41,7 @@ async def route_of(client: ServiceClient, operation: str, target: StreamTarget) 
     await client.refresh_credentials()
     who = client.audit().search.found
     assert who is not None
-    return who.route(operation, target.arn, await keys_of(who))
+    return who.route(operation, target.arn, await who.keys())
 
 
 def botocore_urls(calls: list[tuple[str, StreamTarget]]) -> list[str]:
