@@ -27,8 +27,7 @@ from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
-from kdaemon.route.shard_map import keyless_key
-from kdaemon.settle.verdict import UNAVAILABLE
+from kdaemon.send.dry_runs import DryRuns
 
 if TYPE_CHECKING:
     from kdaemon.send.client import PutAnswer
@@ -55,6 +54,12 @@ DEAD_WORDS = {
     DeadReason.EXPIRED: "they are older than the stream's max_age_ms",
     DeadReason.MISSING_STREAM: "their stream does not exist",
 }
+
+
+Heard = StreamDescription | ServiceError | None
+"""What was heard of a stream: its description; why the service has no such stream; None: the
+question had no answer.
+"""
 
 
 class Client(Protocol):
@@ -107,10 +112,8 @@ class StreamDriver:
         self.target = target
         self._lag = lag
         self.engine = engine
-        self.on_described: Callable[[StreamDescription], object] | None = None
-        self.on_missing: Callable[[ServiceError], object] | None = None
-        # If the question for the stream had no answer.
-        self.on_no_answer: Callable[[], object] | None = None
+        self.dry_runs = DryRuns(target, client)
+        self.on_heard: Callable[[Heard], object] = _ignore
         # As the service said last; before that: what most streams are.
         self.encryption_type = "NONE"
         self._client = client
@@ -128,10 +131,7 @@ class StreamDriver:
         self._gone: list[Frame] = []  # frames whose clients have gone; withdrawn together
         self._dead_seen = 0  # dead records, when frames that settled together were last told
         self._untold: deque[Frame] = deque()
-        self._is_turn_due = False  # for `_untold`
-        self._dry_runs: set[asyncio.Task[None]] = set()
         self._room_waiters: dict[Callable[[], object], None] = {}  # each callback once, in order
-        self._idle_waiters: list[asyncio.Future[None]] = []
         self._pump_waiters: list[asyncio.Future[None]] = []
         self.pump_soon()
 
@@ -139,23 +139,20 @@ class StreamDriver:
         """Takes other limits and promises, as the engine does. Callers that wait for room retry."""
         yield from self.engine.handle_settings(settings, self._clock.now_ns())
         self._tell_of_room()
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
         """Hands a checked frame to the engine, as its `handle_frame`. False: there is no room."""
         if not self.engine.handle_frame(frame, self._clock.now_ns(), is_patient=is_patient):
             return False
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
         return True
 
     def submit_spooled(self, frame: Frame) -> bool:
         """As `submit`, for a frame that is in the spool and was counted there."""
         if not self.engine.handle_spooled(frame, self._clock.now_ns()):
             return False
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
         return True
 
     def when_room(self, callback: Callable[[], object]) -> None:
@@ -165,64 +162,18 @@ class StreamDriver:
     def withdraw(self, frame: Frame) -> None:
         """The client of this frame has gone: its queued records are withdrawn at the next pump."""
         self._gone.append(frame)
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
 
     def give_up_missing(self, error: ServiceError) -> None:
         """The stream does not exist and is not listed: no record is kept for it."""
         self.engine.give_up_missing(error, self._clock.now_ns())
         self._tell_settled()
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
 
     def ask_again(self) -> None:
         """Asks the service for the stream now."""
         self.engine.freshness.ask_again(self._clock.now_ns())
-        if not self._is_pump_due:
-            self.pump_soon()
-
-    def dry_run(
-        self,
-        records: list[Record],
-        told: Callable[[ServiceError], object],
-        timeout_s: float,
-        arn: str | None = None,
-    ) -> None:
-        """Asks the service what would become of these records. `told` gets its answer, once; or
-        after `timeout_s` an error. `arn`: the client named the stream by it, so the service is
-        asked by it.
-        """
-        target = self.target if arn is None else StreamTarget(self.target.name, arn)
-        asked = [  # as they would be sent: the wire cannot carry a record without a key
-            each
-            if each.partition_key
-            else Record(each.data, keyless_key(number), each.explicit_hash_key)
-            for number, each in enumerate(records)
-        ]
-
-        async def ask() -> None:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    error = await self._client.dry_run(target, asked)
-            except TimeoutError:
-                text = f"The service did not answer a dry run within {timeout_s:g} s."
-                error = ServiceError(UNAVAILABLE, text, status=503)
-            except Exception:
-                log.exception(
-                    "a dry run broke: a defect of kdaemon",
-                    extra={"fields": {"stream": self.target.qualified.text}},
-                )
-                error = ServiceError("InternalFailure", "kdaemon failed to ask.", status=500)
-            told(error)
-
-        asking = self._loop.create_task(ask())
-        self._dry_runs.add(asking)
-        asking.add_done_callback(self._dry_runs.discard)
-
-    @property
-    def is_asking(self) -> bool:
-        """Whether a client waits for the answer to its dry run."""
-        return bool(self._dry_runs)
+        self.pump_soon()
 
     @property
     def can_ask(self) -> bool:
@@ -232,8 +183,7 @@ class StreamDriver:
     def doubt_limits(self) -> None:
         """A record broke a limit as we know it: the service may have raised that limit."""
         self.engine.freshness.stale(self._clock.now_ns(), Doubt.LIMITS)
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
 
     def begin_drain(self) -> None:
         """Records do not linger from now on."""
@@ -251,9 +201,7 @@ class StreamDriver:
     async def wait_idle(self) -> None:
         """Returns when nothing is buffered or in flight, and all clients are told."""
         while not self.is_idle:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._idle_waiters.append(waiter)
-            await waiter
+            await self._pumped()
 
     @property
     def is_idle(self) -> bool:
@@ -264,35 +212,41 @@ class StreamDriver:
         """Withdraws what is queued, and answers every client that still waits."""
         self.engine.give_up(self._clock.now_ns())
         self._tell_settled()
-        if not self._is_pump_due:
-            self.pump_soon()
+        self.pump_soon()
         while self._untold or self.engine.is_refusing:
-            pumped: asyncio.Future[None] = self._loop.create_future()
-            self._pump_waiters.append(pumped)
-            await pumped
+            await self._pumped()
 
     async def aclose(self) -> None:
         """Cancels everything under way. Calls in flight have an unknown outcome."""
         self._is_closed = True
-        # They refer to this driver: a cycle.
-        self.on_described = self.on_missing = self.on_no_answer = None
+        self.on_heard = _ignore  # the other one refers to this driver: a cycle
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         describing = [self._describing] if self._describing else []
-        tasks = [*self._calls, *self._dry_runs, *describing]
+        tasks = [*self._calls, *describing]
         self._describing = None  # a cancelled task keeps the frames of the stack that it ended in
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self.dry_runs.aclose(), *tasks, return_exceptions=True)
+
+    async def _pumped(self) -> None:
+        """Returns after the next pump."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._pump_waiters.append(waiter)
+        await waiter
 
     def pump_soon(self) -> None:
         """Looks at the engine in the loop's next turn."""
-        self._is_pump_due = True
-        self._loop.call_soon(self._pump)
+        if not self._is_pump_due:
+            self._is_pump_due = True
+            self._loop.call_soon(self._pump_due)
+
+    def _pump_due(self) -> None:
+        self._is_pump_due = False
+        self._pump()
 
     def _pump(self) -> None:
-        self._is_pump_due = False
         if self._is_closed:
             return
         engine = self.engine
@@ -313,18 +267,20 @@ class StreamDriver:
         if self._describing is None and engine.freshness.ask(now_ns):
             self._describing = self._loop.create_task(self._describe())
         self._tell_settled()
-        if drawn >= DRAWN_A_TURN and not self._is_pump_due:
+        if drawn >= DRAWN_A_TURN:
             self.pump_soon()
         elif not self._untold and not self._makes_no_calls:
             self._arm(now_ns)
-        if self._pump_waiters:
-            _wake(self._pump_waiters)
+        waiters, self._pump_waiters = self._pump_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _tell_settled(self) -> None:
         settled = self.engine.take_settled()
         if self._untold or self._is_much(settled):
             self._untold.extend(settled)
-            settled = [] if self._is_turn_due else self._take_untold()
+            settled = [] if self._is_pump_due else self._take_untold()
         for frame in settled:
             if frame.on_settled is not None:
                 try:
@@ -335,8 +291,6 @@ class StreamDriver:
                     )
         if settled and self._room_waiters:
             self._tell_of_room()
-        if self._idle_waiters and self.is_idle:
-            _wake(self._idle_waiters)
 
     def _tell_of_room(self) -> None:
         waiters, self._room_waiters = self._room_waiters, {}
@@ -365,13 +319,8 @@ class StreamDriver:
             taken.append(frame)
             pieces += len(frame.results) + FRAME_PIECES + LETTER_PIECES * _dead_count(frame)
         if self._untold:
-            self._is_turn_due = True
-            self._loop.call_soon(self._next_turn)
+            self.pump_soon()
         return taken
-
-    def _next_turn(self) -> None:
-        self._is_turn_due = False
-        self._pump()
 
     def _arm(self, now_ns: int) -> None:
         wakeup_ns = self.engine.next_wakeup_ns()
@@ -398,16 +347,13 @@ class StreamDriver:
         except ServiceError as error:
             # The stack frame that raised the error refers to it: a cycle that holds the records.
             error.kept()
-            log.warning("PutRecords failed", extra={"fields": self._fields(error)})
+            log.warning("PutRecords failed", extra=self._extra(error))
             engine.handle_failure(batch, error, self._clock.now_ns())
-            if self.on_missing is not None and engine.is_missing(error):
-                self.on_missing(error)
+            if engine.is_missing(error):
+                self.on_heard(error)
         except Exception:
             # A defect of ours must not lose records: the call may have been made, or not.
-            log.exception(
-                "PutRecords broke: a defect of kdaemon",
-                extra={"fields": {"stream": self.target.qualified.text}},
-            )
+            log.exception("PutRecords broke: a defect of kdaemon", extra=self._extra())
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while calling the service")
             engine.handle_failure(batch, broken, self._clock.now_ns())
         else:
@@ -416,17 +362,17 @@ class StreamDriver:
         self._tell_dead()
         self._pump()
 
-    def _fields(self, error: ServiceError) -> dict[str, object]:
-        """The fields of a log line about a failure. The message has no data: the client
-        cleaned it.
+    def _extra(self, error: ServiceError | None = None) -> dict[str, object]:
+        """What a log line says beside its text. The error's message has no data: the client cleaned
+        it.
         """
-        fields: dict[str, object] = {
-            "stream": self.target.qualified.text,
-            "code": error.code,
-        }
-        if error.request_id:
-            fields["request_id"] = error.request_id
-        return {**fields, "error": error.message}
+        fields: dict[str, object] = {"stream": self.target.qualified.text}
+        if error is not None:
+            fields["code"] = error.code
+            if error.request_id:
+                fields["request_id"] = error.request_id
+            fields["error"] = error.message
+        return {"fields": fields}
 
     def _note_encryption(self, told: str | None) -> None:
         if told is not None and told != ENCRYPTION_NOT_SET:
@@ -451,32 +397,25 @@ class StreamDriver:
         except ServiceError as error:
             error.kept()  # others get the error; its stack frames stay here
             text = "the stream's shards and limits are unknown"
-            log.warning(text, extra={"fields": self._fields(error)})
+            log.warning(text, extra=self._extra(error))
             engine.handle_no_description(error, self._clock.now_ns())
-            if not engine.is_missing(error):
-                self._say_no_answer()
-            elif self.on_missing is not None:
-                self.on_missing(error)
+            self.on_heard(error if engine.is_missing(error) else None)
         except Exception:
-            log.exception(
-                "discovery broke: a defect of kdaemon",
-                extra={"fields": {"stream": self.target.qualified.text}},
-            )
+            log.exception("discovery broke: a defect of kdaemon", extra=self._extra())
             broken = ServiceError(Trouble.DEFECT, "kdaemon failed while asking for the stream")
             engine.handle_no_description(broken, self._clock.now_ns())
-            self._say_no_answer()
+            self.on_heard(None)
         else:
             self._note_encryption(description.encryption_type)
             for _ in engine.take_description(description, self._clock.now_ns()):
                 await asyncio.sleep(0)
-            if self.on_described is not None:
-                self.on_described(description)
+            self.on_heard(description)
         self._describing = None
         self._pump()
 
-    def _say_no_answer(self) -> None:
-        if self.on_no_answer is not None:
-            self.on_no_answer()
+
+def _ignore(_heard: Heard) -> None:
+    pass
 
 
 def _dead_count(frame: Frame) -> int:
@@ -484,10 +423,3 @@ def _dead_count(frame: Frame) -> int:
     if frame.history is not None:
         dead_count = max(dead_count, len(frame.history.dead_reasons))
     return dead_count
-
-
-def _wake(waiters: list[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()

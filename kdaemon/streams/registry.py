@@ -21,9 +21,10 @@ Where it sits: the daemon owns it; the door and the spool find streams in it; `o
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from kdaemon.base.counting import StreamCounters
-from kdaemon.base.description import StreamDescription, StreamTarget
+from kdaemon.base.description import Caller, StreamTarget
 from kdaemon.base.errors import RefusedError, ServiceError
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.base.memory import ByteBudget, RestBudget
@@ -33,7 +34,7 @@ from kdaemon.base.refused import Refused
 from kdaemon.base.steps import Steps
 from kdaemon.config import Config, StreamConfig
 from kdaemon.engine import Engine
-from kdaemon.send.driver import StreamDriver
+from kdaemon.send.driver import Heard, StreamDriver
 from kdaemon.streams.identity import Identity
 from kdaemon.streams.inquiry import Word
 from kdaemon.streams.laid_out import as_laid_out, engine_settings, is_like
@@ -283,34 +284,30 @@ class Streams:
             target, engine, upstream.client, upstream.discovery, self._clock, self.loop_lag
         )
         stream = Stream(config, upstream.service, driver, self._clock, memory, self._spool)
-        driver.on_described = lambda description: self._described(stream, upstream, description)
-        driver.on_missing = lambda error: self._missing(stream, driver, error)
-        driver.on_no_answer = lambda: self._hear(stream, Word.NO_ANSWER)
+        driver.on_heard = partial(self._heard, stream, driver)
         if self._is_draining:
             driver.begin_drain()
         self._drivers[stream] = driver
         self._streams[identity] = stream
         return stream
 
-    # What the service tells
-
-    def _described(
-        self, stream: Stream, upstream: Upstream, description: StreamDescription
-    ) -> None:
-        arn = parse_arn(description.stream_arn or "")
-        if arn is not None and not stream.config.arn:
-            upstream.described(arn)
-        self._hear(stream, Word.FOUND)
-
-    def _missing(self, stream: Stream, driver: StreamDriver, error: ServiceError) -> None:
-        """The service has no such stream. Records of an unlisted one are not kept."""
-        if not stream.is_listed:
-            driver.give_up_missing(error)
-        self._hear(stream, Word.NOT_FOUND)
-
-    def _hear(self, stream: Stream, word: Word) -> None:
+    def _heard(self, stream: Stream, driver: StreamDriver, heard: Heard) -> None:
+        """The service, or its silence, told of a stream. Records of an unlisted stream that it does
+        not have are not kept.
+        """
+        upstream = self.upstreams[stream.target.upstream]
+        word = Word.NO_ANSWER
+        if isinstance(heard, ServiceError):
+            word = Word.NOT_FOUND
+            if not stream.is_listed:
+                driver.give_up_missing(heard)
+        elif heard is not None:
+            word = Word.FOUND
+            arn = parse_arn(heard.stream_arn or "")
+            if arn is not None and not stream.config.arn:
+                upstream.learn(Caller(arn.account, arn.region))  # asked for by its name: it is ours
         stream.inquiry.hear(word)
-        self.upstreams[stream.target.upstream].look_for_silence()
+        upstream.look_for_silence()
 
     # Another configuration
 

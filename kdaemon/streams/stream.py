@@ -25,6 +25,7 @@ from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
+from kdaemon.send.dry_runs import DryRuns
 from kdaemon.streams.inquiry import Asker, Existence, Inquiry, call
 from kdaemon.streams.laid_out import called
 from kdaemon.wire.put import PutLimits
@@ -52,21 +53,13 @@ class Driver(Asker, Protocol):
     engine: Engine
     target: StreamTarget
     encryption_type: str
+    dry_runs: DryRuns
 
     @property
     def is_idle(self) -> bool: ...
-    @property
-    def is_asking(self) -> bool: ...
     def submit(self, frame: Frame, is_patient: bool = False) -> bool: ...
     def submit_spooled(self, frame: Frame) -> bool: ...
     def withdraw(self, frame: Frame) -> None: ...
-    def dry_run(
-        self,
-        records: list[Record],
-        told: Callable[[ServiceError], object],
-        timeout_s: float,
-        arn: str | None = None,
-    ) -> None: ...
     def when_room(self, callback: Callable[[], object]) -> None: ...
     def doubt_limits(self) -> None: ...
 
@@ -241,7 +234,7 @@ class Stream:
     @property
     def is_waited_for(self) -> bool:
         """Whether clients wait for word of it, or for the service's answer to a dry run."""
-        return self.inquiry.is_waited_in or self._driver.is_asking
+        return self.inquiry.is_waited_in or self._driver.dry_runs.is_asking
 
     # Taking records
 
@@ -328,7 +321,7 @@ class Stream:
         """Asks the service what would become of these records; `told` gets its answer once. `arn`:
         the ARN by which the client called the stream; None: it used the name.
         """
-        self._driver.dry_run(records, told, self.deadline_ns / 1e9, arn)
+        self._driver.dry_runs.ask(records, told, self.deadline_ns / 1e9, arn)
 
     def when_settled(self, callback: Callable[[], object]) -> None:
         """Calls back once when a record has settled."""

@@ -139,12 +139,6 @@ class Upstream:
         stream.inquiry.begin_account()
         self._waited_in[stream] = None
 
-    def described(self, arn: Arn) -> None:
-        """The service told the ARN of a stream that was asked for by its name: the account is
-        ours.
-        """
-        self.learn(Caller(arn.account, arn.region))
-
     def look_for_silence(self) -> None:
         """Ends the wait for the account if no source is left that could tell it."""
         if not (self._owner.is_asking and self._owner.has_answered):

@@ -22,9 +22,11 @@ from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.config.values import WhenFull
 from kdaemon.engine import Engine
+from kdaemon.send.dry_runs import DryRuns
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.streams import Stream
+from tests.kit.streams import FakeService
 from tests.kit.world import MS, SECOND, STREAM, World
 
 JOB_NS = 5 * MS  # of the spool's thread: a commit, a read
@@ -130,7 +132,7 @@ class Driver:
         self.engine = engine
         self.target = StreamTarget(STREAM, is_listed=True)
         self.encryption_type = "NONE"
-        self.is_asking = False
+        self.dry_runs = DryRuns(self.target, FakeService())
         self._world = world
         self._loop = loop
         self._waiters: dict[Callable[[], object], None] = {}

@@ -15,11 +15,25 @@ from kdaemon.base.record import Record
 from kdaemon.base.service import AWS
 from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
+from kdaemon.send.dry_runs import DryRuns
 from kdaemon.streams import Stream
 from kdaemon.streams.inquiry import Word
 from kdaemon.streams.laid_out import engine_settings
 from tests.kit.clock import HandClock
-from tests.kit.streams import FixedDice
+from tests.kit.streams import FakeService, FixedDice
+
+
+class WouldTake(DryRuns):
+    """A service that answers each dry run at once."""
+
+    def ask(
+        self,
+        records: list[Record],
+        told: Callable[[ServiceError], object],
+        timeout_s: float,
+        arn: str | None,
+    ) -> None:
+        told(ServiceError("DryRunOperationException", "It would have been taken.", status=400))
 
 
 class ScriptedDriver:
@@ -27,12 +41,12 @@ class ScriptedDriver:
 
     can_ask = True
     is_idle = True
-    is_asking = False
     encryption_type = "NONE"
 
     def __init__(self, config: StreamConfig, memory: ByteBudget) -> None:
         self.engine = Engine(engine_settings(config, AWS), memory, FixedDice(), 0)
         self.target = StreamTarget(config.name, is_listed=True)
+        self.dry_runs: DryRuns = WouldTake(self.target, FakeService())
         self.withdrawn: list[Frame] = []
 
     def submit(self, frame: Frame, is_patient: bool = False) -> bool:
@@ -43,15 +57,6 @@ class ScriptedDriver:
 
     def withdraw(self, frame: Frame) -> None:
         self.withdrawn.append(frame)
-
-    def dry_run(
-        self,
-        records: list[Record],
-        told: Callable[[ServiceError], object],
-        timeout_s: float,
-        arn: str | None = None,
-    ) -> None:
-        told(ServiceError("DryRunOperationException", "It would have been taken.", status=400))
 
     def when_room(self, callback: Callable[[], object]) -> None:
         raise AssertionError("nobody waits here")
