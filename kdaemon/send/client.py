@@ -31,7 +31,7 @@ from kdaemon.send.exchange import Exchanges
 from kdaemon.send.failures import unforeseen
 from kdaemon.send.posts import Traces
 from kdaemon.send.proxy import proxy_to
-from kdaemon.send.put_call import PutAnswer, PutByArn, PutByName, read_answer, stream_of
+from kdaemon.send.put_call import PutAnswer, PutRequest, read_answer, stream_of
 from kdaemon.send.relayed import Relayed, relayed_error, relayed_success
 from kdaemon.send.request import Keys, Route
 from kdaemon.send.search import Search
@@ -265,11 +265,8 @@ class ServiceClient:
         is_dry: bool,
     ) -> tuple[bytes, Headers]:
         arn = self._arn_of(target)
-        request: object = (
-            PutByName(target.name, records, is_dry)
-            if arn is None
-            else PutByArn(arn, records, is_dry)
-        )
+        name = target.name if arn is None else None
+        request = PutRequest(name=name, arn=arn, records=records, is_dry=is_dry)
         bytes_max = ANSWER_BYTES_MIN + RESULT_BYTES_MAX * len(records)
         return await self._call("PutRecords", arn, request, bytes_max, leave, is_put=not is_dry)
 

@@ -40,85 +40,48 @@ _PERHAPS_FORBIDDEN: Final = "do not have access rights"
 client that may write need not be one that may describe [YS: `pq_schema_actor.h`, 2026-11-28]."""
 
 
-class _KeyRange(msgspec.Struct, rename={"first": "StartingHashKey", "last": "EndingHashKey"}):
-    first: str
-    last: str
+_Summary = dict[str, Any]
 
 
-class _SequenceRange(msgspec.Struct, rename={"ending": "EndingSequenceNumber"}):
-    ending: str | None = None
+class _KeyRange(msgspec.Struct, rename="pascal"):
+    starting_hash_key: str
+    ending_hash_key: str
 
 
-class _Shard(
-    msgspec.Struct,
-    rename={
-        "shard_id": "ShardId",
-        "keys": "HashKeyRange",
-        "sequence": "SequenceNumberRange",
-        "parent": "ParentShardId",
-        "other_parent": "AdjacentParentShardId",
-    },
-):
+class _SequenceRange(msgspec.Struct, rename="pascal"):
+    ending_sequence_number: str | None = None
+
+
+class _Shard(msgspec.Struct, rename="pascal"):
     shard_id: str
-    keys: _KeyRange
-    sequence: _SequenceRange | None = None
-    parent: str | None = None
-    other_parent: str | None = None
+    hash_key_range: _KeyRange
+    sequence_number_range: _SequenceRange | None = None
+    parent_shard_id: str | None = None
+    adjacent_parent_shard_id: str | None = None
 
 
-class _ShardPage(msgspec.Struct, rename={"shards": "Shards", "next_token": "NextToken"}):
+class _ShardPage(msgspec.Struct, rename="pascal"):
     shards: list[_Shard]
     next_token: str | None = None
 
 
-class _Stream(
-    msgspec.Struct,
-    rename={
-        "shards": "Shards",
-        "has_more": "HasMoreShards",
-        "encryption": "EncryptionType",
-        "quota_kib": "WriteQuotaKbPerSec",  # of each shard; only Yandex tells it [YS]
-    },
-):
+class _Stream(msgspec.Struct, rename="pascal"):
     shards: list[_Shard]
-    has_more: bool = False
-    encryption: Any = None
-    quota_kib: Any = None
+    has_more_shards: bool = False
+    encryption_type: Any = None
+    write_quota_kb_per_sec: Any = None  # KiB a second and shard; only Yandex tells it [YS]
 
 
-class _StreamAnswer(msgspec.Struct, rename={"stream": "StreamDescription"}):
-    stream: _Stream
+class _StreamAnswer(msgspec.Struct, rename="pascal"):
+    stream_description: _Stream
 
 
-class _Summary(
-    msgspec.Struct,
-    rename={
-        "arn": "StreamARN",
-        "record_kib_max": "MaxRecordSizeInKiB",
-        "distribution": "RecordDistributionStrategy",
-        "encryption": "EncryptionType",
-        "queue_count": "QueueCount",  # this and the next: botocore 1.44.8's model, 2026-11-28
-        "channel_count": "ChannelCount",
-        "mode": "StreamModeDetails",
-        "warm": "WarmThroughput",  # of on-demand streams of accounts that commit to a minimum [M]
-    },
-):
+class _SummaryAnswer(msgspec.Struct, rename="pascal"):
     """Each member is checked by itself: the service need not tell it, and an imitation of the
     service may use another form.
     """
 
-    arn: Any = None
-    record_kib_max: Any = None
-    distribution: Any = None
-    encryption: Any = None
-    queue_count: Any = None
-    channel_count: Any = None
-    mode: Any = None
-    warm: Any = None
-
-
-class _SummaryAnswer(msgspec.Struct, rename={"summary": "StreamDescriptionSummary"}):
-    summary: _Summary
+    stream_description_summary: _Summary
 
 
 _Answer = TypeVar("_Answer", _ShardPage, _StreamAnswer, _SummaryAnswer)
@@ -142,27 +105,27 @@ class Discovery:
         """
         if self._service.describes_shards_with_stream:
             found, _ = await self._if_allowed(self._describe_stream(target), target)
-            quota_kib = None if found is None else _number(found.quota_kib)
+            quota_kib = None if found is None else _number(found.write_quota_kb_per_sec)
             return StreamDescription(
                 _open_shards(None if found is None else found.shards),
                 record_bytes_max=None,
                 is_auto=False,
                 stream_arn=None,
-                encryption_type=None if found is None else word(found.encryption),
+                encryption_type=None if found is None else word(found.encryption_type),
                 shard_bytes_per_second=quota_kib * KIB if quota_kib else None,
             )
         answer, arn = await self._if_allowed(
             self._ask("DescribeStreamSummary", _named(target), target, _SummaryAnswer), target
         )
-        summary = _Summary() if answer is None else answer.summary
+        summary = {} if answer is None else answer.stream_description_summary
         shards, arn_again = await self._if_allowed(self._list_shards(target), target)
-        kib = _number(summary.record_kib_max)
+        kib = _number(summary.get("MaxRecordSizeInKiB"))
         return StreamDescription(
             _open_shards(shards),
             record_bytes_max=kib * KIB if kib else None,
-            is_auto=summary.distribution == "AUTO",
-            stream_arn=_text(summary.arn) or target.arn or arn or arn_again,
-            encryption_type=word(summary.encryption),
+            is_auto=summary.get("RecordDistributionStrategy") == "AUTO",
+            stream_arn=_text(summary.get("StreamARN")) or target.arn or arn or arn_again,
+            encryption_type=word(summary.get("EncryptionType")),
             has_record_readers=None if answer is None else _has_record_readers(summary),
             capacity=_capacity(summary),
         )
@@ -192,13 +155,16 @@ class Discovery:
         shards: list[_Shard] = []
         for _ in range(PAGES_MAX):
             answer = await self._ask("DescribeStream", payload, target, _StreamAnswer)
-            shards += answer.stream.shards
-            if not answer.stream.has_more or not answer.stream.shards:
-                parents = {shard.parent for shard in shards} | {
-                    shard.other_parent for shard in shards
+            shards += answer.stream_description.shards
+            if (
+                not answer.stream_description.has_more_shards
+                or not answer.stream_description.shards
+            ):
+                parents = {shard.parent_shard_id for shard in shards} | {
+                    shard.adjacent_parent_shard_id for shard in shards
                 }
                 open_shards = [shard for shard in shards if shard.shard_id not in parents]
-                return msgspec.structs.replace(answer.stream, shards=open_shards)
+                return msgspec.structs.replace(answer.stream_description, shards=open_shards)
             payload["ExclusiveStartShardId"] = shards[-1].shard_id
         raise unreadable_answer(f"DescribeStream does not end after {PAGES_MAX} pages")
 
@@ -258,8 +224,10 @@ def _text(value: object) -> str | None:
 
 
 def _has_record_readers(summary: _Summary) -> bool | None:
-    """None if a count makes no sense; an absent count is 0."""
-    counts = summary.queue_count, summary.channel_count
+    """None if a count makes no sense; an absent count is 0. Source: botocore 1.44.8's model,
+    2026-11-28.
+    """
+    counts = summary.get("QueueCount"), summary.get("ChannelCount")
     numbers = [_number(count) for count in counts if count is not None]
     if any(numbers):
         return True
@@ -267,15 +235,16 @@ def _has_record_readers(summary: _Summary) -> bool | None:
 
 
 def _capacity(summary: _Summary) -> Capacity | None:
-    """None if the service tells no known mode. A provisioned stream has no warm throughput."""
-    mode = summary.mode.get("StreamMode") if isinstance(summary.mode, dict) else None
+    """None if the service tells no known mode. Warm throughput have on-demand streams of accounts
+    that commit to a minimum [M].
+    """
+    details, warm = summary.get("StreamModeDetails"), summary.get("WarmThroughput")
+    mode = details.get("StreamMode") if isinstance(details, dict) else None
     if mode not in ("PROVISIONED", "ON_DEMAND"):
         return None
-    if mode == "PROVISIONED" or not isinstance(summary.warm, dict):
+    if mode == "PROVISIONED" or not isinstance(warm, dict):
         return Capacity(is_on_demand=mode == "ON_DEMAND")
-    current, target = (
-        _number(summary.warm.get(member)) for member in ("CurrentMiBps", "TargetMiBps")
-    )
+    current, target = (_number(warm.get(member)) for member in ("CurrentMiBps", "TargetMiBps"))
     return Capacity(
         is_on_demand=True,
         warm_bytes_per_second=None if current is None else current * MIB,
@@ -294,14 +263,20 @@ def _open_shards(shards: list[_Shard] | None) -> tuple[OpenShard, ...] | None:
     if shards is None:
         return None
     found = sorted(
-        (_open_shard(shard) for shard in shards if not (shard.sequence and shard.sequence.ending)),
+        (
+            _open_shard(shard)
+            for shard in shards
+            if not (
+                shard.sequence_number_range and shard.sequence_number_range.ending_sequence_number
+            )
+        ),
         key=lambda shard: shard.first_hash_key,
     )
     return tuple(found) or None
 
 
 def _open_shard(shard: _Shard) -> OpenShard:
-    bounds = shard.keys.first, shard.keys.last
+    bounds = shard.hash_key_range.starting_hash_key, shard.hash_key_range.ending_hash_key
     if not all(bound.isascii() and bound.isdecimal() and len(bound) <= 39 for bound in bounds):
         raise unreadable_answer("a shard's hash key is not a decimal")
     first, last = int(bounds[0]), int(bounds[1])

@@ -32,7 +32,10 @@ class Failed(NamedTuple):
         return self._replace(reason=f" ({text})") if isinstance(text, str) and text else self
 
     def at(self, where: str, *, is_unwritten: bool = False) -> ServiceError:
-        """The `ServiceError`. `where`: the host, and the proxy if there is one."""
+        """The `ServiceError`. `where`: the host, and the proxy if there is one. `was_sent` is False
+        only if it is certain that nothing of the request's body left: because of the step that
+        failed, or by `is_unwritten`.
+        """
         return ServiceError(
             self.trouble,
             SECRETS.clean(f"{where}: {self.problem}{self.reason}"),
@@ -68,17 +71,8 @@ LOST: Final = Failed(
 )
 
 
-def failure_below_http(error: Exception, where: str, *, is_unwritten: bool) -> ServiceError:
-    """The `ServiceError` for an exception of aiohttp: which step failed, and was anything sent.
-
-    `where`: the host, and the proxy if there is one. `was_sent` is False only if it is certain that
-    nothing of the request's body left: because of the step that failed, or by `is_unwritten`.
-    """
-    return failed_below_http(error).at(where, is_unwritten=is_unwritten)
-
-
 def failed_below_http(error: Exception) -> Failed:
-    """The same as a step that failed."""
+    """The step that failed, for an exception of aiohttp."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause: object = error.certificate_error
     else:

@@ -32,7 +32,7 @@ from kdaemon.send.call import in_time
 from kdaemon.send.connector import in_own_thread
 from kdaemon.send.credentials import CONTENT_TYPE, TARGET_PREFIX, Who
 from kdaemon.send.endpoint_rules import EndpointRules
-from kdaemon.send.failures import failure_below_http
+from kdaemon.send.failures import failed_below_http
 from kdaemon.send.lent import Lent, Spawn
 from kdaemon.send.posts import read_bounded
 from kdaemon.send.request import Keys, Route
@@ -243,7 +243,7 @@ class TokenUrl(TokenSource):
         except TimeoutError:
             failure = self._failure(f"did not answer within {self._limit_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            below = failure_below_http(error, "the metadata service", is_unwritten=True)
+            below = failed_below_http(error).at("the metadata service")
             failure = self._failure(below.message)
         else:
             return self._keys_in(status, text)

@@ -22,7 +22,7 @@ from kdaemon.send.connection import PIECE_BYTES, Connection, Peer
 from kdaemon.send.connection_slots import ConnectionSlots
 from kdaemon.send.connector import Connector
 from kdaemon.send.credentials import CONTENT_TYPE
-from kdaemon.send.failures import RECALLED, emptied, failure_below_http, unforeseen
+from kdaemon.send.failures import RECALLED, emptied, failed_below_http, unforeseen
 from kdaemon.send.pool import KEEPALIVE_S
 from kdaemon.send.request import SENT_ALWAYS, Route, encoded
 from kdaemon.send.settings import ClientSettings
@@ -186,10 +186,8 @@ class Posts:
         except ServiceError:
             raise
         except (aiohttp.ClientError, OSError) as error:
-            is_unwritten = bool(body.unwritten)
-            failure = failure_below_http(error, where, is_unwritten=is_unwritten)
-            if body.is_recalled:
-                failure = RECALLED.at(where)
+            failed = RECALLED if body.is_recalled else failed_below_http(error)
+            failure = failed.at(where, is_unwritten=bool(body.unwritten))
             emptied(error)
         except Exception as error:
             if not body.unwritten:

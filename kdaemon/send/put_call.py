@@ -18,24 +18,17 @@ LARGE_BYTES: Final = 256  # ours: of one result; a delivered record's takes some
 _ENCRYPTIONS: Final = ("NONE", "KMS", None)  # known values, which need no check
 
 
-class PutByName(
+class PutRequest(
     msgspec.Struct,
     gc=False,
     omit_defaults=True,
-    rename={"name": "StreamName", "records": "Records", "is_dry": "DryRun"},
+    kw_only=True,
+    rename={"name": "StreamName", "arn": "StreamARN", "records": "Records", "is_dry": "DryRun"},
 ):
-    name: str
-    records: list[Record]
-    is_dry: bool = False
+    """The stream is named by `name` or by `arn`."""
 
-
-class PutByArn(
-    msgspec.Struct,
-    gc=False,
-    omit_defaults=True,
-    rename={"arn": "StreamARN", "records": "Records", "is_dry": "DryRun"},
-):
-    arn: str
+    name: str | None = None
+    arn: str | None = None
     records: list[Record]
     is_dry: bool = False
 
@@ -58,9 +51,7 @@ def stream_of(request: object) -> str:
     """The stream in whose room the body is counted. Only PutRecords has one: all other calls are
     small, and wait for no room.
     """
-    if isinstance(request, PutByName):
-        return request.name
-    return request.arn if isinstance(request, PutByArn) else ""
+    return (request.arn or request.name or "") if isinstance(request, PutRequest) else ""
 
 
 def read_answer(body: bytes, headers: Headers, sent_count: int) -> PutAnswer:

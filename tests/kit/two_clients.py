@@ -18,7 +18,7 @@ from kdaemon.send.arriving import Answer, Room
 from kdaemon.send.bodies import Bodies
 from kdaemon.send.connection import NEVER_S, Connection, Peer
 from kdaemon.send.connector import OneAnswer
-from kdaemon.send.failures import Failed, failure_below_http
+from kdaemon.send.failures import Failed, failed_below_http
 from kdaemon.send.posts import read_bounded
 
 End = Literal["stands", "ends", "reset"]
@@ -141,4 +141,4 @@ async def by_aiohttp(reads: Sequence[bytes], end: End, room: Room) -> Seen:
     if isinstance(error, ServiceError):
         return Seen(_words(error), is_kept)
     assert isinstance(error, (aiohttp.ClientError, OSError)), error
-    return Seen(_words(failure_below_http(error, "host", is_unwritten=False)), is_kept)
+    return Seen(_words(failed_below_http(error).at("host")), is_kept)
