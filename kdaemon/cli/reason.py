@@ -12,7 +12,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from kdaemon.base.endpoint import EVERYWHERE, is_loopback
+from kdaemon.base.endpoint import leads_to
 from kdaemon.base.errors import ConfigError
 from kdaemon.cli.admin import AdminError, Asked, status_page
 from kdaemon.cli.common import SYSTEM_SOCKET, read_with_givers
@@ -65,7 +65,8 @@ def is_of(config: "Config", socket: str | None, endpoint: str | None) -> bool:
     address = config.listen.http_address
     if address is None or endpoint is None:
         return False
-    host, _, port = endpoint.rpartition("//")[2].rstrip("/").rpartition(":")
-    host = host.rpartition("@")[2].strip("[]")
-    is_host = host == address.host or (address.host in EVERYWHERE and is_loopback(host))
-    return is_host and port == str(address.port)
+    url = endpoint if "://" in endpoint else f"http://{endpoint}"
+    try:
+        return leads_to(url, address.host, address.port)
+    except ValueError:  # no address, which the command itself says
+        return False

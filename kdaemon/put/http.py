@@ -10,7 +10,7 @@ taken, and that it may be sent again (503, 429) or that other lines are the reas
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -22,7 +22,7 @@ from yarl import URL
 from kdaemon.base.redact import masked_url
 from kdaemon.base.text import printable
 from kdaemon.put.signing import Signer
-from kdaemon.put.unix import Block, PutError
+from kdaemon.put.unix import Block, Put, PutError
 from kdaemon.put.waiting import Person, Totals, watched
 
 REQUEST_BYTES_MAX = 2 * 1024 * 1024  # of one request, unless one record is larger; ours, 2026-11-21
@@ -42,12 +42,6 @@ PROMISES = ("accepted", "stored", "delivered")  # from the weakest to the strong
 # The daemon's codes for a line that it cannot read, or that breaks a limit (`wire/lines.py`).
 _CODES_OF_LINES = frozenset({"ValidationException", "SerializationException"})
 _ASK_AGAIN = frozenset({429, 503})
-
-
-class _Named(msgspec.Struct):
-    """A record line that names its stream."""
-
-    stream: str
 
 
 class _Rejected(msgspec.Struct):
@@ -93,7 +87,7 @@ class _Response:
     text: bytes
 
 
-class HttpPut:
+class HttpPut(Put):
     """Sends NDJSON over HTTP to the daemon at `endpoint` (`HOST:PORT` or a URL)."""
 
     def __init__(
@@ -105,13 +99,11 @@ class HttpPut:
         signer: Signer | None = None,
         ca_file: str | None = None,
     ) -> None:
-        """`stream`: of all lines; None: each names its own, and a request has those of one stream,
-        in their order. `signer`: signs each request, for a daemon that requires it. `ca_file`:
-        certificates to trust; None: the system's. Raises PutError if it cannot be used.
+        """`signer`: signs each request, for a daemon that requires it. `ca_file`: certificates to
+        trust; None: the system's. Raises PutError if it cannot be used.
         """
+        super().__init__(stream, acknowledge, totals, person)
         self._trust = None if ca_file is None else _trust(ca_file)
-        self._stream = stream
-        self._acknowledge = acknowledge
         self._headers = {
             "Content-Type": "application/x-ndjson",
             "Accept-Encoding": "identity",
@@ -119,8 +111,6 @@ class HttpPut:
             "X-Kdaemon-Lines": "envelope",  # whatever the form of the stream's lines is otherwise
         }
         self._signer = signer
-        self._totals = totals
-        self._person = person
 
     async def send(self, endpoint: str, blocks: AsyncIterator[Block]) -> None:
         """Sends all blocks and reads all answers. Raises PutError; the totals hold up to then."""
@@ -168,12 +158,23 @@ class HttpPut:
                 f"{self._totals.open} records under way nobody knows what was taken"
             ) from error
 
-    def _parts(self, block: Block) -> Iterator[tuple[str, Block]]:
-        """What each request has, and the stream that it is for."""
-        whole = {self._stream: block} if self._stream is not None else _by_stream(block)
-        for stream, lines in whole.items():
-            for part in _split(lines):
-                yield stream, part
+    def _parts(self, block: Block) -> list[tuple[str, Block]]:
+        """What each request has, and the stream that it is for: lines of one stream, in their
+        order; REQUEST_BYTES_MAX at most, or one larger line.
+        """
+        parts: list[tuple[str, Block]] = []
+        last: dict[str, Block] = {}
+        room: dict[str, int] = {}  # bytes, in the last part of a stream
+        streams = block.streams or [self._stream or ""] * len(block.lines)
+        for line, number, stream in zip(block.lines, block.numbers, streams, strict=True):
+            if room.get(stream, 0) < len(line):
+                last[stream] = Block()
+                room[stream] = REQUEST_BYTES_MAX
+                parts.append((stream, last[stream]))
+            last[stream].lines.append(line)
+            last[stream].numbers.append(number)
+            room[stream] -= len(line)
+        return parts
 
     async def _put(self, session: aiohttp.ClientSession, url: URL, part: Block) -> None:
         """Sends a part until all of its lines are acknowledged or rejected."""
@@ -377,30 +378,6 @@ def _masked(address: str) -> str:
     """The address without its password, also without a scheme; bounded."""
     start = "" if "//" in address else "//"
     return masked_url(start + address).removeprefix(start)[:SHOWN_CHARACTERS_MAX]
-
-
-def _by_stream(block: Block) -> dict[str, Block]:
-    found: dict[str, Block] = {}
-    for line, number in zip(block.lines, block.numbers, strict=True):
-        stream = msgspec.json.decode(line, type=_Named).stream
-        part = found.setdefault(stream, Block([], []))
-        part.lines.append(line)
-        part.numbers.append(number)
-    return found
-
-
-def _split(block: Block) -> list[Block]:
-    """Splits a block into parts of at most REQUEST_BYTES_MAX, or of one larger line."""
-    parts: list[Block] = []
-    part_bytes = REQUEST_BYTES_MAX
-    for line, number in zip(block.lines, block.numbers, strict=True):
-        if part_bytes + len(line) > REQUEST_BYTES_MAX:
-            parts.append(Block([], []))
-            part_bytes = 0
-        parts[-1].lines.append(line)
-        parts[-1].numbers.append(number)
-        part_bytes += len(line)
-    return parts
 
 
 def retry_after_s(header: str) -> float:

@@ -109,6 +109,7 @@ class LineFormer:
         self._csv_form: _CsvForm | None = None  # made from the header
         self._line_form: _LineForm | None = None  # chosen by the first line
         self.line_number = 0  # number of the last formed line, from 1
+        self.stream: str | None = None  # that the last formed line names, if lines have to
 
     @property
     def held(self) -> int:
@@ -132,7 +133,7 @@ class LineFormer:
             elif line.strip():
                 clean = line.removesuffix(b"\r")
                 if self._line_form is None:
-                    self._line_form = _choose(self._form, clean, self.line_number)
+                    self._line_form = self._choose(clean)
                 try:
                     yield self.line_number, self._line_form(clean)
                 except BadLine as wrong:
@@ -172,26 +173,44 @@ class LineFormer:
             of = "" if record.first == record.last else f"to {record.last}: the record "
             yield record.first, BadLine(f"{of}{wrong}")
 
+    def _choose(self, first: bytes) -> _LineForm:
+        form = self._form
+        if form.key_field is not None:
+            return _field_form(form.key_field)
+        if not form.is_data and _is_record_line(first):
+            return self._record_line
+        if form.names_streams:
+            raise FormError(
+                f"line {self.line_number} is no record line, so that every line is data and none"
+                " names its stream: say --stream NAME"
+            )
+        return lambda line: _encode(line, form.partition_key)
+
+    def _record_line(self, line: bytes) -> bytes:
+        """A record line is sent as it is, since the daemon checks it. A missing key is put in
+        front, so that the rest stays as it is written.
+        """
+        key = self._form.partition_key
+        if key is None and not self._form.names_streams:
+            return line + b"\n"
+        record = _decode_object(line)
+        if self._form.names_streams:
+            stream = record.get("stream")
+            if not isinstance(stream, str):
+                raise BadLine('names no stream: add "stream" to it, or say --stream NAME')
+            self.stream = stream
+        if key is None or "partition_key" in record:
+            return line + b"\n"
+        comma = b"," if record else b""
+        rest = line.lstrip()[1:]
+        return b'{"partition_key":%b%b%b\n' % (msgspec.json.encode(key), comma, rest)
+
 
 def _without_mark(first: bytes) -> bytes:
     for beginning, what in _OTHER_BEGINNINGS.items():
         if first.startswith(beginning):
             raise FormError(f"the input {what}")
     return first.removeprefix(BYTE_ORDER_MARK)
-
-
-def _choose(form: Form, first: bytes, number: int) -> _LineForm:
-    if form.key_field is not None:
-        return _field_form(form.key_field)
-    if not form.is_data and _is_record_line(first):
-        record_form = _record_form(form.partition_key)
-        return _stream_form(record_form) if form.names_streams else record_form
-    if form.names_streams:
-        raise FormError(
-            f"line {number} is no record line, so that every line is data and none names its"
-            " stream: say --stream NAME"
-        )
-    return lambda line: _encode(line, form.partition_key)
 
 
 def _is_record_line(line: bytes) -> bool:
@@ -202,35 +221,6 @@ def _is_record_line(line: bytes) -> bool:
         return False
     is_record = isinstance(found, dict) and found.keys() <= RECORD_FIELDS
     return is_record and ("data" in found or "data_base64" in found)
-
-
-def _record_form(partition_key: str | None) -> _LineForm:
-    """The form of record lines: they are sent as they are, since the daemon checks them. A missing
-    key is put in front, so that the rest stays as it is written.
-    """
-    if partition_key is None:
-        return lambda line: line + b"\n"
-    field = b'{"partition_key":' + msgspec.json.encode(partition_key)
-
-    def form(line: bytes) -> bytes:
-        record = _decode_object(line)
-        if "partition_key" in record:
-            return line + b"\n"
-        rest = line.lstrip()[1:]
-        return field + (b"," if record else b"") + rest + b"\n"
-
-    return form
-
-
-def _stream_form(record_form: _LineForm) -> _LineForm:
-    """The form of record lines each of which has to name its stream."""
-
-    def form(line: bytes) -> bytes:
-        if not isinstance(_decode_object(line).get("stream"), str):
-            raise BadLine('names no stream: add "stream" to it, or say --stream NAME')
-        return record_form(line)
-
-    return form
 
 
 def _field_form(key_field: str) -> _LineForm:

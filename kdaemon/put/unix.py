@@ -11,7 +11,7 @@ import contextlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -32,10 +32,13 @@ class PutError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Record lines, and their line numbers in the file, of the same length and order."""
+    """Record lines, and their line numbers in the file, of the same length and order. `streams`:
+    the same of the streams that the lines name; empty: one stream has all.
+    """
 
-    lines: list[bytes]
-    numbers: list[int]
+    lines: list[bytes] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    streams: list[str] = field(default_factory=list)
 
 
 async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> AsyncIterator[Block]:
@@ -56,7 +59,7 @@ async def form_blocks(source: Source, former: LineFormer, totals: Totals) -> Asy
 
 
 def _form(former: LineFormer, lines: list[bytes | None], totals: Totals) -> Iterator[Block]:
-    block = Block([], [])
+    block = Block()
     try:
         for number, formed in former.form(lines):
             if isinstance(formed, BadLine):
@@ -64,9 +67,11 @@ def _form(former: LineFormer, lines: list[bytes | None], totals: Totals) -> Iter
                 continue
             block.lines.append(formed)
             block.numbers.append(number)
+            if former.stream is not None:
+                block.streams.append(former.stream)
             if len(block.lines) == BLOCK_RECORDS_MAX:
                 yield block
-                block = Block([], [])
+                block = Block()
     except FormError:
         if block.lines:  # the lines before it are sound
             yield block
@@ -84,7 +89,20 @@ class _Answer(msgspec.Struct):
     message: str = ""
 
 
-class UnixPut:
+class Put:
+    """One way to a daemon."""
+
+    def __init__(
+        self, stream: str | None, acknowledge: str, totals: Totals, person: Person
+    ) -> None:
+        """`stream`: of all lines, or of those that name none; None: each names its own."""
+        self._stream = stream
+        self._acknowledge = acknowledge
+        self._totals = totals
+        self._person = person
+
+
+class UnixPut(Put):
     """One NDJSON session on the daemon's Unix socket.
 
     Bound: OPEN_RECORDS_MAX records without an answer; then the file is not read. With acknowledge
@@ -92,17 +110,9 @@ class UnixPut:
     """
 
     def __init__(
-        self,
-        stream: str | None,
-        acknowledge: str,
-        totals: Totals,
-        person: Person,
+        self, stream: str | None, acknowledge: str, totals: Totals, person: Person
     ) -> None:
-        """`stream`: of the lines that name none; None: each names its own."""
-        self._stream = stream
-        self._acknowledge = acknowledge
-        self._totals = totals
-        self._person = person
+        super().__init__(stream, acknowledge, totals, person)
         self._has_room = asyncio.Event()
         self._is_writing = False  # or all is written: the daemon is to read, or to close
         # Where the line numbers of session and file begin to differ: (session, file) pairs. Lines

@@ -61,14 +61,21 @@ class Scripted:
 class Put:
     """One `put` of some lines; its totals, and what it told while it waited."""
 
-    def __init__(self, tmp_path: Path, content: str = "a\nb\nc\n", acknowledge: str = "accepted"):
+    def __init__(
+        self,
+        tmp_path: Path,
+        content: str = "a\nb\nc\n",
+        acknowledge: str = "accepted",
+        stream: str | None = "a/b",
+    ):
         self._path = tmp_path / "x"
         self._path.write_text(content)
         self.totals = Totals()
         self.told: list[str] = []
         self.waits: list[str | None] = []
         person = Person(self._progress, self.told.append)
-        self._http = HttpPut("a/b", acknowledge, self.totals, person)
+        self._http = HttpPut(stream, acknowledge, self.totals, person)
+        self._form = Form(names_streams=stream is None)
 
     def _progress(self) -> None:
         self.waits.append(self.totals.waits_for)
@@ -78,7 +85,7 @@ class Put:
         try:
             source = Source(descriptor, "x", is_gzip=False)
             async with asyncio.timeout(PATIENCE_S):
-                blocks = form_blocks(source, LineFormer(Form()), self.totals)
+                blocks = form_blocks(source, LineFormer(self._form), self.totals)
                 await self._http.send(endpoint, blocks)
         finally:
             os.close(descriptor)
@@ -118,6 +125,29 @@ async def test_a_stream_is_asked_for_what_was_asked_and_rejected_lines_are_told(
     assert taken == ["a", "bad", "c", "d"]
     assert put.counts == (4, 3, 1, 0)
     assert put.totals.reasons == ["line 3: Bad: no"]
+
+
+async def test_lines_that_name_their_streams_go_to_each_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(put_http_module, "REQUEST_BYTES_MAX", 70)
+    lines = [f'{{"data":"{n}","stream":"{stream}"}}' for n, stream in enumerate("xyxyxx")]
+    lines[2:2] = ['{"data":"of no stream"}']
+    lines.append('{"data":"n","stream":""}')
+    put = Put(tmp_path, "\n".join(lines), stream=None)
+    taken: dict[str, list[str]] = {}
+
+    async def answer(request: web.Request) -> web.Response:
+        data = [json.loads(line)["data"] for line in (await request.read()).splitlines()]
+        taken.setdefault(request.match_info["stream"], []).extend(data)
+        return web.json_response({"acknowledged": len(data), "rejected": []})
+
+    async with http_daemon(answer) as endpoint:
+        with pytest.raises(PutError, match="HTTP 404"):  # of the empty name: no such path here
+            await put.to(endpoint)
+    assert taken == {"x": ["0", "2", "4", "5"], "y": ["1", "3"]}
+    assert put.totals.reasons[0].startswith("line 3: names no stream")
+    assert put.counts == (7, 6, 1, 1)
 
 
 # Ask again
