@@ -24,7 +24,6 @@ from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import Record
 from kdaemon.send import answers
 from kdaemon.send.arriving import Answer, HasRoom, Headers, Room
-from kdaemon.send.bodies import Bodies
 from kdaemon.send.call import Call, always
 from kdaemon.send.credentials import Who, import_libraries, told_of
 from kdaemon.send.exchange import Exchanges
@@ -118,11 +117,6 @@ class ServiceClient:
         """Closes all connections. Wait for all calls first: those in flight fail as lost."""
         await self._search.aclose()
         await self._exchanges.aclose()
-
-    @property
-    def bodies(self) -> Bodies:
-        """The memory of the bodies that are not yet written."""
-        return self._exchanges.bodies
 
     def audit(self) -> Audit:
         """Only for tests."""
@@ -244,14 +238,6 @@ class ServiceClient:
         if error.trouble is None and not error.is_nameless:
             return relayed_error(error, answer.body, answer.headers)
         raise error
-
-    async def refresh_credentials(self) -> None:
-        """Looks for credentials, region and endpoint again; the old ones are used until then.
-
-        Simultaneous callers share one search. Raises `ServiceError` (NoCredentials,
-        CredentialsError); then the old ones stay.
-        """
-        await self._search.again()
 
     def _arn_of(self, target: StreamTarget) -> str | None:
         return target.arn if self._settings.service.has_arns else None

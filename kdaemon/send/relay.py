@@ -94,12 +94,15 @@ class Asker:
     def is_waiting(self) -> bool:
         return self._told is not None
 
-    def wait_for(self, call: "_Call", patience_s: float) -> None:
+    def wait_for(self, call: "_Call") -> None:
+        """Waits for the outcome of a call, as long as the relay's clients do."""
         self._call = call
         call.askers[self] = None
-        self._timer = asyncio.get_running_loop().call_later(patience_s, self._be_late)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._relay.patience_s, self._be_late)
 
     def leave(self) -> None:
+        """The client has gone, or was told."""
         self._told = None
         if self._timer is not None:
             self._timer.cancel()
@@ -122,21 +125,21 @@ class Asker:
             log.exception("an answer that was passed on could not be given: a defect of kdaemon")
 
     def _be_late(self) -> None:
-        call = self._call
+        call, told = self._call, self._told
         assert call is not None, "who was told has no timer"
+        assert told is not None, "nor has who left"
         outcome = self._relay.late(call)
-        told, self._told = self._told, None
         self.leave()
-        if told is not None:
-            told(outcome)
+        told(outcome)
 
 
 class _Call:
     """One call, waiting or made. `charge`: the memory that is taken for it."""
 
-    __slots__ = ("askers", "charge", "key", "question", "task")
+    __slots__ = ("askers", "charge", "key", "lane", "question", "task")
 
-    def __init__(self, key: bytes, question: Question, charge: int) -> None:
+    def __init__(self, lane: "_Lane", key: bytes, question: Question, charge: int) -> None:
+        self.lane = lane
         self.key = key
         self.question = question
         self.charge = charge
@@ -235,25 +238,21 @@ class Relay:
         if question.tokens:
             question = self._on_trail(question)
         key = sha256(b"%b %b" % (question.operation.name.encode(), question.canonical)).digest()
-        is_shared = question.operation.is_shared
-        kept = self._kept.find(key) if is_shared else None
+        kept, call = self._kept.find(key), self._calls.get(key)  # of shared operations alone
         if kept is not None:
             lane.counters.shared += 1
             asker.tell(kept)
             return asker
-        call = self._calls.get(key) if is_shared else None
-        if call is not None:
+        if call is None:
+            call = self._begin(lane, key, question, client)
+        else:
             lane.counters.shared += 1
             if call.task is None:  # this client's turn may come sooner
                 lane.line.put(client, call)
-            asker.wait_for(call, self.patience_s)
-            return asker
-        call = self._begin(lane, key, question, client)
         if call is None:
-            lane.counters.refused[NotPassedOn.FULL] += 1
-            asker.tell(self._full(lane.operation))
+            asker.tell(self._full(lane))
         else:
-            asker.wait_for(call, self.patience_s)
+            asker.wait_for(call)
         return asker
 
     def trail_of(self, operation: OtherOperation, token: str) -> Trail | None:
@@ -275,17 +274,17 @@ class Relay:
         if call.task is not None:
             call.task.cancel()
         else:
-            self._lanes[call.question.operation.name].line.remove(call)
-            self._give_back(call)
+            call.lane.line.remove(call)
+            self._memory.give(call.charge)
 
     def late(self, call: _Call) -> ServiceError:
         """The error for an asker whose time is over."""
-        operation = call.question.operation
-        self._lanes[operation.name].counters.refused[NotPassedOn.LATE] += 1
         if call.task is None:
-            return self._full(operation)
+            return self._full(call.lane, NotPassedOn.LATE)
+        call.lane.counters.refused[NotPassedOn.LATE] += 1
         self._unlist(call)  # the call hangs: later askers are not to wait for it
-        text = f"The service did not answer {operation.name} within {self.patience_s:g} s."
+        name = call.lane.operation.name
+        text = f"The service did not answer {name} within {self.patience_s:g} s."
         return ServiceError(UNAVAILABLE, text, status=503)
 
     async def aclose(self) -> None:
@@ -308,7 +307,7 @@ class Relay:
         charge = len(question.body) + CALL_BYTES
         if not self._memory.take(charge):
             return None
-        call = _Call(key, question, charge)
+        call = _Call(lane, key, question, charge)
         if not lane.line.put(client, call):
             self._memory.give(charge)
             return None
@@ -339,24 +338,24 @@ class Relay:
                     if call is None:  # the clients have gone, or this task is cancelled
                         slots.release()
                 if call is not None:
-                    self._start(lane, call, slots)
+                    self._start(call, slots)
         finally:
             lane.granting = None
 
-    def _start(self, lane: _Lane, call: _Call, slots: asyncio.Semaphore) -> None:
+    def _start(self, call: _Call, slots: asyncio.Semaphore) -> None:
         def ended(task: asyncio.Task[None]) -> None:
             """Is also called for a task that was cancelled before its first step."""
             del self._made[task]
             self._unlist(call)
-            self._give_back(call)
+            self._memory.give(call.charge)
             slots.release()
 
-        name = f"{lane.operation.name} passed on"
-        call.task = asyncio.create_task(self._make(lane, call), name=name)
+        name = f"{call.lane.operation.name} passed on"
+        call.task = asyncio.create_task(self._make(call), name=name)
         self._made[call.task] = call
         call.task.add_done_callback(ended)
 
-    async def _make(self, lane: _Lane, call: _Call) -> None:
+    async def _make(self, call: _Call) -> None:
         """Makes the call, and tells all askers."""
         taken_bytes = 0
 
@@ -367,17 +366,12 @@ class Relay:
             taken_bytes += byte_count
             return True
 
-        question, operation = call.question, call.question.operation
+        lane, question, operation = call.lane, call.question, call.lane.operation
+        body, arn, bytes_max = question.body, question.arn, operation.answer_bytes_max
         try:
             outcome: Outcome
             try:
-                outcome = await self._pass_on(
-                    operation.name,
-                    question.body,
-                    question.arn,
-                    operation.answer_bytes_max,
-                    has_room,
-                )
+                outcome = await self._pass_on(operation.name, body, arn, bytes_max, has_room)
             except ServiceError as error:
                 outcome = self._told_of(lane, error)
             except asyncio.CancelledError:
@@ -395,7 +389,7 @@ class Relay:
             if isinstance(outcome, Relayed) and outcome.status == 200:
                 if operation.is_shared:
                     self._kept.keep(call.key, outcome)
-                trail = Trail(operation.family, question.spellings, question.arn)
+                trail = Trail(operation.family, question.spellings, arn)
                 used = question.tokens[0] if question.tokens else None
                 self._trails.note(outcome.body, trail, used)
             for number, asker in enumerate(list(call.askers), 1):
@@ -409,16 +403,13 @@ class Relay:
         if self._calls.get(call.key) is call:
             del self._calls[call.key]
 
-    def _give_back(self, call: _Call) -> None:
-        charge, call.charge = call.charge, 0
-        self._memory.give(charge)
-
     # Errors that kdaemon makes itself
 
-    def _full(self, operation: OtherOperation) -> ServiceError:
-        code = self._service.look_throttle
-        if operation.is_read:
-            code = THROUGHPUT
+    def _full(self, lane: _Lane, reason: NotPassedOn = NotPassedOn.FULL) -> ServiceError:
+        """There was no room for a call, or no turn in time."""
+        lane.counters.refused[reason] += 1
+        operation = lane.operation
+        code = THROUGHPUT if operation.is_read else self._service.look_throttle
         text = (
             f"Rate exceeded: too many calls wait to be passed on, or the quota of {operation.name}"
             " is used up. Ask less often."
@@ -430,8 +421,7 @@ class Relay:
         name = lane.operation.name
         if isinstance(error, TooLargeError):
             if not error.has_room:
-                lane.counters.refused[NotPassedOn.FULL] += 1
-                return self._full(lane.operation)
+                return self._full(lane)
             lane.counters.refused[NotPassedOn.TOO_LARGE] += 1
             text = (
                 f"The answer to {name} has more than {lane.operation.answer_bytes_max} bytes, which"

@@ -43,13 +43,6 @@ class Identity:
     region: str = ""
     upstream: str = DEFAULT_UPSTREAM
 
-    @property
-    def sent_as(self) -> str:
-        """The name or the ARN by which the upstream is told the stream."""
-        if not self.account:
-            return self.name
-        return arn_of(self.name, self.account, self.region).text
-
 
 class Identities:
     """Turns spellings into identities of one upstream. `learn` tells it the upstream's account and

@@ -8,11 +8,9 @@ Where it sits: `registry.py` asks it when it opens a stream and at a reload.
 """
 
 from dataclasses import replace
-from typing import Protocol
 
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import RECORDS_PER_CALL_MAX
-from kdaemon.base.names import Qualified
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
 from kdaemon.pace.adaptive import FIRST_SHARE
@@ -20,43 +18,33 @@ from kdaemon.pace.adaptive import FIRST_SHARE
 MS = 1_000_000  # nanoseconds in a millisecond
 
 
-class LaidOut(Protocol):
-    """An open stream."""
-
-    name: str  # in the daemon, as in the spool
-    config: StreamConfig
-    service: Service
-
-
 def called(config: StreamConfig) -> str:
     """What the upstream calls the stream."""
     return config.arn or config.upstream_name or config.name
 
 
-def is_like(stream: LaidOut, config: StreamConfig) -> bool:
-    """Whether the stream can go on under these settings while it has records."""
-    old, service = stream.config, stream.service
-    is_named_alike = Qualified(config.upstream, called(config)).text == stream.name
-    is_alike = engine_settings(old, service).is_like(engine_settings(config, service))
+def is_like(old: StreamConfig, new: StreamConfig, service: Service) -> bool:
+    """Whether a stream under the old settings can go on under the new ones while it has records."""
+    is_named_alike = (old.upstream, called(old)) == (new.upstream, called(new))
+    is_alike = engine_settings(old, service).is_like(engine_settings(new, service))
     if not (is_named_alike and is_alike):
         return False
     # In order, records by one acknowledgement would overtake those by the other.
-    return config.ordering == "none" or old.acknowledge == config.acknowledge
+    return new.ordering == "none" or old.acknowledge == new.acknowledge
 
 
-def as_laid_out(config: StreamConfig, stream: LaidOut) -> StreamConfig:
-    """These settings, as far as the stream can take them while it has records; the rest as it has
-    now.
+def as_laid_out(new: StreamConfig, old: StreamConfig) -> StreamConfig:
+    """The new settings, as far as a stream under the old ones can take them while it has records;
+    the rest as it has now.
     """
-    old = stream.config
     return replace(
-        config,
+        new,
         name=old.name,
         arn=old.arn,
         upstream_name=old.upstream_name,
         ordering=old.ordering,
         aggregation=old.aggregation,
-        acknowledge=(config if old.ordering == "none" else old).acknowledge,
+        acknowledge=(new if old.ordering == "none" else old).acknowledge,
     )
 
 

@@ -326,7 +326,7 @@ class Streams:
             for identity, stream in self._streams.items():
                 if identity.upstream == upstream.name and not stream.is_idle:
                     table = identities.listed(identity)
-                    if table is None or is_like(stream, table):
+                    if table is None or is_like(stream.config, table, stream.service):
                         table = None
                         if stream.is_ordered:
                             table = identities.ordered_twin(identity, self._streams)
@@ -388,10 +388,10 @@ class Streams:
         upstream = self.upstreams[identity.upstream]
         is_listed = upstream.identities.listed(identity) is not None
         config = self.spellings.settings(upstream, identity)
-        if not is_like(stream, config):
+        if not is_like(stream.config, config, stream.service):
             if self._leave(stream):
                 return  # it is opened anew when a client asks for it
-            config = as_laid_out(config, stream)
+            config = as_laid_out(config, stream.config)
         if not is_listed and not self.upstreams.config.accept_unlisted and self._leave(stream):
             return
         memory = upstream.budgets.all if is_listed else upstream.budgets.unlisted

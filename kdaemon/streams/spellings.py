@@ -36,14 +36,15 @@ class Spellings:
         place = self._upstreams.place(spelling)
         return place if isinstance(place, Refused) else Qualified(place.upstream.name, place.name)
 
-    def identity(self, spelling: str) -> Identity | None:
-        """The stream that a spelling means. None: there can be no such stream."""
+    def identity(self, spelling: str, *, is_certain: bool = True) -> Identity | None:
+        """The stream that a spelling means. None: there can be no such stream. `is_certain`: False:
+        as `Identities.widest`.
+        """
         place = self._upstreams.place(spelling)
-        return None if isinstance(place, Refused) else place.upstream.identities.of(place.name)
-
-    def _widest(self, spelling: str) -> Identity | None:
-        place = self._upstreams.place(spelling)
-        return None if isinstance(place, Refused) else place.upstream.identities.widest(place.name)
+        if isinstance(place, Refused):
+            return None
+        identities = place.upstream.identities
+        return identities.of(place.name) if is_certain else identities.widest(place.name)
 
     def is_same(self, spelling: str, other: str) -> bool:
         """Whether two spellings certainly mean one stream."""
@@ -54,7 +55,8 @@ class Spellings:
         """Whether no two of these spellings mean, or may mean, one stream. There may be hundreds of
         spellings, from a client that names whatever it likes.
         """
-        identities = [each for each in map(self._widest, spellings) if each is not None]
+        found = (self.identity(each, is_certain=False) for each in spellings)
+        identities = [each for each in found if each is not None]
         return len(set(identities)) == len(identities)
 
     # Rights
@@ -66,13 +68,11 @@ class Spellings:
         name.
         """
         place = self._upstreams.place(spelling)
-        if isinstance(place, Refused):
+        meant = self.identity(spelling, is_certain=is_certain)
+        if isinstance(place, Refused) or meant is None:
             return ()
         upstream = place.upstream
         identities = upstream.identities
-        meant = identities.of(place.name) if is_certain else identities.widest(place.name)
-        if meant is None:
-            return ()
         found = []
         for name in identities.names(place.name, is_certain=is_certain):
             is_arn = parse_arn(name) is not None
@@ -102,8 +102,7 @@ class Spellings:
         """The settings of the stream that this spelling means; those of [default] if there can be
         no such stream.
         """
-        place = self._upstreams.place(spelling)
-        identity = None if isinstance(place, Refused) else place.upstream.identities.of(place.name)
+        place, identity = self._upstreams.place(spelling), self.identity(spelling)
         if isinstance(place, Refused) or identity is None:
             return self._upstreams.config.default
         return self.settings(place.upstream, identity)

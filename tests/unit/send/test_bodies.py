@@ -106,12 +106,12 @@ async def test_a_service_that_reads_nothing_fills_no_memory_and_what_waited_was_
             ]
             async with asyncio.timeout(PATIENCE_S):
                 await until(lambda: arrived)
-                peak = client.bodies.byte_count
+                peak = client.audit().exchanges.bodies.byte_count
                 control = await failure(client.call("ListShards", {"StreamName": "orders"}))
                 assert control.was_sent  # it waited for no room
                 failures = await asyncio.gather(*calls, return_exceptions=True)
             assert 0 < peak < BODIES_BYTES_MAX + 12 * MIB
-            assert not client.bodies.byte_count
+            assert not client.audit().exchanges.bodies.byte_count
     unsent = [each for each in failures if isinstance(each, ServiceError) and not each.was_sent]
     assert len(unsent) >= len(calls) - 4  # three or four of 11 MB are encoded before the rest waits
     assert all("did not read earlier calls" in each.message for each in unsent)

@@ -85,7 +85,7 @@ async def test_beside_a_stand_in_no_sts_on_the_internet_is_asked(
     if is_variable:
         variables(monkeypatch, AWS_ENDPOINT_URL_KINESIS=url)
     async with opened(ClientSettings(endpoint_url=None if is_variable else url)) as client:
-        await client.refresh_credentials()
+        await client.audit().search.again()
         who = client.audit().search.found
         assert who is not None
         assert who.rules.may_ask_sts is may_ask
@@ -127,7 +127,7 @@ async def test_the_regions_own_sts_is_asked(
 ) -> None:
     variables(monkeypatch, **environment)
     async with opened(ClientSettings()) as client:
-        await client.refresh_credentials()
+        await client.audit().search.again()
         who = client.audit().search.found
         assert who is not None
         assert who.rules.may_ask_sts

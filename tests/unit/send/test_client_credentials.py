@@ -170,7 +170,7 @@ async def test_a_failed_refresh_keeps_the_old_credentials(
 ) -> None:
     await client.put_records(ORDERS, RECORDS)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert (await failure(client.refresh_credentials())).code == "NoCredentials"
+    assert (await failure(client.audit().search.again())).code == "NoCredentials"
     await client.put_records(ORDERS, RECORDS)
     assert_signed(service.received[1], service.url)
 
@@ -325,7 +325,7 @@ async def test_a_call_waits_for_the_search_no_longer_than_for_a_connection(
             assert "search" in error.message
         let_go.set()
         client.take_limits(ClientSettings(endpoint_url=service.url))
-        await client.refresh_credentials()
+        await client.audit().search.again()
         assert len((await client.put_records(ORDERS, RECORDS)).records) == 2
     assert len(container.received) == 1
     assert_signed(service.received[0], service.url, access_key="AKIDLATE")

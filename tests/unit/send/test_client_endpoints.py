@@ -38,7 +38,7 @@ OPERATIONS = ("PutRecords", "DescribeStreamSummary")
 
 async def route_of(client: ServiceClient, operation: str, target: StreamTarget) -> Route:
     """The prepared request of a call, without calling."""
-    await client.refresh_credentials()
+    await client.audit().search.again()
     who = client.audit().search.found
     assert who is not None
     return who.route(operation, target.arn, await who.keys())
@@ -70,16 +70,16 @@ async def test_endpoint_rules_are_not_read_where_an_address_is_configured(
     monkeypatch.setattr("botocore.endpoint_provider.EndpointProvider", provider)
     monkeypatch.setattr(endpoint_rules, "rules_of", lru_cache(endpoint_rules.rules_of.__wrapped__))
     async with opened(ClientSettings(endpoint_url="http://127.0.0.1:1")) as client:
-        await client.refresh_credentials()
+        await client.audit().search.again()
     assert not read
     url = "https://kinesis.eu-west-1.amazonaws.com"  # AWS: its STS is found by the rules
     async with opened(ClientSettings(endpoint_url=url)) as client:
-        await client.refresh_credentials()
+        await client.audit().search.again()
     assert read == ["sts"]
     for region in ("eu-west-1", "us-east-1"):  # the same rules for all clients
         async with opened(ClientSettings(region=region)) as client:
-            await client.refresh_credentials()
-            await client.refresh_credentials()
+            await client.audit().search.again()
+            await client.audit().search.again()
     assert read == ["sts", "string"]
 
 

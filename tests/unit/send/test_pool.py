@@ -215,7 +215,7 @@ async def test_a_call_whose_time_is_over_before_a_connection_is_there_was_not_se
         assert [error.trouble for error in errors] == [Trouble.CALL_TIMEOUT] * 2
         assert [error.was_sent for error in errors] == [True, False]
         assert "a connection" in errors[1].message
-        assert not client.bodies.byte_count
+        assert not client.audit().exchanges.bodies.byte_count
         assert client.audit().exchanges.slots.take()
 
 
@@ -248,7 +248,7 @@ async def test_a_call_that_is_recalled_leaves_its_connection_to_the_next() -> No
             else:
                 error = await failure(call)
                 assert (error.trouble, error.was_sent) == (Trouble.CONNECT_TIMEOUT, False)
-        assert not client.bodies.byte_count
+        assert not client.audit().exchanges.bodies.byte_count
     assert peers.asked == [2]
 
 
@@ -287,7 +287,7 @@ async def test_an_answer_before_all_is_written_is_believed_and_ends_the_connecti
         large = [Record(b"x" * 2**20, "k") for _ in range(8)]
         error = await failure(client.put_records(ORDERS, large))
         assert (error.code, error.status) == ("Http413", 413)
-        assert not client.bodies.byte_count
+        assert not client.audit().exchanges.bodies.byte_count
         while client.audit().exchanges.pool.open_count:
             await asyncio.sleep(0)
 
@@ -602,7 +602,7 @@ async def cancel_as_it_is_made(files: Files | None) -> None:
             patch.setattr(Connection, "connection_made", connection_made)
             await asyncio.wait([call])
         assert call.cancelled()
-        assert not client.bodies.byte_count
+        assert not client.audit().exchanges.bodies.byte_count
         await gone.wait()  # the service hears of it, and does not wait
         await client.aclose()
     assert not client.audit().exchanges.pool.open_count
@@ -656,7 +656,7 @@ async def put_over_tls(files: Files, *, says_end: bool) -> None:
             assert len((await client.put_records(ORDERS, records)).records) == 2
             sent = msgspec.json.decode(bodies[-1])["Records"]
             assert [b64decode(each["Data"]) for each in sent] == [each.data for each in records]
-            assert not client.bodies.byte_count
+            assert not client.audit().exchanges.bodies.byte_count
             await until(lambda: not client.audit().exchanges.pool.open_count)
     server.close()
     await server.wait_closed()

@@ -295,7 +295,7 @@ async def test_an_sts_that_says_nothing_holds_no_call_up(
 
 async def test_the_account_of_the_role_is_in_the_host_as_botocore_has_it(sts: Sts) -> None:
     async with opened(ClientSettings(role_arn=ROLE, role_external_id=EXTERNAL_ID)) as client:
-        await client.refresh_credentials()
+        await client.audit().search.again()
         who = client.audit().search.found
         assert who is not None
         route = who.route("PutRecords", None, await who.keys())
@@ -322,7 +322,7 @@ async def test_an_sts_that_takes_longer_than_a_connection_is_heard(
                 assert (error.trouble, error.was_sent) == (Trouble.CREDENTIALS, False)
             let_go.set()
             client.take_limits(settings(service))
-            await client.refresh_credentials()
+            await client.audit().search.again()
             await client.put_records(ORDERS, RECORDS)
         assert len(slow.asked) == 1
 

@@ -316,7 +316,7 @@ async def test_a_token_goes_nowhere_that_awss_environment_says(
         YANDEX, iam_token_file=str(tmp_path / "token"), proxy_url="http://h:1"
     )
     async with opened(settings) as client:
-        await client.refresh_credentials()
+        await client.audit().search.again()
         who = client.audit().search.found
         assert who is not None
         route = who.route("PutRecords", None, await who.keys())
