@@ -218,16 +218,11 @@ class _Look:
             yield of_denied(teller, operation, error)
 
     async def _ask(
-        self,
-        operation: str,
-        payload: dict[str, object],
-        target: StreamTarget,
-        *,
-        is_listed: bool,
+        self, operation: str, payload: dict[str, object], target: StreamTarget
     ) -> dict[str, Any]:
         """`ControlCalls.ask`; notes a refusal in `denied`, because discovery does without."""
         try:
-            return await self.control.ask(operation, payload, target, is_listed=is_listed)
+            return await self.control.ask(operation, payload, target)
         except ServiceError as error:
             self.denied[operation] = error.kept()
             raise

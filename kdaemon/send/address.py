@@ -1,6 +1,7 @@
 """A URL that requests go to, taken apart once for all of them.
 
 Knows URLs, as aiohttp reads them: a request over either kind of connection goes to the same place.
+Apart from `request.py`, because compiled code knows no types of yarl's.
 Where it sits: `request.py` asks it for each route that is prepared.
 """
 

@@ -19,7 +19,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from asyncio_throttle.throttler import Throttler
 
@@ -40,7 +40,9 @@ UNLISTED_WAITING_MAX: Final = 64  # ours: 13 s of the default quota
 _PASSING: Final = frozenset({Verdict.THROTTLED, Verdict.NOT_SENT, Verdict.AMBIGUOUS})
 
 ControlCall = Callable[[str, dict[str, object], StreamTarget], Awaitable[dict[str, Any]]]
-"""Operation, payload and stream -> the decoded answer, or `ServiceError`: `ServiceClient.call`."""
+"""Operation, payload and stream -> the decoded answer, or `ServiceError`: `ServiceClient.call`, and
+in turns `ControlCalls.ask`.
+"""
 
 
 CALLS_PER_SECOND = 5.0
@@ -72,19 +74,6 @@ class ControlSettings:
     attempts_max: int = 5
 
 
-class Ask(Protocol):
-    """`ControlCalls.ask`."""
-
-    async def __call__(
-        self,
-        operation: str,
-        payload: dict[str, object],
-        target: StreamTarget,
-        *,
-        is_listed: bool,
-    ) -> dict[str, Any]: ...
-
-
 class ControlCalls:
     """The control calls of one upstream: all its streams share one rate."""
 
@@ -114,26 +103,22 @@ class ControlCalls:
         )
 
     async def ask(
-        self,
-        operation: str,
-        payload: dict[str, object],
-        target: StreamTarget,
-        *,
-        is_listed: bool,
+        self, operation: str, payload: dict[str, object], target: StreamTarget
     ) -> dict[str, Any]:
         """One control call, made again while its failure may pass. Raises `ServiceError`: that of
         the last attempt, or ControlQueueFull if too many calls for unlisted streams wait.
         """
-        if not is_listed:
+        if not target.is_listed:
             self._check_missing(target)
         attempt = 1
         while True:
-            await self._turn(is_listed=is_listed)
+            await self._turn(is_listed=target.is_listed)
             try:
                 return await self._call(operation, payload, target)
             except ServiceError as error:
                 failure = error.kept()
-            if failure.code == MISSING_STREAM and failure.trouble is None and not is_listed:
+            is_missing = failure.code == MISSING_STREAM and failure.trouble is None
+            if is_missing and not target.is_listed:
                 self._note_missing(target, failure)
             may_pass = judge_call(failure, self._settings.service) in _PASSING
             if not may_pass or attempt >= self._settings.attempts_max:

@@ -18,7 +18,7 @@ from kdaemon.base.limits import HASH_KEY_MAX, KIB, MIB
 from kdaemon.base.names import parse_arn
 from kdaemon.base.service import AWS, Service
 from kdaemon.send.answers import unreadable_answer, word
-from kdaemon.send.control import Ask
+from kdaemon.send.control import ControlCall
 from kdaemon.settle.verdict import MISSING_STREAM
 
 LIST_SHARDS_RESULTS_MAX: Final = 1000  # shards a page at AWS: ListShards' default, 2026-11-21
@@ -93,7 +93,7 @@ class Discovery:
 
     __slots__ = ("_ask_service", "_service")
 
-    def __init__(self, ask: Ask, service: Service = AWS) -> None:
+    def __init__(self, ask: ControlCall, service: Service = AWS) -> None:
         self._ask_service = ask
         self._service = service
 
@@ -175,7 +175,7 @@ class Discovery:
         repeated, at most UNREADABLE_MAX times in all: a gateway may have answered.
         """
         for _ in range(UNREADABLE_MAX):
-            answer = await self._ask_service(operation, payload, target, is_listed=target.is_listed)
+            answer = await self._ask_service(operation, payload, target)
             try:
                 return msgspec.convert(answer, kind)
             except msgspec.ValidationError as error:  # its text names the place, never the value

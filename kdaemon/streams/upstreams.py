@@ -26,7 +26,7 @@ from kdaemon.base.names import (
     parse_qualified,
 )
 from kdaemon.base.refused import Refused
-from kdaemon.config import Config, UpstreamConfig, upstream_of_arn
+from kdaemon.config import Config, upstream_of_arn
 from kdaemon.streams.laid_out import called
 from kdaemon.streams.upstream import Upstream
 
@@ -39,18 +39,18 @@ class Place(NamedTuple):
 
 
 class Upstreams:
-    """All upstreams of the daemon, the default one first."""
+    """All upstreams of the daemon, the default one first. `gone`: those that a reload took away."""
 
     def __init__(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
         self._by_name: Mapping[str, Upstream] = {}
-        self._gone: dict[str, Upstream] = {}
+        self.gone: dict[str, Upstream] = {}
         self.take_config(config, upstreams)
 
     def take_config(self, config: Config, upstreams: Mapping[str, Upstream]) -> None:
         """From now on these are the upstreams. No spelling finds one that is not among them any
         more; their counters and the records that they have still to deliver stay with them.
         """
-        self._gone = {each.name: each for each in self if each.name not in upstreams}
+        self.gone = {each.name: each for each in self if each.name not in upstreams}
         self.config = config
         self._by_name = upstreams
         self._default = upstreams[config.default.upstream]
@@ -72,11 +72,11 @@ class Upstreams:
         stay.
         """
         yield from self._by_name.values()
-        yield from self._gone.values()
+        yield from self.gone.values()
 
     def __getitem__(self, name: str) -> Upstream:
         """The upstream of this name; also one that the configuration no longer has."""
-        return self._by_name.get(name) or self._gone[name]
+        return self._by_name.get(name) or self.gone[name]
 
     def __contains__(self, name: str) -> bool:
         """Whether the configuration has the upstream."""
@@ -85,11 +85,6 @@ class Upstreams:
     @property
     def configured(self) -> tuple[Upstream, ...]:
         return tuple(self._by_name.values())
-
-    @property
-    def gone(self) -> Mapping[str, Upstream]:
-        """The upstreams that a reload took away."""
-        return self._gone
 
     def place(self, spelling: str) -> Place | Refused:
         """The place of the stream that a client calls by this spelling. Refused: no upstream can
@@ -135,7 +130,8 @@ class Upstreams:
         `named`, if that has them, otherwise the first.
         """
         candidates = self.configured if named is None else (named, *self.configured)
-        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, map(_config_of, candidates))
+        configs = (each.config for each in candidates)
+        name = self._of_arns.get(arn.text) or upstream_of_arn(arn, configs)
         return None if name is None else self._by_name[name]
 
     def _home_of_path(self, path: str, named: Upstream | None = None) -> Upstream | None:
@@ -169,10 +165,6 @@ class Upstreams:
             each for each in self.configured if not each.service.has_arns and each not in have_one
         ]
         return have_none[0] if len(have_none) == 1 else self._default
-
-
-def _config_of(upstream: Upstream) -> UpstreamConfig:
-    return upstream.config
 
 
 def _no_upstream(spelling: str) -> Refused:

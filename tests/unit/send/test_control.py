@@ -75,7 +75,7 @@ class Service:
 
 def ask(calls: ControlCalls, name: str, *, is_listed: bool = False) -> "asyncio.Task[Any]":
     target = StreamTarget(name, None, is_listed)
-    return asyncio.create_task(calls.ask("ListShards", {}, target, is_listed=is_listed))
+    return asyncio.create_task(calls.ask("ListShards", {}, target))
 
 
 async def failure(task: "asyncio.Task[Any]") -> ServiceError:
