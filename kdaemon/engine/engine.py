@@ -52,6 +52,7 @@ from kdaemon.settle.partings import Partings, Why
 from kdaemon.settle.settlement import Settlement
 from kdaemon.settle.verdict import (
     MISSING_STREAM,
+    fails_any_call,
     is_outage,
     judge_call,
     may_be_written,
@@ -63,7 +64,9 @@ from kdaemon.settle.verdict import (
 # An attribute of an Enum costs four times a global, and this is read for every request.
 _OPEN: Final[FlowState] = FlowState.OPEN
 
-UNAVAILABLE_RECHECK_NS = 30_000_000_000  # 30 s: then an unavailable stream is looked at again
+RECHECK_NS = 30_000_000_000
+"""30 s: then an unavailable stream is looked at again, and one on a hold that a look may end. Ours:
+as often as a hold is probed (`pace/backoff.py`)."""
 
 
 class Parts(NamedTuple):
@@ -308,7 +311,8 @@ class Engine:
         if reason is RefuseReason.MISSING_STREAM:
             self._shards.forget(now_ns)
             self.capacity = None
-            self.freshness.stale(now_ns)
+        if reason is RefuseReason.MISSING_STREAM or fails_any_call(error):
+            self.freshness.stale(now_ns)  # a look may end the hold
         if not mends_itself(error):
             self._partings.refuse_waiting(reason, self._why(), now_ns)
         self._partings.work(now_ns, self._why())
@@ -346,7 +350,7 @@ class Engine:
         self._was_told |= description.shards is not None
         self.missing = self._unseen = None
         if description.shards is not None:
-            self._end_missing()
+            self._end_hold()
         is_changed = yield from self._shards.remap(description, now_ns)
         if description.record_bytes_max is not None:
             is_changed |= self.record_bytes_max != description.record_bytes_max
@@ -366,21 +370,26 @@ class Engine:
         )
         if self.unavailable is None and not was_available:
             self._partings.keep_waiting()
-        if self.unavailable is not None:
-            if was_available:
-                self._partings.refuse_waiting(RefuseReason.UNAVAILABLE, self._why(), now_ns)
-            self.freshness.ask_again(now_ns + UNAVAILABLE_RECHECK_NS)
+        if self.unavailable is not None and was_available:
+            self._partings.refuse_waiting(RefuseReason.UNAVAILABLE, self._why(), now_ns)
+        if self.unavailable is not None or (self.hold is not None and fails_any_call(self.hold)):
+            self.freshness.ask_again(now_ns + RECHECK_NS)
         self._partings.work(now_ns, self._why())
 
-    def _end_missing(self) -> None:
-        """The service tells of the stream: a hold for its absence is over, and no record has to
-        find that out. The next call is a probe all the same. Where "not found" may mean "not for
-        you", rights to look are not rights to write.
+    def _end_hold(self) -> None:
+        """The service tells of the stream: no record has to find out that a hold for the stream's
+        absence is over, or, of an idle stream, one for what fails any call. (Where records wait,
+        their calls find out.) The next call is a probe all the same. Any other hold stays, also
+        where "not found" may mean "not for you": rights to look are not rights to write.
         """
         hold = self.hold
-        if hold is None or hold.code != MISSING_STREAM:
+        if hold is None:
             return
-        if self._settings.service.tells_missing_from_forbidden:
+        if hold.code == MISSING_STREAM:
+            is_over = self._settings.service.tells_missing_from_forbidden
+        else:
+            is_over = self.is_idle and fails_any_call(hold)
+        if is_over:
             self.hold = None
             if self.unavailable is None:
                 self._partings.keep_waiting()

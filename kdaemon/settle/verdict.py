@@ -228,6 +228,24 @@ _MENDING_TROUBLES = frozenset(
 )
 _MENDING_CODES = frozenset(_MENDING)
 
+# What fails each call alike, also a look: the way to the service, who calls, the clock.
+_TROUBLES_OF_ANY_CALL = frozenset(
+    {
+        *(Trouble.NO_CREDENTIALS, Trouble.CREDENTIALS, Trouble.INVALID_KEY, Trouble.NO_REGION),
+        *(Trouble.ENDPOINT, Trouble.PROXY, Trouble.TRUST, Trouble.TLS),
+    }
+)
+_CODES_OF_ANY_CALL = frozenset(
+    {
+        *("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"),
+        *("RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"),
+        *("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId"),
+        *("InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature"),
+        *("IncompleteSignatureException", "MissingAuthenticationToken"),
+        *("MissingAuthenticationTokenException", "InvalidToken", "InvalidTokenException"),
+    }
+)
+
 
 def judge_record(code: str, message: str = "", service: Service = AWS) -> Verdict:
     """The class of a failed record; UNKNOWN for an unknown code: sent again, bounded."""
@@ -284,6 +302,15 @@ def mends_itself(error: ServiceError) -> bool:
     if error.trouble is not None:
         return error.trouble in _MENDING_TROUBLES
     return error.code in _MENDING_CODES
+
+
+def fails_any_call(error: ServiceError) -> bool:
+    """Of a hold: whether its cause fails each call alike, so that the hold is over once any call
+    passes. Rights are not such a cause, nor is what a proxy or a gateway says of some calls.
+    """
+    if error.trouble is not None:
+        return error.trouble in _TROUBLES_OF_ANY_CALL
+    return error.code in _CODES_OF_ANY_CALL
 
 
 def told(error: ServiceError, service: Service = AWS) -> tuple[str, str]:

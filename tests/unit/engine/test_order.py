@@ -11,7 +11,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
 from kdaemon.base.verdict import Verdict
-from kdaemon.engine.engine import UNAVAILABLE_RECHECK_NS
+from kdaemon.engine.engine import RECHECK_NS
 from kdaemon.pack.batch import Batch
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
@@ -194,7 +194,7 @@ def test_a_service_managed_stream_is_not_written_to_and_says_what_to_change(
     rig.engine.handle_description(AUTO, T)
     assert all(word in str(rig.engine.unavailable) for word in words)
     assert rig.poll() is None
-    assert rig.engine.next_wakeup_ns() == T + UNAVAILABLE_RECHECK_NS
+    assert rig.engine.next_wakeup_ns() == T + RECHECK_NS
     rig.engine.handle_description(describe(even_shards(2)), T)
     assert rig.engine.unavailable is None
     assert numbers(rig.poll()) == [1]

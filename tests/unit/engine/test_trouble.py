@@ -845,12 +845,57 @@ def test_the_hold_of_a_missing_stream_ends_when_the_service_tells_of_it(shards: 
     assert state(rig.engine) == (StreamState.OK, "")
 
 
-def test_no_other_hold_ends_by_a_description() -> None:
+def test_a_hold_for_want_of_rights_does_not_end_by_a_description() -> None:
     rig = Rig()
-    rig.put(1)
+    rig.put(1, deadline_ns=T + SECOND)
     rig.fail(rig.call(), DENIED)
+    assert rig.engine.is_idle, "its client was told"
     rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
     assert rig.engine.hold is not None, "rights to look are not rights to write"
+
+
+SHOWN_BY_ANY_CALL = [
+    ServiceError(Trouble.NO_CREDENTIALS, "no credentials", was_sent=False),
+    ServiceError(Trouble.PROXY, "the proxy refuses", was_sent=False),
+    ServiceError("InvalidSignatureException", "Signature expired", status=400),
+    ServiceError("UnrecognizedClientException", "The security token is invalid", status=400),
+]
+
+
+@pytest.mark.parametrize("error", SHOWN_BY_ANY_CALL, ids=lambda error: error.code)
+def test_what_fails_every_call_is_over_for_an_idle_stream_once_it_can_be_asked_for(
+    error: ServiceError,
+) -> None:
+    """Nobody sends a record, and so no call would find out that the cause is mended."""
+    rig = Rig()
+    rig.engine.handle_description(describe(even_shards(1)), T)
+    rig.put(1, deadline_ns=T + SECOND)
+    rig.fail(rig.call(), error)
+    engine = rig.engine
+    assert engine.hold is error
+    assert engine.is_idle
+    rig.now_ns = due_ns = engine.freshness.due_at_ns
+    assert due_ns < T + 3 * SECOND, "not in an hour"
+    assert engine.freshness.ask(due_ns)
+    engine.handle_no_description(error, due_ns)
+    assert engine.hold is error
+    rig.now_ns = due_ns = engine.freshness.due_at_ns
+    assert engine.freshness.ask(due_ns)
+    engine.handle_description(describe(even_shards(1)), due_ns)
+    assert state(engine) == (StreamState.OK, "")
+    rig.wait()
+    rig.put(2)
+    assert rig.call().is_probe
+
+
+def test_what_waits_on_such_a_hold_is_the_probe_and_an_idle_stream_is_asked_for_again() -> None:
+    """What one call could do says little while calls with records fail."""
+    rig = Rig()
+    rig.put(1)
+    rig.fail(rig.call(), SHOWN_BY_ANY_CALL[0])
+    rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
+    assert rig.engine.hold is not None
+    assert rig.engine.freshness.due_at_ns <= rig.now_ns + 30 * SECOND
 
 
 def test_where_not_found_may_mean_forbidden_the_hold_stays() -> None:
