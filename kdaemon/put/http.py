@@ -381,6 +381,7 @@ def _masked(address: str) -> str:
 
 
 def retry_after_s(header: str) -> float:
+    """How long to wait before the request is made again, by the header Retry-After."""
     if not (header.isascii() and header.isdecimal()):
         return RETRY_AFTER_S
     return max(RETRY_AFTER_MIN_S, min(float(header), RETRY_AFTER_MAX_S))

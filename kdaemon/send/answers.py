@@ -247,6 +247,6 @@ def _retry_after_ns(headers: Headers) -> int:
     return int(max(0.0, min(seconds * 1e9, RETRY_AFTER_NS_MAX)))
 
 
-def unreadable_answer(problem: str, status: int = 200) -> ServiceError:
-    """The error for an answer outside the contract: nobody knows what the service did."""
-    return ServiceError(Trouble.UNREADABLE, problem, status=status, was_sent=True)
+def unreadable_answer(problem: str) -> ServiceError:
+    """The error for a 200 outside the contract: nobody knows what the service did."""
+    return ServiceError(Trouble.UNREADABLE, problem, status=200)

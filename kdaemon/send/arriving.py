@@ -88,6 +88,7 @@ class BodySoFar:
         return self._size > self.bytes_max
 
     def read(self) -> bytes:
+        """What came of it, so far as it is kept."""
         if len(self._blocks) == 1 and not self._is_error:
             return self._blocks[0]
         return b"".join(self._blocks)[: self.bytes_max]

@@ -98,9 +98,7 @@ class ControlCalls:
         self._passed_on: deque[asyncio.Future[None]] = deque()
         self._is_for_clients = False  # whether clients had the last turn that both queues wanted
         self._granting: asyncio.Task[None] | None = None  # runs while a call waits
-        self._missing: OrderedDict[tuple[str, str | None], tuple[float, ServiceError]] = (
-            OrderedDict()
-        )
+        self._missing: OrderedDict[StreamTarget, tuple[float, ServiceError]] = OrderedDict()
 
     async def ask(
         self, operation: str, payload: dict[str, object], target: StreamTarget
@@ -185,21 +183,16 @@ class ControlCalls:
 
     def _check_missing(self, target: StreamTarget) -> None:
         """Raises the error of a stream that was found missing a moment ago."""
-        known = self._missing.get(_canonical(target))
+        known = self._missing.get(target)
         if known is None:
             return
         until_s, error = known
         if self._now_s() < until_s:
             raise error.kept()  # the frames of the last raise must not stay alive
-        del self._missing[_canonical(target)]
+        del self._missing[target]
 
     def _note_missing(self, target: StreamTarget, error: ServiceError) -> None:
-        key = _canonical(target)
-        self._missing[key] = (self._now_s() + MISSING_S, error)
-        self._missing.move_to_end(key)
+        self._missing[target] = (self._now_s() + MISSING_S, error)
+        self._missing.move_to_end(target)
         if len(self._missing) > MISSING_MAX:
             self._missing.popitem(last=False)
-
-
-def _canonical(target: StreamTarget) -> tuple[str, str | None]:
-    return target.name, target.arn

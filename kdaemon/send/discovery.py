@@ -91,8 +91,6 @@ _Part = TypeVar("_Part")
 class Discovery:
     """The discovery of one upstream; all its streams share `ask`."""
 
-    __slots__ = ("_ask_service", "_service")
-
     def __init__(self, ask: ControlCall, service: Service = AWS) -> None:
         self._ask_service = ask
         self._service = service

@@ -31,7 +31,7 @@ class DryRuns:
     def __init__(self, target: StreamTarget, client: Client) -> None:
         self._target = target
         self._client = client
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[ServiceError]] = set()
 
     @property
     def is_asking(self) -> bool:
@@ -49,17 +49,19 @@ class DryRuns:
         after `timeout_s` an error. `arn`: the client named the stream by it, so the service is
         asked by it; None: the client used the name.
         """
-        asking = asyncio.get_running_loop().create_task(self._ask(records, told, timeout_s, arn))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asking.discard)
 
-    async def _ask(
-        self,
-        records: list[Record],
-        told: Callable[[ServiceError], object],
-        timeout_s: float,
-        arn: str | None,
-    ) -> None:
+        def answered(asking: asyncio.Task[ServiceError]) -> None:
+            self._asking.discard(asking)
+            if not asking.cancelled():
+                told(asking.result())
+
+        asking = asyncio.get_running_loop().create_task(self._answer(records, timeout_s, arn))
+        self._asking.add(asking)
+        asking.add_done_callback(answered)
+
+    async def _answer(
+        self, records: list[Record], timeout_s: float, arn: str | None
+    ) -> ServiceError:
         target = self._target if arn is None else StreamTarget(self._target.name, arn)
         asked = [  # as they would be sent: the wire cannot carry a record without a key
             each
@@ -69,15 +71,14 @@ class DryRuns:
         ]
         try:
             async with asyncio.timeout(timeout_s):
-                error = await self._client.dry_run(target, asked)
+                return await self._client.dry_run(target, asked)
         except TimeoutError:
             text = f"The service did not answer a dry run within {timeout_s:g} s."
-            error = ServiceError(UNAVAILABLE, text, status=503)
+            return ServiceError(UNAVAILABLE, text, status=503)
         except Exception:
             fields = {"stream": self._target.qualified.text}
             log.exception("a dry run broke: a defect of kdaemon", extra={"fields": fields})
-            error = ServiceError(INTERNAL, "kdaemon failed to ask.", status=500)
-        told(error)
+            return ServiceError(INTERNAL, "kdaemon failed to ask.", status=500)
 
     async def aclose(self) -> None:
         """Asks no more; nobody is told."""

@@ -51,11 +51,6 @@ class EndpointRules:
     reads a profile and the environment only once.
     """
 
-    __slots__ = (
-        *("_account_id", "_account_id_mode", "_endpoint_url", "_rules"),
-        *("_sts_rules", "_sts_url", "_use_dualstack", "_use_fips"),
-        *("configured", "is_beside_stand_in", "region", "session", "trust"),
-    )
     uses_proxies: Final = True
 
     def __init__(self, settings: ClientSettings) -> None:

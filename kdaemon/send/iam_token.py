@@ -202,11 +202,7 @@ class TokenUrl(TokenSource):
         super().__init__("iam_token_url", url, settings, spawn)
         self._url = url
         self._http = http
-        self._lent = self._make()
-        self._next: Lent[Keys] | None = None  # is to replace a token that was refused
-
-    def _make(self) -> Lent[Keys]:
-        return Lent(self._ask, self._spawn, self._limit_s, self._setting)
+        self._lent = Lent(self._ask, spawn, self._limit_s, self._setting)
 
     @property
     def ends_at(self) -> datetime | None:
@@ -219,14 +215,8 @@ class TokenUrl(TokenSource):
 
     async def renew(self, refused: Keys) -> None:
         """Asks once for all calls whose token was refused together."""
-        if self._lent.value is not refused:
-            return
-        lent = self._next = self._next or self._make()
-        try:
-            await lent.get()
-            self._lent = lent
-        finally:
-            self._next = None
+        if self._lent.value is refused:
+            await self._lent.renewed()
 
     async def _ask(self) -> tuple[Keys, datetime]:
         try:

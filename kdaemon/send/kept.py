@@ -24,8 +24,6 @@ ENTRY_BYTES: Final = KIB  # of an answer beside its body; ours
 class Kept:
     """The kept answers, the oldest first."""
 
-    __slots__ = ("_answers", "_memory", "_timer", "byte_count")
-
     def __init__(self, memory: ByteBudget) -> None:
         self._memory = memory
         self._answers: OrderedDict[bytes, tuple[float, Relayed]] = OrderedDict()
@@ -33,6 +31,7 @@ class Kept:
         self.byte_count = 0
 
     def find(self, key: bytes) -> Relayed | None:
+        """The kept answer, if it is not too old."""
         kept = self._answers.get(key)
         if kept is None or kept[0] <= asyncio.get_running_loop().time():
             return None
@@ -56,6 +55,7 @@ class Kept:
             self._timer = loop.call_later(KEPT_S, self._drop_old)
 
     def close(self) -> None:
+        """Keeps nothing any more; all memory is given back."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

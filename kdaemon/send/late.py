@@ -41,11 +41,6 @@ class LoadError(Exception):
 class Libraries:
     """The libraries of one process."""
 
-    __slots__ = (
-        *("_after", "_also", "_is_anonymous", "_is_begun", "_is_loaded", "_loading", "_refusal"),
-        "problem",
-    )
-
     def __init__(
         self,
         after: Callable[[str | None], object],
@@ -147,8 +142,6 @@ def import_them(*, is_anonymous: bool) -> None:
 
 class LateClient:
     """Calls as `ServiceClient` does, whose methods these are."""
-
-    __slots__ = ("_client", "_libraries", "_settings", "on_new_keys")
 
     def __init__(self, settings: ClientSettings, libraries: Libraries) -> None:
         self._settings = settings

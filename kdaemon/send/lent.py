@@ -31,11 +31,6 @@ log = logging.getLogger("kdaemon.send")
 class Lent(Generic[T]):
     """One lent thing."""
 
-    __slots__ = (
-        *("_ask", "_ends_at", "_limit_s", "_renew_at", "_retry_at", "_spawn", "_task"),
-        *("_what", "value"),
-    )
-
     def __init__(
         self,
         ask: Callable[[], Awaitable[tuple[T, datetime]]],
@@ -68,12 +63,14 @@ class Lent(Generic[T]):
             if now >= self._retry_at:
                 self._asked(is_early=True)
             return self.value
-        await in_time(self.first(), self._limit_s, self._too_late)
+        await in_time(self.renewed(), self._limit_s, self._too_late)
         assert self.value is not None
         return self.value
 
-    async def first(self) -> None:
-        """Asks for the first time, and waits without a limit. Raises `ServiceError`."""
+    async def renewed(self) -> None:
+        """Asks, together with all who wait for that already, and waits without a limit. Raises
+        `ServiceError`; then the thing that was lent last stays.
+        """
         await asyncio.shield(self._asked(is_early=False))
 
     def _too_late(self) -> ServiceError:

@@ -92,6 +92,7 @@ class Asker:
 
     @property
     def is_waiting(self) -> bool:
+        """Whether the request was not told its outcome, and its client has not left."""
         return self._told is not None
 
     def wait_for(self, call: "_Call") -> None:
@@ -223,9 +224,11 @@ class Relay:
         return self._kept.byte_count
 
     def allows(self, operation: OtherOperation) -> bool:
+        """Whether clients may ask it."""
         return operation.name in self.operations
 
     def counters_of(self, operation: OtherOperation) -> OperationCounters:
+        """Where its requests are counted, whether it may be asked or not."""
         return self._lanes[operation.name].counters if self.allows(operation) else self.others
 
     def ask(self, question: Question, client: int, told: Callable[[Outcome], object]) -> Asker:

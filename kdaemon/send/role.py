@@ -65,7 +65,7 @@ class AssumedRole(Aws):
     async def find_credentials(self) -> None:
         """Finds the machine's credentials, and assumes the role, however long STS takes."""
         await super().find_credentials()
-        await self._lent.first()
+        await self._lent.renewed()
 
     async def keys(self) -> Keys:
         """The same object until the keys are renewed, before their end."""

@@ -32,8 +32,6 @@ STS_ANSWER = Room(64 * 1024)  # ours: an answer that lends keys has some 2 KiB; 
 class Search:
     """The search, and its last result."""
 
-    __slots__ = ("_exchanges", "_loading", "_settings", "found", "tasks", "token")
-
     def __init__(self, settings: ClientSettings, exchanges: Exchanges) -> None:
         self._settings = settings
         self._exchanges = exchanges

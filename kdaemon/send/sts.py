@@ -44,6 +44,7 @@ def session_name() -> str:
 def assume_role_question(
     role_arn: str, session_name: str, duration_s: int, external_id: str | None
 ) -> bytes:
+    """The form by which STS is asked to lend the keys of a role."""
     fields = {
         "Action": ASSUME_ROLE,
         "Version": STS_VERSION,

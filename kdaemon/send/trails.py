@@ -50,8 +50,6 @@ class Trail(NamedTuple):
 class Trails:
     """The known tokens of one upstream."""
 
-    __slots__ = ("_of_streams", "_trails")
-
     def __init__(self) -> None:
         self._trails: dict[bytes, Trail] = {}
         self._of_streams: dict[tuple[str, ...], OrderedDict[bytes, None]] = {}
@@ -76,6 +74,7 @@ class Trails:
                 self._let_go_first(sha256(used.encode()).digest())
 
     def find(self, token: str) -> Trail | None:
+        """Where the token leads; None: nobody knows."""
         return self._trails.get(sha256(token.encode()).digest()) if self._trails else None
 
     def _let_go_first(self, key: bytes) -> None:

@@ -38,6 +38,7 @@ class WaitingPlaces:
         return True
 
     def give(self, client: int) -> None:
+        """Gives a place of this client back."""
         self.taken -= 1
         mine = self._of_client.pop(client) - 1
         if mine:

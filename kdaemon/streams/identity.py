@@ -45,8 +45,8 @@ class Identity:
 
 
 class Identities:
-    """Turns spellings into identities of one upstream. `learn` tells it the upstream's account and
-    region.
+    """Turns spellings into identities of one upstream. `account`, `region`: the upstream's own, as
+    far as `learn` told them; "": not known.
     """
 
     def __init__(self, upstream: UpstreamConfig, listed: Iterable[StreamConfig]) -> None:
@@ -54,8 +54,8 @@ class Identities:
         self._upstream = upstream.name
         self._has_arns = upstream.traits.has_arns
         self._database = urlsplit(upstream.endpoint_url).path.strip("/")
-        self._account = ""
-        self._home_region = self._region = upstream.home_region
+        self.account = ""
+        self._home_region = self.region = upstream.home_region
         self.list(listed)
 
     def list(self, listed: Iterable[StreamConfig]) -> None:
@@ -76,17 +76,7 @@ class Identities:
     @property
     def is_known(self) -> bool:
         """Whether the upstream's own account and region are known."""
-        return bool(self._account and self._region)
-
-    @property
-    def account(self) -> str:
-        """The upstream's own account, as far as it is known; "": it is not."""
-        return self._account
-
-    @property
-    def region(self) -> str:
-        """The upstream's own region, as far as it is known; "": it is not."""
-        return self._region
+        return bool(self.account and self.region)
 
     def of(self, spelling: str) -> Identity | None:
         """The stream that a spelling means. None: the service can have no stream of this name; then
@@ -123,7 +113,7 @@ class Identities:
         if parse_arn(spelling) is not None:
             return meant.name, spelling
         if self.is_known:
-            return meant.name, arn_of(meant.name, self._account, self._region).text
+            return meant.name, arn_of(meant.name, self.account, self.region).text
         return (meant.name,)
 
     def twin(self, arn: Arn) -> Identity | None:
@@ -142,8 +132,8 @@ class Identities:
         """Whether the ARN may be a stream of the upstream's own, as far as is known and as the
         listed streams tell.
         """
-        is_here = arn.region == self._region or not self._region
-        is_here = is_here and (arn.account == self._account or not self._account)
+        is_here = arn.region == self.region or not self.region
+        is_here = is_here and (arn.account == self.account or not self.account)
         is_listed = self._of_arn(arn) in self._listed
         return is_here and not is_listed and not self._of_name(arn.name).account
 
@@ -151,8 +141,8 @@ class Identities:
         """Whether two identities, one by name and one by ARN, may be one stream, as far as is
         known.
         """
-        accounts = {one.account or self._account, other.account or self._account} - {""}
-        regions = {one.region or self._region, other.region or self._region} - {""}
+        accounts = {one.account or self.account, other.account or self.account} - {""}
+        regions = {one.region or self.region, other.region or self.region} - {""}
         is_alike = len(accounts) < 2 and len(regions) < 2
         return is_alike and (one.name, one.upstream) == (other.name, other.upstream)
 
@@ -189,14 +179,14 @@ class Identities:
         """Learns the upstream's own account and region; "" where one is not known. Returns True if
         that is news: then ARNs may mean other streams than before.
         """
-        before = self._account, self._region
-        self._account = account or self._account
-        self._region = region or self._region
-        return (self._account, self._region) != before
+        before = self.account, self.region
+        self.account = account or self.account
+        self.region = region or self.region
+        return (self.account, self.region) != before
 
     def forget(self) -> None:
         """All that was learnt was of other keys."""
-        self._account, self._region = "", self._home_region
+        self.account, self.region = "", self._home_region
 
     def _own(self, name: str) -> Identity:
         return Identity(name, upstream=self._upstream)

@@ -90,23 +90,6 @@ class Inquiry:
     ARNs that may mean another stream wait here.
     """
 
-    __slots__ = (
-        "_asker",
-        "_clock",
-        "_is_account_asked",
-        "_is_going_on",
-        "_missing_until_ns",
-        "_name",
-        "_queue",
-        "_timer",
-        "_waiters",
-        "existence",
-        "has_arns",
-        "has_word",
-        "is_heard",
-        "was_missing",
-    )
-
     def __init__(self, name: str, asker: Asker, clock: Clock, *, is_listed: bool) -> None:
         """`name`: the stream's, for the log."""
         self._name = name

@@ -91,6 +91,7 @@ class Owner:
 
     @property
     def is_asking(self) -> bool:
+        """Whether requests wait for the account."""
         return self._state is Knowledge.ASKING
 
     def ask(self) -> bool:

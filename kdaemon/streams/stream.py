@@ -70,28 +70,6 @@ class Stream:
     take from.
     """
 
-    __slots__ = (
-        "_clock",
-        "_deadline_timer",
-        "_driver",
-        "_memory_waiters",
-        "_spool",
-        "acknowledge",
-        "config",
-        "counters",
-        "deadline_ns",
-        "engine",
-        "inquiry",
-        "is_listed",
-        "key_bytes_max",
-        "line_acknowledge",
-        "memory",
-        "name",
-        "service",
-        "submit",
-        "target",
-    )
-
     def __init__(
         self,
         config: StreamConfig,
@@ -156,6 +134,7 @@ class Stream:
 
     @property
     def record_bytes_max(self) -> int:
+        """As far as is known now."""
         return self.engine.record_bytes_max
 
     @property
@@ -182,10 +161,12 @@ class Stream:
 
     @property
     def drops_oldest(self) -> bool:
+        """Whether a full spool drops its oldest records for new ones."""
         return self.config.when_full == "drop_oldest"
 
     @property
     def is_ordered(self) -> bool:
+        """Whether the records of one key keep their order."""
         return self.config.ordering != "none"
 
     @property
