@@ -52,7 +52,9 @@ def _program(name: str) -> Callable[[], str | None]:
 
 
 WHY_NOT: Mapping[str, Callable[[], str | None]] = {
-    "chromium": lambda: _unless(find_chromium(), "Chromium is not on this machine; Debian's package is `chromium`"),
+    "chromium": lambda: _unless(
+        find_chromium(), "Chromium is not on this machine; Debian's package is `chromium`"
+    ),
     "compiler": _compiler,
     "curl": _program("curl"),
     "go": lambda: None,  # what it built runs without it
