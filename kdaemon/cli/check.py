@@ -6,7 +6,7 @@ records.
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,10 @@ import click
 
 from kdaemon.cli.common import (
     DEFAULTS,
-    EXIT_INTERRUPTED,
-    config_option,
+    configured,
     count,
-    exit_config,
-    pairs,
     say,
-    set_option,
+    wrong_config,
 )
 from kdaemon.cli.help import Command
 
@@ -35,8 +32,7 @@ if TYPE_CHECKING:
         ("kdaemon check --service --config kdaemon.toml", "asks the service, too"),
     ),
 )
-@config_option
-@set_option
+@configured
 @click.option(
     "--service",
     "asks_service",
@@ -53,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--json", "is_json", is_flag=True, help="With --service: print one JSON object.")
 def check(
     config_path: str | None,
-    settings: tuple[str, ...],
+    settings: tuple[tuple[str, str], ...],
     streams: tuple[str, ...],
     *,
     asks_service: bool,
@@ -70,7 +66,7 @@ def check(
     """
     if (streams or is_json) and not asks_service:
         raise click.UsageError("--stream and --json go with --service.")
-    config = _looked_at(config_path, pairs(settings))
+    config = _looked_at(config_path, settings)
     where = config_path or DEFAULTS
     upstreams = len(config.upstreams)
     beside = f", {count(upstreams, 'upstream')} beside the default one" if upstreams else ""
@@ -100,10 +96,7 @@ def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool)
     from kdaemon.cli.findings import Level  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.cli.service_check import look  # noqa: PLC0415 - see cli/__init__.py
 
-    try:
-        findings = asyncio.run(look(config, streams))
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    findings = asyncio.run(look(config, streams))
     has_problem = any(finding.level is Level.PROBLEM for finding in findings)
     if is_json:
         import json  # noqa: PLC0415 - only here
@@ -116,13 +109,13 @@ def _check_service(config: "Config", streams: tuple[str, ...], *, is_json: bool)
     sys.exit(1 if has_problem else 0)
 
 
-def _looked_at(config_path: str | None, flags: list[tuple[str, str]]) -> "Config":
-    """Prints all that is wrong or odd. Exits with 78 if anything is wrong."""
+def _looked_at(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Config":
+    """Prints all that is odd. Raises CommandError with all that is wrong."""
     from kdaemon.cli.looks import read_and_look  # noqa: PLC0415 - see cli/__init__.py
 
     loaded, looks = read_and_look(config_path, flags)
     for odd in looks.odd:
         click.echo(str(odd), err=True)
     if loaded is None or looks.problems:
-        exit_config(looks.problems)
+        raise wrong_config(looks.problems)
     return loaded.config

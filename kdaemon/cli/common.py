@@ -1,20 +1,20 @@
-"""What the commands share: exit codes, the options that name a configuration, reading a
+"""What the commands share: how they end, the options that name a configuration, reading a
 configuration.
 
-Prints what `say` is given, and the problems of a configuration. Imports no other room at the top,
-so that a wrong flag is answered at once.
+Prints what `say` is given, and the problems of a configuration. Imports at the top only what
+`__main__.py` has loaded, so that a wrong flag is answered at once.
 """
 
 import os
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from kdaemon.base.errors import ConfigError, ConfigProblem, ServiceError
 from kdaemon.base.names import DEFAULT_UPSTREAM
 from kdaemon.base.text import printable
+from kdaemon.system import SystemClock, memory_limit_bytes, usable_cores
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -22,9 +22,36 @@ if TYPE_CHECKING:
 
 DEFAULTS = "defaults and environment"  # the source that is named where there is no file
 EITHER_DAEMON = "without a configuration: --socket PATH or --endpoint HOST:PORT names the daemon"
+F = TypeVar("F", bound=Callable[..., Any])
+
 EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 SYSTEM_SOCKET = "/run/kdaemon/kdaemon.sock"  # deploy/systemd: RuntimeDirectory=kdaemon
+
+
+class CommandError(click.ClickException):
+    """Ends the command: click calls `show`, and exits with `exit_code`."""
+
+    exit_code: int  # type: ignore[misc]  # click's is one of the class
+
+    def __init__(self, *lines: str, exit_code: int = 1) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+        self.exit_code = exit_code
+
+    def show(self, _file: IO[Any] | None = None) -> None:
+        for line in self.lines:
+            say(line, err=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """(key, value) of `KEY=VALUE`."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        lacks = "key before `=`" if sign else "`=`"
+        raise click.BadParameter(f"{text!r} has no {lacks}; expected KEY=VALUE")
+    return key.strip(), value
+
 
 config_option = click.option(
     "--config",
@@ -36,6 +63,7 @@ config_option = click.option(
 set_option = click.option(
     "--set",
     "settings",
+    type=_pair,
     metavar="KEY=VALUE",
     multiple=True,
     help="One setting, such as listen.http=127.0.0.1:9000; wins over file and environment."
@@ -43,37 +71,34 @@ set_option = click.option(
 )
 
 
+def now_ms() -> int:
+    """The wall clock, in Unix milliseconds."""
+    return int(SystemClock.wall_seconds() * 1000)
+
+
 def count(number: int, noun: str) -> str:
     """`1 record`, `2,000 records`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def pairs(settings: Sequence[str]) -> list[tuple[str, str]]:
-    """Splits `KEY=VALUE` texts into pairs. Raises click.BadParameter."""
-    for setting in settings:
-        if "=" not in setting:
-            raise click.BadParameter(
-                f"{setting!r} has no `=`; expected KEY=VALUE", param_hint="--set"
-            )
-    split = [setting.partition("=") for setting in settings]
-    return [(key.strip(), value) for key, _, value in split]
+def configured(command: F) -> F:
+    """Adds the options `config_path` and `settings`."""
+    return config_option(set_option(command))
 
 
-def load(config_path: str | None, flags: Sequence[tuple[str, str]], hint: str = "") -> "Config":
-    """The Config. If it is wrong, prints every problem and the hint on standard error, and exits
-    with 78. `hint`: how the command works without a configuration.
+def load(config_path: str | None, flags: Sequence[tuple[str, str]], hint: str) -> "Config":
+    """The Config. Raises CommandError with every problem and the hint. `hint`: how the command
+    works without a configuration.
     """
-    return load_with_givers(config_path, flags, hint).config
-
-
-def load_with_givers(
-    config_path: str | None, flags: Sequence[tuple[str, str]], hint: str = ""
-) -> "Loaded":
-    """As `load`, with the source of each value."""
     try:
-        return read_with_givers(config_path, flags)
+        return read_with_givers(config_path, flags).config
     except ConfigError as error:
-        exit_config(error.problems, hint)
+        raise wrong_config(error.problems, hint) from None
+
+
+def wrong_config(problems: Sequence[ConfigProblem], *hints: str) -> CommandError:
+    """The end of a command whose configuration cannot be used."""
+    return CommandError(*map(str, problems), *hints, exit_code=EXIT_CONFIG)
 
 
 def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) -> "Loaded":
@@ -81,7 +106,6 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
     problems.
     """
     from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
-    from kdaemon.system import memory_limit_bytes, usable_cores  # noqa: PLC0415 - the same
 
     problems: list[ConfigProblem] = []
     text: str | None = None
@@ -130,14 +154,13 @@ def confirm(question: str) -> None:
     try:
         is_meant = click.confirm(printable(question), err=True)
     except click.Abort as abort:
-        click.echo(err=True)
         if isinstance(abort.__context__, KeyboardInterrupt):
-            sys.exit(EXIT_INTERRUPTED)
-        say("nobody answers, and nothing is deleted: --yes deletes unasked", err=True)
-        sys.exit(1)
+            raise KeyboardInterrupt from None
+        click.echo(err=True)
+        text = "nobody answers, and nothing is deleted: --yes deletes unasked"
+        raise CommandError(text) from None
     if not is_meant:
-        say("nothing is deleted", err=True)
-        sys.exit(1)
+        raise CommandError("nothing is deleted")
 
 
 def surroundings_problems(where: str, config: "Config") -> list[ConfigProblem]:
@@ -204,12 +227,3 @@ def find_daemon(config: "Config") -> tuple[str | None, str | None]:
         if candidate and os.path.exists(candidate):  # noqa: PTH110 - one look
             return candidate, None
     return (None, http) if http else (path or SYSTEM_SOCKET, None)
-
-
-def exit_config(problems: Sequence[ConfigProblem], hint: str = "") -> NoReturn:
-    """Prints all problems on standard error, then the hint, and exits with 78."""
-    for problem in problems:
-        click.echo(str(problem), err=True)
-    if hint:
-        say(hint, err=True)
-    sys.exit(EXIT_CONFIG)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from kdaemon.cli.common import config_option, load_with_givers, pairs, set_option
+from kdaemon.cli.common import configured, read_with_givers
 from kdaemon.cli.help import Command
 
 
@@ -18,8 +18,7 @@ from kdaemon.cli.help import Command
         ("kdaemon config --schema > kdaemon.schema.json", "for an editor"),
     ),
 )
-@config_option
-@set_option
+@configured
 @click.option(
     "--effective",
     "_is_effective",
@@ -33,7 +32,7 @@ from kdaemon.cli.help import Command
 @click.option("--json", "is_json", is_flag=True, help="Print it as JSON.")
 def config(
     config_path: str | None,
-    settings: tuple[str, ...],
+    settings: tuple[tuple[str, str], ...],
     *,
     _is_effective: bool,
     is_schema: bool,
@@ -61,6 +60,6 @@ def config(
         return
     from kdaemon.config.effective import as_toml, as_tree, effective  # noqa: PLC0415 - only here
 
-    values = effective(load_with_givers(config_path, pairs(settings)), os.environ)
+    values = effective(read_with_givers(config_path, settings), os.environ)
     text = json.dumps(as_tree(values), indent=2) + "\n" if is_json else as_toml(values)
     sys.stdout.write(text)

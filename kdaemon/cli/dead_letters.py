@@ -7,9 +7,8 @@ Invariant: only `replay` and `purge` delete, and each deletes only what it said 
 
 import asyncio
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +17,14 @@ from kdaemon.base.text import printable
 from kdaemon.cli.common import (
     EITHER_DAEMON,
     EXIT_INTERRUPTED,
+    CommandError,
+    F,
     config_option,
     confirm,
     count,
     find_daemon,
     load,
+    now_ms,
     say,
 )
 from kdaemon.cli.help import Command
@@ -48,7 +50,13 @@ _AGAIN = (
     " until then"
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
+
+def _moment(text: str) -> int:
+    """Unix milliseconds of a time that somebody gave."""
+    try:
+        return read_time(text, now_ms())
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _filters(command: F) -> F:
@@ -59,10 +67,13 @@ def _filters(command: F) -> F:
         click.option("--reason", type=reasons, help="Only those that died of this."),
         click.option(
             "--since",
+            type=_moment,
             metavar="TIME",
             help="Only those that died at TIME or later: 2026-11-21T20:34 (UTC), or 2h (ago).",
         ),
-        click.option("--until", metavar="TIME", help="Only those that died before TIME."),
+        click.option(
+            "--until", type=_moment, metavar="TIME", help="Only those that died before TIME."
+        ),
         click.option(
             "--id",
             "ids",
@@ -80,33 +91,16 @@ def _filters(command: F) -> F:
 def _which(
     stream: str | None,
     reason: str | None,
-    since: str | None,
-    until: str | None,
+    since: int | None,
+    until: int | None,
     ids: tuple[int, ...],
 ) -> "LetterFilter":
     from kdaemon.spool.letters import LetterFilter  # noqa: PLC0415 - brings SQLite
 
-    since_ms, until_ms = _moment("--since", since), _moment("--until", until)
-    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
-        raise click.UsageError(
-            f"--since ({time_text(since_ms)}) must be before --until ({time_text(until_ms)})."
-        )
-    return LetterFilter(stream, reason, since_ms, until_ms, ids or None)
-
-
-def _moment(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return read_time(text, _now_ms())
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
-
-
-def _now_ms() -> int:
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
-
-    return int(SystemClock.wall_seconds() * 1000)
+    if since is not None and until is not None and since >= until:
+        text = f"--since ({time_text(since)}) must be before --until ({time_text(until)})."
+        raise click.UsageError(text)
+    return LetterFilter(stream, reason, since, until, ids or None)
 
 
 @click.group("dead-letters")
@@ -205,8 +199,7 @@ def show(letter_id: int, config_path: str | None, directory: str | None, *, is_j
     with opened(directory) as view:
         letter = next(view.letters.select(LetterFilter(ids=(letter_id,))), None)
     if letter is None:
-        say(f"{directory}: no dead letter {letter_id}", err=True)
-        sys.exit(1)
+        raise CommandError(f"{directory}: no dead letter {letter_id}")
     if is_json:
         text = msgspec.json.encode(letter_fields(letter, has_data=True)).decode()
         click.echo(printable_json(text))
@@ -253,8 +246,7 @@ def export(config_path: str | None, directory: str | None, output: str, **filter
     text = f"exported {count(done, 'dead letter')}"
     say(text if output == "-" else f"{text}: {output}", err=True)
     if damaged:
-        say(f"{damaged:,} of them are damaged: `is_intact` says which", err=True)
-        sys.exit(1)
+        raise CommandError(f"{damaged:,} of them are damaged: `is_intact` says which")
 
 
 @dead_letters.command(cls=Command)
@@ -282,7 +274,7 @@ def purge(
     with opened(directory) as view:
         if not (is_dry_run or is_confirmed) and which.until_ms is None:
             # Letters that are buried while the question is open were not asked about.
-            which = replace(which, until_ms=_now_ms() + 1)
+            which = replace(which, until_ms=now_ms() + 1)
         total = view.letters.count(which)
         counted = f"{count(total.letter_count, 'dead letter')} ({byte_text(total.byte_count)})"
         if is_dry_run or not total.letter_count:

@@ -13,6 +13,9 @@ from typing import Any
 
 import click
 
+from kdaemon.base.errors import ConfigError
+from kdaemon.cli.common import EXIT_INTERRUPTED, CommandError, wrong_config
+
 Rows = Sequence[tuple[str, str]]
 """Terms, each with its explanation."""
 
@@ -93,6 +96,17 @@ class Commands(click.Group):
         module, _, name = place.partition(":")
         found: click.Command = getattr(import_module(module), name)
         return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command that was asked for. The end of each command that something ends is here:
+        a wrong configuration, and Ctrl-C.
+        """
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            raise wrong_config(error.problems) from None
+        except KeyboardInterrupt:
+            raise CommandError("", "interrupted", exit_code=EXIT_INTERRUPTED) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the commands in their groups, each with its short help in one line."""

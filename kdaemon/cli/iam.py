@@ -4,7 +4,6 @@ nothing.
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import click
 
 from kdaemon.base.endpoint import region_problem, region_variable
 from kdaemon.base.names import DEFAULT_UPSTREAM
-from kdaemon.cli.common import config_option, load, pairs, say, set_option
+from kdaemon.cli.common import CommandError, configured, read_with_givers, say
 from kdaemon.cli.help import Command
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
         ("kdaemon iam --stream orders --set region=eu-central-1", "of one stream"),
     ),
 )
-@config_option
-@set_option
+@configured
 @click.option(
     "--stream",
     "streams",
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
 @click.option("--upstream", metavar="NAME", help="Only for this upstream. Default: all.")
 def iam(
     config_path: str | None,
-    settings: tuple[str, ...],
+    settings: tuple[tuple[str, str], ...],
     streams: tuple[str, ...],
     kms_key: str | None,
     upstream: str | None,
@@ -66,7 +64,7 @@ def iam(
     needed (for several upstreams, or for a role that is assumed), they are members of one JSON
     object, by the names of the upstreams and the ARNs of the roles. Notes go to standard error.
     """
-    config = load(config_path, pairs(settings))
+    config = read_with_givers(config_path, settings).config
     if upstream is not None and upstream not in config.upstream_names:
         known = ", ".join(config.upstream_names)
         raise click.BadParameter(
@@ -92,8 +90,7 @@ def iam(
     for line in (*note, *found.notes):
         say(f"note: {line}", err=True)
     if not (found.policies or found.words):
-        say("no such stream belongs to this upstream", err=True)
-        sys.exit(1)
+        raise CommandError("no such stream belongs to this upstream")
 
 
 def _with_region(config: "Config", names: Sequence[str]) -> tuple["Config", list[str]]:

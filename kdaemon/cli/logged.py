@@ -5,11 +5,10 @@ code.
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kdaemon.cli.common import EXIT_INTERRUPTED
+from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -29,7 +28,6 @@ def run_logged(
     import uvloop  # noqa: PLC0415 - see cli/__init__.py
 
     from kdaemon.observe.stderr import process_logs  # noqa: PLC0415 - see cli/__init__.py
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see cli/__init__.py
 
     async def attached(logs: "LogHandler") -> NoReturn:
         logs.attach(asyncio.get_running_loop())
@@ -42,8 +40,5 @@ def run_logged(
         os._exit(exit_code)
 
     with process_logs(config.log, SystemClock()) as logs:
-        try:
-            uvloop.run(attached(logs))
-        except KeyboardInterrupt:
-            sys.exit(EXIT_INTERRUPTED)
+        uvloop.run(attached(logs))
     raise AssertionError("a run that ended without its exit code")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.cli.common import DEFAULTS, read_text, read_with_givers, surroundings_problems
+from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -135,7 +136,6 @@ def look_at_principals(config: "Config") -> Looks:
     if not path:
         return looks
     from kdaemon.door.principals import Principals, odd_rights  # noqa: PLC0415 - cli/__init__.py
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - the same
 
     try:
         Principals(path, SystemClock.wall_seconds)
@@ -158,7 +158,6 @@ def _look_at_tls(where: str, looks: Looks, config: "Config", old: "Config | None
         if not (table.tls_certificate and table.tls_key) or _has_same_files(table, before):
             continue
         from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see cli/__init__.py
-        from kdaemon.system import SystemClock  # noqa: PLC0415 - the same
 
         problems, odd = look_over(table, name, SystemClock.wall_seconds())
         for found, into in ((problems, looks.problems), (odd, looks.odd)):

@@ -23,6 +23,7 @@ from kdaemon.cli.common import (
     load,
 )
 from kdaemon.cli.help import Command
+from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
     from kdaemon.put.lines import Form
@@ -145,7 +146,6 @@ def _put(
     from kdaemon.put.source import Source  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.unix import PutError, UnixPut, form_blocks  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.waiting import Person, Totals  # noqa: PLC0415 - see cli/__init__.py
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - see cli/__init__.py
 
     name = "standard input" if file == "-" else file
     try:

@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
-from kdaemon.cli.common import (
-    config_option,
-    exit_config,
-    pairs,
-    read_with_givers,
-    say,
-    set_option,
-)
+from kdaemon.cli.common import configured, read_with_givers, say, wrong_config
 from kdaemon.cli.help import Command
 from kdaemon.cli.logged import run_logged
-from kdaemon.cli.looks import look_at_principals, read_and_look, read_checked
+from kdaemon.cli.looks import Flags, look_at_principals, read_and_look, read_checked
 from kdaemon.cli.sockets import find_sockets
+from kdaemon.system import bound_malloc, end_by_signal, import_plain_lists
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -36,8 +30,7 @@ if TYPE_CHECKING:
         ("kdaemon run --set region=eu-central-1", "without one: streams are named by clients"),
     ),
 )
-@config_option
-@set_option
+@configured
 @click.option(
     "--sandbox",
     "with_sandbox",
@@ -51,25 +44,16 @@ if TYPE_CHECKING:
     help="Take the listening sockets over from the daemon that runs, if there is one. No connection"
     " is refused. The old daemon delivers what it has, and ends.",
 )
-def run(
-    config_path: str | None, settings: tuple[str, ...], *, with_sandbox: bool, is_takeover: bool
-) -> None:
+def run(config_path: str | None, settings: Flags, *, with_sandbox: bool, is_takeover: bool) -> None:
     """Take records and deliver them until SIGTERM or Ctrl-C.
 
     Clients send to listen.http (127.0.0.1:8990) or to the Unix socket (listen.unix). listen.admin
     (127.0.0.1:8991) has the status page. At SIGTERM the daemon delivers what it has, within
     drain.deadline_ms, and ends. At SIGHUP it reads its configuration again.
     """
-    flags = pairs(settings)
-    loaded = _to_run(config_path, flags, with_sandbox=with_sandbox)
+    loaded = _to_run(config_path, settings, with_sandbox=with_sandbox)
     config = loaded.config
     inherited, taken = find_sockets(config, is_takeover=is_takeover)
-    from kdaemon.system import (  # noqa: PLC0415 - see cli/__init__.py
-        bound_malloc,
-        end_by_signal,
-        import_plain_lists,
-    )
-
     bound_malloc()
     import_plain_lists()
     end_by_signal()
@@ -82,8 +66,8 @@ def run(
             loaded,
             logs,
             with_sandbox=with_sandbox,
-            read=partial(read_checked, config_path, flags),
-            others=partial(_problems, config_path, flags),
+            read=partial(read_checked, config_path, settings),
+            others=partial(_problems, config_path, settings),
             inherited=inherited,
             taken=taken,
             is_supervisor=is_supervisor,
@@ -111,30 +95,24 @@ def needs_supervisor(config: "Config", *, is_takeover: bool) -> bool:
     return bool(left_spools(config.spool.directory, {config.spool.directory}))
 
 
-def _to_run(
-    config_path: str | None, flags: list[tuple[str, str]], *, with_sandbox: bool
-) -> "Loaded":
-    """The configuration to run with. If it is wrong, exits with 78 and all that `check` would
-    say.
-    """
+def _to_run(config_path: str | None, flags: Flags, *, with_sandbox: bool) -> "Loaded":
+    """The configuration to run with. Raises CommandError with all that `check` would say."""
     try:
         loaded = read_with_givers(config_path, flags)
         found = look_at_principals(loaded.config)
     except ConfigError:
-        exit_config(_problems(config_path, flags))
+        raise wrong_config(_problems(config_path, flags)) from None
     from kdaemon.config.surroundings import loop_problems  # noqa: PLC0415 - see cli/__init__.py
 
     # With a sandbox no call leaves: then the variables say nothing.
     if found.problems or (not with_sandbox and loop_problems(os.environ, loaded.config)):
-        exit_config(_problems(config_path, flags))
+        raise wrong_config(_problems(config_path, flags))
     for odd in found.odd:
         say(str(odd), err=True)
     return loaded
 
 
-def _problems(
-    config_path: str | None, flags: list[tuple[str, str]], spool: str = ""
-) -> list[ConfigProblem]:
+def _problems(config_path: str | None, flags: Flags, spool: str = "") -> list[ConfigProblem]:
     """All that `check` finds wrong. `spool`: the directory of the spool that this process has
     open.
     """

@@ -2,9 +2,10 @@
 
 import click
 
-from kdaemon.cli.common import config_option, load, pairs, say, set_option
+from kdaemon.cli.common import configured, read_with_givers, say
 from kdaemon.cli.help import Command
 from kdaemon.cli.logged import run_logged
+from kdaemon.system import end_by_signal
 
 
 @click.command(
@@ -19,8 +20,7 @@ from kdaemon.cli.logged import run_logged
         ("kdaemon run --set endpoint_url=http://127.0.0.1:4567", "a daemon that delivers to it"),
     ),
 )
-@config_option
-@set_option
+@configured
 @click.option("--listen", metavar="HOST:PORT", help="Where to listen. Default: 127.0.0.1:4567.")
 @click.option(
     "--stream",
@@ -38,7 +38,7 @@ from kdaemon.cli.logged import run_logged
 )
 def sandbox(
     config_path: str | None,
-    settings: tuple[str, ...],
+    settings: tuple[tuple[str, str], ...],
     listen: str | None,
     streams: tuple[str, ...],
     shards: int | None,
@@ -50,16 +50,14 @@ def sandbox(
     Any Kinesis client can write to it and read from it. It has the quotas of the service, and fails
     if it is told to. Records are in memory only, and are gone when it ends.
     """
-    flags = pairs(settings)
+    flags = list(settings)
     if is_ephemeral and listen is not None:
         raise click.UsageError("--ephemeral-port chooses the port: leave --listen out.")
     listen = "127.0.0.1:0" if is_ephemeral else listen
     flags += [("sandbox.listen", listen)] if listen is not None else []
     flags += [("sandbox.streams", ",".join(streams))] if streams else []
     flags += [("sandbox.shard_count", str(shards))] if shards is not None else []
-    config = load(config_path, flags)
-    from kdaemon.system import end_by_signal  # noqa: PLC0415 - see cli/__init__.py
-
+    config = read_with_givers(config_path, flags).config
     end_by_signal()
     from kdaemon.sandbox.run import run_sandbox  # noqa: PLC0415 - see cli/__init__.py
 

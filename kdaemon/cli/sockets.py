@@ -2,18 +2,14 @@
 daemon.
 
 Reads the environment, asks the running daemon, and prints where these do not agree with the
-configuration. Exits with 78 if systemd and the configuration differ, with 1 if a takeover is not
-possible. Where it sits: the command `run` begins with it, before anything that takes long.
+configuration: exit 78 if systemd and the configuration differ, 1 if a takeover is not possible.
+Where it sits: the command `run` begins with it, before anything that takes long.
 """
 
 import os
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-import click
-
-from kdaemon.base.text import printable
-from kdaemon.cli.common import EXIT_CONFIG
+from kdaemon.cli.common import EXIT_CONFIG, CommandError
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
@@ -44,31 +40,25 @@ def find_sockets(config: "Config", *, is_takeover: bool) -> "tuple[Inherited | N
     try:
         passed = passed_by_systemd(os.environ, os.getpid())
     except ListenerError as error:
-        _fail([str(error)], EXIT_CONFIG)
+        raise CommandError(str(error), exit_code=EXIT_CONFIG) from error
     if passed and is_takeover:
         text = "--takeover is for daemons without systemd's sockets: systemctl restart kdaemon"
-        _fail([text], EXIT_CONFIG)
+        raise CommandError(text, exit_code=EXIT_CONFIG)
     if not is_takeover:
         inherited, problems = agree(passed, wanted)
         if problems:
-            _fail(problems, EXIT_CONFIG)
+            raise CommandError(*problems, exit_code=EXIT_CONFIG)
         return inherited, None
     path = takeover_path(config, os.environ, os.path.isdir)
     if path is None:
-        _fail(["--takeover needs listen.unix or spool.directory: the daemons meet there"], 1)
+        raise CommandError("--takeover needs listen.unix or spool.directory: daemons meet there")
     from kdaemon.http.takeover import take_over  # noqa: PLC0415 - as above
 
     try:
         taken = take_over(path)
     except ListenerError as error:
-        _fail([str(error)], 1)
+        raise CommandError(str(error)) from error
     if taken is None:
         return None, None
     private = Wanted(TAKEOVER, "", path)
     return taken_from_daemon(taken.passed, (*wanted, private)), taken
-
-
-def _fail(problems: list[str], exit_code: int) -> NoReturn:
-    for problem in problems:
-        click.echo(printable(problem), err=True)
-    sys.exit(exit_code)

@@ -9,7 +9,7 @@ import click
 
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.text import printable
-from kdaemon.cli.common import config_option, confirm, count, say
+from kdaemon.cli.common import CommandError, config_option, confirm, count, now_ms, say
 from kdaemon.cli.help import Command
 from kdaemon.cli.spool_files import (
     daemon_text,
@@ -49,13 +49,12 @@ def status(config_path: str | None, directory: str | None, *, is_json: bool) -> 
 
 def _tell_spool(directory: str, *, is_json: bool) -> None:
     from kdaemon.spool.directory import set_aside_files  # noqa: PLC0415 - brings SQLite
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     with opened(directory) as view:
         stored_totals = {totals.stream: totals for totals in view.stored_totals()}
         census = view.census()
         pid, size_bytes = view.holder_pid, view.size_bytes
-    now_ms = int(SystemClock.wall_seconds() * 1000)
+    asked_ms = now_ms()
     streams: list[dict[str, str | int | None]] = []
     for name in sorted({*stored_totals, *census.letters, *census.quarantine}):
         totals = stored_totals.get(name)
@@ -68,7 +67,7 @@ def _tell_spool(directory: str, *, is_json: bool) -> None:
                 "records": totals.record_count - census.settled.get(name, 0) if totals else 0,
                 "bytes": totals.byte_count if totals else 0,
                 "oldest": time_text(totals.oldest_ms) if totals else None,
-                "oldest_age_ms": max(0, now_ms - totals.oldest_ms) if totals else None,
+                "oldest_age_ms": max(0, asked_ms - totals.oldest_ms) if totals else None,
                 "dead_letters": letter_count,
                 "dead_letter_bytes": letter_bytes,
                 "quarantined_frames": census.quarantine.get(name, 0),
@@ -197,12 +196,10 @@ def export(
     with opened(directory) as view:
         is_held = view.holder_pid is not None
         if is_held and not is_allowed:
-            say(
+            raise CommandError(
                 f"{directory}: {daemon_text(view.holder_pid)} and delivers these records: stop it, "
-                "or export all the same with --while-running",
-                err=True,
+                "or export all the same with --while-running"
             )
-            sys.exit(1)
         stored_totals = [each for each in view.stored_totals() if stream in {None, each.stream}]
         is_to_terminal = output == "-" and sys.stdout.isatty()
         with (
@@ -219,8 +216,7 @@ def export(
         say(f"a daemon runs on the spool: {text}", err=True)
     if exported.corrupt_count:
         frames = count(exported.corrupt_count, "damaged frame")
-        say(f"left out {frames}: `kdaemon spool verify` names them", err=True)
-        sys.exit(1)
+        raise CommandError(f"left out {frames}: `kdaemon spool verify` names them")
 
 
 @spool.command(cls=Command)
@@ -306,8 +302,7 @@ def drop(
         say(f"would delete {counted}")
         return
     if pid is not None:
-        say(f"{directory}: {daemon_text(pid)}: stop it before anything is deleted", err=True)
-        sys.exit(1)
+        raise CommandError(f"{directory}: {daemon_text(pid)}: stop it before anything is deleted")
     if not is_confirmed:
         confirm(f"{directory}: delete {counted} for good?")
     with held(directory) as store, progress("records") as on_progress:

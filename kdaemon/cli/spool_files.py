@@ -1,8 +1,7 @@
 """Where the commands read a spool, and where they write what they export.
 
 Turns an error of either into a text and an exit code: 78 for a spool that does not exist or that
-this user may not use, 1 for a disk or a lock, 130 for Ctrl-C. Invariant: no file is ever
-overwritten.
+this user may not use, 1 for a disk or a lock. Invariant: no file is ever overwritten.
 """
 
 import io
@@ -11,12 +10,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.cli.common import EXIT_CONFIG, EXIT_INTERRUPTED, load, say
+from kdaemon.cli.common import DEFAULTS, EXIT_CONFIG, CommandError, load, now_ms, say
 from kdaemon.cli.values_text import printable_json
 
 if TYPE_CHECKING:
@@ -66,11 +65,8 @@ def spool_directory(directory: str | None, config_path: str | None) -> str:
     """
     meant = spool_directories(directory, config_path)
     if len(meant) > 1:
-        say(
-            f"several workers have spools: name one of them with --directory: {', '.join(meant)}",
-            err=True,
-        )
-        sys.exit(EXIT_CONFIG)
+        text = "several workers have spools: name one of them with --directory"
+        raise CommandError(f"{text}: {', '.join(meant)}", exit_code=EXIT_CONFIG)
     return meant[0]
 
 
@@ -78,12 +74,11 @@ def _meant_directory(directory: str | None, config_path: str | None) -> str:
     if directory is None:
         directory = load(config_path, [], _WITHOUT).spool.directory
     if not directory:
-        say(
-            f"{config_path or 'defaults and environment'}: no spool: spool.directory is not set; "
-            "set it there or in KDAEMON_SPOOL_DIRECTORY, or name the spool with --directory",
-            err=True,
+        raise CommandError(
+            f"{config_path or DEFAULTS}: no spool: spool.directory is not set; set it there or in"
+            " KDAEMON_SPOOL_DIRECTORY, or name the spool with --directory",
+            exit_code=EXIT_CONFIG,
         )
-        sys.exit(EXIT_CONFIG)
     return str(Path(directory).absolute())
 
 
@@ -100,17 +95,11 @@ def opened(directory: str) -> Iterator["StoreView"]:
 def held(directory: str) -> Iterator["Store"]:
     """Opens the spool for writing, and locks it against a daemon. Errors as in `opened`."""
     from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
-    def wall_ms() -> int:
-        return int(SystemClock.wall_seconds() * 1000)
-
-    letters_bytes_max = sys.maxsize  # no bound: no letter is added here
+    # No bound on letters: none is added here.
     with (
         _told(directory),
-        closing(
-            Store.open(directory, letters_bytes_max=letters_bytes_max, wall_ms=wall_ms)
-        ) as store,
+        closing(Store.open(directory, letters_bytes_max=sys.maxsize, wall_ms=now_ms)) as store,
     ):
         if store.set_aside is not None:
             say(f"the database was damaged, and stands aside: {store.set_aside}", err=True)
@@ -122,10 +111,9 @@ def saved_copy(file: str, directory: str) -> "SavedCopy":
     command.
     """
     from kdaemon.spool.saved_copy import save_copy  # noqa: PLC0415 - brings SQLite
-    from kdaemon.system import SystemClock  # noqa: PLC0415 - as above
 
     with _told(directory):
-        return save_copy(file, directory, lambda: int(SystemClock.wall_seconds() * 1000))
+        return save_copy(file, directory, now_ms)
 
 
 @contextmanager
@@ -134,27 +122,20 @@ def _told(directory: str) -> Iterator[None]:
         yield
     except SpoolError as error:
         if isinstance(error.__cause__, PermissionError):
-            _exit_permission(directory)
-        hint = _HINTS.get(error.kind, "")
-        say(f"{error}{hint}", err=True)
-        sys.exit(EXIT_CONFIG if error.kind in _CONFIG_KINDS else 1)
-    except PermissionError:
-        _exit_permission(directory)
-    except KeyboardInterrupt:
-        say("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+            raise _not_permitted(directory) from error
+        exit_code = EXIT_CONFIG if error.kind in _CONFIG_KINDS else 1
+        raise CommandError(f"{error}{_HINTS.get(error.kind, '')}", exit_code=exit_code) from error
+    except PermissionError as error:
+        raise _not_permitted(directory) from error
 
 
-def _exit_permission(directory: str) -> NoReturn:
+def _not_permitted(directory: str) -> CommandError:
     try:
         owner = Path(directory).owner()
     except (OSError, KeyError):
         owner = "its owner"
-    say(
-        f"{directory}: permission denied: run this as {owner} (sudo -u {owner} kdaemon ...)",
-        err=True,
-    )
-    sys.exit(EXIT_CONFIG)
+    text = f"permission denied: run this as {owner} (sudo -u {owner} kdaemon ...)"
+    return CommandError(f"{directory}: {text}", exit_code=EXIT_CONFIG)
 
 
 def daemon_text(pid: int | None) -> str:
@@ -196,12 +177,11 @@ def written(path: str) -> Iterator[BinaryIO]:
                 yield file
     except BrokenPipeError:
         raise  # the reader has seen enough; click ends the command quietly
-    except FileExistsError:
-        say(f"{path}: exists, and is not overwritten: remove it or name another", err=True)
-        sys.exit(1)
+    except FileExistsError as error:
+        text = "exists, and is not overwritten: remove it or name another"
+        raise CommandError(f"{path}: {text}") from error
     except OSError as error:
-        say(f"cannot write {name}: {error.strerror or error}", err=True)
-        sys.exit(1)
+        raise CommandError(f"cannot write {name}: {error.strerror or error}") from error
 
 
 @contextmanager

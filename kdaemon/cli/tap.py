@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from kdaemon.base.text import printable
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
 from kdaemon.cli.common import say
 from kdaemon.cli.help import Command
@@ -52,10 +51,7 @@ def tap(
             looks += 1
             if not _show(_sample(place, path, timeout_s)) and looks == 1:
                 text = f"nothing of {stream} is taken now. `kdaemon status` names the streams"
-                click.echo(printable(f"{text}, as --stream has them"), err=True)
-    except AdminError as error:
-        say(str(error), err=True)
-        sys.exit(1)
+                say(f"{text}, as --stream has them", err=True)
     except KeyboardInterrupt:
         sys.exit(0)
 
@@ -81,5 +77,5 @@ def _show(body: bytes) -> int:
     for line in lines:
         click.echo(printable_json(line))
     if seen > shown:
-        click.echo(printable(f"{shown} of {seen:,} records are shown"), err=True)
+        say(f"{shown} of {seen:,} records are shown", err=True)
     return seen

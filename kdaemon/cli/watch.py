@@ -4,11 +4,11 @@ Exit 1: the daemon does not answer, or the answer is no.
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdaemon.cli.admin import AdminError, Asked, admin_options, get, status_page
+from kdaemon.cli.admin import IS_IT, AdminError, Asked, admin_options, get, status_page
 from kdaemon.cli.common import say
 from kdaemon.cli.help import Command, Rows
 
@@ -68,13 +68,13 @@ def health(timeout_s: float, *, is_live: bool, **options: Any) -> None:
     For probes that run a command. A daemon that cannot reach the service is alive and ready: to
     restart it would help nobody.
     """
-    try:
-        status, body = get(Asked(**options).place(), "/livez" if is_live else "/readyz", timeout_s)
-    except AdminError as error:
-        _fail(str(error))
+    place, path = Asked(**options).place(), "/livez" if is_live else "/readyz"
+    status, body = get(place, path, timeout_s)
     text = body[:300].decode(errors="replace").strip()
+    if status == 503:
+        raise AdminError(f"{'not alive' if is_live else 'not ready'}: {text}")
     if status != 200:
-        _fail(f"{'not alive' if is_live else 'not ready'}: {text or f'HTTP {status}'}")
+        raise AdminError(f"{place.url}{path}: HTTP {status}, and no answer of kdaemon's{IS_IT}")
     say(text)
 
 
@@ -91,10 +91,7 @@ def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
     """
     from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
 
-    try:
-        page = status_page(Asked(**options).place(), timeout_s)
-    except AdminError as error:
-        _fail(str(error))
+    page = status_page(Asked(**options).place(), timeout_s)
     if is_json:
         click.echo(json.dumps(page, indent=2))
         return
@@ -139,8 +136,6 @@ def top(timeout_s: float, *, every_s: float, count: int | None, **options: Any) 
                     continue
                 show(screen(page, before), "")
                 before = page
-    except AdminError as error:
-        _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(0)
 
@@ -192,8 +187,3 @@ def _show(found: "Screen") -> None:
         click.echo()
     for line in found.holds:
         say(line)
-
-
-def _fail(text: str) -> NoReturn:
-    say(text, err=True)
-    sys.exit(1)

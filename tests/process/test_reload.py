@@ -351,7 +351,7 @@ def test_the_command_says_that_there_is_no_daemon(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         done = reload("--admin", f"127.0.0.1:{taken.getsockname()[1]}")
     assert done.returncode == 1
-    assert "no daemon answers at 127.0.0.1" in done.stderr
+    assert "nobody listens there: is kdaemon running, with this listen.admin?" in done.stderr
     assert reload("--set", "listen.admin=").returncode == 1
     assert reload("--admin", "nonsense").returncode == 2
 

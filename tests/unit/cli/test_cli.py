@@ -271,7 +271,7 @@ def test_check_reads_certificates_and_says_what_is_wrong(tmp_path: Path) -> None
 def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> object:
     monkeypatch.setattr(common, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))
     flags = [(f"listen.{key}", value) for key, value in settings.items()]
-    return common.find_daemon(common.load(None, flags))
+    return common.find_daemon(common.load(None, flags, ""))
 
 
 def test_put_finds_the_socket_of_the_user_then_the_systems_then_http(

@@ -318,6 +318,51 @@ def test_health_says_yes_or_why_not() -> None:
     assert (live.exit_code, live.stdout) == (0, "ok\n")
 
 
+@pytest.mark.parametrize("command", ["health", "status", "reload"])
+def test_who_answers_is_no_admin_listener(command: str) -> None:
+    """The HTTP listener, say: its refusal is no state of the daemon."""
+    with pages({}) as url:
+        result = invoke(command, "--admin", url)
+    assert result.exit_code == 1
+    assert "HTTP 404, and no" in result.stderr
+    assert "is this its listen.admin?" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["health", "status", "reload"])
+def test_ctrl_c_is_exit_130(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    for module in ("admin", "watch"):
+        monkeypatch.setattr(f"kdaemon.cli.{module}.get", interrupted)
+    result = invoke(command, "--admin", "127.0.0.1:1")
+    assert (result.exit_code, result.stderr) == (130, "\ninterrupted\n")
+
+
+@pytest.mark.parametrize("command", ["health", "status", "top", "tap", "reload"])
+def test_a_key_without_its_certificate_is_wrong_usage(command: str) -> None:
+    more = ("--stream", "orders") if command == "tap" else ()
+    result = invoke(command, "--admin", "127.0.0.1:1", "--client-key", "/nowhere", *more)
+    assert result.exit_code == 2
+    assert "--client-key goes with --client-certificate" in result.stderr
+
+
+def test_a_listener_that_speaks_otherwise_is_said(tmp_path: Path) -> None:
+    import ssl
+
+    with pages({}) as url:
+        result = invoke("health", "--admin", url.replace("http://", "https://"))
+    assert "is it plain HTTP? Then say http://" in result.stderr
+    files = Authority(tmp_path).issue()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    with pages({"/readyz": (200, b"ok\n")}, context) as url:
+        result = invoke("health", "--admin", url)
+        assert "--ca-file" in result.stderr
+        result = invoke("health", "--admin", url, "--ca-file", str(files.authority))
+        assert result.exit_code == 0, result.stderr
+
+
 @pytest.mark.parametrize("command", ["health", "status", "top"])
 def test_nobody_there_is_exit_1_with_the_address(command: str) -> None:
     with pages({}) as url:
@@ -345,9 +390,12 @@ def test_a_listener_that_cannot_be_asked_is_named(command: str, setting: str) ->
     assert "--admin" in result.stderr
 
 
-@pytest.mark.parametrize("url", ["ftp://h:1", "http://h:1/path", "http://h:99999", "http://"])
-def test_a_wrong_url_is_wrong_usage(url: str) -> None:
-    result = invoke("health", "--admin", url)
+@pytest.mark.parametrize(
+    "url", ["ftp://h:1", "http://h:1/path", "http://h:99999", "http://", "host", "", "[::1"]
+)
+@pytest.mark.parametrize("command", ["health", "reload"])
+def test_a_wrong_url_is_wrong_usage(command: str, url: str) -> None:
+    result = invoke(command, "--admin", url)
     assert result.exit_code == 2
     assert "--admin" in result.stderr
 
