@@ -1,8 +1,8 @@
-"""Shows the screens of `kdaemon top` on a terminal, each in place of the one before. Imports
-rich.
+"""How a screen of `kdaemon status` and `kdaemon top` is laid out; those of `top` take each other's
+place on a terminal. Imports rich.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -11,45 +11,54 @@ from rich.text import Text
 
 from kdaemon.base.text import printable
 from kdaemon.cli.screen import KEY_COLUMNS, SHARD_COLUMNS, STREAM_COLUMNS, Screen
-from kdaemon.cli.terminal import fitted
+from kdaemon.cli.terminal import console, fitted
+
+HOT_SHARDS_MAX = 15  # rows of hot shards on a screen; ours
 
 Show = Callable[[Screen, str], object]
 """Takes a screen, and a line of warning to show above it; "": no warning."""
 
 
+def show_screen(found: Screen) -> None:
+    """Prints a screen on standard output."""
+    out = console()
+    out.print(rendered(found, "", out.width, is_live=False))
+
+
 @contextmanager
-def live_screens(shards_max: int) -> Iterator[Show]:
+def live_screens() -> Iterator[Show]:
     """Restores the terminal when the block is left."""
     with Live(console=Console(), screen=True, auto_refresh=False) as live:
 
         def show(found: Screen, warning: str) -> None:
             width = live.console.width  # the terminal may have been resized
-            live.update(rendered(found, warning, shards_max, width), refresh=True)
+            live.update(rendered(found, warning, width, is_live=True), refresh=True)
 
         yield show
 
 
-def rendered(found: Screen, warning: str, shards_max: int, width: int) -> Group:
-    """What the terminal shows. A terminal that is too small cuts off the end, so holds come before
-    the tables.
+def rendered(found: Screen, warning: str, width: int, *, is_live: bool) -> Group:
+    """What is shown. `is_live`: a terminal that is too small cuts off the end, so holds come before
+    the tables, and a long line is cut.
     """
-    warnings = [Text(printable(warning), style="bold red")] if warning else []
-    return Group(
-        *warnings,
-        *(Text(printable(line), no_wrap=True, overflow="ellipsis") for line in found.head),
-        *(Text(printable(line), style="bold yellow") for line in found.holds),
-        Text(""),
-        fitted(STREAM_COLUMNS, found.streams, width),
-        *(_below(fitted(SHARD_COLUMNS, found.shards[:shards_max], width)) if found.shards else ()),
-        *(
-            part
-            for load in found.loads
-            for part in _below(
-                Text(printable(load.advice), style="bold"), fitted(KEY_COLUMNS, load.keys, width)
-            )
-        ),
+    head = [Text(printable(warning), style="bold red")] if warning else []
+    head += [
+        Text(printable(line), no_wrap=is_live, overflow="ellipsis" if is_live else "fold")
+        for line in found.head
+    ]
+    holds = [Text(printable(line), style="bold yellow") for line in found.holds]
+    tables: list[list[RenderableType]] = [
+        [fitted(STREAM_COLUMNS, found.streams, width)]
+        if found.streams
+        else [Text("no stream is in use")]
+    ]
+    if found.shards:
+        tables.append([fitted(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX], width)])
+    for load in found.loads:
+        advice = Text(printable(load.advice), style="bold")
+        tables.append([advice, fitted(KEY_COLUMNS, load.keys, width)])
+    blocks: list[Sequence[RenderableType]] = (
+        [[*head, *holds], *tables] if is_live else [head, *tables, holds]
     )
-
-
-def _below(*parts: RenderableType) -> tuple[RenderableType, ...]:
-    return (Text(""), *parts)
+    spaced = [part for block in blocks if block for part in (Text(""), *block)]
+    return Group(*spaced[1:])

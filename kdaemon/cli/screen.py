@@ -46,6 +46,7 @@ KEY_COLUMNS = (
 LEAVE_FIRST = (
     *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "DISK ONLY", "OLDEST"),
     *("REFUSED/S", "BUFFERED", "BACKLOG", "THROTTLED"),
+    *("ATTEMPTS", "SIZE"),  # of dead letters, and of what the spool has
 )
 """Columns that are left out of a table that is too wide, in this order, until the table fits. A
 number is never cut, because a part of a number is another number."""

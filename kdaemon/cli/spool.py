@@ -114,7 +114,7 @@ def _show_streams(streams: list[dict[str, str | int | None]]) -> None:
             )
         )
     headings = ("FRAMES", "RECORDS", "SIZE", "OLDEST", "DEAD LETTERS", "QUARANTINE")
-    show_table([("STREAM", "left"), *((heading, "right") for heading in headings)], rows)
+    show_table([("STREAM", "name"), *((heading, "right") for heading in headings)], rows)
 
 
 @spool.command(cls=Command)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kdaemon.cli.screen import Screen
 
 TIMEOUT_S = 5.0  # seconds for one page; ours, 2026-11-28
-HOT_SHARDS_MAX = 15  # rows of hot shards on a screen; ours
 
 _STATES = (
     "ok; unseen: nothing has shown yet that the stream is there; failing: nothing goes out, and"
@@ -89,13 +88,14 @@ def status(timeout_s: float, *, is_json: bool, **options: Any) -> None:
 
     Rates are averages since the daemon started; `kdaemon top` shows the rates of now.
     """
-    from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
-
     page = status_page(Asked(**options).place(), timeout_s)
     if is_json:
         click.echo(json.dumps(page, indent=2))
         return
-    _show(screen(page))
+    from kdaemon.cli.live import show_screen  # noqa: PLC0415 - brings rich
+    from kdaemon.cli.screen import screen  # noqa: PLC0415 - not for a probe
+
+    show_screen(screen(page))
 
 
 @click.command(cls=Command, columns=COLUMNS)
@@ -148,42 +148,14 @@ def _wait(seconds: float) -> None:
 
 def _screens() -> Any:
     """A context manager. Its value is a function that shows a screen and a line of warning."""
-    if sys.stdout.isatty():
-        from kdaemon.cli.live import live_screens  # noqa: PLC0415 - brings rich
+    from kdaemon.cli.live import live_screens, show_screen  # noqa: PLC0415 - brings rich
 
-        return live_screens(HOT_SHARDS_MAX)
+    if sys.stdout.isatty():
+        return live_screens()
     from contextlib import nullcontext  # noqa: PLC0415 - not for a probe
 
     def show(found: "Screen", _warning: str) -> None:
-        _show(found)
+        show_screen(found)
         click.echo()
 
     return nullcontext(show)
-
-
-def _show(found: "Screen") -> None:
-    from kdaemon.cli.screen import (  # noqa: PLC0415 - not for a probe
-        KEY_COLUMNS,
-        SHARD_COLUMNS,
-        STREAM_COLUMNS,
-    )
-    from kdaemon.cli.terminal import show_fitted  # noqa: PLC0415 - brings rich
-
-    for line in found.head:
-        say(line)
-    click.echo()
-    if not found.streams:
-        say("no stream is in use")
-    else:
-        show_fitted(STREAM_COLUMNS, found.streams)
-    if found.shards:
-        click.echo()
-        show_fitted(SHARD_COLUMNS, found.shards[:HOT_SHARDS_MAX])
-    for load in found.loads:
-        click.echo()
-        say(load.advice)
-        show_fitted(KEY_COLUMNS, load.keys)
-    if found.holds:
-        click.echo()
-    for line in found.holds:
-        say(line)

@@ -201,7 +201,7 @@ def test_a_terminal_is_shown_the_same_and_obeys_nobody() -> None:
     text = StringIO()
     hold = {"code": "X", "message": "\x1b[31mred"}
     found = screen(page(name="or\x1b[2Jders", hold=hold))
-    Console(file=text, width=160).print(rendered(found, "NO ANSWER\x07", 5, 160))
+    Console(file=text, width=160).print(rendered(found, "NO ANSWER\x07", 160, is_live=True))
     shown = text.getvalue()
     assert "\x1b" not in shown.replace("\\x1b", "")
     assert "\x07" not in shown
@@ -242,10 +242,13 @@ def test_a_hot_shard_is_shown_with_the_advice_and_its_heaviest_keys() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 @pytest.mark.parametrize("name", ["orders", "a-long-name-of-a-stream" * 5, "заказы-" * 15])
-def test_a_terminal_of_any_width_cuts_names_and_no_numbers(name: str, width: int) -> None:
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_terminal_of_any_width_cuts_names_and_no_numbers(
+    name: str, width: int, *, is_live: bool
+) -> None:
     text = StringIO()
     found = screen({**PAGE, "streams": [with_load(name, "k" * 256), with_load("s", "ключ")]})
-    Console(file=text, width=width).print(rendered(found, "", 5, width))
+    Console(file=text, width=width).print(rendered(found, "", width, is_live=is_live))
     lines = text.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= width
     shown = "\n".join(lines)
