@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kdaemon.config.load import Loaded
 
 DEFAULTS = "defaults and environment"  # the source that is named where there is no file
-EITHER_DAEMON = "without a configuration: --socket PATH or --endpoint HOST:PORT names the daemon"
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_CONFIG = 78  # EX_CONFIG, sysexits.h

@@ -8,6 +8,7 @@ Invariant: only `replay` and `purge` delete, and each deletes only what it said 
 import asyncio
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,15 +16,12 @@ import click
 from kdaemon.base.counters import DeadReason
 from kdaemon.base.text import printable
 from kdaemon.cli.common import (
-    EITHER_DAEMON,
     EXIT_INTERRUPTED,
     CommandError,
     F,
     config_option,
     confirm,
     count,
-    find_daemon,
-    load,
     now_ms,
     say,
 )
@@ -36,9 +34,10 @@ from kdaemon.cli.spool_files import (
     written,
 )
 from kdaemon.cli.values_text import byte_text, data_text, printable_json, read_time, time_text
+from kdaemon.cli.way import Way, tell_rejected, way_options
 
 if TYPE_CHECKING:
-    from kdaemon.cli.replay import Replayed, Way
+    from kdaemon.cli.replay import Replayed
     from kdaemon.spool.letters import LetterFilter
     from kdaemon.spool.store import StoreView
 
@@ -293,11 +292,9 @@ def purge(
         ("kdaemon dead-letters replay --reason missing_stream", "send them"),
     ),
 )
-@config_option
 @directory_option
 @_filters
-@click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
-@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener.")
+@way_options
 @click.option(
     "--acknowledge",
     type=click.Choice(["delivered", "stored"]),
@@ -323,12 +320,9 @@ def replay(
     The oldest of each stream is sent first. A letter is deleted when the daemon has acknowledged
     its record, and kept if the record was refused. Exit 1 if one was kept.
     """
-    if socket is not None and endpoint is not None:
-        raise click.UsageError("--socket and --endpoint exclude each other.")
+    way = Way(socket, endpoint, config_path)
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
-    from kdaemon.cli.replay import Way  # noqa: PLC0415 - as above
-
     with opened(directory) as view:
         streams = sorted(view.census().letters) if which.stream is None else [which.stream]
         by_stream = {stream: replace(which, stream=stream) for stream in streams}
@@ -341,24 +335,20 @@ def replay(
             if not by_stream:
                 say("no dead letters")
             return
-        if socket is None and endpoint is None:
-            socket, endpoint = find_daemon(load(config_path, [], EITHER_DAEMON))
-        way = Way(socket, endpoint, acknowledge)
-        exit_code = _replay(view, by_stream, way, sum(counts.values()), config_path)
+        exit_code = _replay(view, by_stream, way.found(), acknowledge, sum(counts.values()))
     sys.exit(exit_code)
 
 
 def _replay(
     view: "StoreView",
     by_stream: dict[str, "LetterFilter"],
-    way: "Way",
+    way: Way,
+    acknowledge: str,
     total: int,
-    config_path: str | None,
 ) -> int:
     """Sends letters, with a progress bar on a terminal. Then prints the summary, whatever happened.
     Returns the exit code.
     """
-    from kdaemon.cli.reason import looking  # noqa: PLC0415 - as above
     from kdaemon.cli.replay import Replayed  # noqa: PLC0415 - brings SQLite
     from kdaemon.cli.replay import replay as replay_letters  # noqa: PLC0415 - as above
     from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
@@ -372,27 +362,23 @@ def _replay(
             def show() -> None:
                 on_progress(replayed.deleted + replayed.rejected, total)
 
-            def tell(line: str) -> None:
-                say(line, err=True)
-
             def person_of(stream: str) -> Person:
-                return Person(show, tell, looking(stream, way.socket, way.endpoint, config_path))
+                return Person(show, partial(say, err=True), partial(way.look, stream))
 
-            asyncio.run(replay_letters(view.letters, by_stream, way, replayed, person_of))
+            asyncio.run(
+                replay_letters(view.letters, by_stream, way, acknowledge, replayed, person_of)
+            )
     except KeyboardInterrupt:
         replayed.problems.append("interrupted")
         exit_code = EXIT_INTERRUPTED
-    _summarise(replayed, total, way.acknowledge)
+    _summarise(replayed, total, acknowledge)
     is_done = not (replayed.problems or replayed.rejected or replayed.damaged or replayed.open)
     return exit_code or (0 if is_done else 1)
 
 
 def _summarise(replayed: "Replayed", total: int, acknowledge: str) -> None:
     """Prints reasons and problems on standard error, the counts on standard output."""
-    for reason in replayed.reasons:
-        say(f"rejected: {reason}", err=True)
-    if replayed.rejected > len(replayed.reasons):
-        say(f"rejected: and {replayed.rejected - len(replayed.reasons):,} more", err=True)
+    tell_rejected(replayed.rejected, replayed.reasons)
     if replayed.may_pass:
         say(_AGAIN, err=True)
     if replayed.damaged:

@@ -6,23 +6,17 @@ The options, one progress and one summary; the client itself is `put/`.
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from kdaemon.base.text import printable
-from kdaemon.cli.common import (
-    EITHER_DAEMON,
-    EXIT_INTERRUPTED,
-    SYSTEM_SOCKET,
-    config_option,
-    count,
-    find_daemon,
-    load,
-)
+from kdaemon.cli.common import EXIT_INTERRUPTED, CommandError, count, say
 from kdaemon.cli.help import Command
+from kdaemon.cli.way import Way, tell_rejected, way_options
 from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
@@ -61,8 +55,7 @@ if TYPE_CHECKING:
     help="Each row of CSV is a record; quoted fields may span lines. The header is not sent.",
 )
 @click.option("--lines", "is_data", is_flag=True, help="Each line is data, also if it is JSON.")
-@click.option("--socket", metavar="PATH", help="The daemon's Unix socket.")
-@click.option("--endpoint", metavar="HOST:PORT", help="The daemon's HTTP listener, or its URL.")
+@way_options
 @click.option("--ca-file", metavar="PATH", help="Certificates to trust at https://, as PEM.")
 @click.option("--profile", metavar="NAME", help="The AWS profile whose key signs the requests.")
 @click.option(
@@ -72,7 +65,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the daemon is to promise before a record counts as sent.",
 )
-@config_option
 def put(
     file: str,
     stream: str | None,
@@ -111,21 +103,16 @@ def put(
         raise click.UsageError("--lines takes lines as they are: no --csv, no key field.")
     if stream is None and (is_csv or is_data or key_field is not None):
         raise click.UsageError("Lines that are data name no stream: say --stream NAME.")
-    if socket is not None and endpoint is not None:
-        raise click.UsageError("--socket and --endpoint exclude each other.")
-    if socket is None and endpoint is None:
-        socket, endpoint = find_daemon(load(config_path, [], EITHER_DAEMON))
-    if endpoint is not None and acknowledge == "none":
+    way = Way(socket, endpoint, config_path).found()
+    if way.endpoint is not None and acknowledge == "none":
         raise click.UsageError("--acknowledge none needs the Unix socket: HTTP always answers.")
-    if profile is not None and endpoint is None:
+    if profile is not None and way.endpoint is None:
         raise click.UsageError("--profile signs HTTP requests: it needs --endpoint.")
-    from kdaemon.cli.reason import looking  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.lines import Form  # noqa: PLC0415 - see cli/__init__.py
 
     is_named = stream is None
     form = Form(partition_key, key_field, is_csv=is_csv, is_data=is_data, names_streams=is_named)
-    look = looking(stream, socket, endpoint, config_path)
-    _put(file, form, stream, acknowledge, socket, endpoint, ca_file, profile, look)
+    _put(file, form, stream, acknowledge, way, ca_file, profile)
 
 
 def _put(
@@ -133,26 +120,24 @@ def _put(
     form: "Form",
     stream: str | None,
     acknowledge: str,
-    socket: str | None,
-    endpoint: str | None,
+    way: Way,
     ca_file: str | None,
     profile: str | None,
-    look: Callable[[], Awaitable[str | None]],
 ) -> NoReturn:
     """Sends the records, with a progress bar on a terminal. Then prints the summary, whatever
     happened, and exits.
     """
     from kdaemon.put.lines import LineFormer  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.put.signing import signer_of  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.source import Source  # noqa: PLC0415 - see cli/__init__.py
-    from kdaemon.put.unix import PutError, UnixPut, form_blocks  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.put.unix import PutError, form_blocks  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.put.waiting import Person, Totals  # noqa: PLC0415 - see cli/__init__.py
 
     name = "standard input" if file == "-" else file
     try:
         descriptor = 0 if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        click.echo(f"cannot read {printable(name)}: {error.strerror}", err=True)
-        sys.exit(1)
+        raise CommandError(f"cannot read {name}: {error.strerror}") from error
     totals = Totals()
     source = Source(descriptor, name, is_gzip=file.endswith(".gz"))
     started_ns = SystemClock.now_ns()
@@ -160,18 +145,12 @@ def _put(
     exit_code = 0
     try:
         with _progress(source, totals) as (on_progress, tell):
-            person = Person(on_progress, tell, look)
+            person = Person(on_progress, tell, partial(way.look, stream))
             blocks = form_blocks(source, LineFormer(form), totals)
-            if endpoint is not None:
-                from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
-                from kdaemon.put.signing import signer_of  # noqa: PLC0415 - see cli/__init__.py
-
+            signer = None
+            if way.endpoint is not None:
                 signer = signer_of(os.environ, SystemClock.wall_seconds, profile)
-                http = HttpPut(stream, acknowledge, totals, person, signer, ca_file)
-                asyncio.run(http.send(endpoint, blocks))
-            else:
-                unix = UnixPut(stream, acknowledge, totals, person)
-                asyncio.run(unix.send(socket or SYSTEM_SOCKET, blocks))
+            asyncio.run(way.send(stream, acknowledge, totals, person, blocks, signer, ca_file))
     except PutError as error:
         problem, exit_code = str(error), 1
     except KeyboardInterrupt:
@@ -184,12 +163,9 @@ def _put(
 
 def _summarise(totals: "Totals", seconds: float, problem: str | None, *, is_answered: bool) -> None:
     """Prints the reasons and the problem on standard error, the counts on standard output."""
-    for reason in totals.reasons:
-        click.echo(f"rejected: {printable(reason)}", err=True)
-    if totals.rejected > len(totals.reasons):
-        click.echo(f"rejected: and {totals.rejected - len(totals.reasons):,} more", err=True)
+    tell_rejected(totals.rejected, totals.reasons)
     if problem is not None:
-        click.echo(printable(problem), err=True)
+        say(problem, err=True)
     done = totals.acknowledged if is_answered else totals.sent
     answered = f"acknowledged {totals.acknowledged:,}, " if is_answered else ""
     rate = done / seconds if seconds > 0 else 0.0
@@ -207,16 +183,12 @@ _Shown = tuple[Callable[[], object], Callable[[str], object]]
 """A function that shows progress, and one that takes the reason why nothing goes on."""
 
 
-def _tell(line: str) -> None:
-    click.echo(printable(line), err=True)
-
-
 def _progress(source: "Source", totals: "Totals") -> AbstractContextManager[_Shown]:
     """On a terminal a bar: bytes of the file, records acknowledged, rate. Elsewhere only the reason
     why nothing goes on.
     """
     if sys.stderr is None or not sys.stderr.isatty():
-        return nullcontext((lambda: None, _tell))
+        return nullcontext((lambda: None, partial(say, err=True)))
     return _bar(source, totals)
 
 

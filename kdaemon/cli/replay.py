@@ -17,7 +17,8 @@ from kdaemon.base.errors import ServiceError, SpoolError
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.verdict import Verdict
 from kdaemon.cli.values_text import record_fields
-from kdaemon.put.unix import Block, PutError, UnixPut
+from kdaemon.cli.way import Way
+from kdaemon.put.unix import Block, PutError
 from kdaemon.put.waiting import Person, Totals
 from kdaemon.settle.verdict import judge_call
 from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
@@ -26,17 +27,6 @@ BLOCK_LETTERS_MAX = 500  # letters formed and written at once
 BLOCK_BYTES_MAX = 2 * 1024 * 1024  # bytes, the same, unless one letter is larger; ours, 2026-11-21
 REASONS_MAX = 5  # reasons of letters that were refused again, kept for the summary
 DELETED_SHOWN_MAX = 20  # ids named when a deletion fails
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How the daemon is reached: by a socket or by an endpoint. `acknowledge`: the promise to ask
-    for.
-    """
-
-    socket: str | None
-    endpoint: str | None
-    acknowledge: str
 
 
 @dataclass(slots=True)
@@ -100,7 +90,7 @@ class StreamReplay:
         self._rejected: set[int] = set()  # numbers of letters that were refused
         self._settled_count = 0  # acknowledged records whose letters were deleted
 
-    async def run(self, way: Way) -> None:
+    async def run(self, way: Way, acknowledge: str) -> None:
         """Sends the letters and deletes those that are acknowledged. Raises PutError if it cannot
         go on; letters that were acknowledged are deleted by then.
         """
@@ -108,15 +98,7 @@ class StreamReplay:
         # The bare name may also be a table of the configuration, for a stream of another upstream.
         stream = parse_qualified(self._which.stream).spelling
         person = replace(self._person, on_progress=self._settle)
-        if way.endpoint is not None:
-            from kdaemon.put.http import HttpPut  # noqa: PLC0415 - brings aiohttp
-
-            http = HttpPut(stream, way.acknowledge, self._totals, person)
-            await http.send(way.endpoint, self._blocks())
-        else:
-            assert way.socket is not None
-            unix = UnixPut(stream, way.acknowledge, self._totals, person)
-            await unix.send(way.socket, self._blocks())
+        await way.send(stream, acknowledge, self._totals, person, self._blocks())
 
     async def _blocks(self) -> AsyncIterator[Block]:
         block, block_bytes, number = Block([], []), 0, 0
@@ -196,6 +178,7 @@ async def replay(
     letters: Letters,
     by_stream: dict[str, LetterFilter],
     way: Way,
+    acknowledge: str,
     replayed: Replayed,
     person_of: Callable[[str], Person],
 ) -> None:
@@ -211,7 +194,7 @@ async def replay(
             letters, replace(which, stream=stream), newest.id, replayed, person_of(stream)
         )
         try:
-            await session.run(way)
+            await session.run(way, acknowledge)
         except PutError as error:
             if str(error) not in replayed.problems:
                 replayed.problems.append(str(error))

@@ -295,6 +295,16 @@ def test_put_takes_the_socket_that_is_configured(
     assert find(tmp_path, monkeypatch, unix="", http="127.0.0.1:1") == (None, "127.0.0.1:1")
 
 
+def test_put_says_that_no_listener_is_configured(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text(
+        'listen = {http = "", unix = ""}\n[streams.a]\nlines = "raw"\nsocket = "/srv/a.sock"\n'
+    )
+    result = invoke("put", "--stream", "a", "--config", str(path))
+    assert result.exit_code == 1
+    assert "listen.http and listen.unix are both off: --socket PATH" in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

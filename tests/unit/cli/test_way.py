@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from kdaemon.cli.common import SYSTEM_SOCKET
-from kdaemon.cli.reason import is_of, looking
 from kdaemon.cli.screen import why_waits
+from kdaemon.cli.way import Way, is_of
 from kdaemon.config.load import load_config
 
 FAILING = {"code": "EndpointConnectionError", "message": "nobody listens"}
@@ -90,4 +90,4 @@ async def test_a_configuration_that_is_wrong_or_names_another_daemon_tells_nothi
     file = tmp_path / "k.toml"
     for text in ("no TOML", "listen.http = '127.0.0.1:1'"):
         file.write_text(text)
-        assert await looking("s", None, "127.0.0.1:2", str(file))() is None
+        assert await Way(None, "127.0.0.1:2", str(file)).look("s") is None
