@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from kdaemon.config import Config
 from kdaemon.daemon.memory import Memory
 from kdaemon.daemon.reach import Reached, Upstreams
-from kdaemon.daemon.sandboxed import beside_sandbox
+from kdaemon.daemon.sandboxed import SandboxAddresses, at_places
 from kdaemon.observe.logs import set_level
 from kdaemon.streams import Streams
 
@@ -48,20 +48,22 @@ class Change:
         upstreams: Upstreams,
         memory: Memory,
         spool: "Spool | None",
-        sandboxed: Config | None,
+        places: SandboxAddresses | None,
     ) -> None:
-        """`sandboxed`: the configuration that leads to embedded services; None: there are none."""
+        """`places`: of embedded services; None: there are none."""
         self._streams = streams
         self._upstreams = upstreams
         self._memory = memory
         self._spool = spool
-        self._sandboxed = sandboxed
+        self._places = places
         self.rooms: list[Room] = []
 
     def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
-        return () if self._sandboxed is None else come_beside_sandbox(old, new)
+        """As `Live` has it."""
+        return () if self._places is None else come_beside_sandbox(old, new)
 
     async def change(self, old: Config, new: Config) -> tuple[str, ...]:
+        """As `Live` has it."""
         prepared = await self.prepare(old, new)
         return await self.commit(prepared) if isinstance(prepared, Prepared) else prepared
 
@@ -70,8 +72,8 @@ class Change:
         Otherwise returns the tables that cannot change while records are under way.
         """
         come = _come(old, new)
-        if self._sandboxed is not None:
-            new = beside_sandbox(new, self._sandboxed)
+        if self._places is not None:
+            new = at_places(new, self._places)
         conflicts = self._streams.conflicts(new)
         return conflicts or Prepared(old, new, self._upstreams.open(new, come))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from kdaemon.config import Config
+from kdaemon.config import Config, ListenConfig
 from kdaemon.daemon.doors import Guards
 from kdaemon.door.guard import Strangers
 from kdaemon.http.handshakes import Handshakes
@@ -41,6 +41,7 @@ class Clients:
         return Principals(path, self._clock.wall_seconds)
 
     def guards(self) -> Guards:
+        """The guards that the configuration asks for."""
         auth, principals = self._config.auth, self.principals
         if principals is None:
             assert (auth.http, auth.unix) == ("none", "none"), "config/rules.py asks for the file"
@@ -61,15 +62,25 @@ class Clients:
         """
         if not self._config.listen.tls_certificate:
             return None
-        from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - see above
-
-        files = files_of(self._config.listen, "listen")
-        assert files is not None, "there is a certificate"
-        self.certificates = Certificates(files, self._clock.wall_seconds)
-        stack.callback(self.certificates.stop)
-        self.certificates.start()
+        self.certificates = open_certificates(self._config.listen, self._clock, stack)
         return Handshakes(self.certificates.context, self._clock.now_ns)
 
     def looks(self) -> list[Callable[[], object]]:
         """What is to be called about once a second."""
         return [] if self.principals is None else [self.principals.look, self._strangers.look]
+
+
+def open_certificates(
+    listen: ListenConfig, clock: SystemClock, stack: AsyncExitStack
+) -> "Certificates":
+    """The certificate of [listen], which is looked at again until `stack` is closed. Raises
+    TlsError.
+    """
+    from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - see above
+
+    files = files_of(listen, "listen")
+    assert files is not None, "config/rules.py asks for the files"
+    certificates = Certificates(files, clock.wall_seconds)
+    stack.callback(certificates.stop)
+    certificates.start()
+    return certificates

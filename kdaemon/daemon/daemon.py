@@ -5,8 +5,6 @@ to be read back, before a door opens. Stop: readiness is turned off, the drain r
 and the last line says what was delivered and what was not. The spool is closed last, and then
 released to the process that took over. Until then that process takes records, and those that ask
 for `stored` wait for the disk.
-Invariant: everything that is built is on one stack, and is closed in the reverse order of its
-start, also where the start failed.
 Where it sits: run.py -> here -> the other files of this package, each of which builds one part.
 """
 
@@ -15,8 +13,6 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,8 +29,8 @@ from kdaemon.daemon.listeners import Listeners
 from kdaemon.daemon.memory import Memory, tell_memory
 from kdaemon.daemon.observers import Observers, load_pages, needed_by_pages
 from kdaemon.daemon.reach import Upstreams
-from kdaemon.daemon.reload import Reload
-from kdaemon.daemon.sandboxed import start_sandbox
+from kdaemon.daemon.running import Running
+from kdaemon.daemon.sandboxed import at_places, start_sandbox
 from kdaemon.daemon.spool_opening import SpoolOpening
 from kdaemon.daemon.takeover import Takeover
 from kdaemon.door.door import Door
@@ -53,23 +49,20 @@ from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness, is_memory_full
 from kdaemon.observe.reading import SnapshotReader, Sources
-from kdaemon.observe.reloads import Reloads
 from kdaemon.observe.snapshot import Snapshot
 from kdaemon.observe.tap import Taps
 from kdaemon.send.late import Libraries
 from kdaemon.streams import Streams
 from kdaemon.system import (
     FreedMemory,
-    SystemClock,
     SystemDice,
     calm_collector,
     keep_loaded,
     memory_limit_bytes,
-    start_of,
 )
 
 if TYPE_CHECKING:
-    from kdaemon.daemon.part import Before, Part, Turn
+    from kdaemon.daemon.part import Before, Part
     from kdaemon.http.passed import Inherited
     from kdaemon.http.takeover import Taken
     from kdaemon.spool.spool import Spool
@@ -78,8 +71,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdaemon")
 
 
-class Daemon:
-    """Everything that runs, from `start` to `close`."""
+class Daemon(Running):
+    """A lone daemon, or one of several workers."""
 
     def __init__(
         self,
@@ -90,35 +83,19 @@ class Daemon:
         taken: "Taken | None" = None,
         part: "Part | None" = None,
     ) -> None:
-        """`loaded`: the configuration, and which source gave each value. `logs`: the handler that
-        keeps the last lines, for the admin pages. `read`: reads the configuration again, as
-        `Reload` has it; None: it is never read again. `inherited`: sockets that are bound already.
-        `taken`: what was taken over from the daemon before. `part`: given to one of several
-        workers, instead of these three.
+        """`loaded`, `read`, `taken`: as `Running` has them. `logs`: the handler that keeps the last
+        lines, for the admin pages. `inherited`: sockets that are bound already. `part`: given to
+        one of several workers, instead of `read`, `inherited` and `taken`.
         """
-        config = self._config = loaded.config
+        notifier = Notifier(os.environ) if part is None else part.notifier
+        super().__init__(loaded, notifier, read, taken)
+        config = loaded.config
         self._logs = logs
-        self._read = read
-        self._taken = taken
-        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self.takes_records = False  # a door may be open: from now on the end is a drain
-        self._is_ready = False  # the start is done
-        self.ready = asyncio.Event()  # the same, for a task that waits for it
-        self._times = config.drain
-        self.clock = SystemClock()
         self._dice = SystemDice()
-        self._stack = AsyncExitStack()
         self._part = part
-        self._notifier = Notifier(os.environ) if part is None else part.notifier
         self._memory = Memory(config)
         self._arrivals = Arrivals(self._memory.bodies, ConnectionLimits().body_bytes_max)
         self._turns = Turns(self.clock.now_ns)  # shared by everything that clients send
-        self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
-        self._reloads.loaded = loaded
-        self._reload: Reload | None = None
-        self._is_reload_asked = False  # before the start was done
-        self.listeners: Listeners
-        self._takeover: Turn
         before: Before | None = taken
         if part is None:
             self.listeners = Listeners(config.listen, inherited)
@@ -126,22 +103,16 @@ class Daemon:
         else:
             self.listeners, self._takeover, before = part.listeners, part.turn, part.before
         self._spool_opening = SpoolOpening(
-            config, self._notifier, before, self._end, is_lone=part is None
+            config, notifier, before, self._end, is_lone=part is None
         )
         self.left: Snapshot | None = None  # at the end of the drain
-        self._taps = Taps(self._dice, is_on=config.listen.admin_tap)
+        self.taps = Taps(self._dice, is_on=config.listen.admin_tap)
         self.streams: Streams
-        self._readiness: Readiness
         self._clients: Clients
         self._observers: Observers
         self.change: Change
         self._drain: Drain
         self._libraries: Libraries
-
-    def _end(self, failure: str | None) -> None:
-        """The daemon is to drain: another process listens now (None), or something failed."""
-        if not self.ended.done():
-            self.ended.set_result(failure)
 
     async def start(self, *, with_sandbox: bool) -> None:
         """Binds everything and returns when the daemon is ready. Raises ListenerError, LoadError,
@@ -151,14 +122,13 @@ class Daemon:
         if self._part is None:
             tell_memory(config.memory_bytes_max, memory_limit_bytes(), MEMORY_BESIDE_BYTES)
         clients = self._clients = Clients(config, clock, self._turns)
-        sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
+        places = await start_sandbox(config, self._stack) if with_sandbox else None
         if self._part is not None:
-            sandboxed = self._part.sandboxed
-        config = sandboxed or config
-        self._stack.callback(self._takeover.released)
-        if self._taken is not None:
-            self._stack.callback(self._taken.close)
-        upstreams, reaches = self._reach(config, is_anonymous=sandboxed is not None)
+            places = self._part.places
+        if places is not None:
+            config = at_places(config, places)
+        self._release_at_end()
+        upstreams, reaches = self._reach(config, is_anonymous=places is not None)
         opening = self._spool_opening
         spool = await opening.open(memory, clock, self._turns, is_sandboxed=with_sandbox)
         if spool is not None:
@@ -168,7 +138,7 @@ class Daemon:
         self._readiness = Readiness(lambda: is_memory_full(memory), self._trouble)
         handshakes = clients.handshakes(self._stack)
         hubs = Hubs(config, self._arrivals, self._turns, handshakes, clock.now_ns)
-        change = self.change = Change(streams, upstreams, self._memory, spool, sandboxed)
+        change = self.change = Change(streams, upstreams, self._memory, spool, places)
         self._observe(change, upstreams)
         change.rooms += [hubs, self._observers, self._takeover]
         reader = self._observers.reader
@@ -178,15 +148,8 @@ class Daemon:
         await self._open_doors(config, hubs, upstreams)
         if self._taken is not None:
             await self._start_admin(hubs)
-        self._readiness.started()
-        await self._takeover.take_turns()
-        self._is_ready = True
-        self.ready.set()
-        self._notifier.ready("takes records")
         # The supervisor says "ready", for all its workers.
-        text = "ready" if self._part is None else "takes records"
-        log.info(text, extra={"fields": {"version": __version__}})
-        self._allow_reload(change)
+        await self._is_open(change, "ready" if self._part is None else "takes records")
 
     def _reach(self, config: Config, *, is_anonymous: bool) -> tuple[Upstreams, dict[str, "Reach"]]:
         """The upstreams, and how each is called. Nobody is called yet."""
@@ -206,7 +169,7 @@ class Daemon:
         """Opens what takes records, behind all that must come before the first of them."""
         streams, libraries = self.streams, self._libraries
         door = Door(streams, self.clock)
-        self._taps.watch(door)
+        self.taps.watch(door)
         handler_behind = self._handler_behind(door, upstreams)
         for _ in streams.open_listed():
             await asyncio.sleep(0)  # probes and signals are heard
@@ -300,28 +263,11 @@ class Daemon:
         self._observers.start_emf()
 
     async def _start_admin(self, hubs: Hubs) -> None:
-        await self._observers.start_admin(self.listeners, hubs, self._reloads, self._taps)
+        await self._observers.start_admin(self.listeners, hubs, self._reloads, self.taps)
 
-    # Another configuration
-
-    def reload(self) -> None:
-        """Reads the configuration again: now, or when the start is done."""
-        if self._reload is None:
-            self._is_reload_asked = True
-        else:
-            self._reload.ask()
-
-    def _allow_reload(self, change: Change) -> None:
-        if self._read is None:
-            return
-        now_ns, notifier = self.clock.now_ns, self._notifier
-        self._reload = Reload(self._config, self._read, change, self._reloads, notifier, now_ns)
-        if self._is_reload_asked:
-            self._reload.ask()
-
-    def take_times(self, new: Config) -> None:
-        """Takes the drain times of the configuration that is in force now."""
-        self._times = new.drain
+    def take_config(self, new: Config) -> None:
+        """A worker is told of the configuration that is in force now: for the drain."""
+        self._config = new
 
     # The end
 
@@ -334,10 +280,6 @@ class Daemon:
     def reader(self) -> SnapshotReader:
         """Reads snapshots of the whole daemon."""
         return self._observers.reader
-
-    @property
-    def taps(self) -> Taps:
-        return self._taps
 
     @property
     def is_empty(self) -> bool:
@@ -359,34 +301,23 @@ class Daemon:
         """Runs from the first SIGTERM to the last line. The exit code: 0 if no record was left
         undelivered.
         """
-        times = self._times
-        if self._reload is not None:
-            await self._reload.aclose()
-            times = self._reload.config.drain
         is_broken = self._libraries.problem is not None  # whatever is promised now would be lost
-        if is_broken or not self._is_ready or self._part is not None:  # or nobody was told to come
-            times = replace(times, lame_duck_ms=0)
+        times = await self._begin_drain(is_lame=not is_broken and self._part is None)
         self._spool_opening.stop_waiting()
         self._libraries.load()  # for records that came in although another door could not be opened
-        self._readiness.told_to_stop()
-        self._notifier.stopping("lame duck: clients are still served")
-        log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
         left = self.left = await self._drain.run(times)
         await self._observers.last(left)
-        totals = {"delivered": left.delivered, "undelivered": left.undelivered}
-        if left.spool is not None:
-            totals["spooled"] = left.spooled
-        log.info("stopped", extra={"fields": totals, "is_last": True})
+        log.info("stopped", extra={"fields": self.totals, "is_last": True})
         return 1 if left.undelivered else 0
 
-    async def close(self) -> None:
-        """Closes everything that still runs, in the reverse order of its start."""
-        if self._reload is not None:
-            await self._reload.aclose()
-        self._takeover.close()
-        for door in self.listeners.doors:
-            await door.aclose(0.0)
-        await self._stack.aclose()
+    @property
+    def totals(self) -> dict[str, int]:
+        """What was delivered and what was left, after the drain; before, it is empty."""
+        left = self.left
+        if left is None:
+            return {}
+        stored = {} if left.spool is None else {"spooled": left.spooled}
+        return {"delivered": left.delivered, "undelivered": left.undelivered, **stored}
 
 
 def _look_each(looks: Sequence[Callable[[], object]]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from kdaemon.base.steps import at_once
 from kdaemon.config import DrainConfig
 from kdaemon.daemon.listeners import Listeners
+from kdaemon.daemon.takeover import Turn
 from kdaemon.daemon.telling import tell_on
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reading import SnapshotReader
@@ -24,10 +25,9 @@ from kdaemon.observe.snapshot import Snapshot
 from kdaemon.streams import Streams
 
 if TYPE_CHECKING:
-    from kdaemon.daemon.part import Turn
     from kdaemon.spool.spool import Spool
 
-LOOK_S = 0.02  # between two looks whether all clients have left, or all is settled. Ours
+LOOK_S = 0.02  # between two looks whether all is settled. Ours
 CLOSE_GRACE_S = 1.0  # for answers that are being sent when everything else is done
 
 
@@ -39,7 +39,7 @@ class Drain:
         listeners: Listeners,
         streams: Streams,
         spool: "Spool | None",
-        takeover: "Turn",
+        takeover: Turn,
         reader: SnapshotReader,
         notifier: Notifier,
     ) -> None:
@@ -53,7 +53,7 @@ class Drain:
     async def run(self, times: DrainConfig) -> Snapshot:
         """Drains. Returns what was delivered and what was not, all read at one moment."""
         self._listeners.yield_kept()
-        await self._lame_duck(times.lame_duck_ms / 1000)
+        await self._listeners.lame_duck(times.lame_duck_ms / 1000)
         self._takeover.close()
         doors = self._listeners.doors
         for door in doors:
@@ -75,13 +75,6 @@ class Drain:
         telling.cancel()
         # In one step, so that the numbers of the last line add up.
         return at_once(self._reader.read())
-
-    async def _lame_duck(self, seconds: float) -> None:
-        """Serves on for `seconds`; less, if new connections go elsewhere and no client is left."""
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + seconds
-        while loop.time() < ends_s and self._listeners.has_clients:  # noqa: ASYNC110 - many counters
-            await asyncio.sleep(min(LOOK_S, seconds))
 
     def _drained(self) -> Callable[[], tuple[str, bool]]:
         """Makes the state for `tell_on`: how many records are left, and whether some were delivered

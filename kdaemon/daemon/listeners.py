@@ -8,6 +8,7 @@ Where it sits: doors.py and observers.py listen here; takeover.py passes the soc
 closes them.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,6 +33,8 @@ from kdaemon.http.server import ConnectionServer, serve
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited, Passed
+
+LOOK_S = 0.02  # between two looks whether all clients have left. Ours
 
 
 class Listeners:
@@ -164,6 +167,13 @@ class Listeners:
         """Whether a client is connected, or may still come to this process and no other."""
         has_own = any(name not in self._kept for name in self._servers if name != "admin")
         return has_own or any(door.counters.open for door in self.doors)
+
+    async def lame_duck(self, seconds: float) -> None:
+        """Serves on for `seconds`; less, if new connections go elsewhere and no client is left."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + seconds
+        while loop.time() < ends_s and self.has_clients:  # noqa: ASYNC110 - many counters
+            await asyncio.sleep(min(LOOK_S, seconds))
 
     @property
     def trouble(self) -> str | None:

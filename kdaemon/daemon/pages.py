@@ -20,7 +20,7 @@ from kdaemon import __version__
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.histogram import Histogram
 from kdaemon.base.memory import ByteBudget
-from kdaemon.base.steps import Steps
+from kdaemon.base.steps import Steps, at_once
 from kdaemon.config import Config
 from kdaemon.daemon.crew import Answered, Crew
 from kdaemon.daemon.hubs import Hubs
@@ -102,13 +102,9 @@ class _Gathered:
         return len({stream.name for _, part in self.parts for stream in part.streams})
 
     def by_worker(self) -> Workers:
-        own = self._own.read()
-        while True:
-            try:
-                next(own)
-            except StopIteration as end:
-                parts = [(str(member.number), part) for member, part in self.parts]
-                return Workers(end.value, parts)
+        """What the answers are, worker by worker."""
+        parts = [(str(member.number), part) for member, part in self.parts]
+        return Workers(at_once(self._own.read()), parts)
 
 
 def _connections(told: Snapshot) -> int:

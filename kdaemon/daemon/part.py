@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kdaemon.config import Config
 from kdaemon.daemon.channel import Channel
 from kdaemon.daemon.listeners import Listeners
+from kdaemon.daemon.sandboxed import SandboxAddresses
+from kdaemon.daemon.takeover import Turn
 from kdaemon.observe.notify import Notifier
 
 
@@ -33,31 +34,10 @@ class Before(Protocol):
         ...
 
 
-class Turn(Protocol):
-    """Whose turn it is to listen. As `Takeover` has it."""
-
-    @property
-    def has_to_wait(self) -> bool: ...
-
-    @property
-    def leaves_spool(self) -> bool: ...
-
-    def take_config(self, new: Config) -> None: ...
-
-    async def keep_order(self) -> None: ...
-
-    async def take_turns(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def released(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """`before`: None: there was no daemon before. `look`: is called at each beat of the loop.
-    `sandboxed`: the configuration that leads to the supervisor's embedded services; None: there are
-    none.
+    `places`: of the supervisor's embedded services; None: there are none.
     """
 
     number: int
@@ -66,7 +46,7 @@ class Part:
     notifier: Notifier
     before: Before | None
     look: Callable[[], object]
-    sandboxed: Config | None
+    places: SandboxAddresses | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +75,15 @@ class BeforeUs:
         return self._has_spool
 
     def let_go(self) -> None:
+        """That daemon has closed its spools, or is gone."""
         self._is_released.set()
 
     async def released(self) -> None:
+        """As `Before` has it."""
         await self._is_released.wait()
 
 
-class WorkersTurn:
+class WorkersTurn(Turn):
     """A worker's turn is its supervisor's. `leaves_spool`: the supervisor has told so."""
 
     def __init__(
@@ -115,10 +97,6 @@ class WorkersTurn:
         self._may_go_on = asyncio.Event()
         self._is_held = is_held
         self.has_to_wait = has_to_wait
-        self.leaves_spool = False
-
-    def take_config(self, new: Config) -> None:
-        pass
 
     async def keep_order(self) -> None:
         if self._is_held:
@@ -126,16 +104,8 @@ class WorkersTurn:
             await self._may_go_on.wait()
 
     def go_on(self) -> None:
+        """The supervisor lets this worker take records."""
         self._may_go_on.set()
-
-    async def take_turns(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def released(self) -> None:
-        pass
 
 
 class ToSupervisor(Notifier):

@@ -30,36 +30,28 @@ SandboxAddresses = dict[str, tuple[str, str]]
 """Endpoint and region of each embedded service, by upstream."""
 
 
-async def start_sandbox(config: Config, stack: AsyncExitStack) -> Config:
-    """Opens a sandbox for each upstream, and returns the configuration that leads to them. The
-    default upstream's sandbox is at `sandbox.listen`, the others are at free ports of the same
-    address. Streams that the configuration lists are made in them. `stack`: closes them. Raises
-    ListenerError.
+async def start_sandbox(config: Config, stack: AsyncExitStack) -> SandboxAddresses:
+    """Opens a sandbox for each upstream. The default upstream's is at `sandbox.listen`, the others
+    are at free ports of the same address. Streams that the configuration lists are made in them.
+    `stack`: closes them. Raises ListenerError.
     """
-    sandbox, hosts = config.sandbox, config.listen.hosts
-    listed = replace(sandbox, streams=_streams(config, DEFAULT_UPSTREAM))
-    endpoint = await _open(listed, "sandbox", config, hosts, stack)
-    upstreams = {}
-    for name, upstream in config.upstreams.items():
-        database = urlsplit(upstream.endpoint_url).path  # the database of Yandex
-        streams = _streams(config, name)
-        if not upstream.traits.has_arns:
-            streams = tuple(full_path(each, database) for each in streams)
-        own = replace(
-            sandbox,
-            listen=host_port(sandbox.address.host, 0),
-            streams=streams,
-        )
+    places = {}
+    for name in config.upstream_names:
+        upstream = config.upstream(name)
+        settings = replace(config.sandbox, streams=_streams(config, name))
+        listener, database = "sandbox", ""
+        if name != DEFAULT_UPSTREAM:
+            listener = f"sandbox of upstreams.{name}"
+            database = urlsplit(upstream.endpoint_url).path  # of Yandex
+            settings = replace(settings, listen=host_port(config.sandbox.address.host, 0))
+        if database and not upstream.traits.has_arns:
+            settings = replace(
+                settings, streams=tuple(full_path(each, database) for each in settings.streams)
+            )
         region = upstream.region or upstream.traits.region or SANDBOX_REGION
-        url = await _open(own, f"sandbox of upstreams.{name}", upstream, hosts, stack) + database
-        upstreams[name] = replace(upstream, endpoint_url=url, region=region, **BESIDE_SANDBOX)
-    return replace(
-        config,
-        endpoint_url=endpoint,
-        region=config.region or config.traits.region or SANDBOX_REGION,
-        upstreams=upstreams,
-        **BESIDE_SANDBOX,
-    )
+        url = await _open(settings, listener, upstream, region, config.listen.hosts, stack)
+        places[name] = (url + database, region)
+    return places
 
 
 def _streams(config: Config, upstream: str) -> tuple[str, ...]:
@@ -77,14 +69,14 @@ async def _open(
     settings: SandboxConfig,
     name: str,
     reach: ReachConfig,
+    region: str,
     hosts: tuple[str, ...],
     stack: AsyncExitStack,
 ) -> str:
-    """Opens one embedded service; returns its address. `reach`: gives its account and region."""
+    """Opens one embedded service; returns its address. `reach`: gives its account."""
     from kdaemon.sandbox.run import open_sandbox  # noqa: PLC0415 - memory, only where it is used
 
     address = settings.address
-    region = reach.region or reach.traits.region or SANDBOX_REGION
     try:
         sandbox = await open_sandbox(
             settings, hosts, service=reach.service, account=reach.account, region=region
@@ -97,14 +89,8 @@ async def _open(
     return endpoint
 
 
-def places_of(sandboxed: Config) -> SandboxAddresses:
-    """Where the embedded services are, by upstream: endpoint and region."""
-    upstreams = map(sandboxed.upstream, sandboxed.upstream_names)
-    return {each.name: (each.endpoint_url, each.region) for each in upstreams}
-
-
 def at_places(config: Config, places: SandboxAddresses) -> Config:
-    """`config`, but leading to the embedded services of another process."""
+    """`config`, but leading to the embedded services that run."""
     upstreams = {
         name: replace(each, endpoint_url=places[name][0], region=places[name][1], **BESIDE_SANDBOX)
         for name, each in config.upstreams.items()
@@ -117,8 +103,3 @@ def at_places(config: Config, places: SandboxAddresses) -> Config:
         upstreams=upstreams,
         **BESIDE_SANDBOX,
     )
-
-
-def beside_sandbox(config: Config, sandboxed: Config) -> Config:
-    """A configuration that was read again, but leading to the embedded services that run."""
-    return at_places(config, places_of(sandboxed))

@@ -14,25 +14,24 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from kdaemon import __version__
 from kdaemon.base.histogram import LAG_BOUNDS_NS, Histogram
 from kdaemon.config import Config
 from kdaemon.config.load import Loaded
 from kdaemon.config.settings import MEMORY_BESIDE_BYTES, SUPERVISOR_BYTES
+from kdaemon.daemon.clients import open_certificates
 from kdaemon.daemon.crew import Crew
 from kdaemon.daemon.doors import Doors, Guards
-from kdaemon.daemon.drain import CLOSE_GRACE_S, LOOK_S
+from kdaemon.daemon.drain import CLOSE_GRACE_S
 from kdaemon.daemon.handing import Handing, SharedListeners
 from kdaemon.daemon.hubs import Hubs
 from kdaemon.daemon.memory import Memory, tell_memory
 from kdaemon.daemon.pages import Pages
 from kdaemon.daemon.part import Former, in_words
-from kdaemon.daemon.reload import Reload
-from kdaemon.daemon.sandboxed import places_of, start_sandbox
+from kdaemon.daemon.running import Running
+from kdaemon.daemon.sandboxed import start_sandbox
 from kdaemon.daemon.takeover import Takeover
 from kdaemon.daemon.workers_change import WorkersChange
 from kdaemon.http.arrivals import Arrivals
@@ -45,8 +44,7 @@ from kdaemon.observe.heartbeat import Heartbeat
 from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.notify import Notifier, watchdog_interval_s
 from kdaemon.observe.readiness import Readiness
-from kdaemon.observe.reloads import Reloads
-from kdaemon.system import SystemClock, memory_limit_bytes, start_of
+from kdaemon.system import memory_limit_bytes
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited
@@ -57,8 +55,10 @@ log = logging.getLogger("kdaemon")
 EXTEND_LOOK_S = 1.0  # between two reports to the service manager on a long start or a drain; ours
 
 
-class Supervisor:
-    """The supervisor, from `start` to `close`. As `run.Runs`."""
+class Supervisor(Running):
+    """The supervisor of several workers."""
+
+    listeners: SharedListeners
 
     def __init__(
         self,
@@ -69,33 +69,16 @@ class Supervisor:
         taken: "Taken | None" = None,
     ) -> None:
         """As the arguments of `Daemon`."""
-        config = self._config = loaded.config
+        super().__init__(loaded, Notifier(os.environ), read, taken)
+        config = loaded.config
         self._loaded = loaded
         self._logs = logs
-        self._read = read
-        self._taken = taken
-        self.ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self.takes_records = False
-        self._is_ready = False
-        self.clock = SystemClock()
-        self._stack = AsyncExitStack()
-        self._notifier = Notifier(os.environ)
-        self._reloads = Reloads(self.clock.wall_seconds, os.getpid(), start_of(os.getpid()))
-        self._reloads.loaded = loaded
-        self._reload: Reload | None = None
-        self._is_reload_asked = False
         self._readiness = Readiness(lambda: False, self._trouble)
         self._crew: Crew | None = None
         handing = Handing(lambda: [] if self._crew is None else self._crew.takers)
         self.listeners = SharedListeners(config.listen, inherited, handing, self._open_count)
         self._takeover = Takeover(config, self.listeners, taken, self._end)
-        self._releasing: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
         self._pages: Pages
-
-    def _end(self, failure: str | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(failure)
 
     def _open_count(self) -> int:
         return 0 if self._crew is None else self._crew.open_count
@@ -119,14 +102,11 @@ class Supervisor:
         log.info("workers", extra={"fields": {"workers": config.worker_count}})
         beside_bytes = config.worker_count * MEMORY_BESIDE_BYTES + SUPERVISOR_BYTES
         tell_memory(config.memory_bytes_max, memory_limit_bytes(), beside_bytes)
-        sandboxed = await start_sandbox(config, self._stack) if with_sandbox else None
-        self._stack.callback(self._takeover.released)
-        if self._taken is not None:
-            self._stack.callback(self._taken.close)
+        places = await start_sandbox(config, self._stack) if with_sandbox else None
+        self._release_at_end()
         self._prepare_spool(is_sandboxed=with_sandbox)
         sources = self._loaded.sources
         assert sources is not None, "who runs has kept them"
-        places = None if sandboxed is None else places_of(sandboxed)
         crew = self._crew = Crew(config, sources, places, self.listeners.resume)
         self._stack.push_async_callback(crew.stop)
         self._logs.queue.shared_by = crew.board.descriptor
@@ -134,7 +114,7 @@ class Supervisor:
         self._observe(crew)
         if self._taken is None:  # otherwise probes would find a daemon that is not ready
             await self._pages.open(hubs)
-        self._telling = asyncio.get_running_loop().create_task(self._tell_on(crew))
+        self._begin(self._tell_on(crew))
         if self._taken is not None:
             await self._come_after(crew, self._taken)
         await crew.start()
@@ -142,14 +122,16 @@ class Supervisor:
         await Doors(config, self.listeners, hubs, _no_lines, _no_handler, Guards()).open()
         if self._taken is not None:
             await self._pages.open(hubs)
-        self._readiness.started()
-        await self._takeover.take_turns()
+        change = WorkersChange(crew, [hubs, self._pages, self._takeover])
+        if self._read is not None:
+            self._read = change.reading(self._read)
+        await self._is_open(change, "ready")
         if crew.former is not None:
-            self._releasing = asyncio.get_running_loop().create_task(self._release(crew))
-        self._is_ready = True
-        self._notifier.ready("takes records")
-        log.info("ready", extra={"fields": {"version": __version__}})
-        self._allow_reload(crew, hubs)
+            self._begin(self._release(crew))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        """Runs until it is done, or until the supervisor closes."""
+        self._stack.callback(asyncio.get_running_loop().create_task(work).cancel)
 
     def _prepare_spool(self, *, is_sandboxed: bool) -> None:
         """Makes the directory of the spools, and checks that no other process has it, nor records
@@ -195,13 +177,7 @@ class Supervisor:
         arrivals = Arrivals(Memory(config).bodies, ConnectionLimits().body_bytes_max)
         tls: Handshakes | None = None
         if config.listen.admin_tls:
-            from kdaemon.http.renewal import Certificates, files_of  # noqa: PLC0415 - as daemon.py
-
-            files = files_of(config.listen, "listen")
-            assert files is not None, "config/rules.py asks for the files"
-            certificates = Certificates(files, self.clock.wall_seconds)
-            self._stack.callback(certificates.stop)
-            certificates.start()
+            certificates = open_certificates(config.listen, self.clock, self._stack)
             tls = Handshakes(certificates.context, now_ns)
         return Hubs(config, arrivals, turns, tls, now_ns)
 
@@ -246,50 +222,19 @@ class Supervisor:
         """As `run.Runs` has it: the directory of the workers' spools."""
         return "" if self._crew is None else self._config.spool.directory
 
-    # Another configuration
-
-    def reload(self) -> None:
-        """As `Daemon.reload`."""
-        if self._reload is None:
-            self._is_reload_asked = True
-        else:
-            self._reload.ask()
-
-    def _allow_reload(self, crew: Crew, hubs: Hubs) -> None:
-        if self._read is None:
-            return
-        change = WorkersChange(crew, [hubs, self._pages, self._takeover])
-        self._reload = Reload(
-            self._config,
-            change.reading(self._read),
-            change,
-            self._reloads,
-            self._notifier,
-            self.clock.now_ns,
-        )
-        if self._is_reload_asked:
-            self._reload.ask()
-
     # The end
 
     async def drain(self) -> int:
         """Runs from the first SIGTERM to the last line. The exit code: 0 if no record was left
         undelivered.
         """
-        times = self._config.drain
-        if self._reload is not None:
-            await self._reload.aclose()
-            times = self._reload.config.drain
-        self._readiness.told_to_stop()
-        self._notifier.stopping("lame duck: clients are still served")
-        log.info("draining", extra={"fields": {"lame_duck_ms": times.lame_duck_ms}})
+        times = await self._begin_drain()
         crew = self._crew
         assert crew is not None, "a door was open"
         self.listeners.yield_kept()
         if self.listeners.leaves_kept:
             crew.tell({"leave": True})
-        if self._is_ready:
-            await self._lame_duck(times.lame_duck_ms / 1000)
+        await self.listeners.lame_duck(times.lame_duck_ms / 1000)
         self._takeover.close()
         for door in self.listeners.doors:
             door.close_listener()
@@ -299,27 +244,8 @@ class Supervisor:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await crew.ended()
-        totals = crew.totals
-        log.info("stopped", extra={"fields": totals, "is_last": True})
+        log.info("stopped", extra={"fields": crew.totals, "is_last": True})
         return crew.exit_code
-
-    async def _lame_duck(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + seconds
-        while loop.time() < ends_s and self.listeners.has_clients:  # noqa: ASYNC110 - of workers
-            await asyncio.sleep(min(LOOK_S, seconds))
-
-    async def close(self) -> None:
-        """Closes everything that still runs, in the reverse order of its start."""
-        for task in (self._telling, self._releasing):
-            if task is not None:
-                task.cancel()
-        if self._reload is not None:
-            await self._reload.aclose()
-        self._takeover.close()
-        for door in self.listeners.doors:
-            await door.aclose(0.0)
-        await self._stack.aclose()
 
 
 WORKER_CLOSE_S = 15.0

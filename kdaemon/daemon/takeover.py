@@ -22,7 +22,36 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdaemon")
 
 
-class Takeover:
+class Turn:
+    """Whose turn it is to listen: here, always ours. `has_to_wait`: records of one key could pass
+    earlier ones, which the daemon before has in memory or leaves on disk. `leaves_spool`: another
+    process took over, and gets the spool of this one.
+    """
+
+    has_to_wait = False
+    leaves_spool = False
+
+    def take_config(self, new: Config) -> None:
+        """Takes the configuration in force."""
+
+    async def keep_order(self) -> None:
+        """Returns when the daemon before has delivered the records in its memory, if order needs
+        that.
+        """
+
+    async def take_turns(self) -> None:
+        """Makes the daemon before stop listening, if there is one; lets the next one come."""
+
+    def close(self) -> None:
+        """Lets no process take over any more. One that has the sockets already keeps their
+        files.
+        """
+
+    def released(self) -> None:
+        """Tells the process that took over that the spool is closed."""
+
+
+class Takeover(Turn):
     """The turns of one daemon: after the daemon before, and before the next one."""
 
     def __init__(
@@ -40,27 +69,15 @@ class Takeover:
         self._taken = taken
         self._end = end
         self._giver: Giver | None = None
+        if taken is not None:
+            keeps_order = taken.about.keeps_order and _keeps_order(config)
+            self.has_to_wait = keeps_order or _keeps_order_in_memory(config)
 
     def take_config(self, new: Config) -> None:
-        """The next daemon is told by the configuration in force."""
         self._config = new
 
-    @property
-    def has_to_wait(self) -> bool:
-        """Whether records of one key could pass earlier ones, which the daemon before has in memory
-        or leaves on disk.
-        """
-        if self._taken is None:
-            return False
-        keeps_order = self._taken.about.keeps_order and _keeps_order(self._config)
-        return keeps_order or _keeps_order_in_memory(self._config)
-
     async def keep_order(self) -> None:
-        """Returns when the daemon before has delivered the records in its memory, if order needs
-        that.
-        """
-        if self.has_to_wait:
-            assert self._taken is not None
+        if self._taken is not None and self.has_to_wait:
             from kdaemon.config.listeners import wanted_listeners  # noqa: PLC0415 - see _offer
 
             wanted = wanted_listeners(self._config, os.environ, os.path.isdir)
@@ -69,7 +86,6 @@ class Takeover:
             await self._taken.released()  # the records in its memory go first
 
     async def take_turns(self) -> None:
-        """Makes the daemon before stop listening, if there is one; lets the next one come."""
         if self._taken is not None:
             await self._tell_listening(self._taken)
             self._listeners.own_files()
@@ -79,14 +95,6 @@ class Takeover:
         await taken.listening(self._listeners.names_taken, self._spool_place)
 
     @property
-    def leaves_spool(self) -> bool:
-        """Whether another process took over and gets the spool of this one."""
-        if self._giver is None or not self._giver.has_given:
-            return False
-        own = self._spool_place
-        return bool(own) and own == self._giver.taken_spool
-
-    @property
     def _spool_place(self) -> str:
         """The place of our spool; "": there is none."""
         from kdaemon.http.takeover import place_of  # noqa: PLC0415 - see _offer
@@ -94,16 +102,12 @@ class Takeover:
         return place_of(self._config.spool.directory)
 
     def close(self) -> None:
-        """Lets no process take over any more. One that has the sockets already keeps their
-        files.
-        """
         if self._giver is not None:
             self._giver.close()
             self._listeners.keep(self._giver.passed)
             self._listeners.yield_kept()
 
     def released(self) -> None:
-        """Tells the process that took over that the spool is closed."""
         if self._giver is not None:
             self._giver.released()
 
@@ -134,6 +138,9 @@ class Takeover:
 
     def _was_taken(self, names: frozenset[str]) -> None:
         """Another process accepts on these sockets: this daemon leaves them, and drains."""
+        assert self._giver is not None, "it is who tells"
+        own = self._spool_place
+        self.leaves_spool = bool(own) and own == self._giver.taken_spool
         self._listeners.keep(names)
         self._listeners.yield_kept()
         self._end(None)

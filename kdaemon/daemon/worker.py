@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import msgspec
+
 from kdaemon import __version__
 from kdaemon.base.errors import ConfigError, WorkerError
 from kdaemon.config.load import Loaded, Sources, load_sources
@@ -30,7 +32,6 @@ from kdaemon.daemon.handing import HandedListeners
 from kdaemon.daemon.part import BeforeUs, Former, Part, ToSupervisor, WorkersTurn
 from kdaemon.daemon.questions import Answer, answer_all, in_turn, stepped
 from kdaemon.daemon.run import run_daemon
-from kdaemon.daemon.sandboxed import at_places
 from kdaemon.observe.logs import LogHandler
 from kdaemon.observe.slices import SLICE_NS, Page
 
@@ -121,8 +122,6 @@ class Worker:
         self._prepared_loaded: Loaded | None = None
         self._before = None if former is None else BeforeUs(former)
         self._listeners = HandedListeners(self._config.listen, None)
-        places = assignment.places
-        sandboxed = None if places is None else at_places(self._config, places)
         part = Part(
             assignment.number,
             self._listeners,
@@ -130,7 +129,7 @@ class Worker:
             ToSupervisor(self._channel),
             self._before,
             self._look,
-            sandboxed,
+            assignment.places,
         )
         self.daemon = Daemon(loaded, logs, part=part)
 
@@ -225,12 +224,8 @@ class Worker:
         self._board.write(self._assignment.slot, Field.OPEN, self._listeners.open_count)
 
     def _tell_end(self) -> None:
-        left = self.daemon.left
-        if left is not None:
-            totals = {"delivered": left.delivered, "undelivered": left.undelivered}
-            if left.spool is not None:
-                totals["spooled"] = left.spooled
-            self._channel.tell({"ended": totals})
+        if self.daemon.totals:
+            self._channel.tell({"ended": self.daemon.totals})
 
     # What it is asked
 
@@ -239,7 +234,7 @@ class Worker:
         now_ns = self.daemon.clock.now_ns
         read = self.daemon.reader.read(shards_max, calm_max)
         snapshot = await stepped(read, now_ns, SLICE_NS)
-        yield replace_streams(snapshot)
+        yield msgspec.structs.replace(snapshot, streams=())
         for stream in snapshot.streams:
             yield stream
 
@@ -283,7 +278,7 @@ class Worker:
             yield "conflicts", conflicts
             return
         self._config = loaded.config
-        self.daemon.take_times(loaded.config)
+        self.daemon.take_config(loaded.config)
         yield "ready", ()
 
     async def _drop(self) -> AsyncIterator[None]:
@@ -294,10 +289,3 @@ class Worker:
         prepared, self._prepared, self._prepared_loaded = self._prepared, None, None
         if prepared is not None:
             await self.daemon.change.drop(prepared)
-
-
-def replace_streams(snapshot: Any) -> Any:
-    """A snapshot without its streams, which are sent one by one."""
-    import msgspec  # noqa: PLC0415 - loaded by then
-
-    return msgspec.structs.replace(snapshot, streams=())
