@@ -18,7 +18,7 @@ from kdaemon.system import SystemClock, memory_limit_bytes, usable_cores
 
 if TYPE_CHECKING:
     from kdaemon.config import Config
-    from kdaemon.config.load import Loaded
+    from kdaemon.config.load import Loaded, Sources
 
 DEFAULTS = "defaults and environment"  # the source that is named where there is no file
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,19 +104,11 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
     """The configuration that file, environment and flags have now. Raises ConfigError with all
     problems.
     """
-    from kdaemon.config import load as loading  # noqa: PLC0415 - start-up of the other commands
+    from kdaemon.config.load import load_sources  # noqa: PLC0415 - start-up of the other commands
 
-    problems: list[ConfigProblem] = []
-    text: str | None = None
+    sources, problems = read_sources(config_path, flags)
     try:
-        text = read_text(config_path)
-    except ConfigError as error:
-        problems += error.problems
-    sources = loading.Sources(
-        text, config_path or "", tuple(flags), memory_limit_bytes(), usable_cores()
-    )
-    try:
-        loaded = loading.load_sources(sources, os.environ)
+        loaded = load_sources(sources, os.environ)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -124,13 +116,17 @@ def read_with_givers(config_path: str | None, flags: Sequence[tuple[str, str]]) 
     return loaded
 
 
-def read_text(config_path: str | None) -> str | None:
-    """The text of the file; None: no file is named. Raises ConfigError."""
-    if not config_path:
-        return None
+def read_sources(
+    config_path: str | None, flags: Sequence[tuple[str, str]]
+) -> "tuple[Sources, list[ConfigProblem]]":
+    """What file and flags have now, and why the file cannot be read: then it counts as empty."""
+    from kdaemon.config.load import Sources  # noqa: PLC0415 - as above
+
+    text = problem = None
     try:
-        with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
-            return file.read()
+        if config_path:
+            with open(config_path, encoding="utf-8") as file:  # noqa: PTH123 - one read
+                text = file.read()
     except OSError as error:
         problem = (
             f"cannot be read: {error.strerror}. Correct --config or KDAEMON_CONFIG; `kdaemon init`"
@@ -138,7 +134,9 @@ def read_text(config_path: str | None) -> str | None:
         )
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 text (byte {error.start}); expected TOML"
-    raise ConfigError([ConfigProblem(config_path, "file", problem)])
+    source = config_path or ""
+    sources = Sources(text, source, tuple(flags), memory_limit_bytes(), usable_cores())
+    return sources, [] if problem is None else [ConfigProblem(source, "file", problem)]
 
 
 def say(text: str, *, err: bool = False) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
-from kdaemon.cli.common import DEFAULTS, read_text, read_with_givers, surroundings_problems
+from kdaemon.cli.common import DEFAULTS, read_sources, surroundings_problems
 from kdaemon.system import SystemClock
 
 if TYPE_CHECKING:
@@ -58,32 +58,29 @@ def read_and_look(
     """The configuration and what is found around it. None: settings are wrong; then the settings
     that are right are looked at all the same.
     """
-    from kdaemon.config.load import good_values  # noqa: PLC0415 - see cli/__init__.py
+    from kdaemon.config.load import good_values, load_sources  # noqa: PLC0415 - cli/__init__.py
 
-    where = config_path or DEFAULTS
+    sources, unread = read_sources(config_path, flags)
     try:
-        loaded = read_with_givers(config_path, flags)
+        loaded = load_sources(sources, os.environ)
     except ConfigError as error:
-        wrong = error.problems
+        wrong = [*unread, *error.problems]
     else:
-        return loaded, look_around(where, loaded, old, spool=spool)
-    try:
-        text = read_text(config_path)
-    except ConfigError:
+        if not unread:
+            return loaded, look_around(loaded, old, spool=spool)
+        wrong = unread
+    if unread:
         return None, Looks(wrong)
     known = {each.key for each in wrong}
-    good = good_values(text=text, source=where, environ=os.environ, flags=flags)
-    around = look_around(where, good, old, spool=spool)
+    around = look_around(good_values(sources, os.environ), old, spool=spool)
     return None, Looks([*wrong, *(each for each in around.problems if each.key not in known)])
 
 
-def look_around(
-    where: str, loaded: "Loaded", old: "Config | None" = None, *, spool: str = ""
-) -> Looks:
-    """What is found around a configuration. `where`: the source of the configuration."""
+def look_around(loaded: "Loaded", old: "Config | None" = None, *, spool: str = "") -> Looks:
+    """What is found around a configuration."""
     from kdaemon.config.twins import find_twins  # noqa: PLC0415 - see cli/__init__.py
 
-    config = loaded.config
+    config, where = loaded.config, loaded.sources.source or DEFAULTS
     before = [] if old is None else surroundings_problems(where, old)
     looks = Looks([each for each in surroundings_problems(where, config) if each not in before])
     principals = look_at_principals(config)

@@ -21,9 +21,8 @@ from typing import Any
 
 import click
 
-from kdaemon.base.errors import ConfigError
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, page_of
-from kdaemon.cli.common import EXIT_CONFIG, CommandError, read_text, say, wrong_config
+from kdaemon.cli.common import EXIT_CONFIG, CommandError, read_sources, say, wrong_config
 from kdaemon.cli.help import Command
 from kdaemon.system import SystemClock, listener_users, start_of, user_of
 
@@ -69,13 +68,8 @@ def _find(asked: Asked) -> AdminPlace:
     from kdaemon.config.given import FLAGS  # noqa: PLC0415 - see cli/__init__.py
     from kdaemon.config.load import good_values  # noqa: PLC0415 - the same
 
-    text: str | None = None
-    unread = ""
-    try:
-        text = read_text(asked.config_path)
-    except ConfigError as error:  # the daemon will say what is wrong with the file
-        unread = str(error)
-    loaded = good_values(text=text, environ=os.environ, flags=asked.settings)
+    sources, unread = read_sources(asked.config_path, asked.settings)
+    loaded = good_values(sources, os.environ)
     wrong = [each for each in loaded.problems if each.source == FLAGS]
     if wrong:
         raise wrong_config(wrong)
@@ -83,8 +77,8 @@ def _find(asked: Asked) -> AdminPlace:
     if asked.admin is None and listen.admin_address is None:
         text = "listen.admin is off, and names no daemon: send SIGHUP to it, and look at its log"
         raise CommandError(text)
-    if unread and asked.admin is None:
-        say(f"{unread}. The daemon is looked for at {listen.admin}", err=True)
+    if unread and asked.admin is None:  # the daemon will say what is wrong with the file
+        say(f"{unread[0]}. The daemon is looked for at {listen.admin}", err=True)
     return asked.place_of(listen)
 
 

@@ -66,7 +66,7 @@ class Given:
         environ: Mapping[str, str],
         flags: Sequence[tuple[str, str]],
     ) -> None:
-        """Of all sources, the strongest last; as `load_config` has them."""
+        """Of all sources, the strongest last; as `load_sources` has them."""
         self.problems: list[ConfigProblem] = []
         self.values: dict[Path, object] = {}
         self.givers: dict[Path, Setting] = {}  # who gave the value, for the rules between keys

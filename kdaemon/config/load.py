@@ -1,8 +1,8 @@
 """Defaults < TOML < KDAEMON_* environment < flags -> one Config, or every problem at once.
 
 Pure: texts and mappings come in; this file reads nothing. `given.py` collects values and problems.
-The rules of `rules.py` check the values that have no problem. Only `load_config` raises, once, with
-all problems.
+The rules of `rules.py` check the values that have no problem. Only `load_sources` raises, once,
+with all problems.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,106 +26,61 @@ from kdaemon.config.values import WORKERS_MAX
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a Config was made of, but for the environment: another process that has the same one
-    makes the same of it (`load_sources`).
+    """What a Config is made of, but for the environment: another process that has the same one
+    makes the same of it. `text`: of the TOML file; None: there is none. `source`: the file's name
+    in problems. `flags`: pairs of dotted key and text. `memory_limit_bytes`: of the container, for
+    who sets no memory_bytes_max. `cores`: which this process may use, for `workers = "auto"`.
     """
 
-    text: str | None
-    source: str
-    flags: tuple[tuple[str, str], ...]
-    memory_limit_bytes: int | None
-    cores: int
+    text: str | None = None
+    source: str = "config.toml"
+    flags: Sequence[tuple[str, str]] = ()
+    memory_limit_bytes: int | None = None
+    cores: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A Config, and who gave its values. `givers`: by path; a path that is missing was given by
     nobody. `listed`: the path of each listed stream's table, by the stream's name. `problems`: of
-    `good_values`, what is wrong with the others. `sources`: None: nobody kept them.
+    `good_values`, what is wrong with the others.
     """
 
     config: Config
     givers: Mapping[Path, Setting]
     listed: Mapping[str, Path]
+    sources: Sources
     problems: tuple[ConfigProblem, ...] = ()
-    sources: Sources | None = None
 
 
 def load_sources(sources: Sources, environ: Mapping[str, str]) -> Loaded:
-    """Raises ConfigError with every problem there is."""
-    loaded = load_with_givers(
-        text=sources.text,
-        source=sources.source,
-        environ=environ,
-        flags=sources.flags,
-        memory_limit_bytes=sources.memory_limit_bytes,
-        cores=sources.cores,
-    )
-    return replace(loaded, sources=sources)
-
-
-def load_config(
-    *,
-    text: str | None = None,
-    source: str = "config.toml",
-    environ: Mapping[str, str] = MappingProxyType({}),
-    flags: Sequence[tuple[str, str]] = (),
-    memory_limit_bytes: int | None = None,
-    cores: int = 1,
-) -> Config:
-    """The Config that these sources make together.
-
-    `text`: the TOML file's, `source`: its name in problems; `environ`: all variables, of which only
-    KDAEMON_* are looked at; `flags`: pairs of dotted key and text; `memory_limit_bytes`: of the
-    container, for who sets no memory_bytes_max; `cores`: which this process may use, for
-    `workers = "auto"`. Raises ConfigError with every problem there is.
+    """The Config that the sources make together. `environ`: all variables, of which only KDAEMON_*
+    are looked at. Raises ConfigError with every problem there is.
     """
-    loaded = load_with_givers(
-        text=text,
-        source=source,
-        environ=environ,
-        flags=flags,
-        memory_limit_bytes=memory_limit_bytes,
-        cores=cores,
-    )
-    return loaded.config
-
-
-def load_with_givers(
-    *,
-    text: str | None = None,
-    source: str = "config.toml",
-    environ: Mapping[str, str] = MappingProxyType({}),
-    flags: Sequence[tuple[str, str]] = (),
-    memory_limit_bytes: int | None = None,
-    cores: int = 1,
-) -> Loaded:
-    """As `load_config`, and who gave what."""
-    given = Given(text, source, environ, flags)
-    config = _Builder(given, memory_limit_bytes, cores).build()
+    given = Given(sources.text, sources.source, environ, sources.flags)
+    config = _Builder(given, sources.memory_limit_bytes, sources.cores).build()
     _apply_rules(given, config)
     if given.problems:
         raise ConfigError(given.problems)
-    return _loaded(given, config)
+    return _loaded(given, config, sources)
 
 
-def good_values(
-    *,
-    text: str | None,
-    source: str = "",
-    environ: Mapping[str, str] = MappingProxyType({}),
-    flags: Sequence[tuple[str, str]] = (),
-) -> Loaded:
-    """As `load_with_givers`, but a key that is broken has its default, and no rule holds: to look
+def load_config(*, environ: Mapping[str, str] = MappingProxyType({}), **sources: Any) -> Config:
+    """The Config of `Sources(**sources)`. Raises as `load_sources`."""
+    return load_sources(Sources(**sources), environ).config
+
+
+def good_values(sources: Sources, environ: Mapping[str, str]) -> Loaded:
+    """As `load_sources`, but a key that is broken has its default, and no rule holds: to look
     around a file that cannot be used, and to find a daemon by one. Not to run by.
     """
-    given = Given(text, source, environ, flags)
-    return _loaded(given, _Builder(given, None, 1).build())
+    given = Given(sources.text, sources.source, environ, sources.flags)
+    return _loaded(given, _Builder(given, None, 1).build(), sources)
 
 
-def _loaded(given: Given, config: Config) -> Loaded:
+def _loaded(given: Given, config: Config, sources: Sources) -> Loaded:
     givers, listed = MappingProxyType(given.givers), MappingProxyType(given.listed)
-    return Loaded(config, givers, listed, tuple(given.problems))
+    return Loaded(config, givers, listed, sources, tuple(given.problems))
 
 
 class _Builder:

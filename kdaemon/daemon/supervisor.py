@@ -71,7 +71,7 @@ class Supervisor(Running):
         """As the arguments of `Daemon`."""
         super().__init__(loaded, Notifier(os.environ), read, taken)
         config = loaded.config
-        self._loaded = loaded
+        self._sources = loaded.sources
         self._logs = logs
         self._readiness = Readiness(lambda: False, self._trouble)
         self._crew: Crew | None = None
@@ -105,9 +105,7 @@ class Supervisor(Running):
         places = await start_sandbox(config, self._stack) if with_sandbox else None
         self._release_at_end()
         self._prepare_spool(is_sandboxed=with_sandbox)
-        sources = self._loaded.sources
-        assert sources is not None, "who runs has kept them"
-        crew = self._crew = Crew(config, sources, places, self.listeners.resume)
+        crew = self._crew = Crew(config, self._sources, places, self.listeners.resume)
         self._stack.push_async_callback(crew.stop)
         self._logs.queue.shared_by = crew.board.descriptor
         hubs = self._hubs()

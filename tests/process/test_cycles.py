@@ -26,7 +26,7 @@ import pytest
 
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record
-from kdaemon.config.load import load_with_givers
+from kdaemon.config.load import Sources, load_sources
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.door.block import Block
 from kdaemon.observe.logs import LogHandler
@@ -428,7 +428,7 @@ async def a_place(service: Service, directory: Path) -> AsyncIterator[Place]:
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     logger.addHandler(places)
-    loaded = load_with_givers(text=SETTINGS.format(url=service.url, directory=directory))
+    loaded = load_sources(Sources(SETTINGS.format(url=service.url, directory=directory)), {})
     daemon = Daemon(loaded, handler)
     try:
         await daemon.start(with_sandbox=False)

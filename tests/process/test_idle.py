@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import kdaemon.daemon.daemon
-from kdaemon.config.load import load_with_givers
+import kdaemon.daemon.running
+from kdaemon.config.load import Sources, load_sources
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.logs import LogHandler
 from kdaemon.system import SystemClock
@@ -38,7 +39,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A directory for the spool and the socket. What a start sets for a whole process is not set
     here.
     """
-    monkeypatch.setattr(kdaemon.daemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon.running, "SystemClock", LoopClock)
     monkeypatch.setattr(kdaemon.daemon.daemon, "calm_collector", lambda: None)
     (tmp_path / "spool").mkdir()
     return tmp_path
@@ -49,7 +50,7 @@ async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> l
     though clients are connected by every listener.
     """
     logs = LogHandler(io.StringIO(), SystemClock(), is_json=True)
-    daemon = Daemon(load_with_givers(text=config_text), logs)
+    daemon = Daemon(load_sources(Sources(config_text), {}), logs)
     clients: list[asyncio.StreamWriter] = []
     try:
         await daemon.start(with_sandbox=True)

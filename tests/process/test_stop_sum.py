@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import kdaemon.daemon.daemon
-from kdaemon.config.load import load_with_givers
+import kdaemon.daemon.running
+from kdaemon.config.load import Sources, load_sources
 from kdaemon.daemon.daemon import Daemon
 from kdaemon.observe.logs import LogHandler
 from kdaemon.system import SystemClock
@@ -56,7 +57,7 @@ ASKS = {
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(kdaemon.daemon.daemon, "SystemClock", LoopClock)
+    monkeypatch.setattr(kdaemon.daemon.running, "SystemClock", LoopClock)
     monkeypatch.setattr(kdaemon.daemon.daemon, "calm_collector", lambda: None)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "KEY")
@@ -69,7 +70,9 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 async def ended_after(directory: Path, port: int, loop: CountingLoop) -> tuple[float, int]:
     """How long the end took, in seconds, and how many clients had an answer."""
     logs = LogHandler(io.StringIO(), SystemClock(), is_json=True)
-    daemon = Daemon(load_with_givers(text=SETTINGS.format(port=port, directory=directory)), logs)
+    daemon = Daemon(
+        load_sources(Sources(SETTINGS.format(port=port, directory=directory)), {}), logs
+    )
     clients: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     is_closed = False
     try:

@@ -21,7 +21,7 @@ from kdaemon.base.frame import Acknowledge
 from kdaemon.base.record import Record
 from kdaemon.config import Config
 from kdaemon.config.changes import find_changes
-from kdaemon.config.load import Loaded, load_config, load_with_givers
+from kdaemon.config.load import Loaded, Sources, load_config, load_sources
 from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
@@ -122,7 +122,7 @@ class Play:
         self.puts: list[tuple[str, int]] = []  # between the steps of the next swap
 
     def read(self, _old: Config) -> Loaded:
-        return load_with_givers(text=self.text)
+        return load_sources(Sources(self.text), {})
 
     def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
         return ()

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from kdaemon.cli import cli
 from kdaemon.config.effective import as_toml, as_tree, effective
 from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS
-from kdaemon.config.load import Loaded, load_with_givers
+from kdaemon.config.load import Loaded, Sources, load_sources
 from kdaemon.config.schema import config_schema
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
@@ -54,8 +54,8 @@ aggregation = "kpl"
 """
 
 
-def loaded(text: str = "", **more: Any) -> Loaded:
-    return load_with_givers(text=text, source="k.toml", **more)
+def loaded(text: str = "", *, environ: Mapping[str, str] = {}, **more: Any) -> Loaded:
+    return load_sources(Sources(text, "k.toml", **more), environ)
 
 
 def notes(found: Loaded, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -93,7 +93,7 @@ def test_what_a_variable_of_aws_gives_is_told_where_nothing_else_does() -> None:
 def test_what_is_printed_is_a_configuration_that_means_the_same(text: str) -> None:
     before = loaded(text)
     printed = as_toml(effective(before, {}))
-    assert load_with_givers(text=printed).config == before.config
+    assert load_sources(Sources(printed), {}).config == before.config
     assert "\x1b" not in printed
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kdaemon.base.errors import WorkerError
 from kdaemon.config import Config
-from kdaemon.config.load import Loaded, load_config, load_with_givers
+from kdaemon.config.load import Loaded, Sources, load_config, load_sources
 from kdaemon.daemon.reload import Reload
 from kdaemon.observe.notify import Notifier
 from kdaemon.observe.reloads import Outcome, Reloads
@@ -41,7 +41,7 @@ class Place:
         self.may_read.wait()
         if text == "broken":
             raise RuntimeError("a defect")
-        return load_with_givers(text=text)
+        return load_sources(Sources(text), {})
 
     def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
         return self.fixed

@@ -7,7 +7,7 @@ import pytest
 
 from kdaemon.config.effective import effective
 from kdaemon.config.keys import dotted
-from kdaemon.config.load import load_with_givers
+from kdaemon.config.load import Sources, load_sources
 from kdaemon.observe import config_page
 from kdaemon.observe.config_page import ROWS_A_STEP, ROWS_MAX, config_steps
 from tests.unit.observe.test_admin import Place
@@ -29,7 +29,7 @@ def told(text: str | None, generation: int = 1) -> Any:
     if text is not None:
         flags = [("log.level", "debug")]
         environ = {"KDAEMON_DRAIN_DEADLINE_MS": "9000"}
-        loaded = load_with_givers(text=text, source="k.toml", environ=environ, flags=flags)
+        loaded = load_sources(Sources(text, "k.toml", flags), environ)
     return json.loads(whole(config_steps(loaded, generation)).body)
 
 
@@ -64,7 +64,7 @@ def test_a_proxy_without_a_scheme_is_told_without_who_calls(url: str) -> None:
 
 
 def test_it_has_the_rows_of_the_command() -> None:
-    loaded = load_with_givers(text=TEXT)
+    loaded = load_sources(Sources(TEXT), {})
     rows = json.loads(whole(config_steps(loaded, 1)).body)["settings"]
     assert [(row["key"], row["value"]) for row in rows] == [
         (dotted(each.path), each.shown) for each in effective(loaded, {})
@@ -72,7 +72,7 @@ def test_it_has_the_rows_of_the_command() -> None:
 
 
 def test_it_is_bounded_and_made_in_steps() -> None:
-    loaded = load_with_givers(text="".join(f"[streams.s{i}]\n" for i in range(100)))
+    loaded = load_sources(Sources("".join(f"[streams.s{i}]\n" for i in range(100))), {})
     steps, count = config_steps(loaded, 1), 0
     try:
         while True:
@@ -91,7 +91,7 @@ async def test_the_listener_tells_what_the_last_reload_took() -> None:
     await place.open()
     try:
         assert json.loads((await place.ask("GET", "/configz/effective")).body)["settings"] == []
-        place.reloads.loaded = load_with_givers(text=TEXT)
+        place.reloads.loaded = load_sources(Sources(TEXT), {})
         place.clock.ns += 2_000_000_000
         answer = await place.ask("GET", "/configz/effective")
         assert answer.headers["content-type"] == "application/json"
@@ -105,4 +105,4 @@ async def test_the_listener_tells_what_the_last_reload_took() -> None:
 def test_the_bound_leaves_room_for_what_a_page_is_for() -> None:
     """All of the top, and the tables of fifty streams."""
     text = "".join(f"[streams.s{i}]\n" for i in range(50))
-    assert len(list(effective(load_with_givers(text=text), {}))) <= config_page.ROWS_MAX
+    assert len(list(effective(load_sources(Sources(text), {}), {}))) <= config_page.ROWS_MAX
