@@ -4,6 +4,7 @@ nothing.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdaemon.base.endpoint import region_problem, region_variable
-from kdaemon.base.names import DEFAULT_UPSTREAM
+from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn, parse_qualified
 from kdaemon.cli.common import CommandError, configured, read_with_givers, say
 from kdaemon.cli.help import Command
 
@@ -65,11 +66,21 @@ def iam(
     object, by the names of the upstreams and the ARNs of the roles. Notes go to standard error.
     """
     config = read_with_givers(config_path, settings).config
-    if upstream is not None and upstream not in config.upstream_names:
-        known = ", ".join(config.upstream_names)
-        raise click.BadParameter(
-            f"no upstream {upstream}; there are {known}", param_hint="--upstream"
-        )
+    from kdaemon.config.stream_rules import stream_name_problem  # noqa: PLC0415 - cli/__init__.py
+
+    _see_that_it_is(config, upstream or DEFAULT_UPSTREAM, "--upstream")
+    for each in streams:
+        home, name = config.default.upstream, each
+        if each.startswith("@"):
+            home, name = parse_qualified(each)
+        _see_that_it_is(config, home, "--stream")
+        problem = stream_name_problem(name, config.upstream(home).traits)
+        if problem is not None and parse_arn(name) is None:
+            text = f"{each!r} {problem}, or an ARN, or @UPSTREAM/NAME"
+            raise click.BadParameter(text, param_hint="--stream")
+    if kms_key is not None and not re.fullmatch(r"arn:aws[a-z-]*:kms:[^:\s]+:\d{12}:\S+", kms_key):
+        text = f"{kms_key!r} is no ARN of a key; expected arn:aws:kms:REGION:ACCOUNT:key/ID"
+        raise click.BadParameter(text, param_hint="--kms-key")
     from kdaemon.cli.policy import rights  # noqa: PLC0415 - after the options are found right
 
     if with_stored:
@@ -91,6 +102,13 @@ def iam(
         say(f"note: {line}", err=True)
     if not (found.policies or found.words):
         raise CommandError("no such stream belongs to this upstream")
+
+
+def _see_that_it_is(config: "Config", upstream: str, option: str) -> None:
+    if upstream not in config.upstream_names:
+        known = ", ".join(config.upstream_names)
+        text = f"there is no upstream {upstream}; known: {known}"
+        raise click.BadParameter(text, param_hint=option)
 
 
 def _with_region(config: "Config", names: Sequence[str]) -> tuple["Config", list[str]]:

@@ -154,7 +154,7 @@ def _lines(wanted: Wanted) -> Iterator[str]:
         "# deadline_ms = 25000",
     )
     yield from _spool(wanted)
-    for stream in wanted.streams:
+    for stream in dict.fromkeys(wanted.streams):
         yield from _stream(wanted, stream)
 
 

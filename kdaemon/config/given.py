@@ -7,13 +7,12 @@ values.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from kdaemon.base.errors import ConfigProblem
+from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import parse_arn
 from kdaemon.base.redact import HIDDEN, masked_text, masked_url
 from kdaemon.config.clash import Path
@@ -29,6 +28,7 @@ from kdaemon.config.keys import (
     dotted,
 )
 from kdaemon.config.old_keys import what_replaces
+from kdaemon.config.toml import read_toml
 from kdaemon.config.values import without_unit
 
 ENVIRONMENT = "environment"
@@ -130,13 +130,9 @@ def _convert(setting: Setting, key: Key) -> object:
 
 def _read_file(text: str, source: str, given: Given) -> Iterator[Setting]:
     try:
-        document = tomllib.loads(text.removeprefix("\ufeff"))  # some editors write this mark
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at line (\d+), column (\d+)\)", str(error))
-        line = found[1] if found else str(max(1, len(text.splitlines())))
-        problem = str(error).partition(" (at ")[0]
-        column = f" at column {found[2]}" if found else " at the end of the file"
-        given.note(source, f"line {line}", f"is not TOML: {problem}{column}")
+        document = read_toml(text, source)
+    except ConfigError as error:
+        given.problems += error.problems
         return
     for name, value in document.items():
         if name in NAMED_TABLES:
@@ -224,6 +220,8 @@ def _read_flags(flags: Sequence[tuple[str, str]], given: Given) -> Iterator[Sett
             if len(path) == 3 and path[:2] not in given.givers:
                 given.list_table(FLAGS, path[0], path[1])
             yield Setting(FLAGS, key, path, value, is_text=True)
+        elif path[0] in NAMED_TABLES and len(path) < 3:
+            given.note(FLAGS, key, f"is no key; expected {path[0]}.NAME.KEY")
         else:
             given.note(FLAGS, key, what_replaces(path) or f"is no key; {_hint(path)}")
 

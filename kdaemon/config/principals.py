@@ -7,7 +7,6 @@ Invariant: no problem repeats a secret, nor a part of one.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from kdaemon.base.errors import ConfigError, ConfigProblem
 from kdaemon.base.names import ARN_CHARACTERS_MAX
 from kdaemon.base.principal import Principal, Rights
+from kdaemon.config.toml import read_toml
 
 SECRET_CHARACTERS_MIN = 16  # ours, 2026-11-28: AWS's have 40; shorter ones could be guessed
 ID_MAX = 2**32 - 2  # the highest id of a Linux user or group; the next number means "no id"
@@ -48,15 +48,7 @@ class Listed:
 
 def parse_principals(text: str, source: str, user_id: FindId, group_id: FindId) -> Listed:
     """Raises ConfigError with every problem there is. `source`: the file's name, for problems."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at (line \d+), column \d+\)", str(error))
-        where = found[1] if found else "the end of the file"
-        problem = ConfigProblem(source, where, "is not TOML: it cannot be read from there on")
-        raise ConfigError([problem]) from None
-    except RecursionError:
-        raise ConfigError([ConfigProblem(source, "file", "is nested too deeply")]) from None
+    document = read_toml(text, source, is_secret=True)
     reader = _Reader(source, user_id, group_id)
     for name, table in document.items():
         reader.read(name, table)

@@ -10,7 +10,7 @@ from kdaemon.base.operations import may_be_passed_on, operation_problem
 from kdaemon.config.clash import Clash, Path
 from kdaemon.config.parts import SPOOL_PART_BYTES_MIN, memory_needed
 from kdaemon.config.settings import Config
-from kdaemon.config.stream_rules import find_stream_clashes
+from kdaemon.config.stream_rules import find_stream_clashes, stream_name_problem
 from kdaemon.config.upstream_rules import find_upstream_clashes
 from kdaemon.config.values import Address, parse_address
 
@@ -33,6 +33,7 @@ def find_clashes(
         *_passed_on(config),
         *_spool(config),
         *_workers(config),
+        *_sandbox(config),
         *find_stream_clashes(config, listed),
         *find_upstream_clashes(config, listed, upstreams),
     ]
@@ -192,6 +193,13 @@ def _spool(config: Config) -> Iterator[Clash]:
             f"letters_bytes_max ({spool.letters_bytes_max}) must be below spool.bytes_max "
             f"({spool.bytes_max}), or dead letters would leave no room for records",
         )
+
+
+def _sandbox(config: Config) -> Iterator[Clash]:
+    for name in config.sandbox.streams:
+        problem = stream_name_problem(name, config.traits)
+        if problem is not None:
+            yield Clash((("sandbox", "streams"),), f'has "{name}", which {problem}')
 
 
 def _workers(config: Config) -> Iterator[Clash]:

@@ -11,12 +11,16 @@ from kdaemon.base.names import (
     DEFAULT_UPSTREAM,
     arn_of,
     full_path,
+    is_path,
     is_stream_name,
     partition_problem,
 )
+from kdaemon.base.service import Service
 from kdaemon.config.clash import Clash, Path
 from kdaemon.config.settings import Config
 from kdaemon.config.stream import StreamConfig
+
+_NO_NAME = "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`"
 
 
 def find_stream_clashes(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:
@@ -199,11 +203,18 @@ def _stream_name(config: Config, at: Path, stream: StreamConfig) -> Iterator[Cla
             yield Clash(
                 (path,),
                 partition_problem(name)
-                or "is no name of a stream: expected 1-128 letters, digits, `_`, `.` or `-`, "
-                'or an ARN in quotes, as [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
+                or f"{_NO_NAME}, or an ARN in quotes, as"
+                ' [streams."arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"]',
             )
         elif not has_arns and name.startswith("@"):
             yield Clash((path,), 'begins with "@", which no path does')
+
+
+def stream_name_problem(name: str, service: Service) -> str | None:
+    """Why no stream of the service has this name; None: one can have it."""
+    if service.has_arns:
+        return None if is_stream_name(name) else _NO_NAME
+    return None if is_path(name) else "is no path of a stream"
 
 
 def _same_stream(config: Config, listed: Mapping[str, Path]) -> Iterator[Clash]:

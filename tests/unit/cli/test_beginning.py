@@ -202,6 +202,30 @@ def test_each_upstream_has_its_rights_and_yandex_has_roles(tmp_path: Path) -> No
     assert allowed(named)["kinesis:PutRecords"] == [us.replace("c2", "more")]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--stream", "", "is no name of a stream: expected 1-128"),
+        ("--stream", "a b", "is no name of a stream: expected 1-128"),
+        ("--stream", "@", "is no name of a stream: expected 1-128"),
+        ("--stream", "@nope/orders", "there is no upstream nope; known: default"),
+        ("--upstream", "nope", "there is no upstream nope; known: default"),
+        ("--kms-key", "alias/mine", "is no ARN of a key; expected arn:aws:kms:REGION:ACCOUNT:key"),
+    ],
+)
+def test_a_policy_is_made_for_nothing_that_cannot_be(option: str, value: str, told: str) -> None:
+    result = invoke("iam", option, value)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert option in result.stderr
+
+
+def test_a_stream_that_is_named_twice_is_written_once() -> None:
+    result = invoke("init", "--stream", "orders", "--stream", "orders")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("[streams.orders]") == 1
+
+
 def test_streams_of_the_spool_are_added(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1, stream="old")

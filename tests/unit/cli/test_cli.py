@@ -295,6 +295,13 @@ def test_put_takes_the_socket_that_is_configured(
     assert find(tmp_path, monkeypatch, unix="", http="127.0.0.1:1") == (None, "127.0.0.1:1")
 
 
+@pytest.mark.parametrize("setting", ["=1", " =1", "log.level"])
+def test_a_setting_without_its_key_or_sign_is_wrong_usage(setting: str) -> None:
+    result = invoke("check", "--set", setting)
+    assert result.exit_code == 2
+    assert "expected KEY=VALUE" in result.stderr
+
+
 def test_put_says_that_no_listener_is_configured(tmp_path: Path) -> None:
     path = tmp_path / "k.toml"
     path.write_text(

@@ -198,6 +198,7 @@ def test_all_problems_of_file_environment_flags_and_rules_come_in_one_error() ->
         ("a = 1\na = 2", "line 2: is not TOML: Cannot overwrite a value at the end of the file"),
         ("\n\n[send", "line 3: is not TOML: "),
         ('x = "', "line 1: is not TOML: "),
+        ("a = " + "[" * 100_000, "file: is nested too deeply"),
     ],
 )
 def test_text_that_is_not_toml_is_told_with_its_line_and_the_environment_is_still_checked(
@@ -206,6 +207,22 @@ def test_text_that_is_not_toml_is_told_with_its_line_and_the_environment_is_stil
     found = problems(text, {"KDAEMON_REGION": "X Y"})
     assert found[0].startswith(f"k.toml: {where}")
     assert found[1].startswith("environment: KDAEMON_REGION: ")
+
+
+@pytest.mark.parametrize("key", ["streams.orders", "streams", "upstreams.eu", "streams."])
+def test_a_flag_for_a_table_of_tables_is_told_what_is_missing(key: str) -> None:
+    (found,) = problems("", flags=((key, "x"),))
+    assert found == f"flags: {key}: is no key; expected {key.partition('.')[0]}.NAME.KEY"
+
+
+@pytest.mark.parametrize(
+    ("service", "name"), [("aws", "a b"), ("aws", "/a/b"), ("yandex", "@a"), ("yandex", "a\tb")]
+)
+def test_the_streams_of_the_sandbox_have_names_of_its_service(service: str, name: str) -> None:
+    (found,) = problems(f"service = '{service}'\nsandbox.streams = ['demo', '{name}']")
+    assert found.startswith("k.toml: sandbox.streams: has ")
+    assert ("which is no name of a stream" if service == "aws" else "which is no path") in found
+    load_config(text="service = 'yandex'\nsandbox.streams = ['/a/b']")
 
 
 def test_a_problem_never_shows_more_than_a_short_part_of_a_value() -> None:
