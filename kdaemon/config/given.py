@@ -124,7 +124,7 @@ def _convert(setting: Setting, key: Key) -> object:
     except msgspec.ValidationError:
         raise ValueError(key.expected) from None
     for check in key.checks:
-        check.run(str(converted))
+        check(str(converted))
     return converted
 
 

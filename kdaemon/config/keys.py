@@ -6,10 +6,10 @@ document a configuration take the keys from here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -18,7 +18,6 @@ from kdaemon.config.clash import Path
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
 from kdaemon.config.stream import StreamConfig
-from kdaemon.config.values import Check
 
 PREFIX = "KDAEMON_"
 SECRET_KEYS = frozenset({"role_external_id"})  # never shown: with it others could pass as kdaemon
@@ -30,7 +29,7 @@ class Key:
 
     kind: Any  # a type for msgspec.convert
     expected: str  # completes "expected ..."
-    checks: tuple[Check, ...]
+    checks: tuple[Callable[[str], object], ...]  # each raises ValueError for a wrong value
     is_list: bool
     about: About
 
@@ -38,7 +37,10 @@ class Key:
 def _key(kind: Any, about: About) -> Key:
     metadata = getattr(kind, "__metadata__", ())
     expected = [meta.description or "" for meta in metadata if isinstance(meta, msgspec.Meta)]
-    checks = tuple(check for check in metadata if isinstance(check, Check))
+    if not expected:
+        *words, last = (f'"{word}"' for word in get_args(kind))
+        expected = [f"{', '.join(words)} or {last}"]
+    checks = tuple(filter(callable, metadata))
     is_list = get_origin(kind.__origin__) is tuple
     return Key(kind, expected[0], checks, is_list, about)
 

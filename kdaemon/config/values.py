@@ -1,12 +1,13 @@
 """Kinds of values that a setting can have: bounds, and the words that an error uses for them.
 
-Pure. `Meta` bounds a value, and its description completes "expected ..."; a `Check` tests what
-bounds cannot express. The settings have these kinds (`settings.py`); `given.py` checks values
-against them.
+Pure. `Meta` bounds a value, and its description completes "expected ..." (of a `Literal`, its words
+do). A function beside it tests what bounds cannot say: it raises ValueError, in words for people,
+for a wrong value. The settings have these kinds (`settings.py`); `given.py` checks values against
+them.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -16,19 +17,11 @@ from kdaemon.base import limits
 from kdaemon.base.endpoint import endpoint_problem, is_loopback, proxy_problem
 from kdaemon.base.field_path import parse_field_path
 from kdaemon.base.names import is_upstream_name, parse_arn, partition_problem
-from kdaemon.base.service import SERVICES
 
 PORT_MAX = 65_535  # the highest TCP port
 # A role's ARN, with its path. Names as IAM's API has them (botocore 1.43.117, 2026-11-28).
 _role = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}):role/[!-~]{1,512}").fullmatch
 UNIX_PATH_BYTES_MAX = 107  # sun_path is 108 bytes with its NUL on Linux: unix(7), 2026-11-21
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What bounds cannot say: `run` raises ValueError, in words for people, for a wrong value."""
-
-    run: Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +67,6 @@ def check_socket(text: str) -> None:
     check_unix(text)
 
 
-def check_field(text: str) -> None:
-    parse_field_path(text)
-
-
 def check_directory(text: str) -> None:
     if text and (not text.startswith("/") or "\0" in text):
         raise ValueError('"" (off) or the absolute path of a directory')
@@ -107,10 +96,7 @@ def check_url(text: str) -> None:
 
 
 def check_proxy(text: str) -> None:
-    if text in {"", "auto"}:
-        return
-    problem = proxy_problem(text)
-    if problem is not None:
+    if text not in {"", "auto"} and proxy_problem(text) is not None:
         raise ValueError('"auto", "" (none) or http(s)://HOST[:PORT]')
 
 
@@ -160,11 +146,6 @@ def without_unit(value: object, expected: str) -> str:
     return f"; {found[0]} is {int(found[1]) * units[found[2].upper()]}"
 
 
-def _words(*words: str) -> Meta:
-    quoted = [f'"{word}"' for word in words]
-    return Meta(description=f"{', '.join(quoted[:-1])} or {quoted[-1]}")
-
-
 Flag = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(description="a text in quotes")]
 Names = Annotated[
@@ -192,15 +173,15 @@ Workers = Annotated[
     Meta(description=f'a whole number from 1 to {WORKERS_MAX}, or "auto"'),
 ]
 MemoryBytes = Annotated[int, whole(limits.MIB, 2**40, "of bytes ")]
-ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), Check(parse_address)]
-ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), Check(check_address_given)]
-UnixPath = Annotated[str, Meta(description='"auto", "" or a path'), Check(check_unix)]
-SocketPath = Annotated[str, Meta(description="a path in quotes"), Check(check_socket)]
+ListenAddress = Annotated[str, Meta(description='"HOST:PORT" or "" (off)'), parse_address]
+ListenAddressGiven = Annotated[str, Meta(description='"HOST:PORT"'), check_address_given]
+UnixPath = Annotated[str, Meta(description='"auto", "" or a path'), check_unix]
+SocketPath = Annotated[str, Meta(description="a path in quotes"), check_socket]
 FileMode = Annotated[
     str, Meta(pattern=r"^0?[0-7]{3}\Z", description='octal digits in quotes, such as "0660"')
 ]
-Url = Annotated[str, Meta(description="a URL in quotes"), Check(check_url)]
-Arn = Annotated[str, Meta(description="an ARN in quotes"), Check(check_arn)]
+Url = Annotated[str, Meta(description="a URL in quotes"), check_url]
+Arn = Annotated[str, Meta(description="an ARN in quotes"), check_arn]
 Region = Annotated[
     str, Meta(pattern=r"^[a-z0-9-]*\Z", description='a region, such as "eu-central-1", or ""')
 ]
@@ -208,7 +189,7 @@ AccountId = Annotated[
     str,
     Meta(pattern=r"^([0-9]{12})?\Z", description='the 12 digits of an account in quotes, or ""'),
 ]
-RoleArn = Annotated[str, Meta(description="the ARN of a role in quotes"), Check(check_role)]
+RoleArn = Annotated[str, Meta(description="the ARN of a role in quotes"), check_role]
 SessionName = Annotated[  # as STS takes it: AssumeRole, RoleSessionName; botocore 1.43.117
     str,
     Meta(
@@ -223,33 +204,22 @@ ExternalId = Annotated[  # the same: AssumeRole, ExternalId
         description="2-1224 letters, digits and _+=,.@:/-",
     ),
 ]
-ProxyUrl = Annotated[str, Meta(description='"auto", "" or a URL'), Check(check_proxy)]
-Switch = Annotated[Literal["auto", "on", "off"], _words("auto", "on", "off")]
-AccountEndpoints = Annotated[
-    Literal["auto", "preferred", "disabled", "required"],
-    _words("auto", "preferred", "disabled", "required"),
-]
-UpstreamName = Annotated[str, Meta(description="a name in quotes"), Check(check_upstream)]
-ServiceName = Annotated[Literal["aws", "yandex"], _words(*SERVICES)]
-Acknowledgement = Annotated[
-    Literal["delivered", "stored", "accepted"], _words("delivered", "stored", "accepted")
-]
-WhenFull = Annotated[
-    Literal["block", "reject", "drop_oldest"], _words("block", "reject", "drop_oldest")
-]
-Ordering = Annotated[Literal["none", "partition_key"], _words("none", "partition_key")]
-Aggregation = Annotated[Literal["none", "kpl"], _words("none", "kpl")]
-LinesKind = Annotated[Literal["envelope", "raw"], _words("envelope", "raw")]
-FieldPath = Annotated[str, Meta(description="a path of names in quotes"), Check(check_field)]
+ProxyUrl = Annotated[str, Meta(description='"auto", "" or a URL'), check_proxy]
+Switch = Literal["auto", "on", "off"]
+AccountEndpoints = Literal["auto", "preferred", "disabled", "required"]
+UpstreamName = Annotated[str, Meta(description="a name in quotes"), check_upstream]
+ServiceName = Literal["aws", "yandex"]
+Acknowledgement = Literal["delivered", "stored", "accepted"]
+WhenFull = Literal["block", "reject", "drop_oldest"]
+Ordering = Literal["none", "partition_key"]
+Aggregation = Literal["none", "kpl"]
+LinesKind = Literal["envelope", "raw"]
+FieldPath = Annotated[str, Meta(description="a path of names in quotes"), parse_field_path]
 AgeOrOff = Annotated[int, whole(0, 31 * 24 * 3_600_000, "of milliseconds ")]
-Directory = Annotated[str, Meta(description='an absolute path or ""'), Check(check_directory)]
-HttpAuth = Annotated[Literal["none", "sigv4"], _words("none", "sigv4")]
-UnixAuth = Annotated[Literal["none", "peer"], _words("none", "peer")]
-FilePath = Annotated[str, Meta(description='the absolute path of a file or ""'), Check(check_file)]
-LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"], _words("debug", "info", "warning", "error")
-]
-Namespace = Annotated[
-    str, Meta(description='"" or a namespace of CloudWatch'), Check(check_namespace)
-]
-LogFormat = Annotated[Literal["auto", "json", "text"], _words("auto", "json", "text")]
+Directory = Annotated[str, Meta(description='an absolute path or ""'), check_directory]
+HttpAuth = Literal["none", "sigv4"]
+UnixAuth = Literal["none", "peer"]
+FilePath = Annotated[str, Meta(description='the absolute path of a file or ""'), check_file]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Namespace = Annotated[str, Meta(description='"" or a namespace of CloudWatch'), check_namespace]
+LogFormat = Literal["auto", "json", "text"]

@@ -105,8 +105,7 @@ class HandedListeners(Listeners):
         lines: Lines | None = None,
     ) -> ConnectionServer:
         server = ConnectionServer((), handler, hub, lines)
-        self._servers[name] = server
-        self.counters[name] = server.counters
+        self._register(name, server)
         return server
 
     async def listen_unix(
@@ -114,8 +113,7 @@ class HandedListeners(Listeners):
     ) -> None:
         server = ConnectionServer((), handler, hub, lines)
         self.doors.append(server)
-        self._servers[name] = server
-        self.counters[name] = server.counters
+        self._register(name, server)
 
     def path_passed(self, name: str) -> str | None:
         """Any place: the supervisor has found one. If it found none, no connection comes."""

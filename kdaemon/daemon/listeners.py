@@ -69,8 +69,7 @@ class Listeners:
             server = await serve(socks, handler, hub, lines=lines, take=take)
         except OSError as error:
             raise cannot_listen(f"listen.{name}", address.host, address.port, error) from error
-        self._servers[name] = server
-        self.counters[name] = server.counters
+        self._register(name, server)
         is_tls = bool(self._listen.tls_certificate) and (name != "admin" or self._listen.admin_tls)
         log_listening(name, http_url(address.host, server.port, is_tls=is_tls))
         return server
@@ -87,9 +86,12 @@ class Listeners:
         take = self._taker(name)
         server = await serve(socks, handler, hub, lines=lines, file=file, take=take)
         self.doors.append(server)
+        self._register(name, server)
+        log_listening(name, path)
+
+    def _register(self, name: str, server: ConnectionServer) -> None:
         self._servers[name] = server
         self.counters[name] = server.counters
-        log_listening(name, path)
 
     def _taker(self, _name: str) -> Callable[[socket.socket], bool] | None:
         """Hands the connections of a listener to another process; None: they are served here."""

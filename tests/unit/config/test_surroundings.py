@@ -100,7 +100,7 @@ def test_no_hint_of_ours_is_taken_for_a_secret() -> None:
     for key in (*KEYS.values(), *STREAM_KEYS.values()):
         for check in key.checks:
             try:
-                check.run("http://h:99999\0")
+                check("http://h:99999\0")
             except ValueError as wrong:
                 hints.append(str(wrong))
     for hint in hints:
