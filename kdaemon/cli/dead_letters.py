@@ -28,6 +28,7 @@ from kdaemon.cli.common import (
 from kdaemon.cli.help import Command
 from kdaemon.cli.spool_files import (
     directory_option,
+    exporting,
     opened,
     output_option,
     spool_directory,
@@ -225,18 +226,13 @@ def export(config_path: str | None, directory: str | None, output: str, **filter
     import msgspec  # noqa: PLC0415 - only here
 
     from kdaemon.cli.reading import letter_fields  # noqa: PLC0415 - brings SQLite
-    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
 
     which = _which(**filters)
     directory = spool_directory(directory, config_path)
-    is_to_terminal = output == "-" and sys.stdout.isatty()
     done = damaged = 0
     with opened(directory) as view:
         total = view.letters.count(which).letter_count
-        with (
-            written(output) as out,
-            progress("dead letters", is_shown=not is_to_terminal) as on_progress,
-        ):
+        with exporting(output, "dead letters") as (out, on_progress):
             for letter in view.letters.select(which):
                 out.write(msgspec.json.encode(letter_fields(letter, has_data=True)) + b"\n")
                 done += 1

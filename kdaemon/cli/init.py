@@ -5,17 +5,15 @@ settings is uncommented. An existing file is never changed.
 """
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
 
-from kdaemon.base.errors import ConfigError
 from kdaemon.base.names import parse_arn
-from kdaemon.cli.common import EXIT_CONFIG, say
+from kdaemon.cli.common import say
 from kdaemon.cli.help import Command
+from kdaemon.cli.spool_files import output_option, written
 
 MODE = 0o644  # the file has no secret
 
@@ -50,6 +48,7 @@ class Wanted:
     "streams",
     metavar="NAME",
     multiple=True,
+    required=True,
     help="A stream, by name or ARN; repeatable.",
 )
 @click.option(
@@ -77,49 +76,22 @@ class Wanted:
 @click.option(
     "--ordered", "is_ordered", is_flag=True, help="Keep the records of each partition key in order."
 )
-@click.option(
-    "--output",
-    metavar="FILE",
-    default="-",
-    help="Write to this new file. Default: standard output.",
-)
+@output_option
 def init(output: str, **options: object) -> None:
     """Write a commented configuration to begin with.
 
     A file that is there already is not touched. `kdaemon check --service` tells whether the
     configuration works.
     """
-    wanted = Wanted(**options)  # type: ignore[arg-type]  # click's, of these names
-    if not wanted.streams:
-        raise click.UsageError("Name a stream: --stream NAME.")
-    text = "\n".join(_lines(wanted)) + "\n"
-    _check_rules(text)
-    if output == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-    except FileExistsError:
-        say(f"{output} is there already, and stays as it is: name another --output", err=True)
-        sys.exit(1)
-    except OSError as error:
-        say(f"{output}: cannot be made: {error.strerror}", err=True)
-        sys.exit(1)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    say(f"{output} is written. Next: kdaemon check --service --config {output}", err=True)
-
-
-def _check_rules(text: str) -> None:
-    """Exits with 78 and prints all problems if the options do not make a valid configuration."""
     from kdaemon.config.load import load_config  # noqa: PLC0415 - after the options are found right
 
-    try:
-        load_config(text=text, source="kdaemon init")
-    except ConfigError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        sys.exit(EXIT_CONFIG)
+    wanted = Wanted(**options)  # type: ignore[arg-type]  # click's, of these names
+    lines = [f"{line}\n" for line in _lines(wanted)]
+    load_config(text="".join(lines), source="kdaemon init")
+    with written(output, MODE) as out:
+        out.writelines(line.encode() for line in lines)
+    if output != "-":
+        say(f"{output} is written. Next: kdaemon check --service --config {output}", err=True)
 
 
 def _lines(wanted: Wanted) -> Iterator[str]:

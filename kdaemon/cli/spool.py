@@ -14,13 +14,13 @@ from kdaemon.cli.help import Command
 from kdaemon.cli.spool_files import (
     daemon_text,
     directory_option,
+    exporting,
     held,
     opened,
     output_option,
     saved_copy,
     spool_directories,
     spool_directory,
-    written,
 )
 from kdaemon.cli.values_text import age_text, byte_text, time_text
 
@@ -189,7 +189,6 @@ def export(
     export` writes those. Exit 1 if damaged records had to be left out.
     """
     from kdaemon.cli.reading import export_records  # noqa: PLC0415 - brings SQLite
-    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
     from kdaemon.spool.lock import holder_pid  # noqa: PLC0415 - as above
 
     directory = spool_directory(directory, config_path)
@@ -201,11 +200,7 @@ def export(
                 "or export all the same with --while-running"
             )
         stored_totals = [each for each in view.stored_totals() if stream in {None, each.stream}]
-        is_to_terminal = output == "-" and sys.stdout.isatty()
-        with (
-            written(output) as out,
-            progress("records", is_shown=not is_to_terminal) as on_progress,
-        ):
+        with exporting(output, "records") as (out, on_progress):
             exported = export_records(view, stored_totals, out, on_progress)
     text = f"exported {count(exported.record_count, 'record')}"
     if exported.settled_count:

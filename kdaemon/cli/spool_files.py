@@ -19,6 +19,7 @@ from kdaemon.cli.common import DEFAULTS, EXIT_CONFIG, CommandError, load, now_ms
 from kdaemon.cli.values_text import printable_json
 
 if TYPE_CHECKING:
+    from kdaemon.cli.terminal import OnProgress
     from kdaemon.spool.saved_copy import SavedCopy
     from kdaemon.spool.store import Store, StoreView
 
@@ -161,10 +162,9 @@ class _TerminalLines(io.BytesIO):
 
 
 @contextmanager
-def written(path: str) -> Iterator[BinaryIO]:
-    """Standard output (`-`), or a new file that only its owner can read. When the block is left,
-    the file is on disk; if the block raised, the file is removed. An error of writing is printed
-    and ends the command.
+def written(path: str, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """Standard output (`-`), or a new file with these rights. When the block is left, the file is
+    on disk; if the block raised, the file is removed. An error of writing ends the command.
     """
     name = "standard output" if path == "-" else path
     try:
@@ -173,7 +173,7 @@ def written(path: str) -> Iterator[BinaryIO]:
             yield _TerminalLines(out) if sys.stdout.isatty() else out
             out.flush()
         else:
-            with _new_file(path) as file:
+            with _new_file(path, mode) as file:
                 yield file
     except BrokenPipeError:
         raise  # the reader has seen enough; click ends the command quietly
@@ -185,9 +185,19 @@ def written(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _new_file(path: str) -> Iterator[BinaryIO]:
+def exporting(path: str, noun: str) -> "Iterator[tuple[BinaryIO, OnProgress]]":
+    """As `written`, with a progress bar, unless the terminal is where the lines go."""
+    from kdaemon.cli.terminal import progress  # noqa: PLC0415 - brings rich
+
+    is_shown = path != "-" or not sys.stdout.isatty()
+    with written(path) as out, progress(noun, is_shown=is_shown) as on_progress:
+        yield out, on_progress
+
+
+@contextmanager
+def _new_file(path: str, mode: int) -> Iterator[BinaryIO]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, mode)
     try:
         with os.fdopen(descriptor, "wb", buffering=_WRITE_BUFFER_BYTES) as file:
             yield file

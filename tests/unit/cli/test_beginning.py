@@ -62,7 +62,7 @@ def test_a_file_is_made_and_never_overwritten(tmp_path: Path) -> None:
     assert "a" in tomllib.loads(written)["streams"]
     again = invoke("init", "--stream", "b", "--output", str(path))
     assert (again.exit_code, path.read_text()) == (1, written)
-    assert "is there already" in again.stderr
+    assert "exists, and is not overwritten" in again.stderr
     nowhere = invoke("init", "--stream", "b", "--output", str(tmp_path / "no" / "k.toml"))
     assert nowhere.exit_code == 1
     assert "No such file or directory" in nowhere.stderr
