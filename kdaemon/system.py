@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
@@ -321,25 +321,11 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
     """The memory limit of the container: the lowest of this process's cgroup and the cgroups above
     it (version 2, or the memory controller of version 1); None: there is no limit.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
     limits = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            top, name = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        own = top / path.lstrip("/")
-        for place in (own, *own.parents):  # in a container the path may be that of its host
+    for place in _control_groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2, of version 1
             with contextlib.suppress(OSError, ValueError):  # "max", or not there
                 limits.append(int((place / name).read_text()))
-            if place == top:
-                break
     found = min(limits, default=MEMORY_UNLIMITED_BYTES)
     return found if found < MEMORY_UNLIMITED_BYTES else None
 
@@ -348,25 +334,28 @@ def usable_cores(root: Path = Path("/")) -> int:
     """Cores that this process may use: limited by its affinity, and, rounded down, by the CPU quota
     of its cgroup and of the cgroups above it (version 2, or version 1); 1 at least.
     """
-    cores = float(len(os.sched_getaffinity(0)))
+    quotas = map(_quota_cores, _control_groups("cpu", root))
+    return max(1, int(min((len(os.sched_getaffinity(0)), *quotas))))
+
+
+def _control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """The directories of this process's cgroup and of the cgroups above it: of version 2, and of
+    this controller of version 1.
+    """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        lines = []
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            top = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            top = root / "sys/fs/cgroup/cpu"
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
         own = top / path.lstrip("/")
         for place in (own, *own.parents):  # in a container the path may be that of its host
-            cores = min(cores, _quota_cores(place))
+            yield place
             if place == top:
                 break
-    return max(1, int(cores))
 
 
 def _quota_cores(place: Path) -> float:

@@ -4,7 +4,6 @@ Invariant: `kdaemon check` accepts what is written, and still accepts it after a
 settings is uncommented. An existing file is never changed.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -195,4 +194,6 @@ def _needs_quotes(name: str) -> bool:
 
 
 def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=True)
+    from kdaemon.config.toml import toml_text  # noqa: PLC0415 - see cli/__init__.py
+
+    return toml_text(text)

@@ -11,19 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 from kdaemon.base.text import printable
 
-__all__ = [
-    "JsonFields",
-    "age_text",
-    "byte_text",
-    "data_fields",
-    "data_text",
-    "printable",
-    "printable_json",
-    "read_time",
-    "record_fields",
-    "time_text",
-]
-
 _DURATION = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
 _DURATION_CHARACTERS_MAX = 14  # keeps the moment within 64 bits
 _EPOCH = datetime.fromtimestamp(0, UTC)

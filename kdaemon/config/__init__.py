@@ -4,16 +4,8 @@ bounds of single values. Pure: text and mappings come in.
 """
 
 from kdaemon.config.listen import ListenConfig
-from kdaemon.config.reach import ReachConfig, SendConfig, UpstreamConfig
-from kdaemon.config.sections import (
-    BillingConfig,
-    DrainConfig,
-    LogConfig,
-    MetricsConfig,
-    ObserveConfig,
-    SandboxConfig,
-    SpoolConfig,
-)
+from kdaemon.config.reach import ReachConfig, UpstreamConfig
+from kdaemon.config.sections import DrainConfig, LogConfig, SandboxConfig
 from kdaemon.config.settings import (
     Config,
     resolve_unix_path,
@@ -25,17 +17,12 @@ from kdaemon.config.values import Address
 
 __all__ = [
     "Address",
-    "BillingConfig",
     "Config",
     "DrainConfig",
     "ListenConfig",
     "LogConfig",
-    "MetricsConfig",
-    "ObserveConfig",
     "ReachConfig",
     "SandboxConfig",
-    "SendConfig",
-    "SpoolConfig",
     "StreamConfig",
     "UpstreamConfig",
     "resolve_unix_path",

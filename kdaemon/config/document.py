@@ -18,6 +18,7 @@ from kdaemon.config.changes import OF_STREAMS, OF_UPSTREAMS, TABLES, TOP
 from kdaemon.config.keys import KEYS, STREAM_KEYS, UPSTREAM_KEYS, Key
 from kdaemon.config.reach import UpstreamConfig
 from kdaemon.config.settings import Config
+from kdaemon.config.toml import toml_text
 
 COLUMNS = 100  # width of a comment in the example
 
@@ -186,7 +187,7 @@ def _entry(name: str, key: Key, default: Any, _mark: Mark) -> str:
     if _CHOICE.fullmatch(key.expected) and not all(word in text for word in words):
         text += f" One of {key.expected}."
     size = _size(name, default)
-    return f"{_comment(text)}{name} = {_toml(default)}{f' # {size}' if size else ''}\n"
+    return f"{_comment(text)}{name} = {toml_text(default)}{f' # {size}' if size else ''}\n"
 
 
 def _comment(text: str) -> str:
@@ -208,7 +209,7 @@ def _row(key: Key, default: Any, mark: Mark) -> str:
     """Of a table of the documents."""
     about = key.about
     size = _size("bytes", default) if "of bytes" in key.expected else ""
-    shown = about.follows or size or f"`{_toml(default)}`"
+    shown = about.follows or size or f"`{toml_text(default)}`"
     return " | ".join([shown, _expected(key), WORDS[mark], about.meaning])
 
 
@@ -231,11 +232,3 @@ def _size(name: str, value: Any) -> str:
         if value % unit == 0:
             return f"{value // unit} {text}"
     return ""
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)

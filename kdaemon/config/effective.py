@@ -6,7 +6,6 @@ configuration that it shows, except that secrets are masked.
 Where it sits: `kdaemon config --effective`.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from kdaemon.config.keys import KEYS, SECRET_KEYS, STREAM_KEYS, UPSTREAM_KEYS, d
 from kdaemon.config.load import Loaded
 from kdaemon.config.settings import Config
 from kdaemon.config.surroundings import given_beside
+from kdaemon.config.toml import toml_text
 
 DEFAULT = "default"
 FILE = "file"
@@ -123,11 +123,10 @@ def _told(
         if candidate != path and not _is_what_was_given(value, giver):
             break
         key = "" if candidate == path else dotted(candidate)
-        if giver.source == ENVIRONMENT:
-            return Effective(path, value, ENVIRONMENT, giver.shown_key, key)
-        if giver.source == FLAGS:
-            return Effective(path, value, FLAG, giver.shown_key, key)
-        return Effective(path, value, FILE, giver.source, key)
+        if giver.source not in {ENVIRONMENT, FLAGS}:
+            return Effective(path, value, FILE, giver.source, key)
+        origin = FLAG if giver.source == FLAGS else ENVIRONMENT
+        return Effective(path, value, origin, giver.shown_key, key)
     return Effective(path, value, DEFAULT)
 
 
@@ -143,7 +142,7 @@ def as_toml(values: Iterable[Effective]) -> str:
         if each.path[:-1] != table:
             table = each.path[:-1]
             lines += ["", f"[{dotted(table)}]"]
-        setting = f"{'# ' * each.follows_the_service}{each.path[-1]} = {_toml(each.shown)}"
+        setting = f"{'# ' * each.follows_the_service}{each.path[-1]} = {toml_text(each.shown)}"
         lines.append(f"{setting:<{_NOTE_COLUMN}} # {printable(each.note)}")
     return "\n".join(lines) + "\n"
 
@@ -171,18 +170,3 @@ def _shown(value: Any, *, is_url: bool) -> Any:
     if not isinstance(value, str):
         return value
     return SECRETS.clean(masked_url(value) if is_url else masked_text(value))
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, str):
-        return "".join(map(_toml_character, json.dumps(value, ensure_ascii=False)))
-    return str(value)
-
-
-def _toml_character(character: str) -> str:
-    is_shown = printable(character) == character
-    return character if is_shown else f"\\U{ord(character):08x}"

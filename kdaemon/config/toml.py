@@ -1,12 +1,14 @@
-"""Reads TOML: a document, or where it stops being TOML. Pure. Where it sits: `given.py` and
-`principals.py` read their files by it.
+"""Reads a document of TOML, or tells where it stops being TOML; writes single values. Pure. Where
+it sits: `given.py` and `principals.py` read their files by it.
 """
 
+import json
 import re
 import tomllib
 from typing import Any
 
 from kdaemon.base.errors import ConfigError, ConfigProblem
+from kdaemon.base.text import printable
 
 
 def read_toml(text: str, source: str, *, is_secret: bool = False) -> dict[str, Any]:
@@ -24,3 +26,17 @@ def read_toml(text: str, source: str, *, is_secret: bool = False) -> dict[str, A
     except RecursionError:
         problem = ConfigProblem(source, "file", "is nested too deeply")
     raise ConfigError([problem])
+
+
+def toml_text(value: Any) -> str:
+    """A truth value, a number, a text or a list of these, as TOML has it. What controls a terminal
+    is escaped.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_text, value))}]"
+    if not isinstance(value, str):
+        return str(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if printable(c) == c else f"\\U{ord(c):08x}" for c in text)

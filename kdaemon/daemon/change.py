@@ -71,7 +71,7 @@ class Change:
         """Builds everything new and changes nothing; the caller then calls `commit` or `drop`.
         Otherwise returns the tables that cannot change while records are under way.
         """
-        come = _come(old, new)
+        come = new.upstreams.keys() - old.upstreams.keys()
         if self._places is not None:
             new = at_places(new, self._places)
         conflicts = self._streams.conflicts(new)
@@ -121,9 +121,4 @@ def come_beside_sandbox(old: Config, new: Config) -> tuple[str, ...]:
     """The tables of new upstreams, which need a restart in a sandbox: only a start opens one for
     them.
     """
-    return tuple(f"upstreams.{name}" for name in _come(old, new))
-
-
-def _come(old: Config, new: Config) -> list[str]:
-    """Upstreams that only the new configuration has."""
-    return [name for name in new.upstreams if name not in old.upstreams]
+    return tuple(f"upstreams.{name}" for name in new.upstreams if name not in old.upstreams)

@@ -42,7 +42,7 @@ class WorkersTaps:
         looking = asyncio.get_running_loop().create_task(look)
         self._looking[looking] = request
         looking.add_done_callback(lambda done: self._looking.pop(done, None))
-        request.on_gone = lambda: _cancel(looking)
+        request.on_gone = looking.cancel
 
     def close(self) -> None:
         """Ends all looks; clients that wait for one are told so."""
@@ -60,10 +60,6 @@ class WorkersTaps:
             Page(status, body).give(request)
         else:
             Page(200, together(found), NDJSON).give(request)
-
-
-def _cancel(looking: "asyncio.Task[None]") -> None:
-    looking.cancel()
 
 
 def together(samples: Sequence[bytes]) -> bytes:

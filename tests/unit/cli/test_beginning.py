@@ -220,6 +220,13 @@ def test_a_policy_is_made_for_nothing_that_cannot_be(option: str, value: str, to
     assert option in result.stderr
 
 
+def test_a_place_may_have_any_characters() -> None:
+    place = "/srv/\U0001f600 \x7f\u202e"
+    result = invoke("init", "--stream", "orders", "--spool", place)
+    assert result.exit_code == 0, result.stderr
+    assert tomllib.loads(result.stdout)["spool"]["directory"] == place
+
+
 def test_a_stream_that_is_named_twice_is_written_once() -> None:
     result = invoke("init", "--stream", "orders", "--stream", "orders")
     assert result.exit_code == 0, result.stderr

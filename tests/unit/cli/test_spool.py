@@ -17,8 +17,9 @@ from click.testing import CliRunner, Result
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.base.record import Record
+from kdaemon.base.text import printable
 from kdaemon.cli import cli
-from kdaemon.cli.values_text import age_text, byte_text, printable, read_time, time_text
+from kdaemon.cli.values_text import age_text, byte_text, read_time, time_text
 from kdaemon.cli.watched import verify_watched
 from kdaemon.put.lines import Form, LineFormer
 from kdaemon.spool import schema
