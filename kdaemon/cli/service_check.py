@@ -8,7 +8,7 @@ DryRun, so it is asked with a hash key that no service takes. Yandex is not aske
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -198,8 +198,8 @@ class _Look:
         target = StreamTarget(called, stream.arn or None, is_listed=True, upstream=stream.upstream)
         self.denied.clear()
         found = await Discovery(self._ask, service).describe(target)
-        for finding in self._denied(teller):
-            yield finding
+        for operation, error in self.denied.items():
+            yield of_denied(teller, operation, error)
         if not self.denied:
             yield teller.tell(Level.OK, "describe", "the stream is there, and may be described")
         settings = engine_settings(stream, service)
@@ -212,10 +212,6 @@ class _Look:
             yield of_write(teller, answer, is_of_aws=is_of_aws)
         else:
             yield of_write_at_yandex(teller)
-
-    def _denied(self, teller: Teller) -> Iterator[Finding]:
-        for operation, error in self.denied.items():
-            yield of_denied(teller, operation, error)
 
     async def _ask(
         self, operation: str, payload: dict[str, object], target: StreamTarget

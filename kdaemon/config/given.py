@@ -95,23 +95,19 @@ class Given:
                 self.note(setting.source, setting.shown_key, problem)
 
     def list_table(self, source: str, kind: str, given: str) -> None:
-        """A [streams.GIVEN] or [upstreams.GIVEN] exists, maybe with no key in it."""
-        if kind == "streams":
-            self._list_stream(source, given)
-            return
-        path = ("upstreams", given)
-        self.upstreams[given] = path
+        """A [streams.GIVEN] or [upstreams.GIVEN] exists, maybe with no key. Two streams of one name
+        are a problem.
+        """
+        path = (kind, given)
         self.givers[path] = Setting(source, dotted(path), path, given, is_text=False)
-
-    def _list_stream(self, source: str, given: str) -> None:
-        """Two of one name are a problem."""
+        if kind == "upstreams":
+            self.upstreams[given] = path
+            return
         arn = parse_arn(given)
         name = given if arn is None else arn.name
-        path = ("streams", given)
         if self.listed.setdefault(name, path) != path:
             problem = f"is the stream {name} again, which {dotted(self.listed[name])} lists"
             self.note(source, dotted(path), f"{problem}: keep one of them")
-        self.givers[path] = Setting(source, dotted(path), path, given, is_text=False)
 
 
 def _convert(setting: Setting, key: Key) -> object:

@@ -95,11 +95,10 @@ class _Builder:
     def build(self) -> Config:
         """The Config of the good values; where a key is broken, its default."""
         values = self._with_following_defaults()
-        top: dict[str, Any] = {path[0]: value for path, value in values.items() if len(path) == 1}
+        top = _in_table(values)
         default = Config()
         for table in TABLES:
-            given = {p[1]: v for p, v in values.items() if len(p) == 2 and p[0] == table}
-            top[table] = replace(getattr(default, table), **given)
+            top[table] = replace(getattr(default, table), **_in_table(values, table))
         config = Config(**top)
         upstreams = {
             name: self._build_upstream(name, config.send) for name in self._given.upstreams
@@ -142,9 +141,7 @@ class _Builder:
         """Connections are those of [send] where nobody gave others; how long a call may take
         follows the service.
         """
-        given: dict[str, Any] = {
-            p[2]: v for p, v in self._values.items() if p[:2] == ("upstreams", name)
-        }
+        given = _in_table(self._values, "upstreams", name)
         service = SERVICES[given.get("service", AWS.name)]
         upstream = UpstreamConfig(
             name=name,
@@ -169,7 +166,7 @@ class _Builder:
         memory_bytes = self._values.get(("memory_bytes_max",), memory_default)
         if isinstance(memory_bytes, int):
             default = replace(default, buffer_bytes_max=min(default.buffer_bytes_max, memory_bytes))
-        given = {p[1]: v for p, v in self._values.items() if len(p) == 2 and p[0] == "default"}
+        given = _in_table(self._values, "default")
         sizes = {
             "buffer_bytes_max": default.buffer_bytes_max,
             "batch_bytes_max": default.batch_bytes_max,
@@ -180,7 +177,7 @@ class _Builder:
     def _build_stream(
         self, name: str, path: Path, default: StreamConfig, config: Config
     ) -> StreamConfig:
-        given: dict[str, Any] = {p[2]: v for p, v in self._values.items() if p[:2] == path}
+        given = _in_table(self._values, *path)
         if parse_arn(path[1]) is not None:
             given.setdefault("arn", path[1])
         arn = parse_arn(given.get("arn", ""))
@@ -214,6 +211,11 @@ class _Builder:
         }
         sizes = {key: min(getattr(source[key], key), bound) for key, bound in most.items()}
         return replace(default, **sizes)
+
+
+def _in_table(values: Mapping[Path, Any], *table: str) -> dict[str, Any]:
+    """The values of one table, by their keys; without a name: of the top level."""
+    return {path[-1]: value for path, value in values.items() if path[:-1] == table}
 
 
 def _apply_rules(given: Given, config: Config) -> None:

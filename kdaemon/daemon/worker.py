@@ -118,8 +118,7 @@ class Worker:
             is_held=assignment.is_held,
         )
         self._why_not_ready: str | None = "starting"
-        self._prepared: Prepared | None = None
-        self._prepared_loaded: Loaded | None = None
+        self._prepared: tuple[Prepared, Loaded] | None = None
         self._before = None if former is None else BeforeUs(former)
         self._listeners = HandedListeners(self._config.listen, None)
         part = Part(
@@ -265,14 +264,12 @@ class Worker:
         if not isinstance(prepared, Prepared):
             yield "conflicts", prepared
             return
-        self._prepared, self._prepared_loaded = prepared, loaded
+        self._prepared = prepared, loaded
         yield "ready", ()
 
     async def _commit(self) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
-        prepared, loaded = self._prepared, self._prepared_loaded
-        assert prepared is not None, "it was prepared"
-        assert loaded is not None, "the same"
-        self._prepared = self._prepared_loaded = None
+        assert self._prepared is not None, "it was prepared"
+        (prepared, loaded), self._prepared = self._prepared, None
         conflicts = await self.daemon.change.commit(prepared)
         if conflicts:
             yield "conflicts", conflicts
@@ -286,6 +283,6 @@ class Worker:
         yield None
 
     async def _forget_prepared(self) -> None:
-        prepared, self._prepared, self._prepared_loaded = self._prepared, None, None
-        if prepared is not None:
-            await self.daemon.change.drop(prepared)
+        before, self._prepared = self._prepared, None
+        if before is not None:
+            await self.daemon.change.drop(before[0])

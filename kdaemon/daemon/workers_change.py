@@ -58,12 +58,10 @@ class WorkersChange:
         assert sources is not None, "it was read"
         answers = await crew.ask("prepare", sources)
         said = {member: each.parts[0] for member, each in answers.items() if each.parts}
-        wrong = [
-            problem for kind, problems in said.values() if kind == "wrong" for problem in problems
-        ]
-        conflicts = [
-            table for kind, tables in said.values() if kind == "conflicts" for table in tables
-        ]
+        wrong, conflicts = (
+            dict.fromkeys(text for each, texts in said.values() if each == kind for text in texts)
+            for kind in ("wrong", "conflicts")
+        )
         silent = [
             f"worker {member.number} cannot be asked ({each.why_not}): look at it, and try again"
             for member, each in answers.items()
@@ -72,9 +70,9 @@ class WorkersChange:
         if wrong or conflicts or silent:
             await crew.ask("drop", whom=said)
             if wrong:
-                raise WorkerError("; ".join(dict.fromkeys(wrong)))
+                raise WorkerError("; ".join(wrong))
             if conflicts:
-                return tuple(dict.fromkeys(conflicts))
+                return tuple(conflicts)
             raise WorkerError(silent[0])
         crew.take_sources(sources)
         taken = await crew.ask("commit", whom=said)
