@@ -10,8 +10,17 @@ from rich.live import Live
 from rich.text import Text
 
 from kdaemon.base.text import printable
-from kdaemon.cli.screen import KEY_COLUMNS, SHARD_COLUMNS, STREAM_COLUMNS, Screen
+from kdaemon.cli.screen import Screen
 from kdaemon.cli.terminal import console, fitted
+from kdaemon.cli.watch import COLUMNS
+
+_KINDS = {"STREAM": "name", "HOT KEY": "name", "HOT SHARD": "left", "STATE": "left"}
+_SHARDS = ("HOT SHARD", "STREAM", "BACKLOG", "BYTES", "BEHIND", "SHARE", "STATE")
+_KEYS = ("", "HOT KEY", "OF RECORDS", "OF BYTES")
+STREAM_COLUMNS, SHARD_COLUMNS, KEY_COLUMNS = (
+    [(heading, _KINDS.get(heading, "right")) for heading in headings]
+    for headings in ([heading for heading, _ in COLUMNS], _SHARDS, _KEYS)
+)
 
 HOT_SHARDS_MAX = 15  # rows of hot shards on a screen; ours
 

@@ -12,7 +12,7 @@ import msgspec
 
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.record import Record
-from kdaemon.cli.values_text import JsonFields, data_fields, record_fields, time_text
+from kdaemon.cli.values_text import JsonFields, data_fields, time_text
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import StoredFrame, StoredTotals, StoreView
@@ -46,7 +46,7 @@ def export_records(
     for totals in stored_totals:
         for frame in _frames(view, totals, exported):
             records = _unsettled(frame)
-            out.writelines(_line(record, totals.stream) for record in records)
+            out.writelines(record_line(record, totals.stream) for record in records)
             exported.record_count += len(records)
             exported.settled_count += len(frame.records) - len(records)
             on_progress(exported.record_count + exported.settled_count, total)
@@ -73,9 +73,14 @@ def _unsettled(frame: StoredFrame) -> list[Record]:
     return [record for index, record in enumerate(frame.records) if index not in settled]
 
 
-def _line(record: Record, stream: str) -> bytes:
-    key, hash_key = record.partition_key, record.explicit_hash_key
-    return msgspec.json.encode(record_fields(record.data, key, hash_key, stream)) + b"\n"
+def record_line(record: Record | DeadLetter, stream: str | None = None) -> bytes:
+    """The line of a record that the daemon and `kdaemon put` take. An empty key is left out."""
+    fields: JsonFields = {} if stream is None else {"stream": stream}
+    if record.partition_key:
+        fields["partition_key"] = record.partition_key
+    if record.explicit_hash_key is not None:
+        fields["explicit_hash_key"] = record.explicit_hash_key
+    return msgspec.json.encode({**fields, **data_fields(record.data)}) + b"\n"
 
 
 def letter_fields(letter: DeadLetter, *, has_data: bool) -> JsonFields:

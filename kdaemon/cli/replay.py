@@ -11,17 +11,15 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
 from kdaemon.base.errors import ServiceError, SpoolError
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.verdict import Verdict
-from kdaemon.cli.values_text import record_fields
+from kdaemon.cli.reading import record_line
 from kdaemon.cli.way import Way
 from kdaemon.put.unix import Block, PutError
 from kdaemon.put.waiting import Person, Totals
 from kdaemon.settle.verdict import judge_call
-from kdaemon.spool.letters import DeadLetter, LetterFilter, Letters
+from kdaemon.spool.letters import LetterFilter, Letters
 
 BLOCK_LETTERS_MAX = 500  # letters formed and written at once
 BLOCK_BYTES_MAX = 2 * 1024 * 1024  # bytes, the same, unless one letter is larger; ours, 2026-11-21
@@ -110,7 +108,7 @@ class StreamReplay:
                     self._replayed.damaged += 1
                     continue
                 number += 1
-                line = line_of(letter)
+                line = record_line(letter)
                 if block.lines and (
                     len(block.lines) == BLOCK_LETTERS_MAX
                     or block_bytes + len(line) > BLOCK_BYTES_MAX
@@ -198,8 +196,3 @@ async def replay(
         except PutError as error:
             if str(error) not in replayed.problems:
                 replayed.problems.append(str(error))
-
-
-def line_of(letter: DeadLetter) -> bytes:
-    key, hash_key = letter.partition_key, letter.explicit_hash_key
-    return msgspec.json.encode(record_fields(letter.data, key, hash_key)) + b"\n"

@@ -15,41 +15,6 @@ from kdaemon.observe.remedies import advised
 
 Page = Mapping[str, Any]
 NONE = "-"
-STREAM_COLUMNS = (
-    ("STREAM", "name"),
-    ("IN/S", "right"),
-    ("OUT/S", "right"),
-    ("REFUSED/S", "right"),
-    ("BUFFERED", "right"),
-    ("DISK ONLY", "right"),
-    ("IN FLIGHT", "right"),
-    ("OLDEST", "right"),
-    ("THROTTLED", "right"),
-    ("DELIVERY", "right"),
-    ("STATE", "left"),
-)
-SHARD_COLUMNS = (
-    ("HOT SHARD", "left"),
-    ("STREAM", "name"),
-    ("BACKLOG", "right"),
-    ("BYTES", "right"),
-    ("BEHIND", "right"),
-    ("SHARE", "right"),
-    ("STATE", "left"),
-)
-KEY_COLUMNS = (
-    ("", "right"),
-    ("HOT KEY", "name"),
-    ("OF RECORDS", "right"),
-    ("OF BYTES", "right"),
-)
-LEAVE_FIRST = (
-    *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "DISK ONLY", "OLDEST"),
-    *("REFUSED/S", "BUFFERED", "BACKLOG", "THROTTLED"),
-    *("ATTEMPTS", "SIZE"),  # of dead letters, and of what the spool has
-)
-"""Columns that are left out of a table that is too wide, in this order, until the table fits. A
-number is never cut, because a part of a number is another number."""
 Trouble = tuple[str, str | None]  # what is wrong, and what to do, if that is known
 _TROUBLES = {
     "hold": "is on hold",

@@ -11,10 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kdaemon.base.text import printable
-from kdaemon.cli.screen import LEAVE_FIRST
 
 # The width of output that is no terminal: each row is one line, however long.
 _PIPE_WIDTH = 100_000
+
+LEAVE_FIRST = (
+    *("IN FLIGHT", "DELIVERY", "BYTES", "SHARE", "DISK ONLY", "OLDEST"),
+    *("REFUSED/S", "BUFFERED", "BACKLOG", "THROTTLED"),
+    *("ATTEMPTS", "SIZE"),  # of dead letters, and of what the spool has
+)
+"""Columns that are left out of a table that is too wide, in this order, until the table fits. A
+number is never cut, because a part of a number is another number."""
 
 GAP = 2  # blanks between two columns
 LEAST_WIDTHS = {"name": 12, "rest": 6}

@@ -91,22 +91,6 @@ def data_fields(data: bytes) -> JsonFields:
         return {"data_base64": base64.b64encode(data).decode()}
 
 
-def record_fields(
-    data: bytes, partition_key: str, explicit_hash_key: str | None, stream: str | None = None
-) -> JsonFields:
-    """The fields of a record line that the daemon and `kdaemon put` take. An empty key is left
-    out.
-    """
-    fields: JsonFields = {}
-    if stream is not None:
-        fields["stream"] = stream
-    if partition_key:
-        fields["partition_key"] = partition_key
-    if explicit_hash_key is not None:
-        fields["explicit_hash_key"] = explicit_hash_key
-    return {**fields, **data_fields(data)}
-
-
 def data_text(data: bytes) -> tuple[str, str]:
     """(form, data) for a terminal: "text" if the data is printable text, else "base64"."""
     try:

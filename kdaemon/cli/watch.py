@@ -36,7 +36,7 @@ COLUMNS: Rows = (
     ("DELIVERY", "The mean time from a record's acceptance to its delivery, since the start."),
     ("STATE", _STATES),
 )
-"""The columns of the table of streams, `screen.STREAM_COLUMNS`."""
+"""The columns of the table of streams: the cells of a row of `screen.Screen.streams`."""
 
 timeout_option = click.option(
     "--timeout",

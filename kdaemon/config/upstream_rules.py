@@ -79,20 +79,14 @@ def _loop(config: Config, upstream: UpstreamConfig, at: At) -> Iterator[Clash]:
 def _one(upstream: UpstreamConfig, at: At) -> Iterator[Clash]:
     """What every upstream must obey."""
     title, has_arns = upstream.traits.title, upstream.traits.has_arns
-    for key in () if has_arns else FOR_AWS:
-        if getattr(upstream, key):
-            yield Clash(
-                (at(key), at("service")),
-                f"is of AWS, and {title} has no such thing: leave it out",
-            )
-    for key in () if has_arns else SWITCHES:
-        if getattr(upstream, key) != "auto":
-            yield Clash((at(key), at("service")), f"is of AWS's endpoints, and not of {title}'s")
-    for key in FOR_YANDEX if has_arns else ():
-        if getattr(upstream, key):
-            yield Clash(
-                (at(key), at("service")), f"is for Yandex Data Streams, and not for {title}"
-            )
+    for keys, is_wrong, unset, problem in (
+        (FOR_AWS, not has_arns, "", f"is of AWS, and {title} has no such thing: leave it out"),
+        (SWITCHES, not has_arns, "auto", f"is of AWS's endpoints, and not of {title}'s"),
+        (FOR_YANDEX, has_arns, "", f"is for Yandex Data Streams, and not for {title}"),
+    ):
+        for key in keys if is_wrong else ():
+            if getattr(upstream, key) != unset:
+                yield Clash((at(key), at("service")), problem)
     if upstream.iam_token_file and upstream.iam_token_url:
         yield Clash(
             (at("iam_token_file"), at("iam_token_url")),

@@ -9,7 +9,7 @@ from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.cli.replay import line_of
+from kdaemon.cli.reading import record_line
 from kdaemon.spool.held import letters_of
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, delivered, describe, even_shards, failed, make_frame
@@ -101,8 +101,8 @@ def test_a_dead_letter_shows_what_the_client_sent_and_a_replay_sends_that(
     assert {
         data: (letter.partition_key, letter.explicit_hash_key) for data, letter in letters.items()
     } == {b"any": ("", None), b"named": ("", "7"), b"keyed": ("k", None)}
-    assert json.loads(line_of(letters[b"any"])) == {"data": "any"}
-    assert json.loads(line_of(letters[b"named"])) == {"data": "named", "explicit_hash_key": "7"}
+    assert json.loads(record_line(letters[b"any"])) == {"data": "any"}
+    assert json.loads(record_line(letters[b"named"])) == {"data": "named", "explicit_hash_key": "7"}
 
 
 def test_an_aggregate_that_is_refused_buries_its_records_as_they_came() -> None:
