@@ -61,6 +61,7 @@ class Teller:
     stream: str = ""
 
     def tell(self, level: Level, subject: str, text: str, do: str | None = "") -> Finding:
+        """A finding in these words. `do`: None: there is no remedy."""
         return Finding(level, self.upstream, self.stream, subject, text, do or "")
 
     def failed(self, subject: str, error: ServiceError, level: Level = Level.PROBLEM) -> Finding:
@@ -123,6 +124,7 @@ def of_write(teller: Teller, answer: ServiceError, *, is_of_aws: bool) -> Findin
 
 
 def of_write_at_yandex(teller: Teller) -> Finding:
+    """What is said in the place of an answer: Yandex has no DryRun."""
     text = "whether records may be written cannot be asked there without writing one"
     do = "see that kdaemon's service account has yds.writer"
     return teller.tell(Level.NOTE, "write", text, do)

@@ -60,4 +60,5 @@ def abouts_of(table: type[Any]) -> Mapping[str, About]:
 
 
 def marks_of(table: type[Any]) -> Mapping[str, Mark]:
+    """When a change of each setting of one dataclass takes effect."""
     return MappingProxyType({name: about.mark for name, about in abouts_of(table).items()})

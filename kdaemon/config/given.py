@@ -79,9 +79,11 @@ class Given:
         self.take(_read_flags(flags, self))
 
     def note(self, source: str, key: str, problem: str) -> None:
+        """A problem with a key, in the words of its source."""
         self.problems.append(ConfigProblem(source, key, problem))
 
     def take(self, settings: Iterable[Setting]) -> None:
+        """Keeps each value that fits its kind, and notes each that does not."""
         for setting in settings:
             path = setting.path
             key = NAMED_TABLES[path[0]][path[2]] if len(path) == 3 else KEYS[path]

@@ -121,10 +121,12 @@ class ListenConfig:
 
     @property
     def http_address(self) -> Address | None:
+        """None: it is off."""
         return parse_address(self.http)
 
     @property
     def admin_address(self) -> Address | None:
+        """None: it is off."""
         return parse_address(self.admin)
 
     @property

@@ -138,6 +138,7 @@ class BillingConfig:
 
     @property
     def units(self) -> UnitSizes:
+        """The three sizes, in KiB."""
         return UnitSizes(self.put_payload_kib, self.on_demand_kib, self.yandex_put_kib)
 
 
@@ -175,6 +176,7 @@ class SandboxConfig:
 
     @property
     def address(self) -> Address:
+        """`listen`, taken apart."""
         address = parse_address(self.listen)
         assert address is not None, "a loaded Config has an address here"
         return address

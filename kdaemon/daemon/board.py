@@ -36,17 +36,21 @@ class Board:
 
     @classmethod
     def make(cls, slots: int) -> "Board":
+        """A new board, in memory that has no file."""
         descriptor = os.memfd_create("kdaemon-board", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, slots * _FIELDS * _BYTES)
         return cls(descriptor, slots)
 
     def read(self, slot: int, field: Field) -> int:
+        """A number of the worker with this slot."""
         return self._numbers[slot * _FIELDS + field]
 
     def write(self, slot: int, field: Field, value: int) -> None:
+        """Sets a number of the worker with this slot."""
         self._numbers[slot * _FIELDS + field] = value
 
     def add(self, slot: int, field: Field) -> None:
+        """Adds one to a number."""
         self._numbers[slot * _FIELDS + field] += 1
 
     def clear(self, slot: int) -> None:

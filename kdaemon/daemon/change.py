@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class Room(Protocol):
     """Another part of the daemon that takes a new configuration at once."""
 
-    def take_config(self, new: Config) -> None: ...
+    def take_config(self, new: Config) -> None:
+        """Takes the live settings; fails for none of them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Channel:
         sock.setblocking(False)
 
     def start(self) -> None:
+        """Begins to hear the other end."""
         self._loop.add_reader(self._sock.fileno(), self._read)
 
     def tell(self, fields: dict[str, Any]) -> None:

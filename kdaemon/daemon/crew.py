@@ -74,6 +74,7 @@ class Crew:
 
     @property
     def all(self) -> list[Member]:
+        """The workers and the heirs."""
         return [*self.members, *self.heirs]
 
     @property
@@ -216,6 +217,7 @@ class Crew:
             member.look()
 
     def tell(self, fields: dict[str, Any]) -> None:
+        """Tells all whose process runs."""
         for member in self.all:
             member.tell(fields)
 

@@ -295,6 +295,7 @@ class Daemon(Running):
 
     @property
     def spool(self) -> "Spool | None":
+        """The spool; None: the configuration has none, or it is not open yet."""
         return self._spool_opening.spool
 
     async def drain(self) -> int:

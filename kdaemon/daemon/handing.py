@@ -42,7 +42,9 @@ class Taker(Protocol):
         """Connections of this worker, with those that are on their way to it."""
         ...
 
-    def hand(self, name: str, connection: socket.socket) -> bool: ...
+    def hand(self, name: str, connection: socket.socket) -> bool:
+        """As `Channel.hand`."""
+        ...
 
 
 class Handing:
@@ -104,6 +106,7 @@ class HandedListeners(Listeners):
         hub: Hub,
         lines: Lines | None = None,
     ) -> ConnectionServer:
+        """Makes the server of a listener that the supervisor has."""
         server = ConnectionServer((), handler, hub, lines)
         self._register(name, server)
         return server
@@ -111,6 +114,7 @@ class HandedListeners(Listeners):
     async def listen_unix(
         self, name: str, _path: str, handler: HttpHandler, hub: Hub, lines: Lines
     ) -> None:
+        """The same for a Unix socket, which takes records."""
         server = ConnectionServer((), handler, hub, lines)
         self.doors.append(server)
         self._register(name, server)
@@ -142,6 +146,7 @@ class HandedListeners(Listeners):
 
     @property
     def open_count(self) -> int:
+        """Connections of clients that are open."""
         return sum(door.open_count for door in self.doors)
 
     @property

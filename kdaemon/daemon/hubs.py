@@ -84,9 +84,11 @@ class Hubs:
         return hub
 
     def unix(self, guard: Guard | None) -> Hub:
+        """The hub of a Unix socket. `guard`: as of `tcp`."""
         return self._of_door(guard, gate=UNIX_GATE)
 
     def admin(self, address: Address) -> Hub:
+        """The hub of the admin listener, with limits of its own."""
         gate = gate_of(address.host, self._listen.hosts)
         tls = self._tls if self.has_admin_tls else None
         hub = Hub(ADMIN_LIMITS, gate=gate, now_ns=self._now_ns, tls=tls)

@@ -176,6 +176,7 @@ class Member:
 
     @property
     def is_running(self) -> bool:
+        """Whether it has a process."""
         return self._process is not None
 
     def _begin_again(self) -> None:
@@ -202,12 +203,14 @@ class Member:
             self._again = asyncio.get_running_loop().call_later(wait_s, self._try_again)
 
     def kill(self) -> None:
+        """Ends the process at once, if there is one."""
         if self._process is not None:
             self._process.kill()
 
     # What it is told and asked
 
     def tell(self, fields: dict[str, Any]) -> None:
+        """As `Channel.tell`; without a process it is dropped."""
         if self._channel is not None:
             self._channel.tell(fields)
 
@@ -271,21 +274,26 @@ class Member:
 
     @property
     def can_take(self) -> bool:
+        """Whether it may be given connections."""
         return self.state is State.SERVING and not (self.is_heir or self._is_renewed)
 
     @property
     def is_ready(self) -> bool:
+        """As `handing.Taker` has it."""
         return not self._is_late and self.board.read(self.slot, Field.IS_READY) == 1
 
     @property
     def open_count(self) -> int:
+        """Connections that it has open, as it wrote last."""
         return self.board.read(self.slot, Field.OPEN)
 
     @property
     def load(self) -> int:
+        """As `handing.Taker` has it."""
         return self.open_count + self.handed - self.board.read(self.slot, Field.TAKEN)
 
     def hand(self, name: str, connection: socket.socket) -> bool:
+        """As `Channel.hand`; without a process: False."""
         if self._channel is None or not self._channel.hand(name, connection):
             return False
         self.handed += 1

@@ -23,6 +23,7 @@ class Memory:
         self.bodies = ByteBudget(_bodies_bytes_max(config), self.all)
 
     def take_config(self, new: Config) -> None:
+        """Takes the bounds; what is held already may be above them."""
         self.all.bytes_max = new.memory_bytes_max
         self.bodies.bytes_max = _bodies_bytes_max(new)
 

@@ -188,6 +188,7 @@ class Pages:
             await self._listeners.listen("admin", address, self._handle, hub)
 
     def close(self) -> None:
+        """Answers no more, and forgets what was asked of workers."""
         self._admin.close()
         for asking in self._asking:
             asking.cancel()

@@ -23,7 +23,9 @@ class Before(Protocol):
     """The daemon before, which may still hold the spool."""
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """Its process."""
+        ...
 
     def has_spool(self, directory: str) -> bool:
         """Whether that daemon has, or waits for, the spool at `directory`."""

@@ -51,6 +51,7 @@ class Asker:
         self._why_silent = GONE  # why nothing is heard any more
 
     async def start(self) -> None:
+        """Tells what comes first, and begins to hear answers."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._sock)
         self._writer.write(_LENGTH.pack(len(self._first)) + self._first)
         self._hearing = asyncio.get_running_loop().create_task(self._hear(reader))
@@ -75,6 +76,7 @@ class Asker:
             del self._waiting[number], self._parts[number]
 
     def close(self) -> None:
+        """Fails the questions that are open."""
         if self._hearing is not None:
             self._hearing.cancel()
         if self._writer is not None:

@@ -34,6 +34,7 @@ class Reached(NamedTuple):
     reach: Reach
 
     async def aclose(self) -> None:
+        """Ends all calls to it."""
         await self.relay.aclose()
         await self.control.aclose()
         await self.client.aclose()
@@ -106,6 +107,7 @@ class Upstreams:
             log.info(text, extra={"fields": {"upstream": name}})
 
     async def aclose(self) -> None:
+        """Ends all calls, also those to upstreams that were left."""
         await asyncio.gather(*(each.aclose() for each in self._reached.values()), *self._closing)
 
     def _settings(self, config: Config, upstream: UpstreamConfig) -> ClientSettings:

@@ -111,6 +111,7 @@ class SpoolOpening:
         self._waiting.add_done_callback(self._waited)
 
     def stop_waiting(self) -> None:
+        """Leaves a spool to the daemon that still holds it."""
         if self._waiting is not None:
             self._waiting.cancel()
 

@@ -62,6 +62,7 @@ class Assignment:
     version: str = __version__
 
     def encode(self) -> bytes:
+        """For `decode` in the process of the worker."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod

@@ -48,6 +48,7 @@ class WorkersChange:
         return kept
 
     def needs_restart(self, old: Config, new: Config) -> tuple[str, ...]:
+        """As `Live` has it."""
         return come_beside_sandbox(old, new) if self._crew.has_sandbox else ()
 
     async def change(self, _old: Config, new: Config) -> tuple[str, ...]:
