@@ -78,15 +78,13 @@ class Doors:
                 continue
             key = f"streams.{name}"
             make_directory(Path(stream.socket).parent, with_parents=True, key=f"{key}.socket")
-            lines = self._lines_of(stream.arn or name)
-            hub, handler = self._hubs.unix(self._guards.unix), self._unix_handler()
-            await self._listeners.listen_unix(key, stream.socket, handler, hub, lines)
+            await self._listen_unix(key, stream.socket, self._lines_of(stream.arn or name))
 
     async def _open_unix(self) -> None:
         unix, doors = self._config.listen.unix, self._listeners.doors
         passed = self._listeners.path_passed("unix")
         if passed is not None:
-            await self._listen_unix(passed)
+            await self._listen_unix("unix", passed, self._lines)
             return
         is_auto = unix == "auto"
         path = resolve_unix_path(unix, os.environ, os.path.isdir)
@@ -101,7 +99,7 @@ class Doors:
             return
         try:
             make_directory(Path(path).parent, with_parents=not is_auto)
-            await self._listen_unix(path)
+            await self._listen_unix("unix", path, self._lines)
         except ListenerError as error:
             # A place that "auto" chose and that cannot be used is left out, if there is a door.
             is_wanted = not is_auto or not doors
@@ -109,9 +107,7 @@ class Doors:
                 raise
             log.warning("no Unix socket: %s", error)
 
-    async def _listen_unix(self, path: str) -> None:
-        hub, handler = self._hubs.unix(self._guards.unix), self._unix_handler()
-        await self._listeners.listen_unix("unix", path, handler, hub, self._lines)
-
-    def _unix_handler(self) -> HttpHandler:
-        return self._handler_behind(self._guards.unix)
+    async def _listen_unix(self, name: str, path: str, lines: Lines) -> None:
+        guard = self._guards.unix
+        hub, handler = self._hubs.unix(guard), self._handler_behind(guard)
+        await self._listeners.listen_unix(name, path, handler, hub, lines)

@@ -9,7 +9,6 @@ Where it sits: daemon.py -> here -> observe/.
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 from kdaemon.config import Config, ListenConfig
@@ -51,6 +50,7 @@ class Observers:
         self._metrics: Metrics | None = None
         self._admin: Admin | None = None
         self._taps: Taps | None = None
+        self._reloads: Reloads
         self.reader = SnapshotReader(sources, clock)
 
     def hot_look(self) -> Callable[[], object]:
@@ -91,53 +91,45 @@ class Observers:
         address = self._config.listen.admin_address
         if address is None:
             return
-        self._taps = taps
-        pages = _LateAdmin(partial(self._make_admin, reloads, taps))
-        self._stack.callback(pages.close)
-        server = await listeners.listen("admin", address, pages.handle, hubs.admin(address))
+        self._taps, self._reloads = taps, reloads
+        self._stack.callback(self._close_pages)
+        server = await listeners.listen("admin", address, self._handle, hubs.admin(address))
         self._stack.push_async_callback(server.aclose)
 
-    def _make_admin(self, reloads: Reloads, taps: Taps) -> "Admin":
+    def _handle(self, request: HttpRequest) -> None:
+        """Makes the admin pages at the first request. A start is a tenth shorter without loading
+        what they need. That is loaded by the time of a request, unless it comes while the doors
+        open.
+        """
+        if self._admin is None:
+            self._admin = self._make_admin()
+        self._admin.handle(request)
+
+    def _close_pages(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
+
+    def _make_admin(self) -> "Admin":
         from kdaemon.observe.admin import Admin  # noqa: PLC0415 - see load_pages
         from kdaemon.observe.metrics import Metrics  # noqa: PLC0415 - the same
 
         config = self._config
         self._metrics = Metrics(self.reader, per_shard=config.metrics.per_shard)
-        self._admin = Admin(
+        return Admin(
             self._metrics,
             self.reader,
             self._sources.readiness,
             self._sources.heartbeat,
             self._clock,
-            reloads,
-            taps,
+            self._reloads,
+            self._taps,
             shows_keys=config.observe.show_keys,
         )
-        return self._admin
 
     async def last(self, left: Snapshot) -> None:
         """Writes the last lines for CloudWatch."""
         if self._emf_log is not None:
             await self._emf_log.last(left)
-
-
-class _LateAdmin:
-    """Makes the admin pages at the first request. A start is a tenth shorter without loading what
-    they need. That is loaded by the time of a request, unless it comes while the doors open.
-    """
-
-    def __init__(self, make: "Callable[[], Admin]") -> None:
-        self._make = make
-        self._made: Admin | None = None
-
-    def handle(self, request: HttpRequest) -> None:
-        if self._made is None:
-            self._made = self._make()
-        self._made.handle(request)
-
-    def close(self) -> None:
-        if self._made is not None:
-            self._made.close()
 
 
 def needed_by_pages(listen: ListenConfig) -> tuple[str, ...]:
