@@ -17,6 +17,7 @@ from kdaemon.cli.common import (
     configured,
     count,
     say,
+    utf8,
     wrong_config,
 )
 from kdaemon.cli.help import Command
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--stream",
     "streams",
+    type=utf8,
     metavar="NAME",
     multiple=True,
     help="With --service: a stream that the configuration does not list; repeatable.",

@@ -52,6 +52,15 @@ def _pair(text: str) -> tuple[str, str]:
     return key.strip(), value
 
 
+def utf8(text: str) -> str:
+    """A text of the command line, which may have any bytes, if it is text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{printable(text)} is not UTF-8 text") from None
+    return text
+
+
 config_option = click.option(
     "--config",
     "config_path",

@@ -24,6 +24,7 @@ from kdaemon.cli.common import (
     count,
     now_ms,
     say,
+    utf8,
 )
 from kdaemon.cli.help import Command
 from kdaemon.cli.spool_files import (
@@ -63,7 +64,7 @@ def _filters(command: F) -> F:
     """Adds the options that choose letters; `_which` reads them."""
     reasons = click.Choice([reason.value for reason in DeadReason])
     options = [
-        click.option("--stream", metavar="NAME", help="Only those of this stream."),
+        click.option("--stream", type=utf8, metavar="NAME", help="Only those of this stream."),
         click.option("--reason", type=reasons, help="Only those that died of this."),
         click.option(
             "--since",

@@ -13,7 +13,7 @@ import click
 
 from kdaemon.base.endpoint import region_problem, region_variable
 from kdaemon.base.names import DEFAULT_UPSTREAM, parse_arn, parse_qualified
-from kdaemon.cli.common import CommandError, configured, read_with_givers, say
+from kdaemon.cli.common import CommandError, configured, read_with_givers, say, utf8
 from kdaemon.cli.help import Command
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--stream",
     "streams",
+    type=utf8,
     metavar="NAME",
     multiple=True,
     help="Only for this stream, by name or ARN; repeatable. Default: the listed streams.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import click
 
 from kdaemon.base.names import parse_arn
-from kdaemon.cli.common import say
+from kdaemon.cli.common import say, utf8
 from kdaemon.cli.help import Command
 from kdaemon.cli.spool_files import output_option, written
 
@@ -45,6 +45,7 @@ class Wanted:
 @click.option(
     "--stream",
     "streams",
+    type=utf8,
     metavar="NAME",
     multiple=True,
     required=True,
@@ -58,16 +59,22 @@ class Wanted:
     help="Kinesis Data Streams or Yandex Data Streams.",
 )
 @click.option(
-    "--region", default="", metavar="REGION", help="The region of AWS, such as eu-central-1."
+    "--region",
+    type=utf8,
+    default="",
+    metavar="REGION",
+    help="The region of AWS, such as eu-central-1.",
 )
 @click.option(
     "--endpoint-url",
+    type=utf8,
     default="",
     metavar="URL",
     help="For Yandex: the endpoint, with the path of the database at its end.",
 )
 @click.option(
     "--spool",
+    type=utf8,
     default="",
     metavar="DIR",
     help="Keep records on disk in this directory, so that they survive a crash.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from kdaemon.base.text import printable
-from kdaemon.cli.common import EXIT_INTERRUPTED, CommandError, count, say
+from kdaemon.cli.common import EXIT_INTERRUPTED, CommandError, count, say, utf8
 from kdaemon.cli.help import Command
 from kdaemon.cli.way import Way, tell_rejected, way_options
 from kdaemon.system import SystemClock
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.argument("file", default="-")
 @click.option(
     "--stream",
+    type=utf8,
     metavar="NAME",
     help="Name or ARN of the stream. Not needed if each line is an object that names its `stream`.",
 )

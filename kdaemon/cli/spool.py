@@ -9,7 +9,7 @@ import click
 
 from kdaemon.base.names import parse_qualified
 from kdaemon.base.text import printable
-from kdaemon.cli.common import CommandError, config_option, confirm, count, now_ms, say
+from kdaemon.cli.common import CommandError, config_option, confirm, count, now_ms, say, utf8
 from kdaemon.cli.help import Command
 from kdaemon.cli.spool_files import (
     daemon_text,
@@ -170,7 +170,7 @@ def verify(config_path: str | None, directory: str | None) -> None:
 )
 @config_option
 @directory_option
-@click.option("--stream", metavar="NAME", help="Only the records of this stream.")
+@click.option("--stream", type=utf8, metavar="NAME", help="Only the records of this stream.")
 @output_option
 @click.option(
     "--while-running", "is_allowed", is_flag=True, help="Export although a daemon delivers them."
@@ -256,7 +256,9 @@ def salvage(file: str, directory: str) -> None:
 @spool.command(cls=Command)
 @config_option
 @directory_option
-@click.option("--stream", required=True, metavar="NAME", help="Its name, as `status` shows it.")
+@click.option(
+    "--stream", type=utf8, required=True, metavar="NAME", help="Its name, as `status` shows it."
+)
 @click.option(
     "--dry-run",
     "is_dry_run",

@@ -128,6 +128,10 @@ def _told(directory: str) -> Iterator[None]:
         raise CommandError(f"{error}{_HINTS.get(error.kind, '')}", exit_code=exit_code) from error
     except PermissionError as error:
         raise _not_permitted(directory) from error
+    except OSError as error:
+        if error.filename is None:  # of the output, say
+            raise
+        raise CommandError(f"{directory}: {error.strerror}", exit_code=EXIT_CONFIG) from error
 
 
 def _not_permitted(directory: str) -> CommandError:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kdaemon.cli.admin import AdminError, AdminPlace, Asked, admin_options, get
-from kdaemon.cli.common import say
+from kdaemon.cli.common import say, utf8
 from kdaemon.cli.help import Command
 from kdaemon.cli.values_text import printable_json
 
@@ -21,6 +21,7 @@ TIMEOUT_S = 10.0  # seconds for one look, which takes half a second; ours, 2026-
 @admin_options
 @click.option(
     "--stream",
+    type=utf8,
     required=True,
     metavar="NAME",
     help="The stream, as `kdaemon status` or the configuration names it.",

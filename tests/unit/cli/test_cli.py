@@ -295,6 +295,29 @@ def test_put_takes_the_socket_that_is_configured(
     assert find(tmp_path, monkeypatch, unix="", http="127.0.0.1:1") == (None, "127.0.0.1:1")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("put", "tap", "check --service", "iam", "init", "spool export", "spool drop"),
+        *("dead-letters list", "dead-letters export", "dead-letters purge", "dead-letters replay"),
+    ],
+)
+def test_a_stream_that_is_no_text_is_wrong_usage(command: str) -> None:
+    """A command line may have any bytes."""
+    result = invoke(*command.split(), "--stream", "orders\udcff")
+    assert result.exit_code == 2, result.stderr
+    assert "is not UTF-8 text" in result.stderr
+    for option in ("--spool", "--region", "--endpoint-url"):
+        assert invoke("init", "--stream", "orders", option, "/a\udcff").exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["spool status", "spool verify", "dead-letters list"])
+def test_a_directory_that_no_system_has_is_said(command: str) -> None:
+    result = invoke(*command.split(), "--directory", f"/{'a' * 3000}")
+    assert result.exit_code == 78
+    assert "File name too long" in result.stderr
+
+
 @pytest.mark.parametrize("setting", ["=1", " =1", "log.level"])
 def test_a_setting_without_its_key_or_sign_is_wrong_usage(setting: str) -> None:
     result = invoke("check", "--set", setting)
