@@ -151,8 +151,8 @@ def _look_at_tls(where: str, looks: Looks, config: "Config", old: "Config | None
     """
     for name in ("listen", "sandbox"):
         table = getattr(config, name)
-        before = None if old is None else getattr(old, name)
-        if not (table.tls_certificate and table.tls_key) or _has_same_files(table, before):
+        is_whole = table.tls_certificate and table.tls_key
+        if not is_whole or (old is not None and _files(table) == _files(getattr(old, name))):
             continue
         from kdaemon.http.renewal import look_over  # noqa: PLC0415 - see cli/__init__.py
 
@@ -163,6 +163,5 @@ def _look_at_tls(where: str, looks: Looks, config: "Config", old: "Config | None
                 into.append(ConfigProblem(where, key, said))
 
 
-def _has_same_files(table: Any, before: Any) -> bool:
-    keys = ("tls_certificate", "tls_key", "tls_client_ca")
-    return before is not None and all(getattr(table, key) == getattr(before, key) for key in keys)
+def _files(table: Any) -> tuple[str, ...]:
+    return table.tls_certificate, table.tls_key, table.tls_client_ca

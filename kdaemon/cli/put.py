@@ -222,9 +222,6 @@ def _bar(source: "Source", totals: "Totals") -> Iterator[_Shown]:
         waits = f"waiting: {printable(totals.waits_for)}" if totals.waits_for else ""
         progress.update(task, completed=source.read_bytes, records=done, rate=rate, waits=waits)
 
-    def tell(_: str) -> None:
-        """Prints nothing, because the bar shows the reason."""
-
     with progress:
-        yield show, tell
+        yield show, lambda _reason: None  # the bar shows it
         show()

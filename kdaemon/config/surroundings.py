@@ -93,13 +93,9 @@ def _keys(environ: Mapping[str, str], upstream: UpstreamConfig) -> Iterator[tupl
     if account and not is_account(account):
         yield "AWS_ACCOUNT_ID", f"is {account!r}; expected the 12 digits of an account"
     elif account and not upstream.role_arn and upstream.account_id not in {"", account}:
-        name = _account_key(upstream)
-        yield "AWS_ACCOUNT_ID", f"is {account}, and {name} is {upstream.account_id}: correct one"
-
-
-def _account_key(upstream: UpstreamConfig) -> str:
-    is_default = upstream.name == DEFAULT_UPSTREAM
-    return "account_id" if is_default else f"upstreams.{upstream.name}.account_id"
+        at = "" if upstream.name == DEFAULT_UPSTREAM else f"upstreams.{upstream.name}."
+        told = f"is {account}, and {at}account_id is {upstream.account_id}: correct one"
+        yield "AWS_ACCOUNT_ID", told
 
 
 def _endpoint(

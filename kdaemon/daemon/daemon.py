@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -233,7 +233,7 @@ class Daemon(Running):
             self.clock,
             self._notifier.watchdog,
             watchdog_interval_s(os.environ, os.getpid()),
-            partial(_look_each, looks),
+            lambda: [look() for look in looks],
             self.streams.loop_lag,
         )
         sources = Sources(
@@ -319,8 +319,3 @@ class Daemon(Running):
             return {}
         stored = {} if left.spool is None else {"spooled": left.spooled}
         return {"delivered": left.delivered, "undelivered": left.undelivered, **stored}
-
-
-def _look_each(looks: Sequence[Callable[[], object]]) -> None:
-    for look in looks:
-        look()

@@ -19,13 +19,16 @@ class Memory:
     """`all`: for records, wherever they are. `bodies`: the part of `all` for arriving bodies."""
 
     def __init__(self, config: Config) -> None:
-        self.all = ByteBudget(config.memory_bytes_max)
-        self.bodies = ByteBudget(_bodies_bytes_max(config), self.all)
+        self.all = ByteBudget(0)
+        self.bodies = ByteBudget(0, self.all)
+        self.take_config(config)
 
     def take_config(self, new: Config) -> None:
         """Takes the bounds; what is held already may be above them."""
-        self.all.bytes_max = new.memory_bytes_max
-        self.bodies.bytes_max = _bodies_bytes_max(new)
+        most = new.memory_bytes_max
+        self.all.bytes_max = most
+        largest = min(ConnectionLimits().body_bytes_max, most)
+        self.bodies.bytes_max = max(most // BODIES_FRACTION, largest)
 
 
 def tell_memory(bytes_max: int, limit_bytes: int | None, beside_bytes: int) -> None:
@@ -44,8 +47,3 @@ def tell_memory(bytes_max: int, limit_bytes: int | None, beside_bytes: int) -> N
         " raise the limit, or lower the setting"
     )
     log.warning(text, extra={"fields": {**fields, "beside_bytes": beside_bytes}})
-
-
-def _bodies_bytes_max(config: Config) -> int:
-    largest = min(ConnectionLimits().body_bytes_max, config.memory_bytes_max)
-    return max(config.memory_bytes_max // BODIES_FRACTION, largest)

@@ -137,13 +137,10 @@ def _tell(report: Report, generation: int) -> None:
     extra = {"fields": {"generation": generation, "keys": keys}, "is_always_shown": True}
     for problem in report.problems:
         log.error("configuration: %s", problem, extra={"is_always_shown": True})
-    if report.outcome is Outcome.APPLIED:
-        log.info("the configuration was read again, and is in force", extra=extra)
-    elif report.outcome is Outcome.UNCHANGED:
-        log.info("the configuration was read again: nothing has changed", extra=extra)
-    elif report.outcome is Outcome.RESTART:
-        text = "the configuration was read again and needs a restart: nothing of it was taken"
-        log.error(text, extra=extra)
-    else:
-        text = "the configuration was read again and cannot be used: the old one stays in force"
-        log.error(text, extra=extra)
+    text = "the configuration was read again" + {
+        Outcome.APPLIED: ", and is in force",
+        Outcome.UNCHANGED: ": nothing has changed",
+        Outcome.RESTART: " and needs a restart: nothing of it was taken",
+    }.get(report.outcome, " and cannot be used: the old one stays in force")
+    level = logging.INFO if report.outcome.is_success else logging.ERROR
+    log.log(level, text, extra=extra)
