@@ -34,6 +34,13 @@ def some(of: Sequence[T]) -> Sequence[T]:
     return of[: max(1, round(len(of) * share()))]
 
 
+def enough(of: T, otherwise: T) -> T:
+    """`of`: how large `make thorough` makes a case, such as its simulated seconds; `otherwise`: how
+    small it may be for all that a test asserts to hold as well, and to fail as well.
+    """
+    return of if share() >= 1 else otherwise
+
+
 def deeper(*cases: T) -> list[T]:
     """Of `make thorough` alone: dear cases of what cheaper ones beside them hold too."""
     return list(cases) if share() >= 1 else []

@@ -24,7 +24,7 @@ from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import LimiterKind
-from tests.kit.depth import deeper
+from tests.kit.depth import deeper, enough
 from tests.kit.world import MS, SECOND, STREAM, Client, World
 
 ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}"
@@ -84,12 +84,15 @@ def test_a_fleet_on_a_warm_shard_is_throttled_little_more_than_on_a_cold_one(
     assert more_used >= -0.05
 
 
-@pytest.mark.parametrize(("daemons", "limiter"), [(2, LimiterKind.WINDOW), (8, LimiterKind.BUCKET)])
+@pytest.mark.parametrize(
+    ("daemons", "limiter", "seconds"),
+    [(2, LimiterKind.WINDOW, 120), (8, LimiterKind.BUCKET, enough(120, 60))],
+)
 def test_what_comes_after_the_beginning_is_as_on_a_cold_shard(
-    daemons: int, limiter: LimiterKind
+    daemons: int, limiter: LimiterKind, seconds: int
 ) -> None:
     """The figures that `test_fleet.py` holds of a cold one."""
-    run = simulate(Plan(daemons, limiter, 1, is_warm=True))
+    run = simulate(Plan(daemons, limiter, 1, seconds=seconds, is_warm=True))
     assert run.used >= 0.97
     assert run.throttled_share <= 0.025
     assert run.fairness >= 0.93
@@ -141,7 +144,7 @@ def test_a_raised_warm_throughput_is_used_with_the_shards_that_it_brings(daemons
     leaves the others theirs.
     """
     growing = Growing(daemons, seed=1)
-    growing.rate_of(20)
+    growing.rate_of(enough(20, 10))
     assert 1.8 <= growing.rate_of(5) <= 2.05
     growing.set_warm(8)
     growing.rate_of(3)  # the shards are found by the first records that land elsewhere
