@@ -55,7 +55,8 @@ def spoiled(line: bytes) -> list[bytes]:
     made = [name + b": " + each for each in VALUES]
     made += [name + b": " + each + value for each in VALUES]
     made += [name + b": " + value + each for each in VALUES]
-    return made + [name + b": " + value[:middle] + each + value[middle:] for each in VALUES]
+    made += [name + b": " + value[:middle] + each + value[middle:] for each in VALUES]
+    return list(dict.fromkeys(made))  # where the value is empty, the four are one
 
 
 HEAD_LINES = [(head, at) for head, lines in enumerate(HEADS) for at in range(1, len(lines))]
