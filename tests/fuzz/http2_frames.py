@@ -37,6 +37,7 @@ from kdaemon.http.opening import Opening
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
 from tests.fuzz.cuts import cut
+from tests.fuzz.loop import run
 from tests.kit.doors import FakeTransport
 
 TEST_INPUTS = 1_500  # each goes through the library three times
@@ -216,7 +217,7 @@ def _read_frames(data: bytes) -> None:
 
 def check(reads: list[bytes]) -> Heard:
     """Raises AssertionError where we take what the library does not; what we made of the bytes."""
-    ours = asyncio.run(by_us(reads))
+    ours = run(by_us(reads))
     theirs = by_library(b"".join(reads))
     left = iter(theirs.requests)
     for seen in ours.requests:

@@ -17,6 +17,7 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.refusals import Refusal
 from kdaemon.http.request import HttpRequest
 from tests.fuzz.cuts import cut
+from tests.fuzz.loop import run
 from tests.kit.doors import FakeTransport
 
 KEEPS = ConnectionLimits(
@@ -81,9 +82,6 @@ STARTS = [
     *(b"POST http://a/ HTTP/1.1", b"POST / HTTP/1.1 ", b"PRI * HTTP/2.0", b"POST /\x80 HTTP/1.1"),
     b"\r\nPOST / HTTP/1.1",
 ]  # fmt: skip
-
-
-_loop = asyncio.new_event_loop()
 
 
 def request(lines: list[bytes], body: bytes, end: bytes = b"\r\n") -> bytes:
@@ -280,8 +278,8 @@ async def watch(reads: list[bytes], choice: int, limits: ConnectionLimits) -> li
 
 def check(reads: list[bytes], choice: int) -> list[Any]:
     """Raises AssertionError where something differs; what is seen."""
-    kept = _loop.run_until_complete(watch(reads, choice, KEEPS))
-    parsed = _loop.run_until_complete(watch(reads, choice, PARSES))
+    kept = run(watch(reads, choice, KEEPS))
+    parsed = run(watch(reads, choice, PARSES))
     assert kept == parsed, next((a, b) for a, b in zip(kept, parsed, strict=False) if a != b)
     return kept
 

@@ -6,12 +6,11 @@ outcome of them than aiohttp (but for "not HTTP", which is never a success), and
 is kept that aiohttp closes.
 """
 
-import asyncio
-
 from kdaemon.base.errors import Trouble
 from kdaemon.send.arriving import Room
 from kdaemon.send.reader import FIELD_BYTES_MAX
 from tests.fuzz.cuts import cut
+from tests.fuzz.loop import run
 from tests.kit.two_clients import End, Seen, by_aiohttp, by_ours
 
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -34,14 +33,13 @@ TOKENS = [
     *(b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"2\r\n{}\r\n"),
 ]  # fmt: skip
 _ENDS: tuple[End, ...] = ("stands", "ends", "reset")
-_loop = asyncio.new_event_loop()
 
 
 def one_input(data: bytes) -> None:
     choice = data[0] if data else 0
     end, room = _ENDS[choice % 3], Room(64 if choice & 4 else 100_000)
     sent, reads = cut(data[1:])
-    ours, theirs = _loop.run_until_complete(_both(reads, end, room))
+    ours, theirs = run(_both(reads, end, room))
     if len(sent) > FIELD_BYTES_MAX:
         return  # aiohttp counts the bytes of each line, ours those of the head
     if ours.what != theirs.what:

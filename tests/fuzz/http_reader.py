@@ -16,6 +16,7 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
 from tests.fuzz.cuts import cut
+from tests.fuzz.loop import run
 from tests.kit.doors import FakeTransport
 
 LIMITS = ConnectionLimits(
@@ -133,7 +134,7 @@ async def by_us(reads: list[bytes]) -> Heard:
 
 def check(reads: list[bytes]) -> Heard:
     """Raises AssertionError where we take what h11 does not; what we made of the bytes."""
-    ours = asyncio.run(by_us(reads))
+    ours = run(by_us(reads))
     theirs = by_h11(b"".join(reads))
     count = len(ours.requests)
     assert ours.requests == theirs.requests[:count], (ours, theirs)

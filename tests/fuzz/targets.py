@@ -6,7 +6,7 @@ from types import ModuleType
 
 import tests.fuzz
 
-_TOOLS = {"__main__", "cuts", "engine", "json_text", "mutate", "targets", "test_fuzz"}
+_TOOLS = {"__main__", "cuts", "engine", "json_text", "loop", "mutate", "targets", "test_fuzz"}
 
 
 def target_names() -> list[str]:

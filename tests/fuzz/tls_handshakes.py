@@ -27,6 +27,7 @@ from kdaemon.http.opening import Opening
 from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpRequest
 from tests.fuzz.cuts import cut
+from tests.fuzz.loop import run
 from tests.kit.certificates import Authority
 from tests.kit.doors import FakeTransport
 from tests.kit.tls import Side
@@ -257,9 +258,9 @@ def _quiet() -> Iterator[None]:
 def _one_input(data: bytes) -> None:
     sent, reads = cut(data)
     whole = [sent] if sent else []
-    heard = asyncio.run(attacked(reads, 0))
-    assert asyncio.run(attacked(whole, 0)) == heard, "where reads are cut changes it"
+    heard = run(attacked(reads, 0))
+    assert run(attacked(whole, 0)) == heard, "where reads are cut changes it"
     for good_steps in (1, 2):
-        asyncio.run(attacked(reads, good_steps))
+        run(attacked(reads, good_steps))
         if len(sent) > 2:
-            asyncio.run(attacked(reads, good_steps, change=sent[-3:]))
+            run(attacked(reads, good_steps, change=sent[-3:]))
