@@ -87,6 +87,17 @@ def members(start: bytes, entry: bytes, end: bytes) -> bytes:
     return start + b",".join([entry] * count) + end
 
 
+def filled(operation: str, start: bytes, entry: bytes, end: bytes) -> Callable[[Victim], object]:
+    """One body that is filled with one entry, made when it is sent: who only lists the attacks has
+    none of them in memory.
+    """
+
+    def attack(victim: Victim) -> None:
+        api(operation, members(start, entry, end))(victim)
+
+    return attack
+
+
 def of(operation: str, start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], object]:
     """Five bodies that are filled with one text, made when they are sent."""
 
@@ -126,6 +137,10 @@ def one_line(start: bytes, unit: bytes, end: bytes) -> Callable[[Victim], object
 
 
 RECORDS = b'{"StreamName":"demo","Records":['
+
+
+def deep(victim: Victim) -> None:
+    api("PutRecords", b"[" * BODY_BYTES)(victim)
 
 
 def evil_arn(victim: Victim) -> None:
@@ -250,12 +265,12 @@ ATTACKS: dict[str, Callable[[Victim], object]] = {
     "H2 lines: 1": lines_of(b"1\n"),
     "H2 lines: the shortest record": lines_of(b'{"data":""}\n'),
     "H2 lines: good ones": lines_of(b'{"data":"%s"}\n' % (b"a" * 180)),
-    "H2 records: {}": api("PutRecords", members(RECORDS, b"{}", b"]}")),
-    "H2 records: null": api("PutRecords", members(RECORDS, b"null", b"]}")),
-    "H2 records: good and too many": api(
-        "PutRecords", members(RECORDS, b'{"Data":"","PartitionKey":"a"}', b"]}")
+    "H2 records: {}": filled("PutRecords", RECORDS, b"{}", b"]}"),
+    "H2 records: null": filled("PutRecords", RECORDS, b"null", b"]}"),
+    "H2 records: good and too many": filled(
+        "PutRecords", RECORDS, b'{"Data":"","PartitionKey":"a"}', b"]}"
     ),
-    "H2 an unknown member": api("PutRecords", members(b'{"X":[', b"[]", b"]}")),
+    "H2 an unknown member": filled("PutRecords", b'{"X":[', b"[]", b"]}"),
     "H2 depth in an unknown member": of(
         "PutRecord", b'{"X":[', b"[" * 900 + b"]" * 900 + b",", b"0]}"
     ),
@@ -273,7 +288,7 @@ ATTACKS: dict[str, Callable[[Victim], object]] = {
     "H2 a line: a field again and again": one_line(b"{", b'"data":"",', b'"data":""}'),
     "H2 a line: escapes, twice": one_line(b'{"data":"","data":"', b'\\"', b'"}'),
     "H2 a line: emoji": one_line(b'{"data":"', "a😀".encode(), b'"}'),
-    "H15 deep": api("PutRecords", b"[" * BODY_BYTES),
+    "H15 deep": deep,
     "H2 CBOR: lists": in_cbor("PutRecords", b"\x9f", b"\x80"),
     "H2 CBOR: maps in Records": in_cbor("PutRecords", b"\xbf\x67Records\x9f", b"\xa0"),
     "H2 CBOR: good records and too many": in_cbor(
