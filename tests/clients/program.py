@@ -8,7 +8,8 @@ writes a line for each to its standard output:
 
 `failed`: records that its user was told to have failed; `error`: what was raised, and then nothing
 is known to have been taken. Each client is on its defaults but for the endpoint, and takes region
-and keys from the environment, as SDKs do. What needs a build is built by `make clients`.
+and keys from the environment, as SDKs do. What needs a build is built by `make clients`. A client
+of Python is a copy of the template (tests/kit/template.py), which has imported most of what it needs.
 """
 
 import functools
@@ -28,6 +29,7 @@ from typing import Any, Self
 
 from tests.kit.daemon import ROOT, environment
 from tests.kit.kcl import inner_records
+from tests.kit.template import Copy, template
 
 PROGRAMS = Path(__file__).parent / "programs"
 PACKAGES = ROOT / ".venv" / "clients"  # of clients that have an environment of their own
@@ -54,7 +56,8 @@ class Client:
     """`built`: what must be there, beneath `PROGRAMS`. `is_installed`: whether this machine has
     what nothing here builds. `is_tls`: speaks TLS only. `has_spool`: is for a daemon that has one.
     `is_socket`: writes to the stream's own Unix socket, whose path is its endpoint. `texts_of`: the
-    texts that one record of it holds.
+    texts that one record of it holds. `module`: runs in a copy of the template, in place of the
+    command.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Client:
     has_spool: bool = False
     is_socket: bool = False
     texts_of: Callable[[bytes], list[str]] = _whole
+    module: str = ""
 
     @property
     def runtime(self) -> str | None:
@@ -101,6 +105,7 @@ _GO = ("go/client",)
 _TELEGRAF = ("telegraf/client",)
 _NODE = ("node", "node/client.js")
 _PYTHON = (sys.executable, "python/client.py")
+_COPY = "tests.clients.programs.python.client"  # the same, of which nothing is a process
 _BUILT_JAVA = "java/target/classes/Client.class"
 _BUILT_NODE = "node/node_modules/@aws-sdk"
 _AWS_CLI = str(PACKAGES / "aws-cli" / "bin" / "aws")
@@ -109,8 +114,8 @@ _SYSLOG_NG = (sys.executable, "python/syslog_ng.py")
 _BUILT_SYSLOG_NG = str(PACKAGES / "syslog-ng" / "usr" / "sbin" / "syslog-ng")
 
 CLIENTS = (
-    Client("boto3", "boto3", _PYTHON),
-    Client("aiobotocore", "aiobotocore", _PYTHON),
+    Client("boto3", "boto3", _PYTHON, module=_COPY),
+    Client("aiobotocore", "aiobotocore", _PYTHON, module=_COPY),
     Client("aws-cli", "AWS CLI v1", _PYTHON, _AWS_CLI),
     Client("aws-cli-v2", "AWS CLI v2", _PYTHON, is_installed=_has_aws_cli_2),
     Client("js-v2", "JavaScript SDK v2", _NODE, _BUILT_NODE),
@@ -123,8 +128,8 @@ CLIENTS = (
     Client("go-v1", "Go SDK v1", _GO, "go/client"),
     Client("go-v2", "Go SDK v2", _GO, "go/client"),
     Client("kpl", "KPL 1.0 (native, TLS)", _JAVA, _BUILT_JAVA, is_tls=True, texts_of=_aggregated),
-    Client("aiokpl", "aiokpl", _PYTHON, texts_of=_aggregated),
-    Client("async-kinesis", "async-kinesis", _PYTHON, texts_of=_lines_of_json),
+    Client("aiokpl", "aiokpl", _PYTHON, module=_COPY, texts_of=_aggregated),
+    Client("async-kinesis", "async-kinesis", _PYTHON, module=_COPY, texts_of=_lines_of_json),
     Client("quixstreams", "quixstreams (KinesisSink)", (_QUIX, "python/client.py"), _QUIX),
     Client("telegraf", "Telegraf (outputs.kinesis)", _TELEGRAF, "telegraf/client"),
     Client("npm-kinesis", "npm kinesis (TLS)", _NODE, "node/node_modules/kinesis", is_tls=True),
@@ -156,40 +161,58 @@ class Program:
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [*self.client.command, self.client.name, self.endpoint],
-            cwd=PROGRAMS,
-            env=environment(AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            start_new_session=True,  # of it and what it starts
-        )
+        hears, asks = os.pipe()
+        answers, says = os.pipe()
+        self._asks = os.fdopen(asks, "w")
+        self._said = os.fdopen(answers)
+        try:
+            self._process = self._begin(hears, says)
+        finally:
+            os.close(hears)
+            os.close(says)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
+    def _begin(self, stdin: int, stdout: int) -> subprocess.Popen[bytes] | Copy:
+        variables = environment(AWS_REGION="us-east-1", AWS_DEFAULT_REGION="us-east-1")
+        arguments = [self.client.name, self.endpoint]
+        if self.client.module:
+            return template().start(
+                *(arguments, variables, self._errors.fileno(), self.client.module),
+                stdin=stdin,
+                stdout=stdout,
+            )
+        return subprocess.Popen(
+            [*self.client.command, *arguments],
+            cwd=PROGRAMS,
+            env=variables,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=self._errors,
+            start_new_session=True,  # of it and what it starts
+        )
+
     def __exit__(self, *_: object) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
+        if self.client.module:
+            self._process.kill()
+        else:
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(CALL_TIMEOUT_S)
-        for file in (self._process.stdin, self._process.stdout, self._errors):
-            assert file is not None
+        for file in (self._asks, self._said, self._errors):
             file.close()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._said:
             self._answers.put(line)
         self._answers.put("")
 
     def begin(self, operation: str, stream: str, records: list[tuple[str, str]]) -> None:
         """Tells it to put; `told` waits for what comes of it."""
         call: dict[str, Any] = {"operation": operation, "stream": stream, "records": records}
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(call) + "\n")
-        self._process.stdin.flush()
+        self._asks.write(json.dumps(call) + "\n")
+        self._asks.flush()
 
     def told(self) -> Told:
         """What came of the oldest call that was begun."""

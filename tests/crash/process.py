@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.launch import POINT_VARIABLE
-from tests.kit.daemon import KDAEMON
+from tests.kit.daemon import BEFORE, KDAEMON
 from tests.kit.patience import PATIENCE_S
 from tests.kit.systemd import Passing
 from tests.kit.template import MAIN, STAGE, Copy, Stage, begin
@@ -66,12 +66,12 @@ class Life:
         given = {**environment, POINT_VARIABLE: point}
         reading, writing = os.pipe()
         if is_from_scratch or how is not None:
-            how = how or Passing(KDAEMON, {}, ())
+            program, how = (BEFORE, how) if how is not None else (KDAEMON, Passing({}, ()))
             process = begin(
                 arguments,
                 given | how.variables,
                 writing,
-                program=how.program,
+                program=program,
                 passed=how.descriptors,
                 stage=stage,
             )

@@ -8,30 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.kit.daemon import READY, Daemon, environment
+from tests.kit.daemon import BEFORE, READY, Daemon, environment
 from tests.kit.patience import PATIENCE_S
 
-# A process that has its own pid in LISTEN_PID, and the sockets where systemd puts them.
-_STARTER = """
-import fcntl, os, sys
-count = int(sys.argv[1])
-given = [int(each) for each in sys.argv[2 : 2 + count]]
-high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 200) for each in given]
+# In a process before kdaemon: its own pid in LISTEN_PID, and the sockets where systemd puts them.
+_PLACE = """
+import fcntl, os
+high = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 200) for each in {given}]
 for number, each in enumerate(high):
     os.dup2(each, 3 + number)
-os.closerange(3 + count, 200)
+    os.close(each)
+os.closerange(3 + len(high), 200)
 os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "kdaemon", *sys.argv[2 + count :]])
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """How a process is started that finds sockets where systemd puts them: `program` is what Python
-    runs before the arguments of `kdaemon`, `variables` is told, `descriptors` are inherited.
+    """How a process of the program BEFORE is started that finds sockets where systemd puts them:
+    `variables` is told, `descriptors` are inherited.
     """
 
-    program: tuple[str, ...]
     variables: dict[str, str]
     descriptors: tuple[int, ...]
 
@@ -39,9 +36,12 @@ class Passing:
 def passing(socks: Mapping[str, socket.socket]) -> Passing:
     """Of these sockets, by what systemd calls them."""
     descriptors = tuple(each.fileno() for each in socks.values())
-    given = [str(len(descriptors)), *map(str, descriptors)]
-    variables = {"LISTEN_FDS": str(len(socks)), "LISTEN_FDNAMES": ":".join(socks)}
-    return Passing(("-c", _STARTER, *given), variables, descriptors)
+    variables = {
+        "LISTEN_FDS": str(len(socks)),
+        "LISTEN_FDNAMES": ":".join(socks),
+        "KIT_BEFORE": _PLACE.format(given=descriptors),
+    }
+    return Passing(variables, descriptors)
 
 
 class Activated:
@@ -59,8 +59,8 @@ class Activated:
             del self._environment[name]
 
     def start(self) -> Daemon:
-        how = self._passing
-        return Daemon(self._arguments, self._environment, how.program, passed=how.descriptors)
+        passed = self._passing.descriptors
+        return Daemon(self._arguments, self._environment, BEFORE, passed=passed)
 
     @contextmanager
     def started(self) -> Iterator[Daemon]:

@@ -3,8 +3,9 @@
 A start of `kdaemon run` is 0.7 s of CPU, nearly all of it imports, and the tests make a hundred. So
 one template process a test run (`python -m tests.kit.template`) imports the rooms and forks; the
 copy gets its own arguments, environment and standard files, and runs kdaemon's own main. The
-workers that a copy starts are copies as well: it asks the template for them. Who looks at a start
-or at memory takes a process from scratch (`tests.kit.daemon.from_scratch`).
+workers that a copy starts are copies as well: it asks the template for them. So are commands
+(`tests.kit.daemon.command`) and the clients of Python (tests/clients). Who looks at a start or at
+memory takes a process from scratch (`tests.kit.daemon.from_scratch`).
 
 Invariant: a copy has the files that it was given and nothing else of the template's or its
 siblings'. The template ends, and kills its copies, when the test process is gone.
@@ -115,14 +116,19 @@ class Template:
         environment: Mapping[str, str],
         stderr: int,
         module: str = MAIN,
+        stdout: int | None = None,
+        stdin: int | None = None,
+        passed: Sequence[int] = (),
     ) -> Copy:
-        """`kdaemon` with these arguments, in the root of the project; it hears and says nothing but
-        on `stderr`. `module`: whose `main` runs; another one may break something first.
+        """`kdaemon` with these arguments, in the root of the project. `module`: whose `main` runs;
+        another one may break something first. A standard file that is not given is nothing.
+        `passed`: as `_ask`'s.
         """
         nothing = os.open(os.devnull, os.O_RDWR)
         try:
+            files = [nothing if each is None else each for each in (stdin, stdout, stderr)]
             with self._lock:
-                return _ask(self._ours, module, arguments, environment, [nothing, nothing, stderr])
+                return _ask(self._ours, module, arguments, environment, files, passed)
         finally:
             os.close(nothing)
 
@@ -175,7 +181,7 @@ def begin(
     """
     try:
         if module is not None:
-            return template(stage).start(arguments, environment, stderr, module)
+            return template(stage).start(arguments, environment, stderr, module, passed=passed)
         return subprocess.Popen(
             [python, *program, *arguments],
             cwd=stage.root,
@@ -255,11 +261,14 @@ def _become(request: dict[str, Any], files: list[int], address: bytes) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
     except BaseException:  # noqa: BLE001 - as Python itself does with what nobody caught
         sys.excepthook(*sys.exc_info())
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
+        for file in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                file.flush()
         os._exit(code)
 
 

@@ -13,7 +13,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.kit.daemon import ROOT, Daemon, environment, running, send, started, write_config
+from tests.kit.daemon import Daemon, command, running, send, started, write_config
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.sdk import kinesis
 from tests.kit.sockets import connected, read_all
@@ -126,15 +126,8 @@ def test_put_signs_with_the_keys_of_its_environment(daemon: Daemon, tmp_path: Pa
     lines.write_text("line\n" * 2_500)
 
     def put(*more: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "kdaemon", "put", "--endpoint", daemon.url, "--stream", "demo",
-             *more, str(lines)],
-            cwd=ROOT,
-            env=environment(**environ),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )  # fmt: skip
+        where = ("--endpoint", daemon.url, "--stream", "demo")
+        return command("put", *where, *more, str(lines), **environ)
 
     done = put(AWS_ACCESS_KEY_ID=KEY_ID, AWS_SECRET_ACCESS_KEY=SECRET)
     assert (done.returncode, done.stderr) == (0, "")

@@ -15,9 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.daemon import MAIN, ROOT, control_quota, environment, get, sandbox, write_config
+from tests.kit.daemon import (
+    BEFORE,
+    MODULES,
+    ROOT,
+    control_quota,
+    environment,
+    get,
+    sandbox,
+    write_config,
+)
 from tests.kit.endpoints import Endpoint, entry
 from tests.kit.patience import PATIENCE_S, wait_for
+from tests.kit.template import Copy, begin
 
 LISTENING = re.compile(r"listener\W+(\w+)\W+at\W+(http\S+?:\d+)")  # in both formats
 
@@ -26,7 +36,7 @@ LISTENING = re.compile(r"listener\W+(\w+)\W+at\W+(http\S+?:\d+)")  # in both for
 class Stalled:
     """A daemon whose log was read until it was ready, and is not read any more."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Copy
     at: dict[str, str]
 
     def put(self, stream: str, acknowledge: str) -> int:
@@ -51,14 +61,9 @@ def stalled(
             "streams.listed.acknowledge": "accepted",  # which the service does not know
         }
         config = write_config(directory, settings)
-        program = f"{control_quota(100)}\n{MAIN}"  # 95 streams are looked for
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "run", "--config", str(config)],
-            cwd=ROOT,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stderr=writer,
-        )
+        variables = environment(KIT_BEFORE=control_quota(100))  # 95 streams are looked for
+        arguments = ["run", "--config", str(config)]
+        process = begin(arguments, variables, os.dup(writer), module=MODULES[BEFORE])
         try:
             read = b""
             while b"ready" not in read:

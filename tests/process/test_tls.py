@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from botocore.config import Config as BotoConfig
 
 from tests.kit.certificates import Authority, Files
-from tests.kit.daemon import KDAEMON, ROOT, Daemon, environment, running, started
+from tests.kit.daemon import Daemon, command, environment, running, started
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.sdk import ANYBODY, kinesis
 from tests.process.conftest import Run
@@ -141,8 +140,8 @@ def test_kdaemon_put_is_taken_and_told_which_flag_is_missing(
     lines.write_text("a\nb\nc\n")
 
     def put(*more: str) -> str:
-        arguments = ("put", str(lines), "--stream", "demo", *more)
-        return run_tool(sys.executable, *KDAEMON, *arguments, PYTHONPATH=str(ROOT))
+        done = command("put", str(lines), "--stream", "demo", *more)
+        return done.stdout + done.stderr
 
     trusted = ("--ca-file", str(files.authority))
     assert "acknowledged 3" in put("--endpoint", daemon.url, *trusted)

@@ -7,7 +7,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -409,8 +408,7 @@ def test_the_commands_for_a_spool_find_those_of_all_workers(tmp_path: Path) -> N
     config = str(write_config(tmp_path, settings_of(tmp_path)))
 
     def spool(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "kdaemon", "spool", *arguments, "--config", config]
-        return subprocess.run(command, capture_output=True, text=True)
+        return command("spool", *arguments, "--config", config)
 
     lines = spool("status", "--json").stdout.splitlines()
     assert [json.loads(line)["streams"][0]["records"] for line in lines] == [3, 3]

@@ -144,7 +144,7 @@ OPEN = {
 }
 
 
-async def main(name: str, endpoint: str) -> None:
+async def serve(name: str, endpoint: str) -> None:
     put = await OPEN[name](endpoint)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
@@ -157,5 +157,9 @@ async def main(name: str, endpoint: str) -> None:
         print(json.dumps(told), flush=True)
 
 
+def main() -> None:
+    asyncio.run(serve(*sys.argv[1:]))
+
+
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    main()
