@@ -9,7 +9,7 @@ writes a line for each to its standard output:
 `failed`: records that its user was told to have failed; `error`: what was raised, and then nothing
 is known to have been taken. Each client is on its defaults but for the endpoint, and takes region
 and keys from the environment, as SDKs do. What needs a build is built by `make clients`. A client
-of Python is a copy of the template (tests/kit/template.py), which has imported most of what it needs.
+of Python is a copy of the template (tests/kit/template.py), which has imported most of its needs.
 """
 
 import functools

@@ -3,6 +3,7 @@
 What rules and dashboard say at a real Prometheus: tests/process/test_prometheus.py.
 """
 
+import functools
 import json
 import re
 import subprocess
@@ -39,6 +40,7 @@ VALUES = {
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
+@functools.cache  # who collects the tests asks four times
 def rules() -> list[dict[str, Any]]:
     return [
         rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
