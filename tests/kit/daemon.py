@@ -70,16 +70,26 @@ class Sample:
 
 
 class Metrics:
-    """One scrape."""
+    """One scrape. A family is parsed when it is first asked for: a test asks for few of many, and
+    the parser is slow.
+    """
 
     def __init__(self, text: str) -> None:
+        self._texts: dict[str, str] = {}  # by family
         self._samples: dict[str, list[Sample]] = {}
-        self._families: set[str] = set()
-        for family in text_string_to_metric_families(text):
-            self._families.add(family.name)
-            for sample in family.samples:
-                found = Sample(sample.name, sample.labels, sample.value)
-                self._samples.setdefault(sample.name, []).append(found)
+        for part in f"\n{text}".split("\n# TYPE ")[1:]:
+            family = part.partition(" ")[0].removesuffix("_total")
+            self._texts[family] = f"{self._texts.get(family, '')}# TYPE {part}\n"
+
+    def _of(self, family: str) -> list[Sample]:
+        if family not in self._samples:
+            assert family in self._texts, f"no metric {family}"
+            self._samples[family] = [
+                Sample(sample.name, sample.labels, sample.value)
+                for parsed in text_string_to_metric_families(self._texts[family])
+                for sample in parsed.samples
+            ]
+        return self._samples[family]
 
     def total(self, name: str, **labels: str) -> int:
         """Sum over the samples that have these labels; 0 if there is none, as before any stream."""
@@ -88,16 +98,17 @@ class Metrics:
     def sum(self, name: str, **labels: str) -> float:
         """The same of what is no count: seconds, say."""
         family = name.removesuffix("_total").removesuffix("_sum").removesuffix("_count")
-        assert family in self._families, f"no metric {name}"
         return sum(
             sample.value
-            for sample in self._samples.get(name, ())
-            if labels.items() <= sample.labels.items()
+            for sample in self._of(family)
+            if sample.name == name and labels.items() <= sample.labels.items()
         )
 
     @property
     def streams(self) -> list[str]:
-        return [each.labels["stream"] for each in self._samples["kdaemon_records_received_total"]]
+        found = [each.labels["stream"] for each in self._of("kdaemon_records_received")]
+        assert found, "no stream is known"
+        return found
 
     def left_over(self, stream: str) -> int:
         """What came in minus what is accounted for, as the text tells it: 0, or a defect."""

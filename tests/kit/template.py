@@ -205,6 +205,8 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(kdaemon.__path__, "kdaemon."):
         importlib.import_module(module.name)
     import_libraries(is_anonymous=False)
+    for late in ("uvloop", "encodings.idna"):  # which kdaemon imports only when it runs
+        importlib.import_module(late)
 
 
 class _Spawned:
