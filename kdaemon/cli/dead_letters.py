@@ -41,7 +41,7 @@ from kdaemon.cli.way import Way, tell_rejected, way_options
 if TYPE_CHECKING:
     from kdaemon.cli.replay import Replayed
     from kdaemon.spool.letters import LetterFilter
-    from kdaemon.spool.store import StoreView
+    from kdaemon.spool.view import StoreView
 
 LIST_LIMIT = 100  # letters in a table if --limit is not given: a few screens; ours
 

@@ -15,7 +15,8 @@ from kdaemon.base.record import Record
 from kdaemon.cli.values_text import JsonFields, data_fields, time_text
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import DeadLetter
-from kdaemon.spool.store import StoredFrame, StoredTotals, StoreView
+from kdaemon.spool.values import StoredFrame, StoredTotals
+from kdaemon.spool.view import StoreView
 
 READ_BYTES_MAX = 4 * 1024 * 1024  # bytes of payload that an export holds in memory; ours
 

@@ -21,7 +21,8 @@ from kdaemon.cli.values_text import printable_json
 if TYPE_CHECKING:
     from kdaemon.cli.terminal import OnProgress
     from kdaemon.spool.saved_copy import SavedCopy
-    from kdaemon.spool.store import Store, StoreView
+    from kdaemon.spool.store import Store
+    from kdaemon.spool.view import StoreView
 
 # Errors of the name that was given, not of the disk: trying again would change nothing.
 _CONFIG_KINDS = frozenset({"directory", "foreign", "version"})
@@ -86,9 +87,9 @@ def _meant_directory(directory: str | None, config_path: str | None) -> str:
 @contextmanager
 def opened(directory: str) -> Iterator["StoreView"]:
     """Opens a spool for reading. An error inside the block is printed and ends the command."""
-    from kdaemon.spool.store import Store  # noqa: PLC0415 - brings SQLite
+    from kdaemon.spool.view import StoreView  # noqa: PLC0415 - brings SQLite
 
-    with _told(directory), closing(Store.open_for_reading(directory)) as view:
+    with _told(directory), closing(StoreView(directory)) as view:
         yield view
 
 
@@ -100,10 +101,11 @@ def held(directory: str) -> Iterator["Store"]:
     # No bound on letters: none is added here.
     with (
         _told(directory),
-        closing(Store.open(directory, letters_bytes_max=sys.maxsize, wall_ms=now_ms)) as store,
+        closing(Store(directory, letters_bytes_max=sys.maxsize, wall_ms=now_ms)) as store,
     ):
-        if store.set_aside is not None:
-            say(f"the database was damaged, and stands aside: {store.set_aside}", err=True)
+        salvage = store.upkeep.salvage
+        if salvage is not None:
+            say(f"the database was damaged, and stands aside: {salvage.path}", err=True)
         yield store
 
 

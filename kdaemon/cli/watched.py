@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import count
 
-from kdaemon.spool.store import StoreView, Verification
+from kdaemon.spool.values import Verification
+from kdaemon.spool.view import StoreView
 
 _INTERRUPT_AGAIN_S = 0.05
 

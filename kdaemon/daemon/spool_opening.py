@@ -73,7 +73,7 @@ class SpoolOpening:
         if self._is_lone:
             keep_apart(settings.directory, is_sandboxed=is_sandboxed)
         open_store = partial(
-            Store.open,
+            Store,
             settings.directory,
             letters_bytes_max=settings.letters_bytes_max,
             wall_ms=lambda: int(clock.wall_seconds() * 1000),

@@ -37,33 +37,34 @@ class Alarms:
 
     def opened(self, store: Store) -> None:
         """Tells what the store found when it was opened."""
-        if store.warning is not None:
+        if store.directory.warning is not None:
             text = "the spool's directory is doubtful"
-            log.warning(text, extra={"fields": {"error": store.warning}})
-        if store.mended_count:
-            fields = {"bytes": store.mended_count}
+            log.warning(text, extra={"fields": {"error": store.directory.warning}})
+        if store.upkeep.mended_count:
+            fields = {"bytes": store.upkeep.mended_count}
             log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})
-        if store.is_emptied:
+        if store.directory.is_emptied:
             log.error("the spool's database was found empty, or gone: what it held is lost")
 
     def mended(self, store: Store) -> None:
         """Tells what the store has put aside, or made again, since the last call."""
-        if store.set_aside is not None:
+        upkeep = store.upkeep
+        salvage, upkeep.salvage = upkeep.salvage, None
+        if salvage is not None:
             fields: dict[str, object] = {
-                "kept_as": store.set_aside,
-                "saved_frames": store.salvaged_count,
+                "kept_as": salvage.path,
+                "saved_frames": salvage.frame_count,
             }
-            if store.salvage is not None and store.salvage.problem is not None:
-                fields["not_all"] = store.salvage.problem
+            if salvage.problem is not None:
+                fields["not_all"] = salvage.problem
             log.error(
                 "the spool's database was damaged: a new one is begun", extra={"fields": fields}
             )
-            store.set_aside = None
-        if store.restored is not None:
+        restored, upkeep.restored = upkeep.restored, None
+        if restored is not None:
             self._counters.restorations += 1
             text = "files of the spool were taken away, and are made again"
-            log.error(text, extra={"fields": {"files": store.restored}})
-            store.restored = None
+            log.error(text, extra={"fields": {"files": restored}})
 
     def letters_dropped(self, count: int, text: str = LETTERS_DROPPED) -> None:
         """Counts `count` more dropped letters, which may be 0, and tells of all that no line has

@@ -31,8 +31,9 @@ from kdaemon.spool.pending import Ended, Pending
 from kdaemon.spool.space import Space
 from kdaemon.spool.spooled_stream import SpooledStream, WallClock, unix_ms
 from kdaemon.spool.spooled_streams import SpooledStreams
-from kdaemon.spool.store import Changes, Committed, NewFrame, Store
+from kdaemon.spool.store import Store
 from kdaemon.spool.thread import StoreThread
+from kdaemon.spool.values import Changes, Committed, NewFrame
 
 log = logging.getLogger("kdaemon.spool")
 
@@ -87,8 +88,9 @@ class Commits:
         self.ended.offer = offer
         self._giving_back = GivingBack(store, self._store_thread, self._space, self._given_back)
         self.alarms.mended(store)
-        if store.lack is not None:  # told now, not only to the first client
-            self.failed([], store.lack)
+        lack = store.upkeep.reserve.lack
+        if lack is not None:  # told now, not only to the first client
+            self.failed([], lack)
         self.alarms.opened(store)
 
     def pause(self) -> None:

@@ -32,7 +32,8 @@ from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.spooled_stream import Scan, SpooledStream, WallClock, unix_ms
 from kdaemon.spool.spooled_streams import SpooledStreams
-from kdaemon.spool.store import Dropped, ReadBack, Store, StoredFrame
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Dropped, ReadBack, StoredFrame
 
 log = logging.getLogger("kdaemon.spool")
 

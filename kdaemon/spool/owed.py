@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.spool.letters import DeadLetter
-from kdaemon.spool.store import Changes
+from kdaemon.spool.values import Changes
 
 DONE = b""  # in the place of a bitmap: the frame is done with, and goes
 

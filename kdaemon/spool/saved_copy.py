@@ -45,7 +45,7 @@ def save_copy(file: str, directory: str, wall_ms: Callable[[], int]) -> SavedCop
     Unix milliseconds.
 
     Raises SpoolError: foreign, for a file of which nothing can be read or a directory that is
-    there; busy, for the database of a running daemon; and as for `Store.open`. Then no directory is
+    there; busy, for the database of a running daemon; and as for `Store`. Then no directory is
     left.
     """
     _refuse_unfit(Path(file))
@@ -110,20 +110,20 @@ def _copy(source: Path, directory: str) -> bool:
 
 
 def _opened(file: str, directory: str, wall_ms: Callable[[], int], *, has_log: bool) -> SavedCopy:
-    store = Store.open(directory, letters_bytes_max=sys.maxsize, wall_ms=wall_ms)
+    store = Store(directory, letters_bytes_max=sys.maxsize, wall_ms=wall_ms)
     problems: list[str] = []
     with closing(store):
-        first, found = store.salvage, store.verify()
+        first, found = store.upkeep.salvage, store.verify()
         if found.problems:
             quarantine_count = found.quarantine_count
-            store.repair()
+            store.upkeep.repair()
             found = store.verify()
-            if store.salvage is not first:
+            if store.upkeep.salvage is not first:
                 problems += _problem_of(first)
             lost_count = quarantine_count - found.quarantine_count
             if lost_count > 0:
                 problems.append(f"frames in quarantine that were not copied: {lost_count}")
-        salvage, is_emptied = store.salvage, store.is_emptied
+        salvage, is_emptied = store.upkeep.salvage, store.directory.is_emptied
     for aside in set_aside_files(directory):  # copies of the file, which stands where it stood
         for suffix in ("", "-wal", "-shm"):
             Path(aside + suffix).unlink(missing_ok=True)

@@ -295,7 +295,7 @@ class Spool:
         if self._looking is None:
             self.commits.alarms.look_at_clock()
             if self.trouble is None and not self.commits.is_under_way:
-                self._looking = self._store_thread.submit(self._store.look)
+                self._looking = self._store_thread.submit(self._store.upkeep.look)
         elif self._looking.done():
             looking, self._looking = self._looking, None
             self._looked(looking)

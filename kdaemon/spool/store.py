@@ -11,13 +11,13 @@ it.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 
 from kdaemon.base.errors import SpoolError, SpoolErrorKind
 from kdaemon.spool import schema
 from kdaemon.spool.database import Database
 from kdaemon.spool.directory import SpoolDirectory, size_bytes
-from kdaemon.spool.letters import DeadLetter, Letters, add_letters
-from kdaemon.spool.reserve import Reserve
+from kdaemon.spool.letters import Letters, add_letters
 from kdaemon.spool.rows import (
     ID_END,
     live_bytes,
@@ -33,15 +33,11 @@ from kdaemon.spool.values import (
     Committed,
     Dropped,
     DroppedStream,
-    NewFrame,
     ReadBack,
-    Salvage,
     Sizes,
-    StoredFrame,
     StoredTotals,
     Verification,
 )
-from kdaemon.spool.view import StoreView
 from kdaemon.spool.writes import (
     append_frames,
     forget_quarantine,
@@ -52,143 +48,47 @@ from kdaemon.spool.writes import (
     write_something,
 )
 
-__all__ = [
-    "Changes",
-    "Committed",
-    "DeadLetter",
-    "Dropped",
-    "DroppedStream",
-    "NewFrame",
-    "ReadBack",
-    "Salvage",
-    "Store",
-    "StoreView",
-    "StoredFrame",
-    "StoredTotals",
-    "Verification",
-]
-
 _DROP_BYTES = 64 * 1024 * 1024  # payload deleted, or pages given back, at once; ours
 
 
 class Store:
-    """A spool that this process holds. Made by `open`."""
+    """A spool that this process holds, until `close`. `directory`: where it stands. `upkeep`: what
+    was found damaged or gone and was made whole, and whether the disk has room. `next_id`: an id
+    above every id that this database ever held; a start passes over some ids.
+    """
 
     def __init__(
-        self, directory: SpoolDirectory, letters_bytes_max: int, wall_ms: Callable[[], int]
+        self, directory: str, *, letters_bytes_max: int, wall_ms: Callable[[], int]
     ) -> None:
-        self._directory = directory
-        self._letters_bytes_max = letters_bytes_max
-        self._wall_ms = wall_ms
-        self._is_closed = False
-        self._reserve = Reserve(directory.path)
-        self._upkeep = Upkeep(directory, self._reserve, letters_bytes_max, wall_ms)
-        try:
-            self._next_id = self._upkeep.run(self._found_next_id)
-        except BaseException:
-            self._upkeep.close()
-            raise
-
-    @classmethod
-    def open(cls, directory: str, *, letters_bytes_max: int, wall_ms: Callable[[], int]) -> "Store":
         """Takes a spool, or begins one; makes the directory if its parent is there. Reads no
         payload, however much is stored. `letters_bytes_max`: beyond this bound the oldest dead
         letters are dropped. `wall_ms`: Unix milliseconds.
 
         A damaged database is put aside under a new name, and all that can be read of it is copied
-        into a new one: see `salvage`. Raises SpoolError: directory, foreign, busy, version, full,
-        io, read_only; then nothing is held and nothing was changed.
+        into a new one: see `Upkeep.salvage`. Raises SpoolError: directory, foreign, busy, version,
+        full, io, read_only; then nothing is held and nothing was changed.
         """
-        claimed = SpoolDirectory.claim(directory)
-        try:
-            return cls(claimed, letters_bytes_max, wall_ms)
-        except BaseException:
-            claimed.release()
-            raise
-
-    @classmethod
-    def open_for_reading(cls, directory: str) -> StoreView:
-        """A look at a spool, also while a daemon has it. Raises SpoolError as for `open`."""
-        return StoreView(directory)
+        self._letters_bytes_max = letters_bytes_max
+        self._wall_ms = wall_ms
+        self.directory = SpoolDirectory.claim(directory)
+        with ExitStack() as held:
+            held.callback(self.directory.release)
+            self.upkeep = Upkeep(self.directory, letters_bytes_max, wall_ms)
+            held.callback(self.upkeep.close)
+            self.next_id = self.upkeep.run(self._found_next_id)
+            self._held = held.pop_all()
 
     @property
     def letters(self) -> Letters:
         return Letters(self._database)
 
     @property
-    def salvage(self) -> Salvage | None:
-        """What was saved of a damaged database; None: no database was damaged since `set_aside` was
-        last set to None.
-        """
-        return self._upkeep.salvage
-
-    @property
-    def set_aside(self) -> str | None:
-        """Where the damaged database was put. The owner tells it loudly, then sets this to None."""
-        return None if self.salvage is None else self.salvage.path
-
-    @set_aside.setter
-    def set_aside(self, path: None) -> None:
-        self._upkeep.salvage = path
-
-    @property
-    def restored(self) -> str | None:
-        """Files that were taken away and made again. The owner tells it loudly, then sets this to
-        None.
-        """
-        return self._upkeep.restored
-
-    @restored.setter
-    def restored(self, what: None) -> None:
-        self._upkeep.restored = what
-
-    @property
-    def mended_count(self) -> int:
-        """Damaged bytes of the log that `open` mended."""
-        return self._upkeep.mended_count
-
-    @property
-    def warning(self) -> str | None:
-        """A warning about the directory: others may write there."""
-        return self._directory.warning
-
-    @property
-    def lack(self) -> SpoolError | None:
-        """Why no frame can be stored before the disk has more space; None: one can be tried."""
-        return self._reserve.lack
-
-    @property
-    def is_emptied(self) -> bool:
-        """Whether a spool stood here and its database was empty or gone, with all its records."""
-        return self._directory.is_emptied
-
-    @property
-    def salvaged_count(self) -> int:
-        """Frames that were saved from the damaged database."""
-        return 0 if self.salvage is None else self.salvage.frame_count
-
-    @property
-    def next_id(self) -> int:
-        """An id above every id that this database ever held. A start passes over some ids."""
-        return self._next_id
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that the database and its log take on disk. The reserve takes 16 MiB more."""
-        return size_bytes(self._directory.database_path)
-
-    @property
-    def live_bytes(self) -> int:
-        """Bytes of the pages in use: they fall as frames settle, while only `give_back` makes the
-        files smaller.
+    def sizes(self) -> Sizes:
+        """The sizes of the database as they are now. The reserve takes 16 MiB more. Raises
+        SpoolError.
         """
         with self._database.reading() as connection:
-            return live_bytes(connection)
-
-    @property
-    def sizes(self) -> Sizes:
-        """The sizes of the database as they are now. Raises SpoolError."""
-        return Sizes(self.live_bytes, self.size_bytes)
+            return Sizes(live_bytes(connection), self._file_bytes)
 
     def commit(self, changes: Changes) -> Committed:
         """Applies all changes in one transaction, which is on disk when this returns, or none of
@@ -199,29 +99,22 @@ class Store:
         that settled frames can be deleted and make room: after `full`, commit the rest without the
         frames.
         """
-        if (changes.appended or changes.probes is not None) and not self._reserve.is_taken:
-            self._reserve.take()
-            lack = self.lack
+        if (changes.appended or changes.probes is not None) and not self.upkeep.reserve.is_taken:
+            self.upkeep.reserve.take()
+            lack = self.upkeep.reserve.lack
             if lack is not None and changes.appended:
                 raise lack
         try:
-            committed = self._upkeep.run(lambda: self._apply(changes))
+            committed = self.upkeep.run(lambda: self._apply(changes))
         except SpoolError as error:
-            if error.kind != "full" or changes.appended or not self._reserve.free():
+            if error.kind != "full" or changes.appended or not self.upkeep.reserve.free():
                 raise
-            self._upkeep.checkpoint("PASSIVE")
-            committed = self._upkeep.run(lambda: self._apply(changes))
-        self.look()  # the next start must find the commit in these files
+            self.upkeep.checkpoint("PASSIVE")
+            committed = self.upkeep.run(lambda: self._apply(changes))
+        self.upkeep.look()  # the next start must find the commit in these files
         for frame in changes.appended:
-            self._next_id = max(self._next_id, frame.id + 1)
+            self.next_id = max(self.next_id, frame.id + 1)
         return committed
-
-    def look(self) -> None:
-        """Looks whether the files are where they were; files that were taken away are made again if
-        they can be: see `restored`. Raises SpoolError: gone, and the errors that kept files from
-        being made again.
-        """
-        self._upkeep.look()
 
     def read(
         self, stream: str, after_id: int, byte_count_max: int, until_id: int = ID_END
@@ -232,7 +125,7 @@ class Store:
 
         Raises SpoolError: full, io, read_only, busy.
         """
-        return self._upkeep.run(lambda: self._read(stream, after_id, byte_count_max, until_id))
+        return self.upkeep.run(lambda: self._read(stream, after_id, byte_count_max, until_id))
 
     def stored_totals(self) -> list[StoredTotals]:
         """Totals of stored frames, by stream; streams without a frame are left out."""
@@ -241,7 +134,7 @@ class Store:
             with self._database.reading() as connection:
                 return stored_totals(connection)
 
-        return self._upkeep.run(look)
+        return self.upkeep.run(look)
 
     def drop_oldest(
         self, stream: str, byte_count: int, *, after_id: int = 0, kept: Collection[int] = ()
@@ -259,7 +152,7 @@ class Store:
                 dropped = remove_frames(connection, ids)
             return Dropped(*dropped, until_id, tuple(settled))
 
-        return self._upkeep.run(drop)
+        return self.upkeep.run(drop)
 
     def drop_stream(self, stream: str, on_dropped: Callable[[int], object]) -> DroppedStream:
         """Deletes all of a stream's frames, also those in quarantine, and gives the space back; its
@@ -278,10 +171,10 @@ class Store:
             with self._database.writing() as connection:
                 return forget_quarantine(connection, stream)
 
-        quarantine_count = self._upkeep.run(forget)
-        size_bytes = self.size_bytes + 1
-        while self.size_bytes < size_bytes:
-            size_bytes = self.size_bytes
+        quarantine_count = self.upkeep.run(forget)
+        file_bytes = self._file_bytes + 1
+        while self._file_bytes < file_bytes:
+            file_bytes = self._file_bytes
             self.give_back(_DROP_BYTES // schema.PAGE_BYTES)
         return DroppedStream(frame_count, record_count, byte_count, quarantine_count)
 
@@ -298,20 +191,13 @@ class Store:
                 connection.executescript(f"PRAGMA incremental_vacuum({page_count:d})")
 
         # Where files are gone, a copy of the log may stand there, which must not grow old.
-        if self._upkeep.has_lost_files:
+        if self.upkeep.has_lost_files:
             return
-        self._upkeep.checkpoint("TRUNCATE")  # on a full disk only the log's space can be used
-        self._upkeep.run(shrink)
-        self._upkeep.checkpoint("TRUNCATE")
-        if not self._reserve.is_taken:
-            self._reserve.take()
-
-    def repair(self) -> None:
-        """Puts the database aside and begins a new one with all that can be read of the old one.
-        Every call does that itself when it meets damage; this is for callers that know of damage
-        from elsewhere.
-        """
-        self._upkeep.repair()
+        self.upkeep.checkpoint("TRUNCATE")  # on a full disk only the log's space can be used
+        self.upkeep.run(shrink)
+        self.upkeep.checkpoint("TRUNCATE")
+        if not self.upkeep.reserve.is_taken:
+            self.upkeep.reserve.take()
 
     def verify(self) -> Verification:
         """Reads every row and every page: seconds a GiB."""
@@ -322,18 +208,15 @@ class Store:
         """Copies the log into the database, closes it and gives up the directory. Closing twice is
         no error.
         """
-        if not self._is_closed:
-            self._is_closed = True
-            self._upkeep.close()
-            self._directory.release()
-
-    def audit(self) -> Upkeep:
-        """The open files, and the database over them. Only for tests, which damage them."""
-        return self._upkeep
+        self._held.close()
 
     @property
     def _database(self) -> Database:
-        return self._upkeep.database
+        return self.upkeep.database
+
+    @property
+    def _file_bytes(self) -> int:
+        return size_bytes(self.directory.database_path)
 
     def _found_next_id(self) -> int:
         with self._database.reading() as connection:
@@ -357,12 +240,12 @@ class Store:
             # In the transaction, whose locks each of these statements would otherwise take.
             used_bytes = live_bytes(connection)
         has_proved = bool(changes.appended) or self._is_over(changes.probes)
-        return Committed(letters_dropped, Sizes(used_bytes, self.size_bytes), has_proved)
+        return Committed(letters_dropped, Sizes(used_bytes, self._file_bytes), has_proved)
 
     def _is_over(self, probed: SpoolErrorKind | None) -> bool:
         """Whether a trouble of this kind is over, now that a commit without frames has written."""
         if probed == "full":
-            return self._reserve.is_taken and self._reserve.has_room()
+            return self.upkeep.reserve.is_taken and self.upkeep.reserve.has_room()
         return probed is not None
 
     def _read(self, stream: str, after_id: int, byte_count_max: int, until_id: int) -> ReadBack:

@@ -41,13 +41,12 @@ class Upkeep:
     def __init__(
         self,
         directory: SpoolDirectory,
-        reserve: Reserve,
         letters_bytes_max: int,
         wall_ms: Callable[[], int],
     ) -> None:
-        """Opens the database. Raises SpoolError as `Store.open` does; then nothing is open."""
+        """Opens the database. Raises SpoolError as `Store` does; then nothing is open."""
         self._directory = directory
-        self.reserve = reserve
+        self.reserve = Reserve(directory.path)
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
         self._failure_count = 0

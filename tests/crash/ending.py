@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Store
+from kdaemon.spool.view import StoreView
 from tests.crash.clients import Client, Session
 from tests.crash.process import Life
 from tests.crash.records import Source, is_poison, read_ident
@@ -112,7 +112,7 @@ class Ending:
         """Ids of the dead letters that the stopped daemon left, each of them whole; and nothing
         else may be left.
         """
-        view = Store.open_for_reading(str(spool))
+        view = StoreView(str(spool))
         try:
             left = [f"{each.stream}: {each.frame_count}" for each in view.stored_totals()]
             if left:

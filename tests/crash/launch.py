@@ -102,8 +102,8 @@ STORE = {
     "before_burial": Point("commit", when=_buries),
     "after_burial": Point("commit", is_after=True, when=_buries),
     "before_read": Point("read"),
-    "inside_open": Point("open", is_soon=True),
-    "after_open": Point("open", is_after=True),
+    "inside_open": Point("__init__", is_soon=True),
+    "after_open": Point("__init__", is_after=True),
 }
 
 
@@ -143,7 +143,7 @@ def _stall_start() -> None:
     """
     from kdaemon.spool.store import Store
 
-    name = "size_bytes"
+    name = "sizes"
     measure: Any = vars(Store)[name].fget
     is_first = True
 

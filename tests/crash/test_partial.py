@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Store
+from kdaemon.spool.view import StoreView
 from tests.kit.daemon import MIB, Daemon, running
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.web import Handler, serving
@@ -86,7 +86,7 @@ def test_a_frame_partly_done_at_a_crash_sends_only_the_rest_and_still_buries_its
             )
 
             def is_noted() -> bool | None:
-                with contextlib.closing(Store.open_for_reading(spool)) as view:
+                with contextlib.closing(StoreView(spool)) as view:
                     (frame,) = view.read("demo", 0, MIB).frames
                 settled = frame.settled and settled_indices(frame.settled, len(RECORDS))
                 return settled == [RECORDS.index(b"good")] or None
@@ -99,7 +99,7 @@ def test_a_frame_partly_done_at_a_crash_sends_only_the_rest_and_still_buries_its
         with running(tmp_path, {"spool.directory": spool}, service=url) as daemon:
             daemon.wait_settled()
             assert daemon.stop() == 0
-        with contextlib.closing(Store.open_for_reading(spool)) as view:
+        with contextlib.closing(StoreView(spool)) as view:
             letters = [letter.data for letter in view.letters.select(LetterFilter())]
             assert view.stored_totals() == []
         assert letters == [b"poison"]

@@ -15,7 +15,7 @@ import pytest
 
 from kdaemon.spool import schema
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Store
+from kdaemon.spool.view import StoreView
 from tests.crash.crasher import Crasher
 from tests.crash.plan import STOPPED, Step
 from tests.crash.process import Life
@@ -137,7 +137,7 @@ def at(service: str) -> list[bytes]:
 
 
 def letters(tmp_path: Path) -> list[str]:
-    view = Store.open_for_reading(str(tmp_path / "spool"))
+    view = StoreView(str(tmp_path / "spool"))
     try:
         return [each.stream for each in view.letters.select(LetterFilter())]
     finally:

@@ -14,7 +14,8 @@ from pathlib import Path
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from tests.kit.stores import append, make_letter, make_records, new_frame, open_store
 
 TEST_INPUTS = 120  # in the ordinary test: each opens a database
@@ -117,5 +118,5 @@ def _go_on(store: Store, found: list[int]) -> None:
     store.commit(Changes(appended=[new_frame(number)]))
     read = store.read("orders", number - 1, 64 * 1024)
     if [frame.id for frame in read.frames] != [number]:
-        assert store.salvage is not None
-        assert store.salvage.problem, "lost, and nobody is told"
+        assert store.upkeep.salvage is not None
+        assert store.upkeep.salvage.problem, "lost, and nobody is told"

@@ -212,7 +212,7 @@ class Life:
 
     def _open(self, directory: Path) -> Callable[[], Store]:
         def begin() -> Store:
-            store = Store.open(
+            store = Store(
                 str(directory), letters_bytes_max=64 * MIB, wall_ms=lambda: self.now_ns() // MS
             )
             self._stores.append(store)

@@ -8,7 +8,10 @@ from typing import Any
 
 from kdaemon.base.record import Record
 from kdaemon.spool.codec import encode_records
-from kdaemon.spool.store import Changes, DeadLetter, NewFrame, Store, StoreView
+from kdaemon.spool.letters import DeadLetter
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes, NewFrame
+from kdaemon.spool.view import StoreView
 
 NOW_MS = 1_763_760_000_000  # 2025-11-21T21:20:00Z
 
@@ -17,7 +20,7 @@ _opened: list[list[Store | StoreView]] = []  # of those who close them
 
 
 def open_store(directory: Path, *, letters_bytes_max: int = 1024 * 1024) -> Store:
-    found = Store.open(str(directory), letters_bytes_max=letters_bytes_max, wall_ms=lambda: NOW_MS)
+    found = Store(str(directory), letters_bytes_max=letters_bytes_max, wall_ms=lambda: NOW_MS)
     _keep(found)
     return found
 
@@ -37,7 +40,7 @@ def damage(directory: Path, *statements: str) -> None:
 
 
 def open_view(directory: Path) -> StoreView:
-    found = Store.open_for_reading(str(directory))
+    found = StoreView(str(directory))
     _keep(found)
     return found
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from tests.kit.depth import some
 from tests.kit.disk import SQLITE_OK, attach, works
 from tests.kit.stores import make_letter, new_frame, open_store, stored_ids
@@ -84,7 +85,7 @@ def test_what_was_committed_survives_a_power_loss_at_any_operation(
         for image, before, after in images:
             found_store = open_store(image)
             found = state_of(found_store)
-            set_aside = found_store.set_aside
+            set_aside = found_store.upkeep.salvage
             found_store.close()
             assert found in {before, after}, f"seed {seed}, {image.name}"
             assert set_aside is None, f"seed {seed}, {image.name}"

@@ -73,7 +73,7 @@ def left_by_a_kill(directory: Path, damage: str = "") -> None:
     store.give_back(1)  # copies the log
     for frame_id in range(31, 37):
         append(store, frame_id, record_bytes=2_000)
-    store.audit().database.connection.executescript(damage)
+    store.upkeep.database.connection.executescript(damage)
     shutil.copytree(place, directory / "spool")
     store.close()
     shutil.rmtree(place)

@@ -19,8 +19,8 @@ from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Changes, Dropped, NewFrame, Store
-from kdaemon.spool.values import Settled
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes, Dropped, NewFrame, Settled
 from tests.kit.depth import examples
 from tests.kit.stores import (
     NOW_MS,
@@ -65,7 +65,7 @@ class StoreModel(RuleBasedStateMachine):
         return open_store(self.directory, letters_bytes_max=LETTERS_MAX * LETTER_BYTES)
 
     def teardown(self) -> None:
-        assert self.store.set_aside is None
+        assert self.store.upkeep.salvage is None
         self.store.close()
         shutil.rmtree(self.root)
 
@@ -114,7 +114,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(appended=st.lists(st.tuples(streams, sizes), min_size=1, max_size=4), settled=picks)
     def commit_on_a_full_disk(self, appended: list[tuple[str, int]], settled: list[int]) -> None:
         changes, _ = self._changes([*appended, ("orders", 200_000)], self._pick(settled), [], 1)
-        connection = self.store.audit().database.connection
+        connection = self.store.upkeep.database.connection
         (page_count,) = connection.execute("PRAGMA page_count").fetchone()
         (free_count,) = connection.execute("PRAGMA freelist_count").fetchone()
         if free_count > 8:
@@ -196,7 +196,7 @@ class StoreModel(RuleBasedStateMachine):
         model = self.frames[ids[place % len(ids)]]
         payload = bytearray(model.frame.payload)
         payload[byte % len(payload)] ^= 1 << bit
-        self.store.audit().database.connection.execute(
+        self.store.upkeep.database.connection.execute(
             "UPDATE frame SET payload = ? WHERE id = ?", (bytes(payload), model.frame.id)
         )
         model.is_damaged = True  # and stays so: another bit may only be the same one again
@@ -209,7 +209,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(is_under_way=st.booleans())
     def crash(self, is_under_way: bool) -> None:
         """kill -9, also with a transaction half written."""
-        connection = self.store.audit().database.connection
+        connection = self.store.upkeep.database.connection
         if is_under_way:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM frame")
@@ -229,7 +229,7 @@ class StoreModel(RuleBasedStateMachine):
     @rule(page_count=st.integers(1, 50))
     def give_back(self, page_count: int) -> None:
         self.store.give_back(page_count)
-        assert self.store.size_bytes >= self.store.live_bytes
+        assert self.store.sizes.file_bytes >= self.store.sizes.live_bytes
 
     @rule(places=st.sets(st.integers(0, LETTERS_MAX)))
     def delete_letters_from_outside(self, places: set[int]) -> None:

@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from kdaemon.cli import cli
 from kdaemon.cli.values_text import time_text
 from kdaemon.spool.letters import DeadLetter, LetterFilter
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.values import Changes
+from kdaemon.spool.view import StoreView
 from tests.kit.daemon import environment, get, running
 from tests.kit.patience import PATIENCE_S, wait_for
 from tests.kit.stores import NOW_MS, commit, damage, open_store
@@ -50,7 +51,7 @@ def bury(directory: Path, *letters: DeadLetter) -> None:
 
 def left(directory: Path) -> list[int]:
     """Ids of the letters that are there."""
-    view = Store.open_for_reading(str(directory))
+    view = StoreView(str(directory))
     try:
         return [each.id for each in view.letters.select(LetterFilter())]
     finally:

@@ -25,7 +25,8 @@ from kdaemon.put.lines import Form, LineFormer
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_records, encode_settled
 from kdaemon.spool.letters import DeadLetter, LetterFilter
-from kdaemon.spool.store import Changes, NewFrame, Store
+from kdaemon.spool.values import Changes, NewFrame
+from kdaemon.spool.view import StoreView
 from kdaemon.wire.lines import parse_lines
 from tests.kit.patience import PATIENCE_S
 from tests.kit.stores import NOW_MS, commit, damage, open_store
@@ -186,7 +187,7 @@ def test_a_directory_of_another_user_is_told_with_its_owner(
         raise told if is_wrapped else denied
 
     commit(spool)
-    monkeypatch.setattr("kdaemon.spool.store.StoreView", refuse)
+    monkeypatch.setattr("kdaemon.spool.view.StoreView", refuse)
     monkeypatch.setattr(Path, "owner", lambda _self: "kdaemon")
     result = at("status", spool)
     assert result.exit_code == 78
@@ -312,7 +313,7 @@ def test_ctrl_c_ends_a_verification_and_the_look_stays_usable(spool: Path) -> No
     two_streams(spool)
     main = threading.main_thread().ident
     assert main is not None
-    view = Store.open_for_reading(str(spool))
+    view = StoreView(str(spool))
     try:
         with pytest.raises(KeyboardInterrupt):
             verify_watched(
@@ -521,7 +522,7 @@ def test_only_what_is_invisible_is_escaped() -> None:
 
 
 def streams_of(directory: Path) -> dict[str, int]:
-    view = Store.open_for_reading(str(directory))
+    view = StoreView(str(directory))
     try:
         return {totals.stream: totals.record_count for totals in view.stored_totals()}
     finally:
@@ -538,7 +539,7 @@ def test_drop_deletes_what_is_stored_of_one_stream_and_says_how_much(spool: Path
     assert (result.exit_code, streams_of(spool)) == (0, {"b": 1})
     told = re.sub(r"\(\d+ B\)", "(N B)", result.stdout)
     assert told == "deleted 4 records in 2 frames (N B) of a\n"
-    view = Store.open_for_reading(str(spool))
+    view = StoreView(str(spool))
     assert view.letters.count(LetterFilter()).letter_count == 3, "dead letters stay"
     assert view.verify().is_sound
     view.close()

@@ -107,7 +107,7 @@ def a_frame(*data: bytes, on_settled: Callable[[Frame], object] | None = None) -
 
 
 def open_store(directory: Path) -> Callable[[], Store]:
-    return lambda: Store.open(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
+    return lambda: Store(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
 
 
 async def let_through(spool: Spool, target: FakeTarget, frame: Frame) -> None:

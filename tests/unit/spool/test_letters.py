@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdaemon.spool.letters import DeadLetter, LetterFilter, LetterTotal
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from tests.kit.stores import NOW_MS, append, make_letter, open_store, open_view
 
 ALL = LetterFilter()
@@ -99,14 +100,14 @@ def test_the_newest_letter_is_kept_even_if_it_alone_is_above_the_bound(tmp_path:
 def test_a_letter_and_the_end_of_its_frame_are_one_commit(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    store.audit().database.connection.execute(
+    store.upkeep.database.connection.execute(
         "CREATE TEMP TRIGGER refuse BEFORE INSERT ON main.letter"
         " BEGIN SELECT raise(ABORT, 'no'); END"
     )
     with pytest.raises(Exception, match="no"):
         store.commit(Changes(settled=[1], dead=[make_letter(1)]))
     assert [frame.id for frame in store.read("orders", 0, 1).frames] == [1]
-    store.audit().database.connection.execute("DROP TRIGGER refuse")
+    store.upkeep.database.connection.execute("DROP TRIGGER refuse")
     store.commit(Changes(settled=[1], dead=[make_letter(1)]))
     assert store.stored_totals() == []
     assert store.letters.count(ALL).letter_count == 1
@@ -140,7 +141,7 @@ def test_another_process_deletes_letters_while_a_daemon_writes(tmp_path: Path) -
 def test_a_damaged_letter_is_shown_as_such_and_found_by_verify(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     bury(store, 1, 2, 3, 4)
-    connection = store.audit().database.connection
+    connection = store.upkeep.database.connection
     connection.execute("UPDATE letter SET data = x'00' WHERE id = 1")
     connection.execute("UPDATE letter SET message = CAST(x'ff' AS TEXT) WHERE id = 2")
     connection.execute("UPDATE letter SET attempts = 'many', data = 5 WHERE id = 3")

@@ -13,7 +13,8 @@ from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import is_log_whole, mend_log, sums_of
 from kdaemon.spool.schema import PAGE_BYTES
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from tests.kit.depth import examples
 from tests.kit.stores import append, flip, make_letter, open_store, open_view, stored_ids
 
@@ -58,9 +59,9 @@ def assert_all_or_aside(spool: Path, where: str) -> bool:
     with contextlib.closing(store):
         found = found_in(store)
         quarantined = store.verify().quarantine_count
-        assert found == (5, 2) or store.set_aside is not None, (where, found, quarantined)
+        assert found == (5, 2) or store.upkeep.salvage is not None, (where, found, quarantined)
         append(store, store.next_id)
-        return found == (5, 2) and store.set_aside is None
+        return found == (5, 2) and store.upkeep.salvage is None
 
 
 def test_sums_are_those_of_the_loop_that_sqlite_runs() -> None:
@@ -121,7 +122,7 @@ def test_several_damaged_bytes_are_mended_in_place_and_told(spool: Path) -> None
     for at in (HEADER_BYTES + 2000, HEADER_BYTES + FRAME_BYTES + 2001, len(content) - 3000):
         flip(log_of(spool), at, 0x01)
     store = open_store(spool)
-    assert (store.mended_count, store.set_aside) == (3, None)
+    assert (store.upkeep.mended_count, store.upkeep.salvage) == (3, None)
     assert found_in(store) == (5, 2)
 
 
@@ -131,8 +132,8 @@ def test_what_stands_behind_a_frame_that_cannot_be_mended_is_saved(spool: Path) 
     content[HEADER_BYTES + 24 + 5000 : HEADER_BYTES + 24 + 16_000] = b"\xa5" * 11_000
     log_of(spool).write_bytes(content)
     store = open_store(spool)
-    assert store.salvage is not None
-    assert Path(store.salvage.path + "-wal").read_bytes() == content
+    assert store.upkeep.salvage is not None
+    assert Path(store.upkeep.salvage.path + "-wal").read_bytes() == content
     assert not list(spool.glob("*.copy"))
     frames, letters = found_in(store)
     assert (frames >= 2, letters) == (True, 2)
@@ -167,7 +168,7 @@ def test_a_repair_that_is_cut_off_between_two_names_costs_nothing_that_it_saved(
         open_store(spool).close()
     store = open_store(spool)
     assert found_in(store) == expected
-    assert store.set_aside is not None, "and it is told"
+    assert store.upkeep.salvage is not None, "and it is told"
     assert not list(spool.glob("*.next"))
     assert [path.read_bytes() for path in spool.glob("*.corrupt-*-wal")] == [content]
 
@@ -190,7 +191,7 @@ def test_what_a_power_loss_leaves_of_the_last_commit_is_no_damage(spool: Path, k
     log_of(spool).write_bytes(content)
     assert is_log_whole(str(log_of(spool)))
     store = open_store(spool)
-    assert (store.mended_count, store.set_aside) == (0, None)
+    assert (store.upkeep.mended_count, store.upkeep.salvage) == (0, None)
     frames, letters = found_in(store)
     assert (frames, letters) == (5, 2 if kind == "older frames" else 0)
 
@@ -222,14 +223,14 @@ def test_what_is_no_log_at_all_is_put_aside_and_told(spool: Path, content: bytes
     with pytest.raises(SpoolError, match="log of the database is damaged"):
         open_view(spool)
     store = open_store(spool)
-    assert store.salvage is not None
-    assert Path(store.salvage.path + "-wal").read_bytes() == content
+    assert store.upkeep.salvage is not None
+    assert Path(store.upkeep.salvage.path + "-wal").read_bytes() == content
     store.close()
     with contextlib.closing(open_store(spool)) as store:
-        assert store.set_aside is None, "the new database is a sound one"
+        assert store.upkeep.salvage is None, "the new database is a sound one"
 
 
 def test_zeros_where_the_power_was_lost_are_no_damage(spool: Path) -> None:
     log_of(spool).write_bytes(bytes(100_000))
     store = open_store(spool)
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None

@@ -19,7 +19,8 @@ from kdaemon.spool import spool as spool_module
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.watching import before, made_of
 from tests.unit.spool.rig import (

@@ -11,7 +11,8 @@ from kdaemon.base.record import RecordResult
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.owed import PIECES_A_COMMIT, Owed
 from kdaemon.spool.pending import STORED
-from kdaemon.spool.store import Changes, Committed, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes, Committed
 from tests.kit.patience import until
 from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool
 
@@ -114,7 +115,7 @@ async def test_deletions_of_thousands_of_frames_go_in_commits_one_after_the_othe
             return super().commit(changes)
 
     def open_counted() -> Store:
-        return CountedStore.open(str(tmp_path / "s"), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
+        return CountedStore(str(tmp_path / "s"), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
 
     count = 3 * PIECES_A_COMMIT
     async with a_spool(tmp_path, target, store=open_counted) as spool:
@@ -142,7 +143,7 @@ async def test_the_end_writes_all_that_is_owed_in_as_many_commits_as_that_takes(
         for frame in target.frames:
             target.settle(frame)
         spool.commits.trouble = SpoolError("full", "s", "no space left")
-    store = Store.open(str(tmp_path), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
+    store = Store(str(tmp_path), letters_bytes_max=MIB, wall_ms=lambda: 1_000)
     assert store.stored_totals() == []
     store.close()
 

@@ -16,7 +16,7 @@ from kdaemon.cli import cli
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
-from kdaemon.spool.store import Changes
+from kdaemon.spool.values import Changes
 from tests.kit.depth import some
 from tests.kit.stores import append, make_letter, make_records, open_store, open_view, stored_ids
 from tests.kit.watching import before
@@ -97,7 +97,7 @@ def test_a_sound_file_is_saved_whole_with_letters_and_progress(file: Path, into:
     lines = [json.loads(line) for line in exported.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == 3 * FRAMES - 1
     store = open_store(into)  # a daemon can take it as it is, and has nothing to mend
-    assert (store.salvage, store.verify().is_sound) == (None, True)
+    assert (store.upkeep.salvage, store.verify().is_sound) == (None, True)
     assert store.next_id > FRAMES
     store.close()
     assert not list(into.glob("spool.db.corrupt-*"))
@@ -111,9 +111,9 @@ def test_what_a_start_has_set_aside_is_read_again(sound: Path, tmp_path: Path, i
     overwrite(spool / "spool.db", rows[3], bytes(PAGE_BYTES))
     store = open_store(spool)
     kept = stored_ids(store)
-    aside = store.set_aside
+    aside = store.upkeep.salvage
     assert aside is not None
-    result = salvage(Path(aside), into)  # while a daemon has the spool
+    result = salvage(Path(aside.path), into)  # while a daemon has the spool
     assert (result.exit_code, "NOT ALL" in result.stdout) == (1, True)
     assert "cannot be read or are not as written" in result.stderr
     assert saved_ids(into) == kept

@@ -18,7 +18,8 @@ from kdaemon.spool.commit_queue import COMMIT_BYTES_MAX, FRAME_COST
 from kdaemon.spool.delivery import FRAME_RECORDS, TURN_RECORDS
 from kdaemon.spool.held import Held
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, Committed, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes, Committed
 from tests.kit.patience import until
 from tests.kit.watching import before, made_of
 from tests.unit.spool.rig import DELIVERED, FakeTarget, a_frame, a_spool

@@ -20,7 +20,9 @@ from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.schema import PAGE_BYTES, frame_bytes
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, NewFrame, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes, NewFrame
+from kdaemon.spool.view import StoreView
 from kdaemon.spool.writes import STREAM_ROWS_MAX
 from tests.kit.clock import HandClock
 from tests.kit.patience import PATIENCE_S, until
@@ -45,7 +47,7 @@ async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> Frame:
 
 def rows(directory: Path) -> int:
     """Frames on disk, as another process sees them."""
-    view = Store.open_for_reading(str(directory))
+    view = StoreView(str(directory))
     try:
         return sum(totals.frame_count for totals in view.stored_totals())
     finally:
@@ -456,11 +458,11 @@ async def test_what_a_frame_takes_of_the_disk_is_known_before(
     tmp_path: Path, payload_bytes: int
 ) -> None:
     store = open_store(tmp_path)()
-    before = store.live_bytes
+    before = store.sizes.live_bytes
     count = 1 + 1_000_000 // payload_bytes
     frames = [NewFrame(one, "s", 1, 0, bytes(payload_bytes)) for one in range(1, count % 10_000)]
     store.commit(Changes(appended=frames))
-    taken = store.live_bytes - before
+    taken = store.sizes.live_bytes - before
     store.close()
     assert taken * 0.95 - PAGE_BYTES * 2 <= frame_bytes(payload_bytes) * len(frames) <= taken * 1.3
 

@@ -20,7 +20,8 @@ from kdaemon.spool import store as store_module
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from kdaemon.system import SystemClock
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.watching import before
@@ -165,7 +166,7 @@ async def test_dead_letters_that_are_dropped_are_logged(
     target = FakeTarget()
 
     def small() -> Store:
-        return Store.open(str(tmp_path), letters_bytes_max=1_000, wall_ms=lambda: 1_000)
+        return Store(str(tmp_path), letters_bytes_max=1_000, wall_ms=lambda: 1_000)
 
     refused = RecordResult(error_code="ValidationException", error_message="no")
     async with a_spool(tmp_path, target, store=small) as spool:
@@ -273,13 +274,15 @@ def test_a_disk_that_is_too_small_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(tmp_path)()
-    assert store.lack is None
+    assert store.upkeep.reserve.lack is None
     disk = os.statvfs(tmp_path)
 
     class Small:
         f_frsize, f_blocks, f_bavail = disk.f_frsize, (12 << 20) // disk.f_frsize, 100
 
     monkeypatch.setattr(os, "statvfs", lambda _path: Small)
-    store.audit().reserve.is_taken = False
-    assert "the disk has 12 MiB in all, and the spool needs 24 MiB at least" in str(store.lack)
+    store.upkeep.reserve.is_taken = False
+    assert "the disk has 12 MiB in all, and the spool needs 24 MiB at least" in str(
+        store.upkeep.reserve.lack
+    )
     store.close()

@@ -10,7 +10,8 @@ import pytest
 
 from kdaemon.spool import schema
 from kdaemon.spool.codec import encode_settled, settled_indices
-from kdaemon.spool.store import Changes, Dropped, Store, StoredTotals
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes, Dropped, StoredTotals
 from kdaemon.spool.writes import IDS_AHEAD
 from tests.kit.stores import (
     NOW_MS,
@@ -139,7 +140,7 @@ def test_all_of_it_is_there_after_a_restart(tmp_path: Path) -> None:
     store.close()
     store = open_store(tmp_path)
     assert (store.read("orders", 0, 1024 * 1024), store.stored_totals()) == before
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
 
 
 def test_the_oldest_are_dropped_until_the_bytes_are_found(tmp_path: Path) -> None:
@@ -162,8 +163,8 @@ def test_new_frames_take_the_pages_of_those_that_the_same_commit_deletes(tmp_pat
         new = new_frame(number, record_bytes=50_000)
         store.commit(Changes(appended=[new], settled=[number - 1]))
         if number == 1:
-            live_bytes, page_count = store.live_bytes, page_count_of(tmp_path)
-    assert store.live_bytes == live_bytes
+            live_bytes, page_count = store.sizes.live_bytes, page_count_of(tmp_path)
+    assert store.sizes.live_bytes == live_bytes
     assert page_count_of(tmp_path) == page_count
     assert stored_ids(store) == [19]
 
@@ -178,14 +179,14 @@ def page_count_of(directory: Path) -> int:
 def test_space_is_given_back_to_the_file_system(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, *range(1, 65), record_bytes=50_000)
-    full_bytes, live_bytes = store.size_bytes, store.live_bytes
+    full_bytes, live_bytes = store.sizes.file_bytes, store.sizes.live_bytes
     store.commit(Changes(settled=list(range(1, 65))))
-    assert store.live_bytes < live_bytes / 10
+    assert store.sizes.live_bytes < live_bytes / 10
     store.give_back(100)
-    part_bytes = store.size_bytes
+    part_bytes = store.sizes.file_bytes
     assert part_bytes < full_bytes - 100 * schema.PAGE_BYTES
     store.give_back(10_000)
-    assert store.size_bytes == store.live_bytes < part_bytes
+    assert store.sizes.file_bytes == store.sizes.live_bytes < part_bytes
     append(store, 65)
     assert stored_ids(store) == [65]
 
@@ -211,7 +212,7 @@ def test_files_are_their_owners_alone(tmp_path: Path) -> None:
 
 def test_sqlite_is_set_up_as_designed(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    connection = store.audit().database.connection
+    connection = store.upkeep.database.connection
 
     def pragma(name: str) -> object:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -250,7 +251,7 @@ def test_one_who_looks_sees_the_same_while_a_daemon_has_it_and_after(tmp_path: P
     assert stored_ids(view) == [1, 2, 3]
     assert view.stored_totals() == store.stored_totals()
     assert view.verify() == store.verify()
-    assert view.size_bytes == store.size_bytes
+    assert view.size_bytes == store.sizes.file_bytes
     view.close()
     store.close()
     view = open_view(tmp_path)
@@ -279,8 +280,8 @@ def test_an_older_schema_is_brought_up_to_date_and_keeps_its_frames(
     assert caught.value.kind == "version"  # type: ignore[attr-defined]  # a SpoolError
     store = open_store(tmp_path)
     assert stored_ids(store) == [1, 2]
-    assert schema.version(store.audit().database.connection) == 2
-    store.audit().database.connection.execute("SELECT id FROM later").fetchall()
+    assert schema.version(store.upkeep.database.connection) == 2
+    store.upkeep.database.connection.execute("SELECT id FROM later").fetchall()
 
 
 def test_a_step_that_fails_leaves_the_older_schema_whole(
@@ -296,11 +297,9 @@ def test_a_step_that_fails_leaves_the_older_schema_whole(
     monkeypatch.setattr(schema, "MIGRATIONS", steps)
     store = open_store(tmp_path)
     assert stored_ids(store) == [1]
-    assert (
-        not store.audit()
-        .database.connection.execute("SELECT name FROM sqlite_schema WHERE name = 'x'")
-        .fetchall()
-    )
+    assert not store.upkeep.database.connection.execute(
+        "SELECT name FROM sqlite_schema WHERE name = 'x'"
+    ).fetchall()
 
 
 def test_a_newer_schema_is_refused_and_left_as_it_is(

@@ -21,7 +21,8 @@ from kdaemon.spool.codec import encode_settled, settled_indices
 from kdaemon.spool.directory import SpoolDirectory
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from kdaemon.spool.writes import QUARANTINE_ROWS_MAX
 from tests.kit.depth import examples
 from tests.kit.stores import (
@@ -96,7 +97,7 @@ def set_aside(spool: Path) -> list[Path]:
 
 
 def damage_payload(store: Store, frame_id: int) -> None:
-    store.audit().database.connection.execute(
+    store.upkeep.database.connection.execute(
         "UPDATE frame SET payload = CAST(payload || x'00' AS BLOB) WHERE id = ?", (frame_id,)
     )
 
@@ -138,7 +139,7 @@ def test_a_damaged_row_goes_to_quarantine_and_the_rest_is_given_out(tmp_path: Pa
 def test_every_field_of_a_row_is_guarded(tmp_path: Path, damage: str) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    store.audit().database.connection.execute(f"UPDATE frame SET {damage}")
+    store.upkeep.database.connection.execute(f"UPDATE frame SET {damage}")
     read = store.read("orders", 0, 10**6)
     assert (read.frames, read.corrupt_count, read.corrupt_record_count) == ([], 1, 3)
     assert store.stored_totals() == []
@@ -149,7 +150,7 @@ def test_a_row_that_strays_into_another_stream_is_not_delivered_there(tmp_path: 
     store = open_store(tmp_path)
     append(store, 1)
     append(store, 2, stream="clicks")
-    store.audit().database.connection.execute("UPDATE frame SET stream = 3 - stream")
+    store.upkeep.database.connection.execute("UPDATE frame SET stream = 3 - stream")
     assert store.read("orders", 0, 10**6).frames == []
     assert store.read("clicks", 0, 10**6).frames == []
     assert in_quarantine(store) == 2
@@ -159,7 +160,7 @@ def test_a_damaged_bitmap_means_that_nothing_is_known_to_be_settled(tmp_path: Pa
     store = open_store(tmp_path)
     append(store, 1)
     store.commit(Changes(progress=[(1, encode_settled([0, 1], 3))]))
-    store.audit().database.connection.execute("UPDATE progress SET settled = x'0700000000'")
+    store.upkeep.database.connection.execute("UPDATE progress SET settled = x'0700000000'")
     (frame,) = store.read("orders", 0, 10**6).frames
     assert frame.settled is None
 
@@ -168,12 +169,12 @@ def test_quarantine_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     ids = range(1, QUARANTINE_ROWS_MAX + 11)
     append(store, *ids, record_bytes=1)
-    store.audit().database.connection.execute("UPDATE frame SET checksum = 0")
+    store.upkeep.database.connection.execute("UPDATE frame SET checksum = 0")
     read = store.read("orders", 0, 10**9)
     assert read.corrupt_count == len(ids)
-    (oldest,) = (
-        store.audit().database.connection.execute("SELECT min(id) FROM quarantine").fetchone()
-    )
+    (oldest,) = store.upkeep.database.connection.execute(
+        "SELECT min(id) FROM quarantine"
+    ).fetchone()
     assert (in_quarantine(store), oldest) == (QUARANTINE_ROWS_MAX, 11)
 
 
@@ -181,7 +182,7 @@ def test_the_sound_spool_is_sound(spool: Path) -> None:
     store = open_store(spool)
     assert found_whole(store) == {*ORDERS, *CLICKS}
     assert store.verify().is_sound
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -267,7 +268,7 @@ def start(directory: Path, where: str) -> None:
         assert all(
             letter.data.startswith((b"1.", b"2.")) for letter in letters if letter.is_intact
         ), where
-        is_told = store.set_aside is not None or not verification.is_sound
+        is_told = store.upkeep.salvage is not None or not verification.is_sound
         is_all = len(found) + verification.quarantine_count == 5 and len(letters) == 2
         assert is_all or is_told, where
         append(store, store.next_id)
@@ -324,10 +325,10 @@ def test_with_a_damaged_schema_every_row_is_saved_and_the_old_file_is_kept(
         content = bytes(PAGE_BYTES) + content[PAGE_BYTES:]
     (spool / "spool.db").write_bytes(content)
     store = open_store(spool)
-    assert store.salvage is not None
-    assert (store.salvage.frame_count, store.salvage.letter_count) == (5 + has_log, 2)
-    assert store.salvage.problem is None
-    aside = Path(store.salvage.path)
+    assert store.upkeep.salvage is not None
+    assert (store.upkeep.salvage.frame_count, store.upkeep.salvage.letter_count) == (5 + has_log, 2)
+    assert store.upkeep.salvage.problem is None
+    aside = Path(store.upkeep.salvage.path)
     # SQLite may have put its log into it.
     assert has_log or aside.read_bytes()[PAGE_BYTES:] == content[PAGE_BYTES:]
     assert len(stored_ids(store)) == 3 + has_log
@@ -344,8 +345,8 @@ def test_a_directory_in_the_place_of_the_database_is_put_aside(small: Path, tmp_
     with pytest.raises(SpoolError, match="not a regular file"):
         open_view(spool)
     store = open_store(spool)
-    assert store.set_aside is not None
-    assert (Path(store.set_aside) / "x").exists()
+    assert store.upkeep.salvage is not None
+    assert (Path(store.upkeep.salvage.path) / "x").exists()
     append(store, store.next_id)
 
 
@@ -375,11 +376,11 @@ def test_a_total_that_is_no_number_of_ours_is_damage(
     store = open_store(spool)
     assert len(stored_ids(store)) == 3
     if "'" in value:
-        assert store.set_aside is not None
+        assert store.upkeep.salvage is not None
     append(store, store.next_id)
     store.close()
     store = open_store(spool)
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
     assert len(stored_ids(store)) == 4
 
 
@@ -403,11 +404,11 @@ def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(
 def test_a_database_of_a_spool_that_is_empty_is_told(small: Path, tmp_path: Path) -> None:
     spool = Path(shutil.copytree(small, tmp_path / "spool"))
     store = open_store(spool)
-    assert not store.is_emptied
+    assert not store.directory.is_emptied
     store.close()
     (spool / "spool.db").write_bytes(b"")
     store = open_store(spool)
-    assert store.is_emptied
+    assert store.directory.is_emptied
     append(store, 1)
 
 
@@ -429,12 +430,12 @@ def test_a_page_of_zeros_in_the_tree_costs_its_rows_and_the_rest_is_saved(spool:
     store = open_store(spool)
     found = found_whole(store)
     assert 20 < len(found) < 60
-    assert store.salvage is not None
-    assert store.salvage.frame_count == len(found)
-    assert store.salvage.letter_count == 20
-    assert store.salvage.problem is not None
-    assert f"{60 - len(found)} rows cannot be read" in store.salvage.problem
-    assert Path(store.salvage.path) == set_aside(spool)[0]
+    assert store.upkeep.salvage is not None
+    assert store.upkeep.salvage.frame_count == len(found)
+    assert store.upkeep.salvage.letter_count == 20
+    assert store.upkeep.salvage.problem is not None
+    assert f"{60 - len(found)} rows cannot be read" in store.upkeep.salvage.problem
+    assert Path(store.upkeep.salvage.path) == set_aside(spool)[0]
     assert store.next_id > 80
     append(store, store.next_id)
     assert store.verify().is_sound
@@ -448,10 +449,10 @@ def test_a_database_that_was_cut_off_is_put_aside_and_read(spool: Path, part: fl
     store = open_store(spool)
     found = found_whole(store)
     if part == 0.0:
-        assert (store.set_aside, found) == (None, set())  # an empty file: nothing to keep
+        assert (store.upkeep.salvage, found) == (None, set())  # an empty file: nothing to keep
     else:
-        assert store.set_aside is not None
-        assert Path(store.set_aside).stat().st_size == int(len(content) * part)
+        assert store.upkeep.salvage is not None
+        assert Path(store.upkeep.salvage.path).stat().st_size == int(len(content) * part)
         assert len(found) >= {0.1: 0, 0.5: 20, 0.9: 40, 0.999: 55}[part]
     append(store, store.next_id)
 
@@ -463,22 +464,19 @@ def test_a_database_that_became_rubbish_is_put_aside_and_a_new_one_begun(
     (spool / "spool.db").write_bytes(content)
     (spool / "spool.db-wal").write_bytes(b"a log of something")
     store = open_store(spool)
-    assert store.set_aside is not None
-    assert Path(store.set_aside).read_bytes() == content
-    assert Path(store.set_aside + "-wal").read_bytes() == b"a log of something"
+    assert store.upkeep.salvage is not None
+    assert Path(store.upkeep.salvage.path).read_bytes() == content
+    assert Path(store.upkeep.salvage.path + "-wal").read_bytes() == b"a log of something"
     append(store, 1)
     assert stored_ids(store) == [1]
-    store.set_aside = None
-    assert store.salvage is None
-    assert store.salvaged_count == 0
 
 
 def test_a_log_without_its_database_is_put_aside_not_deleted(spool: Path) -> None:
     (spool / "spool.db").unlink()
     (spool / "spool.db-wal").write_bytes(b"a log of something")
     store = open_store(spool)
-    assert store.set_aside is not None
-    assert Path(store.set_aside + "-wal").read_bytes() == b"a log of something"
+    assert store.upkeep.salvage is not None
+    assert Path(store.upkeep.salvage.path + "-wal").read_bytes() == b"a log of something"
 
 
 @pytest.mark.parametrize("call", ["read", "commit", "drop_oldest", "give_back"])
@@ -486,18 +484,14 @@ def test_damage_that_is_met_in_mid_run_is_mended_and_the_call_succeeds(
     spool: Path, call: str
 ) -> None:
     store = open_store(spool)
-    (root,) = (
-        store.audit()
-        .database.connection.execute(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'frame_stream'"
-        )
-        .fetchone()
-    )
-    store.audit().database.connection.execute("PRAGMA cache_size = 0").fetchall()
+    (root,) = store.upkeep.database.connection.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name = 'frame_stream'"
+    ).fetchone()
+    store.upkeep.database.connection.execute("PRAGMA cache_size = 0").fetchall()
     with (spool / "spool.db").open("r+b") as file:  # as a disk would, under an open database
         file.seek((root - 1) * PAGE_BYTES)
         file.write(bytes(PAGE_BYTES))
-    store.audit().database.reopen()
+    store.upkeep.database.reopen()
     if call == "read":
         assert len(store.read("orders", 0, 10**9).frames) == 40
     elif call == "commit":
@@ -505,9 +499,9 @@ def test_damage_that_is_met_in_mid_run_is_mended_and_the_call_succeeds(
     elif call == "drop_oldest":
         assert store.drop_oldest("orders", 1).frame_count == 1
     else:
-        store.repair()
-    assert store.salvage is not None
-    assert store.salvage.frame_count == 60
+        store.upkeep.repair()
+    assert store.upkeep.salvage is not None
+    assert store.upkeep.salvage.frame_count == 60
     assert store.letters.count(LetterFilter()).letter_count == 20
     assert store.verify().is_sound
     assert len(set_aside(spool)) == 1
@@ -525,7 +519,7 @@ def test_a_damaged_name_of_a_stream_is_read_from_its_second_copy(spool: Path) ->
     assert at < root * PAGE_BYTES
     flip(database, at, 1)
     store = open_store(spool)
-    assert store.salvage is not None
+    assert store.upkeep.salvage is not None
     assert found_whole(store) == {*ORDERS, *CLICKS}
 
 
@@ -547,7 +541,7 @@ def test_a_name_that_its_index_lacks_is_found_at_the_start(tmp_path: Path) -> No
         file.seek(start)
         file.write(empty)
     store = open_store(tmp_path)
-    assert store.salvage is not None
+    assert store.upkeep.salvage is not None
     append(store, 3)
     assert stored_ids(store) == [1, 2, 3]
 
@@ -563,10 +557,10 @@ def test_a_salvage_that_fills_the_disk_keeps_the_old_file_and_says_so(
     monkeypatch.setattr(salvage, "append_frames", full)
     (spool / "spool.db").write_bytes((spool / "spool.db").read_bytes()[:-PAGE_BYTES])
     store = open_store(spool)
-    assert store.salvage is not None
-    assert store.salvage.problem is not None
-    assert "no space left" in store.salvage.problem
-    assert store.salvage.frame_count == 0
+    assert store.upkeep.salvage is not None
+    assert store.upkeep.salvage.problem is not None
+    assert "no space left" in store.upkeep.salvage.problem
+    assert store.upkeep.salvage.frame_count == 0
     assert set_aside(spool)
 
 
@@ -618,22 +612,22 @@ def test_a_repair_whose_renames_fail_is_ended_by_whoever_comes_next(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         for call in (
-            store.repair,
-            store.look,
+            store.upkeep.repair,
+            store.upkeep.look,
             lambda: append(store, 82, record_bytes=sizes_of(82)),
         ):
             with pytest.raises(SpoolError):
                 call()
     if has_looked:
-        store.look()
+        store.upkeep.look()
     append(store, 82, record_bytes=sizes_of(82))
     assert found_whole(store) == {*ORDERS, *CLICKS, 81, 82}
-    assert store.set_aside is not None
+    assert store.upkeep.salvage is not None
     assert store.verify().is_sound
     store.close()
     store = open_store(spool)
     assert found_whole(store) == {*ORDERS, *CLICKS, 81, 82}
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
 
 
 def test_a_repair_for_which_there_is_no_room_changes_nothing_and_is_tried_again(
@@ -647,10 +641,10 @@ def test_a_repair_for_which_there_is_no_room_changes_nothing_and_is_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(SpoolDirectory, "make", full)
         with pytest.raises(SpoolError, match="no space left"):
-            store.repair()
+            store.upkeep.repair()
     assert found_whole(store) == {*ORDERS, *CLICKS}
     assert not set_aside(spool)
-    store.repair()
+    store.upkeep.repair()
     assert found_whole(store) == {*ORDERS, *CLICKS}
 
 

@@ -19,7 +19,8 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.reserve import Reserve
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from tests.kit.disk import SQLITE_OK, Disk, attach, works
 from tests.kit.stores import (
     append,
@@ -104,7 +105,7 @@ def test_a_commit_that_fails_at_any_operation_leaves_nothing_and_the_next_one_ho
     store.close()
     store = open_store(disk.directory)
     assert stored_ids(store) == ids
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -125,7 +126,7 @@ def test_the_log_is_kept_if_it_cannot_be_copied_into_the_database(disk: Disk, fa
 def test_a_read_that_fails_changes_nothing_and_may_be_tried_again(disk: Disk) -> None:
     store = open_store(disk.directory)
     append(store, 1)
-    store.audit().database.connection.execute("UPDATE frame SET accepted_ms = 0")  # damaged
+    store.upkeep.database.connection.execute("UPDATE frame SET accepted_ms = 0")  # damaged
     disk.before = lambda _operation, _name: sqlite3.SQLITE_IOERR_WRITE
     with pytest.raises(SpoolError) as caught:
         store.read("orders", 0, 1)  # cannot move it to quarantine
@@ -151,7 +152,7 @@ def test_a_write_beyond_the_kernels_limit_is_refused_and_done_when_the_limit_is_
     store = open_store(tmp_path)
     append(store, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (store.size_bytes + 100_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (store.sizes.file_bytes + 100_000, hard))
     try:
         error = refusal(store, Changes(appended=[new_frame(2, count=3, record_bytes=200_000)]))
     finally:
@@ -189,13 +190,13 @@ def test_a_disk_that_turns_read_only_takes_an_empty_commit_and_no_probe(
     assert store.commit(Changes(probes="read_only")).has_proved
     append(store, 2)
     assert stored_ids(store) == [1, 2]
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
 
 
 def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    connection = store.audit().database.connection
+    connection = store.upkeep.database.connection
     (page_count,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {page_count}")
     error = refusal(store, Changes(appended=[new_frame(2, record_bytes=100_000)]))
@@ -209,7 +210,7 @@ def test_a_database_that_may_not_grow_says_that_it_is_full(tmp_path: Path) -> No
 def test_a_connection_that_fails_again_and_again_is_opened_anew(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    store.audit().database.connection.execute("PRAGMA query_only = ON")  # of this connection only
+    store.upkeep.database.connection.execute("PRAGMA query_only = ON")  # of this connection only
     assert refusal(store, Changes(appended=[new_frame(2)])).kind == "read_only"
     assert refusal(store, Changes(appended=[new_frame(2)])).kind == "read_only"
     append(store, 2)
@@ -219,7 +220,7 @@ def test_a_connection_that_fails_again_and_again_is_opened_anew(tmp_path: Path) 
 
 def test_who_keeps_the_database_locked_is_waited_for_and_then_named_busy(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    store.audit().database.connection.execute("PRAGMA busy_timeout = 10")
+    store.upkeep.database.connection.execute("PRAGMA busy_timeout = 10")
     with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert refusal(store, Changes(appended=[new_frame(1)])).kind == "busy"
@@ -231,7 +232,7 @@ def test_without_its_reserve_a_store_refuses_frames_but_settles_them(
 ) -> None:
     store = open_store(tmp_path)
     append(store, 1, 2)
-    store.audit().reserve.free()
+    store.upkeep.reserve.free()
     with monkeypatch.context() as full:
         full.setattr(Reserve, "take", lambda _reserve: False)
         assert refusal(store, Changes(appended=[new_frame(3)], settled=[1])).kind == "full"
@@ -250,7 +251,7 @@ import sys
 from pathlib import Path
 from kdaemon.base.errors import SpoolError
 from kdaemon.spool.letters import LetterFilter
-from kdaemon.spool.store import Changes
+from kdaemon.spool.values import Changes
 from tests.kit.stores import append, new_frame, open_store, open_view, stored_ids
 disk = Path(sys.argv[1])
 """
@@ -278,7 +279,7 @@ for round in range(3):
     stored.clear()
     assert stored_ids(store) == []
     store.give_back(100_000)
-    assert store.size_bytes < 1_000_000, store.size_bytes
+    assert store.sizes.file_bytes < 1_000_000, store.sizes.file_bytes
 assert refused == 3
 assert store.verify().is_sound
 store.close()
@@ -287,7 +288,7 @@ store.close()
 FILLED_BY_OTHERS = """
 store = open_store(disk)
 append(store, 1, 2)
-store._reserve.free()
+store.upkeep.reserve.free()
 ballast = (disk / "ballast").open("wb", buffering=0)
 try:
     while ballast.write(bytes(4096)):
@@ -307,7 +308,7 @@ except SpoolError as error:
     assert error.kind == "full", error
 ballast.truncate(0)
 store = open_store(disk)
-assert stored_ids(store) == [1, 2] and store.set_aside is None
+assert stored_ids(store) == [1, 2] and store.upkeep.salvage is None
 append(store, 3)
 store.close()
 """
@@ -353,7 +354,7 @@ store.close()
 HAS_NO_INODES = """
 store = open_store(disk)
 append(store, 1)
-store._reserve.free()
+store.upkeep.reserve.free()
 count = 0
 try:
     while True:
@@ -361,7 +362,7 @@ try:
         count += 1
 except OSError:
     pass
-assert store.lack is not None and "inodes" in str(store.lack)
+assert store.upkeep.reserve.lack is not None and "inodes" in str(store.upkeep.reserve.lack)
 for _ in range(3):
     try:
         append(store, 2)
@@ -406,10 +407,10 @@ for _ in range(3):
 assert stored_ids(store) == list(range(1, 40))
 ballast.truncate(0)
 append(store, 40)
-assert stored_ids(store) == list(range(1, 41)) and store.restored is not None
+assert stored_ids(store) == list(range(1, 41)) and store.upkeep.restored is not None
 store.close()
 store = open_store(spool)
-assert stored_ids(store) == list(range(1, 41)) and store.set_aside is None
+assert stored_ids(store) == list(range(1, 41)) and store.upkeep.salvage is None
 store.close()
 """
 

@@ -113,7 +113,7 @@ def test_an_empty_file_in_the_place_of_the_database_is_begun(tmp_path: Path) -> 
     store = open_store(tmp_path)
     append(store, 1)
     assert stored_ids(store) == [1]
-    assert store.set_aside is None
+    assert store.upkeep.salvage is None
 
 
 def test_a_look_at_nothing_is_refused_and_makes_nothing(tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_a_directory_where_a_group_may_write_is_taken_and_told(tmp_path: Path, m
     spool.mkdir()
     spool.chmod(mode)
     store = open_store(spool)
-    assert store.warning is not None
-    assert f"may write there (mode {mode:04o})" in store.warning
+    assert store.directory.warning is not None
+    assert f"may write there (mode {mode:04o})" in store.directory.warning
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
@@ -188,7 +188,7 @@ def test_a_directory_where_only_we_may_write_is_taken_without_a_word(
     spool.mkdir()
     spool.chmod(mode)
     store = open_store(spool)
-    assert store.warning is None
+    assert store.directory.warning is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool.directory import SpoolDirectory, size_bytes
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import apply_frames, mend_log
-from kdaemon.spool.store import Changes
+from kdaemon.spool.values import Changes
 from tests.kit.stores import append, make_letter, new_frame, open_store, open_view, stored_ids
 
 Taking = Callable[[Path], object]
@@ -81,8 +81,8 @@ def test_what_is_stored_is_made_again_before_anything_more_is_called_stored(
     append(store, 3)
     assert stored_ids(store) == [2, 3]
     assert after_a_kill(directory, tmp_path / "killed") == [2, 3]
-    assert store.restored is not None
-    assert str(directory) in store.restored
+    assert store.upkeep.restored is not None
+    assert str(directory) in store.upkeep.restored
     with pytest.raises(SpoolError, match="in use"):
         open_store(directory)
     append(store, 4)
@@ -102,7 +102,7 @@ def test_a_log_is_not_begun_beside_another_that_a_command_has_open(
     """Two logs of one database would ruin it."""
     store = open_store(tmp_path)
     append(store, 1)
-    store.audit().database.connection.execute("PRAGMA busy_timeout = 10")
+    store.upkeep.database.connection.execute("PRAGMA busy_timeout = 10")
     view = open_view(tmp_path)
     assert stored_ids(view) == [1]
     (tmp_path / name).unlink()
@@ -115,7 +115,7 @@ def test_a_log_is_not_begun_beside_another_that_a_command_has_open(
     assert stored_ids(store) == [1, 2]
     store.close()
     store = open_store(tmp_path)
-    assert (stored_ids(store), store.set_aside) == ([1, 2], None)
+    assert (stored_ids(store), store.upkeep.salvage) == ([1, 2], None)
 
 
 @pytest.mark.parametrize("taking", ["log deleted", "log replaced"])
@@ -146,7 +146,7 @@ def test_the_power_may_fail_while_a_log_without_a_name_is_copied(
     again = open_store(lost)
     assert stored_ids(again) == list(range(1, 40))
     assert again.verify().is_sound
-    assert again.set_aside is None
+    assert again.upkeep.salvage is None
     again.close()
     assert not list(directory.glob("*.copy"))
 
@@ -157,7 +157,7 @@ def test_tries_that_fail_leave_one_copy_of_the_log_and_nothing_that_is_older(
     directory = tmp_path / "spool"
     store = open_store(directory)
     append(store, 1, 2)
-    store.audit().database.connection.execute("PRAGMA busy_timeout = 10")
+    store.upkeep.database.connection.execute("PRAGMA busy_timeout = 10")
     view = open_view(directory)
     assert stored_ids(view) == [1, 2]
     (directory / "spool.db-wal").unlink()
@@ -242,7 +242,7 @@ def test_what_is_put_back_is_used_again(tmp_path: Path) -> None:
     away.rename(directory)
     append(store, 2)
     assert after_a_kill(directory, tmp_path / "killed") == [1, 2]
-    assert store.restored is None, "nothing had to be made again"
+    assert store.upkeep.restored is None, "nothing had to be made again"
 
 
 def test_files_that_go_between_the_commit_and_its_answer_are_no_success(
@@ -276,7 +276,7 @@ def test_an_empty_directory_of_another_disk_is_not_written(
     append(store, 1)
     shutil.rmtree(directory)
     directory.mkdir(0o700)
-    store.audit().files.device += 1
+    store.upkeep.files.device += 1
     with pytest.raises(SpoolError, match="mount"):
         append(store, 2)
     assert list(directory.iterdir()) == []
@@ -294,9 +294,9 @@ def test_a_log_that_was_cut_off_is_told_and_nothing_more_is_lost(
     append(store, 2, 3)
     os.truncate(directory / "spool.db-wal", left_bytes)
     append(store, 4)
-    assert store.restored is not None
-    assert "the end of spool.db-wal" in store.restored
-    assert "is lost" in store.restored
+    assert store.upkeep.restored is not None
+    assert "the end of spool.db-wal" in store.upkeep.restored
+    assert "is lost" in store.upkeep.restored
     ids = stored_ids(store)
     assert {1, 4} <= set(ids)
     assert after_a_kill(directory, tmp_path / "killed") == ids
@@ -314,21 +314,21 @@ def test_a_database_that_was_cut_off_is_mended_with_what_can_be_read(tmp_path: P
     append(store, 30)
     assert stored_ids(store)[-1] == 30
     assert after_a_kill(directory, tmp_path / "killed") == stored_ids(store)
-    assert store.set_aside is not None
+    assert store.upkeep.salvage is not None
 
 
 def test_a_look_tells_what_is_gone_without_a_commit(tmp_path: Path) -> None:
     directory = tmp_path / "spool"
     store = open_store(directory)
     append(store, 1)
-    store.look()
+    store.upkeep.look()
     shutil.rmtree(directory)
-    store.look()
+    store.upkeep.look()
     assert after_a_kill(directory, tmp_path / "killed") == [1]
     shutil.rmtree(directory)
     directory.write_text("mine")
     with pytest.raises(SpoolError) as caught:
-        store.look()
+        store.upkeep.look()
     assert caught.value.kind == "gone"
 
 
@@ -399,12 +399,12 @@ def test_a_kill_while_it_is_made_again_loses_nothing_that_was_made(
 def test_a_database_that_is_gone_at_start_is_told(tmp_path: Path, names: list[str]) -> None:
     store = open_store(tmp_path)
     append(store, 1)
-    assert not store.is_emptied
+    assert not store.directory.is_emptied
     store.close()
     delete_all(*names)(tmp_path)
     store = open_store(tmp_path)
-    assert store.is_emptied
+    assert store.directory.is_emptied
     append(store, 1)
     store.close()
     store = open_store(tmp_path)
-    assert not store.is_emptied
+    assert not store.directory.is_emptied

@@ -19,7 +19,8 @@ from kdaemon.base.steps import at_once
 from kdaemon.config.load import load_config
 from kdaemon.observe.readiness import is_memory_full
 from kdaemon.spool.spool import Spool
-from kdaemon.spool.store import Changes, Store
+from kdaemon.spool.store import Store
+from kdaemon.spool.values import Changes
 from kdaemon.streams import Streams
 from kdaemon.system import SystemClock
 from tests.kit.observing import delivered_by
@@ -88,7 +89,7 @@ async def restarted(
     config = load_config(text=SETTINGS + listed)
     memory, clock = ByteBudget(config.memory_bytes_max), SystemClock()
     spool = Spool(
-        lambda: Store.open(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000),
+        lambda: Store(str(directory), letters_bytes_max=MIB, wall_ms=lambda: 1_000),
         1024 * MIB,
         memory,
         clock,
