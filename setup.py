@@ -47,7 +47,6 @@ OTHERS = (
     "spool/commits.py",
     "spool/delivery.py",
     "spool/held.py",
-    "spool/last_part.py",
     "spool/left.py",
     "spool/owed.py",
     "spool/passing_on.py",

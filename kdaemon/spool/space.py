@@ -1,16 +1,19 @@
 """How much of the disk the spool takes, and which streams and clients may have the rest. Pure.
 
 Streams that are not listed have one of UNLISTED_PARTS parts of the disk, together. The streams of
-one upstream of several have UPSTREAM_TIMES times what is left, together. No client has all of the
-last part of the disk (`last_part.py`).
+one upstream of several have UPSTREAM_TIMES times what is left, together. While more than one of
+LAST_PARTS parts is left, every client may store; of the last part, a client may have one of
+CLIENT_PARTS parts of what is left. So clients that store little are not refused because one that
+stores much has filled the disk.
 Knows sizes, clients, and how much the bounded streams have; no disk and no stream.
+Bound: a number for each client that stored while little was left; these are forgotten when there is
+room again, or when there are too many.
 Invariant: a frame counts as taking space from its admission until its commit has returned.
 Where it sits: `spool.py` asks before it takes a frame, and notes the sizes after each commit.
 """
 
 from typing import NamedTuple
 
-from kdaemon.spool.last_part import LastPart
 from kdaemon.spool.values import Sizes
 
 UNLISTED_PARTS = 2  # unlisted streams have one of so many parts of the disk, together
@@ -19,6 +22,14 @@ UPSTREAM_TIMES = 3
 """The streams of one upstream of several may have so many times the space that is left. An upstream
 that is down leaves a quarter of the disk to the others, two leave a seventh (dynamic thresholds,
 Choudhury and Hahne 1998). Ours, 2026-11-28: as for the memory."""
+
+LAST_PARTS = 16
+CLIENT_PARTS = 8
+"""One client fills 94 % of the disk, and leaves 5 % of it for clients that store little: of the
+default of 1 GiB that is 50 MiB, minutes of 200 records a second (dynamic thresholds, as above).
+Ours, 2026-11-28."""
+
+CLIENTS_MAX = 10_000
 
 
 class Had(NamedTuple):
@@ -36,14 +47,14 @@ class Space:
     `uncommitted_bytes`: of frames that wait for their commit, or are in it.
     """
 
-    __slots__ = ("_last_part", "bytes_max", "file_bytes", "live_bytes", "uncommitted_bytes")
+    __slots__ = ("_clients_had", "bytes_max", "file_bytes", "live_bytes", "uncommitted_bytes")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.live_bytes = 0
         self.file_bytes = 0
         self.uncommitted_bytes = 0
-        self._last_part = LastPart()
+        self._clients_had: dict[int, int] = {}  # bytes of each, stored while little was left
 
     @property
     def free_bytes(self) -> int:
@@ -60,10 +71,21 @@ class Space:
 
     def may_have(self, client: int, byte_count: int, had: Had) -> bool:
         """Whether the client may have `byte_count` bytes of the space that is left; counts them if
-        so.
+        so. Client 0 stands for no client that could wait, and is not bounded.
         """
         left_bytes, bytes_max = self._left_bytes(had)
-        return self._last_part.may_have(client, byte_count, left_bytes, bytes_max)
+        clients_had = self._clients_had
+        if LAST_PARTS * left_bytes > bytes_max or not client:
+            if clients_had and LAST_PARTS * left_bytes > 2 * bytes_max:
+                clients_had.clear()
+            return True
+        client_bytes = clients_had.get(client, 0) + byte_count
+        if CLIENT_PARTS * client_bytes > left_bytes:
+            return False
+        if len(clients_had) >= CLIENTS_MAX:
+            clients_had.clear()
+        clients_had[client] = client_bytes
+        return True
 
     def _left_bytes(self, had: Had) -> tuple[int, int]:
         """(Bytes of the disk that are left for such a stream, the bound that they are left of)."""
