@@ -72,13 +72,6 @@ def checksum(
     return zlib.crc32(payload, zlib.crc32(name, zlib.crc32(head)))
 
 
-def encode_settled(indices: Iterable[int], record_count: int) -> bytes:
-    """The bitmap of a frame's settled records, from their indices. Raises ValueError for an index
-    out of range.
-    """
-    return encode_bits(bits_of(indices, record_count), record_count)
-
-
 def bits_of(indices: Iterable[int], record_count: int) -> int:
     """Bit i is record i. Raises ValueError for an index out of range."""
     bitmap = bytearray((record_count + 7) // 8)
@@ -126,5 +119,5 @@ def count_settled(settled: bytes) -> int:
 
 
 def settled_indices(settled: bytes, record_count: int) -> list[int]:
-    """The indices that `encode_settled` was given, in order. Raises as `settled_bits`."""
+    """The indices of the records that a bitmap notes, in order. Raises as `settled_bits`."""
     return indices_of(settled_bits(settled, record_count), record_count)

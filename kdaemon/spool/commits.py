@@ -70,7 +70,6 @@ class Commits:
         self._memory = memory
         self.owed = Owed(self._soon, memory)
         self.ended = Ended(streams, memory, later)
-        self._is_under_way = False
         self._quiet = asyncio.Event()  # no commit is under way
         self._quiet.set()
         self._timer: asyncio.TimerHandle | None = None
@@ -95,11 +94,9 @@ class Commits:
 
     def pause(self) -> None:
         """Frames that are added wait until `go_on`."""
-        self._is_under_way = True
         self._quiet.clear()
 
     def go_on(self) -> None:
-        self._is_under_way = False
         self._quiet.set()
         if self.may_write:
             self.begin()
@@ -152,12 +149,13 @@ class Commits:
 
     @property
     def is_under_way(self) -> bool:
-        return self._is_under_way
+        """Whether a commit is, or may not begin yet (`pause`)."""
+        return not self._quiet.is_set()
 
     @property
     def is_written(self) -> bool:
         """Whether the disk knows all that it is owed: no commit is under way, and none is due."""
-        return not self._is_under_way and self.owed.is_empty and not self.owed.unwritten
+        return self._quiet.is_set() and self.owed.is_empty and not self.owed.unwritten
 
     @property
     def may_write(self) -> bool:
@@ -172,27 +170,23 @@ class Commits:
     async def finish(self) -> None:
         """Commits all that is owed, if the disk takes it; all clients are told."""
         self._giving_back.stop()
-        while self._is_under_way or self.ended or self.may_write:
+        while self.is_under_way or self.ended or self.may_write:
             if self.may_write:
                 self.begin()
             await self._quiet.wait()
             await asyncio.sleep(0)  # clients are told
-        if self._is_worth_a_last_commit():
+        # The trouble may be over, though no probe has shown that. But a disk that another process
+        # keeps locked would only delay the end.
+        is_last_due = self.trouble is not None and self.trouble.kind not in _LASTING
+        if is_last_due and not self.owed.is_empty:
             self.begin()
             while not self._quiet.is_set():  # a commit begins the next while more is owed
                 await self._quiet.wait()
                 await asyncio.sleep(0)
         self.cancel_timer()
 
-    def _is_worth_a_last_commit(self) -> bool:
-        """Whether something is owed to a disk whose trouble may be over, though no probe has shown
-        that. A disk that another process keeps locked would only delay the end.
-        """
-        trouble = self.trouble
-        return trouble is not None and trouble.kind not in _LASTING and not self.owed.is_empty
-
     def _soon(self) -> None:
-        if self._timer is None and not self._is_under_way:
+        if self._timer is None and self._quiet.is_set():
             self._timer = self._loop.call_later(SETTLE_DELAY_S, self.begin)
 
     def begin(self) -> None:
@@ -202,7 +196,7 @@ class Commits:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._is_under_way:
+        if self.is_under_way:
             return
         batch = self._pending.take()
         for pending in batch:
@@ -223,7 +217,6 @@ class Commits:
             probes=None if self.trouble is None else self.trouble.kind,
         )
         self.owed.take_into(changes)
-        self._is_under_way = True
         self._quiet.clear()
         began_ns = self._clock.now_ns()
         commit = self._loop.run_in_executor(self._store_thread.first, self._store.commit, changes)
@@ -235,7 +228,6 @@ class Commits:
         began_ns: int,
         commit: "asyncio.Future[Committed]",
     ) -> None:
-        self._is_under_way = False
         self._quiet.set()
         for pending in batch:
             self._space.uncommitted_bytes -= pending.row_bytes
@@ -299,5 +291,5 @@ class Commits:
             self._giving_back.begin(after_pause=is_slow)
 
     def _given_back(self) -> None:
-        if not self._is_under_way:
+        if self._quiet.is_set():
             self._give_back()

@@ -7,7 +7,7 @@ Where it sits: `upkeep.py` and `view.py` open it; `store.py` works on it.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,24 @@ from kdaemon.spool.standing import Files
 _PRIMARY = 0xFF
 
 
-class _Connection(sqlite3.Connection):
-    """A connection whose every failure is an sqlite3.Error. SQLite's message about a damaged schema
+def _readable(call: Callable[..., sqlite3.Cursor]) -> Callable[..., sqlite3.Cursor]:
+    """The call, whose every failure is an sqlite3.Error. SQLite's message about a damaged schema
     quotes it, and Python fails to decode the quote before it can raise SQLite's error.
     """
 
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+    def called(*arguments: Any) -> sqlite3.Cursor:
         try:
-            return super().execute(*arguments)
+            return call(*arguments)
         except UnicodeDecodeError as error:
             raise damage("the schema is not readable") from error
 
-    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
-        try:
-            return super().executemany(*arguments)
-        except UnicodeDecodeError as error:
-            raise damage("the schema is not readable") from error
+    return called
 
-    def executescript(self, *arguments: Any) -> sqlite3.Cursor:
-        try:
-            return super().executescript(*arguments)
-        except UnicodeDecodeError as error:
-            raise damage("the schema is not readable") from error
+
+class _Connection(sqlite3.Connection):
+    execute = _readable(sqlite3.Connection.execute)
+    executemany = _readable(sqlite3.Connection.executemany)
+    executescript = _readable(sqlite3.Connection.executescript)
 
 
 class Database:

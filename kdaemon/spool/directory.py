@@ -164,7 +164,10 @@ class SpoolDirectory:
         loss of power, whoever finds `is_exchanging` calls it again. Raises SpoolError.
         """
         try:
-            aside = self.set_aside(now_ms) if self._stands_something() else self._last_aside()
+            if self._stands_something():
+                aside = self.set_aside(now_ms)
+            else:  # an exchange that was cut off put it there
+                aside = next(reversed(set_aside_files(self.path)), "")
             self._next_path.rename(self.database_path)
             sync(Path(self.path))
         except OSError as error:
@@ -174,12 +177,6 @@ class SpoolDirectory:
     def _stands_something(self) -> bool:
         """Whether anything worth keeping stands in the place: not an empty file without a log."""
         return size_bytes(self.database_path) > 0 or Path(self.database_path).is_dir()
-
-    def _last_aside(self) -> str:
-        """The path where an exchange that was cut off put the database that stood here."""
-        base = Path(self.database_path + ".corrupt-")
-        asides = [str(each) for each in base.parent.glob(f"{base.name}*")]
-        return max((each for each in asides if not each.endswith(_SUFFIXES[:2])), default="")
 
     def set_aside(self, now_ms: int) -> str:
         """Renames the database and its log; returns the new path. Raises SpoolError."""

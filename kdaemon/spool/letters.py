@@ -150,10 +150,12 @@ class Letters:
         return None if row is None else letter_of(row)
 
 
-SELECT_LETTER = (
-    "SELECT stream, partition_key, explicit_hash_key, data, reason, code, message, attempts, "
-    "first_ms, last_ms, id, checksum FROM letter"
+_FIELDS = (
+    "stream, partition_key, explicit_hash_key, data, reason, code, message, attempts, first_ms,"
+    " last_ms"
 )
+LETTER_COLUMNS = f"{_FIELDS}, id, checksum"
+SELECT_LETTER = f"SELECT {LETTER_COLUMNS} FROM letter"  # noqa: S608 - our own words
 
 
 def letter_of(row: Sequence[Any]) -> DeadLetter:
@@ -180,8 +182,7 @@ def add_letters(connection: sqlite3.Connection, letters: list[DeadLetter], bytes
     """
     rows = [(letter, _fields(letter)) for letter in letters]
     connection.executemany(
-        "INSERT INTO letter (stream, partition_key, explicit_hash_key, data, reason, code, message,"
-        " attempts, first_ms, last_ms, checksum, byte_count)"
+        f"INSERT INTO letter ({_FIELDS}, checksum, byte_count)"  # noqa: S608 - our own words
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [(*fields, _checksum(fields), _size(letter)) for letter, fields in rows],
     )
@@ -241,19 +242,8 @@ def _delete(connection: sqlite3.Connection, ids: list[int]) -> LetterTotal:
     return LetterTotal(len(sizes), sum(sizes))
 
 
-def _fields(letter: DeadLetter) -> tuple[str | int | bytes | None, ...]:
-    return (
-        letter.stream,
-        letter.partition_key,
-        letter.explicit_hash_key,
-        letter.data,
-        letter.reason,
-        letter.code,
-        letter.message,
-        letter.attempts,
-        letter.first_ms,
-        letter.last_ms,
-    )
+def _fields(letter: DeadLetter) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(letter)[:-2]  # without `id` and `is_intact`
 
 
 def _size(letter: DeadLetter) -> int:

@@ -59,14 +59,6 @@ class Pending:
         return len(self.payload)
 
 
-@dataclass(slots=True, eq=False)
-class _Ended:
-    """A frame whose commit returned (`refusal` is None) or failed."""
-
-    pending: Pending
-    refusal: RecordResult | None
-
-
 class Ended:
     """The frames whose commit has ended, and whose clients are still to be told. `offer`: takes a
     stored frame on, as `Delivery.offer`; set before the first commit.
@@ -85,7 +77,8 @@ class Ended:
         self._streams = streams
         self._memory = memory
         self._later = later
-        self._waiting: deque[_Ended] = deque()
+        # Each with its refusal; None: it is stored.
+        self._waiting: deque[tuple[Pending, RecordResult | None]] = deque()
         self._is_turn_due = False  # to tell the rest
 
     def __bool__(self) -> bool:
@@ -96,7 +89,7 @@ class Ended:
         """These frames were stored, or are refused; their clients are told, now or in a later
         turn.
         """
-        self._waiting.extend(_Ended(pending, refusal) for pending in batch)
+        self._waiting.extend((pending, refusal) for pending in batch)
         self._tell()
 
     def _tell(self) -> None:
@@ -105,19 +98,19 @@ class Ended:
             return
         record_count = 0
         while self._waiting and record_count < TOLD_A_TURN:
-            ended = self._waiting.popleft()
-            pending, frame = ended.pending, ended.pending.frame
-            record_count += len(frame.records) + FRAME_RECORDS
+            pending, refusal = self._waiting.popleft()
+            frame, count = pending.frame, len(pending.frame.records)
+            record_count += count + FRAME_RECORDS
             row_bytes = pending.row_bytes
             self._memory.give(pending.footprint_bytes)
-            frame.results = [ended.refusal or STORED] * len(frame.records)
-            if ended.refusal is not None:
-                counters, count = pending.spooled.target.counters, len(frame.records)
+            frame.results = [refusal or STORED] * count
+            if refusal is not None:
+                counters = pending.spooled.target.counters
                 counters.spooled -= count
                 counters.rejected[RefuseReason.SPOOL] += count
             if frame.on_settled is not None:
                 frame.on_settled(frame)
-            if ended.refusal is not None:
+            if refusal is not None:
                 self._streams.add(pending.spooled, -1, -row_bytes)
             else:
                 self.offer(pending.spooled, pending.frame_id, frame, row_bytes)

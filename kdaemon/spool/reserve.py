@@ -36,13 +36,46 @@ class Reserve:
     @property
     def lack(self) -> SpoolError | None:
         """Why no frame can be stored before the disk has more space; None: one can be tried."""
-        return None if self.is_taken else self._lack()
+        if self.is_taken:
+            return None
+        path, reserve_mib = self._directory, RESERVE_BYTES // MIB
+        total_bytes = free_bytes = 0
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(path)
+            total_bytes = disk.f_blocks * disk.f_frsize
+            free_bytes = disk.f_bavail * disk.f_frsize
+        least_mib = (RESERVE_BYTES + PROBE_BYTES) // MIB
+        if 0 < total_bytes < RESERVE_BYTES + PROBE_BYTES:
+            text = (
+                f"the disk has {total_bytes // MIB} MiB in all, and the spool needs {least_mib}"
+                f" MiB at least ({reserve_mib} MiB in reserve for deletions, and a commit):"
+                " take a larger disk, or set another spool.directory"
+            )
+        else:
+            text = (
+                f"no space left on the disk but for deletions ({free_bytes // MIB} MiB are free,"
+                f" and the spool keeps {reserve_mib} MiB in reserve): free {least_mib} MiB,"
+                " or inodes, or raise the quota"
+            )
+        return SpoolError("full", path, text)
 
     def take(self) -> bool:
         """Sets the space aside, if it is not; returns whether `RESERVE_BYTES` are set aside on disk
         now.
         """
-        self.is_taken = self._take()
+        self.is_taken = file_bytes(str(self._path)) >= RESERVE_BYTES
+        if self.is_taken:
+            return True
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            self.free()  # a part of the reserve would only take space
+        else:
+            self.is_taken = True
         return self.is_taken
 
     def free(self) -> bool:
@@ -70,39 +103,3 @@ class Reserve:
         except OSError:
             return False
         return True
-
-    def _take(self) -> bool:
-        if file_bytes(str(self._path)) >= RESERVE_BYTES:
-            return True
-        try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, RESERVE_BYTES)
-            finally:
-                os.close(fd)
-        except OSError:
-            self.free()  # a part of the reserve would only take space
-            return False
-        return True
-
-    def _lack(self) -> SpoolError:
-        path, reserve_mib = self._directory, RESERVE_BYTES // MIB
-        total_bytes = free_bytes = 0
-        with contextlib.suppress(OSError):
-            disk = os.statvfs(path)
-            total_bytes = disk.f_blocks * disk.f_frsize
-            free_bytes = disk.f_bavail * disk.f_frsize
-        least_mib = (RESERVE_BYTES + PROBE_BYTES) // MIB
-        if 0 < total_bytes < RESERVE_BYTES + PROBE_BYTES:
-            text = (
-                f"the disk has {total_bytes // MIB} MiB in all, and the spool needs {least_mib}"
-                f" MiB at least ({reserve_mib} MiB in reserve for deletions, and a commit):"
-                " take a larger disk, or set another spool.directory"
-            )
-        else:
-            text = (
-                f"no space left on the disk but for deletions ({free_bytes // MIB} MiB are free,"
-                f" and the spool keeps {reserve_mib} MiB in reserve): free {least_mib} MiB,"
-                " or inodes, or raise the quota"
-            )
-        return SpoolError("full", path, text)

@@ -246,7 +246,7 @@ def verify(connection: sqlite3.Connection) -> Verification:
             except (CorruptFrame, KeyError):
                 corrupt_count += 1
                 corrupt_ids.append(int(str(row[0])))
-        for letter_id in _all_letters(connection):
+        for (letter_id,) in connection.execute("SELECT id FROM letter").fetchall():
             letter = connection.execute(f"{SELECT_LETTER} WHERE id = ?", (letter_id,)).fetchone()
             if letter is not None:
                 letter_count += 1
@@ -301,8 +301,3 @@ def _all_frames(connection: sqlite3.Connection) -> Iterator[tuple[int, Sequence[
         if not ids:
             return
         after_id = ids[-1][0]
-
-
-def _all_letters(connection: sqlite3.Connection) -> Iterator[int]:
-    for (letter_id,) in connection.execute("SELECT id FROM letter").fetchall():
-        yield letter_id

@@ -18,7 +18,7 @@ from kdaemon.base.errors import SpoolError
 from kdaemon.spool import schema
 from kdaemon.spool.codec import CorruptFrame
 from kdaemon.spool.database import Database
-from kdaemon.spool.letters import DeadLetter, add_letters, letter_of
+from kdaemon.spool.letters import LETTER_COLUMNS, DeadLetter, add_letters, letter_of
 from kdaemon.spool.rows import frame_of, stream_checksum
 from kdaemon.spool.values import NewFrame, Salvage
 from kdaemon.spool.writes import append_frames
@@ -136,13 +136,9 @@ class _Salvage:
         self.record_count += sum(frame.record_count for frame, _ in frames)
 
     def _save_letters(self) -> None:
-        columns = (
-            "stream, partition_key, explicit_hash_key, data, reason, code, message, attempts, "
-            "first_ms, last_ms, id, checksum"
-        )
         letters: list[DeadLetter] = []
         byte_count = 0
-        for row in self._rows("letter", columns):
+        for row in self._rows("letter", LETTER_COLUMNS):
             letter = letter_of(row)
             if not letter.is_intact:
                 self._lost_count += 1

@@ -27,7 +27,7 @@ class NewFrame(msgspec.Struct, gc=False):
 
 class StoredFrame(msgspec.Struct, gc=False):
     """A frame read back. `byte_count`: of its payload. `settled`: the bitmap that
-    `codec.encode_settled` made, whole; None: no record is known to be settled.
+    `codec.encode_bits` made, whole; None: no record is known to be settled.
     """
 
     id: int

@@ -12,11 +12,17 @@ import tempfile
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes
-from tests.kit.stores import append, make_letter, make_records, new_frame, open_store
+from tests.kit.stores import (
+    append,
+    encode_settled,
+    make_letter,
+    make_records,
+    new_frame,
+    open_store,
+)
 
 TEST_INPUTS = 120  # in the ordinary test: each opens a database
 SEEDS = [b"", b"\x00\x00\x10\x01", b"\x00\x00\x10\xff\x00\x00\x64\x01", b"\x00\x08\x00\x01\x40"]

@@ -9,11 +9,11 @@ from kdaemon.spool.codec import (
     checksum,
     decode_records,
     encode_records,
-    encode_settled,
     settled_indices,
 )
 from kdaemon.spool.letters import letter_of
 from kdaemon.spool.rows import frame_of
+from tests.kit.stores import encode_settled
 
 _PAYLOAD = encode_records([Record(b"one", "k"), Record(b"\x00\xff", "", "7"), Record(b"", "é")])
 SEEDS = [

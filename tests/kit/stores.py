@@ -1,13 +1,13 @@
 """What tests of the store make by hand: stores, frames, letters; and damage."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from kdaemon.base.record import Record
-from kdaemon.spool.codec import encode_records
+from kdaemon.spool.codec import bits_of, encode_bits, encode_records
 from kdaemon.spool.letters import DeadLetter
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes, NewFrame
@@ -121,3 +121,8 @@ def flip(path: Path, offset: int, mask: int = 0xFF) -> None:
         (byte,) = file.read(1)
         file.seek(offset)
         file.write(bytes([byte ^ mask]))
+
+
+def encode_settled(indices: Iterable[int], record_count: int) -> bytes:
+    """The bitmap of these settled records of a frame."""
+    return encode_bits(bits_of(indices, record_count), record_count)

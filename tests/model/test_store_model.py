@@ -17,13 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.codec import encode_settled, settled_indices
+from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes, Dropped, NewFrame, Settled
 from tests.kit.depth import examples
 from tests.kit.stores import (
     NOW_MS,
+    encode_settled,
     make_letter,
     make_records,
     new_frame,

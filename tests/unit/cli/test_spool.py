@@ -23,13 +23,13 @@ from kdaemon.cli.values_text import age_text, byte_text, read_time, time_text
 from kdaemon.cli.watched import verify_watched
 from kdaemon.put.lines import Form, LineFormer
 from kdaemon.spool import schema
-from kdaemon.spool.codec import encode_records, encode_settled
+from kdaemon.spool.codec import encode_records
 from kdaemon.spool.letters import DeadLetter, LetterFilter
 from kdaemon.spool.values import Changes, NewFrame
 from kdaemon.spool.view import StoreView
 from kdaemon.wire.lines import parse_lines
 from tests.kit.patience import PATIENCE_S
-from tests.kit.stores import NOW_MS, commit, damage, open_store
+from tests.kit.stores import NOW_MS, commit, damage, encode_settled, open_store
 
 MIB = 1024 * 1024
 HOUR_MS = 3_600_000

@@ -11,9 +11,9 @@ from kdaemon.spool.codec import (
     checksum,
     decode_records,
     encode_records,
-    encode_settled,
     settled_indices,
 )
+from tests.kit.stores import encode_settled
 
 records = st.lists(
     st.builds(

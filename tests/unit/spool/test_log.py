@@ -9,14 +9,21 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.log import is_log_whole, mend_log, sums_of
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes
 from tests.kit.depth import examples
-from tests.kit.stores import append, flip, make_letter, open_store, open_view, stored_ids
+from tests.kit.stores import (
+    append,
+    encode_settled,
+    flip,
+    make_letter,
+    open_store,
+    open_view,
+    stored_ids,
+)
 
 FRAME_BYTES = PAGE_BYTES + 24
 HEADER_BYTES = 32

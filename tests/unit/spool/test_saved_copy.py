@@ -13,12 +13,19 @@ from click.testing import CliRunner, Result
 
 from kdaemon.base.errors import SpoolError
 from kdaemon.cli import cli
-from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
 from kdaemon.spool.values import Changes
 from tests.kit.depth import some
-from tests.kit.stores import append, make_letter, make_records, open_store, open_view, stored_ids
+from tests.kit.stores import (
+    append,
+    encode_settled,
+    make_letter,
+    make_records,
+    open_store,
+    open_view,
+    stored_ids,
+)
 from tests.kit.watching import before
 
 FRAMES = 40

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from kdaemon.spool import schema
-from kdaemon.spool.codec import encode_settled, settled_indices
+from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes, Dropped, StoredTotals
 from kdaemon.spool.writes import IDS_AHEAD
 from tests.kit.stores import (
     NOW_MS,
     append,
+    encode_settled,
     make_letter,
     make_records,
     new_frame,

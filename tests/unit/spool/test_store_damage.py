@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.codec import encode_settled, settled_indices
+from kdaemon.spool.codec import settled_indices
 from kdaemon.spool.directory import SpoolDirectory
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.schema import PAGE_BYTES
@@ -27,6 +27,7 @@ from kdaemon.spool.writes import QUARANTINE_ROWS_MAX
 from tests.kit.depth import examples
 from tests.kit.stores import (
     append,
+    encode_settled,
     flip,
     make_letter,
     make_records,

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.reserve import Reserve
 from kdaemon.spool.store import Store
@@ -24,6 +23,7 @@ from kdaemon.spool.values import Changes
 from tests.kit.disk import SQLITE_OK, Disk, attach, works
 from tests.kit.stores import (
     append,
+    encode_settled,
     make_letter,
     new_frame,
     open_store,
