@@ -263,7 +263,7 @@ async def _carry(
             owed -= sum(connection.readable() for connection in free)
             if spool is not None and not (free or asking):
                 await asyncio.sleep(_LOOK_S)
-        while spool is not None and not (spool.is_empty and spool.is_written):
+        while spool is not None and not (spool.is_empty and spool.commits.is_written):
             await asyncio.sleep(_LOOK_S)
     if spool is not None:
         await spool.aclose()

@@ -124,7 +124,8 @@ class SpoolOpening:
             return None
         if self.spool.waits_for is not None:
             return f"spool: it is held by {self.spool.waits_for} still"
-        return None if self.spool.trouble is None else f"spool: {self.spool.trouble}"
+        trouble = self.spool.commits.trouble
+        return None if trouble is None else f"spool: {trouble}"
 
     async def _wait_for(self, spool: "Spool", streams: Streams) -> None:
         assert self._before is not None

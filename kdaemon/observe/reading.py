@@ -266,16 +266,17 @@ def _relay(relay: Relay) -> RelaySnapshot:
 
 
 def _spool(spool: "Spool") -> SpoolSnapshot:
-    counters, space = spool.counters, spool.space
+    commits, space = spool.commits, spool.space
+    counters, trouble = commits.counters, commits.trouble
     return SpoolSnapshot(
-        frame_count=spool.frame_count,
+        frame_count=spool.streams.frame_count,
         held_records=spool.held_records,
         live_bytes=space.live_bytes,
         file_bytes=space.file_bytes,
         bytes_max=space.bytes_max,
         oldest_ms=spool.oldest_ms,
-        corrupt_rows=spool.corrupt_rows,
-        trouble=None if spool.trouble is None else str(spool.trouble),
+        corrupt_rows=spool.streams.corrupt_count,
+        trouble=None if trouble is None else str(trouble),
         commit_failures=counters.commit_failures,
         restorations=counters.restorations,
         letters_dropped=counters.letters_dropped,

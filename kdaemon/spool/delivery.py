@@ -26,7 +26,7 @@ from kdaemon.engine.health import Health
 from kdaemon.http.turns import Later
 from kdaemon.spool.codec import settled_bits
 from kdaemon.spool.held import Held, Part, Row, frames_bytes, revived
-from kdaemon.spool.owed import Owed
+from kdaemon.spool.owed import DONE, Owed
 from kdaemon.spool.passing_on import PassingOn
 from kdaemon.spool.progress import Progress
 from kdaemon.spool.schema import frame_bytes
@@ -337,7 +337,7 @@ class Delivery:
         taken = self._held.taken_of(stored.id, settled, count)
         if taken is None or taken.bit_count() < count:
             return taken
-        self._owed.settle(stored.id, ())  # its note was written, its deletion was not
+        self._owed.owe(stored.id, DONE)  # its note was written, its deletion was not
         self._streams.frame_count -= 1
         self._streams.add(spooled, 0, -frame_bytes(stored.byte_count))
         return None

@@ -126,10 +126,7 @@ class Held:
         the row. Returns whether the row is done with.
         """
         is_done = row.settle(part)
-        if is_done:
-            self._owed.settle(row.frame_id, letters)
-        else:
-            self._owed.note(row.frame_id, row.bitmap(), letters)
+        self._owed.owe(row.frame_id, DONE if is_done else row.bitmap(), letters)
         if not row.parts:
             del self.rows[row.frame_id]
         return is_done
@@ -141,7 +138,7 @@ class Held:
         bitmap = row.progress()
         if bitmap is None:
             return False
-        self._owed.note(row.frame_id, bitmap)
+        self._owed.owe(row.frame_id, bitmap)
         return True
 
     def kept(self) -> set[int]:

@@ -58,20 +58,12 @@ class Owed:
     def is_empty(self) -> bool:
         return not self._items
 
-    def settle(self, frame_id: int, letters: Iterable[DeadLetter]) -> None:
-        """A frame is done with; its dead records, if any, are buried in the transaction that
-        deletes it.
-        """
-        self._owe(frame_id, DONE, letters)
+    def owe(self, frame_id: int, bitmap: bytes, letters: Iterable[DeadLetter] = ()) -> None:
+        """`bitmap`: of the frame's records that are done with; DONE: all are, and the frame is to
+        go. `letters`: its dead records that no other call brings: they are buried in the same
+        transaction.
 
-    def note(self, frame_id: int, settled: bytes, letters: Iterable[DeadLetter] = ()) -> None:
-        """A frame is partly done with; the dead records of that part are buried in the transaction
-        that notes it.
-        """
-        self._owe(frame_id, settled, letters)
-
-    def _owe(self, frame_id: int, bitmap: bytes, letters: Iterable[DeadLetter]) -> None:
-        """Letters of records that leave the disk are kept also where there is no memory: nothing
+        Letters of records that leave the disk are kept also where there is no memory: nothing
         else will tell of these records.
         """
         kept = list(letters)

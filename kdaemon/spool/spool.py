@@ -26,14 +26,13 @@ from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.turns import Later, soon
 from kdaemon.spool.codec import encode_records
 from kdaemon.spool.commits import Commits
-from kdaemon.spool.counters import SpoolCounters
 from kdaemon.spool.delivery import Delivery
 from kdaemon.spool.held import letters_of
 from kdaemon.spool.pending import Pending
-from kdaemon.spool.recovery import STREAMS_A_TURN, find_streams, take_up
+from kdaemon.spool.recovery import STREAMS_A_TURN, take_up
 from kdaemon.spool.schema import frame_bytes
 from kdaemon.spool.space import Had, Space
-from kdaemon.spool.spooled_stream import SpooledStream, Target, WallClock, unix_ms, upstream_of
+from kdaemon.spool.spooled_stream import Target, WallClock, unix_ms, upstream_of
 from kdaemon.spool.spooled_streams import SpooledStreams
 from kdaemon.spool.store import Store
 from kdaemon.spool.thread import StoreThread
@@ -48,7 +47,8 @@ T = TypeVar("T")
 
 class Spool:
     """One store, one thread, all streams. Every method is sync and runs in the loop, except the
-    coroutines.
+    coroutines. `streams`: what each has in the spool. `commits`: the counters, and why nothing can
+    be stored now.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Spool:
         self._store_thread = StoreThread()
         self._loop = asyncio.get_running_loop()
         self._later = later
-        self._streams = SpooledStreams(memory)
-        self.commits = Commits(self._store_thread, clock, self.space, self._streams, memory, later)
+        self.streams = SpooledStreams(memory)
+        self.commits = Commits(self._store_thread, clock, self.space, self.streams, memory, later)
         self._store: Store
         self._delivery: Delivery
         self._is_open = False
@@ -107,7 +107,7 @@ class Spool:
             self._store_thread,
             self._clock,
             self.commits.owed,
-            self._streams,
+            self.streams,
             self._later,
         )
         self._is_open = True
@@ -118,18 +118,10 @@ class Spool:
         raises RefusedError for a stream that the configuration no longer takes: its frames stay.
         """
         self.space.measured(await self._in_thread(lambda: self._store.sizes))
-        stored = await self._in_thread(self._store.stored_totals)
-        now_ms = unix_ms(self._clock)
-        found: list[SpooledStream] = []
-        for number, spooled in enumerate(find_streams(self._streams, stored, now_ms, find), 1):
-            if spooled is not None:
-                found.append(spooled)
-            if not number % STREAMS_A_TURN:
-                await asyncio.sleep(0)
-        for number, spooled in enumerate(found, 1):
-            self._delivery.read_on(spooled)
-            if not number % STREAMS_A_TURN:
-                await asyncio.sleep(0)
+        for stored in await self._in_thread(self._store.stored_totals):
+            self.streams.found(stored)
+        for _ in self._take_up(find, is_start=True):
+            await asyncio.sleep(0)
         self._look_later(LOOK_INTERVAL_S)
 
     def take_up(self, find: Callable[[str], Target]) -> Steps[None]:
@@ -137,9 +129,12 @@ class Spool:
         the frames that were found of these. `find`: as for `recover`. Does nothing while
         another process still has the directory, for then `recover` comes later.
         """
-        if not self._is_open or self.waits_for is not None:
-            return
-        for number, spooled in enumerate(take_up(self._streams, unix_ms(self._clock), find), 1):
+        if self._is_open and self.waits_for is None:
+            yield from self._take_up(find, is_start=False)
+
+    def _take_up(self, find: Callable[[str], Target], *, is_start: bool) -> Steps[None]:
+        taken = take_up(self.streams, unix_ms(self._clock), find, is_start=is_start)
+        for number, spooled in enumerate(taken, 1):
             if spooled is not None:
                 self._delivery.read_on(spooled)
             if not number % STREAMS_A_TURN:
@@ -162,7 +157,7 @@ class Spool:
         payload = encode_records(frame.records)
         row_bytes = frame_bytes(len(payload))
         if space.is_full(row_bytes, had):
-            old = self._streams.find(target) if target.drops_oldest else None
+            old = self.streams.find(target) if target.drops_oldest else None
             if old is None or not self._is_open or not self._delivery.drop_oldest(old, row_bytes):
                 return False
         elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
@@ -170,8 +165,8 @@ class Spool:
         footprint_bytes = self.commits.take_memory(target.name, frame, payload)
         if not footprint_bytes:
             return False
-        spooled = self._streams.get(target, is_listed=is_listed)
-        self._streams.add(spooled, 1, row_bytes)
+        spooled = self.streams.get(target, is_listed=is_listed)
+        self.streams.add(spooled, 1, row_bytes)
         counters, count = target.counters, len(frame.records)
         counters.receive(count, byte_count)
         counters.accept(count, byte_count)
@@ -184,7 +179,7 @@ class Spool:
         """The bytes on disk of the unlisted streams, and of the stream's upstream, where these
         bound it.
         """
-        streams = self._streams
+        streams = self.streams
         of_upstream = None
         if self.has_upstreams:
             of_upstream = streams.upstream_bytes[upstream_of(target.name)]
@@ -217,37 +212,9 @@ class Spool:
         return self._delivery.held_records if self._is_open else 0
 
     @property
-    def corrupt_rows(self) -> int:
-        """Frames found damaged since the start."""
-        return self._streams.corrupt_count
-
-    @property
-    def frame_count(self) -> int:
-        """Frames on disk."""
-        return self._streams.frame_count
-
-    @property
     def is_empty(self) -> bool:
         """Whether no frame is on disk, not even of a stream that is not taken."""
-        return not (self.frame_count or self._streams.not_taken)
-
-    @property
-    def is_written(self) -> bool:
-        """Whether the disk knows all that it is owed: no commit is under way, and none is due."""
-        return self.commits.is_written
-
-    @property
-    def trouble(self) -> SpoolError | None:
-        """Why nothing can be stored now; None: all is well."""
-        return self.commits.trouble
-
-    @property
-    def counters(self) -> SpoolCounters:
-        return self.commits.counters
-
-    def audit(self) -> SpooledStreams:
-        """The streams, with what each has in hand. Only for tests, which add that up."""
-        return self._streams
+        return not (self.streams.frame_count or self.streams.not_taken)
 
     @property
     def oldest_ms(self) -> int:
@@ -260,7 +227,7 @@ class Spool:
         """Reads no more frames back: those on disk are safe there."""
         if self._is_open:
             self._delivery.stop()
-        if self.waits_for is not None and self.trouble is None:
+        if self.waits_for is not None and self.commits.trouble is None:
             text = "kdaemon ends before the process that has the spool gave it up"
             self.commits.failed([], SpoolError("busy", "spool", text))
 
@@ -281,8 +248,9 @@ class Spool:
             self._look_timer.cancel()
         self._delivery.note_progress()
         await self.commits.finish()
-        if self.trouble is not None and self.trouble.kind == "gone" and self.frame_count:
-            fields = {"frames": self.frame_count, "error": str(self.trouble)}
+        trouble, frame_count = self.commits.trouble, self.streams.frame_count
+        if trouble is not None and trouble.kind == "gone" and frame_count:
+            fields = {"frames": frame_count, "error": str(trouble)}
             text = "the spool's files are gone: what is not delivered ends with this process"
             log.error(text, extra={"fields": fields})
         await self._in_thread(self._store.close)
@@ -294,7 +262,7 @@ class Spool:
         """
         if self._looking is None:
             self.commits.alarms.look_at_clock()
-            if self.trouble is None and not self.commits.is_under_way:
+            if self.commits.trouble is None and not self.commits.is_under_way:
                 self._looking = self._store_thread.submit(self._store.upkeep.look)
         elif self._looking.done():
             looking, self._looking = self._looking, None
@@ -311,7 +279,7 @@ class Spool:
         if error is None:
             self.commits.alarms.mended(self._store)
         elif (
-            self.trouble is None and not self.commits.is_under_way
+            self.commits.trouble is None and not self.commits.is_under_way
         ):  # else a commit meets the same error
             self.commits.failed([], error)
 

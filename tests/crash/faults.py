@@ -150,7 +150,7 @@ _ITS_BITS = """\
 """
 _EXPIRED = """\
         if unix_ms(self._clock) - stored.accepted_ms > 1000:
-            self._owed.settle(stored.id, ())
+            self._owed.owe(stored.id, DONE)
             return None
 """
 _IS_READ = """\
@@ -245,7 +245,7 @@ FAULTS = (
     ),
     Fault(
         "a deletion before the service's answer",
-        (Change("spool/held.py", _HELD, _HELD + "        self._owed.settle(row.frame_id, ())\n"),),
+        (Change("spool/held.py", _HELD, _HELD + "        self._owed.owe(row.frame_id, DONE)\n"),),
         (LOST,),
     ),
     Fault(

@@ -229,7 +229,7 @@ class Life:
     @property
     def frame_count(self) -> int:
         """Frames on disk that are not done with."""
-        return self.spool.frame_count
+        return self.spool.streams.frame_count
 
     def put(self, records: list[Record], told: Callable[[Frame], object] | None = None) -> bool:
         """A client's request; `told` hears what became of it."""

@@ -66,7 +66,7 @@ async def wakings_of(config_text: str, directory: Path, loop: CountingLoop) -> l
         now_ns = daemon.clock.now_ns
         await until(lambda: all(each.due_at_ns >= 60 * 10**9 + now_ns() for each in asked))
         assert daemon.spool is not None
-        assert not daemon.spool.frame_count
+        assert not daemon.spool.streams.frame_count
         loop.begin()
         await asyncio.sleep(SECONDS)
         loop.end()

@@ -94,7 +94,7 @@ def test_the_others_drain_at_their_pace(
     while life.frame_count:
         world.run_until(world.now_ns + SECOND)
         assert world.now_ns < begin_ns + 600 * SECOND
-        if any(not lane.left.is_empty for lane in life.spool.audit()):
+        if any(not lane.left.is_empty for lane in life.spool.streams):
             look = at_once(life.engine.snapshot(world.now_ns)).shards
             backlogs_ns.append(look.shards[HOT].backlog_ns)
     assert backlogs_ns

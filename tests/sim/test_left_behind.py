@@ -118,7 +118,7 @@ def assert_in_order(load: Load, where: str) -> None:
 
 
 def is_behind(life: Life) -> bool:
-    return any(not lane.left.is_empty for lane in life.spool.audit())
+    return any(not lane.left.is_empty for lane in life.spool.streams)
 
 
 @pytest.mark.parametrize("kind", ["plain", "ordered", "dropping"])
@@ -174,5 +174,5 @@ def test_nothing_is_lost_or_turned_round(tmp_path: Path, seed: int, kind: str) -
     counters = life.counters
     assert counters.spooled == counters.buffered == counters.in_flight == 0, where
     assert life.memory.bytes_taken == 0, where
-    assert not list(life.spool.audit()), where
+    assert not list(life.spool.streams), where
     assert kill_count or not load.again, f"{where}: sent twice"

@@ -66,7 +66,7 @@ async def test_frames_enter_their_engine_in_the_order_of_their_ids(
         assert seen == sorted(set(seen)), f"seed {seed}"
     last = FakeTarget()
     async with a_spool(tmp_path / "spool", last) as spool:
-        await until(lambda: len(last.frames) == spool.frame_count)
+        await until(lambda: len(last.frames) == spool.streams.frame_count)
         assert numbers(last) == sorted(numbers(last)), f"seed {seed}"
         assert last.counters.unaccounted() == 0
         if seed % 2 == 0:
@@ -82,7 +82,7 @@ async def test_the_oldest_are_dropped_also_when_they_were_read_and_found_no_room
     async with a_spool(tmp_path / "spool", target, bytes_max=1 << 20) as spool:
         for number in range(60):
             await until(lambda number=number: spool.put(target, a_number(number)))
-            await until(lambda: spool.is_written)
+            await until(lambda: spool.commits.is_written)
         target.make_room(100)
         dropped = target.counters.dropped
         await until(lambda: len(target.frames) + dropped[DropReason.SPOOL_FULL] == 60)
@@ -108,7 +108,7 @@ async def test_a_frame_on_its_way_is_not_dropped_beside_its_delivery(tmp_path: P
         assert counters.unaccounted() == 0
         for frame in target.frames:
             target.settle(frame)
-        assert spool.frame_count == 0
+        assert spool.streams.frame_count == 0
         assert counters.delivered + counters.dropped[DropReason.SPOOL_FULL] == 2
 
 

@@ -80,9 +80,9 @@ async def settle_some_on_the_way(spool: Spool, target: FakeTarget, held: Held) -
     held.waiting.popleft()()  # what was read is handed over, and the next read is on its way
     await until(lambda: held.waiting)
     assert target.frames
-    assert spool.audit().is_passing_on
+    assert spool.streams.is_passing_on
     settle_all(target)
-    await until(lambda: spool.is_written)
+    await until(lambda: spool.commits.is_written)
     assert spool.space.free_bytes > SMALL_BYTES
 
 
@@ -117,7 +117,7 @@ async def test_all_is_given_back_in_the_end(
         await until(lambda: parts.count)  # also while the rest is on its way
         held.let_go()
         await until(lambda: target.counters.delivered >= COUNT, each=lambda: settle_all(target))
-        await until(lambda: spool.is_written)
+        await until(lambda: spool.commits.is_written)
         space = spool.space
         await until(lambda: space.free_bytes <= SMALL_BYTES)
         assert space.file_bytes < COUNT * FRAME_BYTES // 4
@@ -131,7 +131,7 @@ async def test_with_nothing_on_its_way_no_part_waits(
     target = FakeTarget()
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: len(target.frames) == COUNT)
-        await until(lambda: not spool.audit().is_passing_on)
+        await until(lambda: not spool.streams.is_passing_on)
         settle_all(target)
         space = spool.space
         await until(lambda: parts.count)
@@ -148,7 +148,7 @@ async def test_streams_that_wait_for_room_do_not_count_as_on_their_way(
     async with a_spool(tmp_path / "spool", target) as spool:
         await until(lambda: target.waiters)
         assert len(target.frames) == ROOM
-        assert not spool.audit().is_passing_on
+        assert not spool.streams.is_passing_on
         parts.count = 0
         settle_all(target)  # its room is taken by others
         await until(lambda: parts.count)

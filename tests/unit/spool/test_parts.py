@@ -16,12 +16,12 @@ from kdaemon.base.record import RecordResult
 from kdaemon.spool import commits as commits_module
 from kdaemon.spool import delivery as delivery_module
 from kdaemon.spool import spool as spool_module
-from kdaemon.spool.codec import encode_settled
 from kdaemon.spool.letters import LetterFilter
 from kdaemon.spool.spool import Spool
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes
 from tests.kit.patience import PATIENCE_S, until
+from tests.kit.stores import encode_settled
 from tests.kit.watching import before, made_of
 from tests.unit.spool.rig import (
     DELIVERED,
@@ -43,7 +43,7 @@ async def stored(spool: Spool, target: FakeTarget, *data: bytes) -> None:
 
 async def written(spool: Spool) -> None:
     """Until the disk knows all that is owed to it."""
-    await until(lambda: spool.is_written)
+    await until(lambda: spool.commits.is_written)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ async def test_a_full_shard_holds_up_its_own_records_alone(tmp_path: Path) -> No
         for frame in target.frames:
             target.settle(frame)
         await written(spool)
-        assert spool.frame_count == 2
+        assert spool.streams.frame_count == 2
         assert on_disk(tmp_path / "spool") == [
             (1, encode_settled([0, 2], 3)),
             (2, encode_settled([0], 2)),
@@ -86,8 +86,13 @@ async def test_a_full_shard_holds_up_its_own_records_alone(tmp_path: Path) -> No
             target.settle(frame)
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
-        assert target.counters.unaccounted() == target.counters.spooled == spool.frame_count == 0
-        assert not list(spool.audit())
+        assert (
+            target.counters.unaccounted()
+            == target.counters.spooled
+            == spool.streams.frame_count
+            == 0
+        )
+        assert not list(spool.streams)
 
 
 async def test_what_comes_later_for_a_shard_stays_behind_what_was_left_for_it(
@@ -117,7 +122,7 @@ async def test_a_crash_between_the_parts_sends_only_what_was_left(tmp_path: Path
         assert again.counters.recovered_settled == 2
         again.settle(again.frames[0], [REFUSED])
         await written(spool)
-        assert spool.frame_count == 0
+        assert spool.streams.frame_count == 0
     assert letters(tmp_path / "spool") == [b"a0", b"a1"], "each is buried once"
 
 
@@ -206,7 +211,7 @@ async def test_a_read_that_was_under_way_when_the_shards_changed_counts_for_noth
         target.full = {"k9"}  # not calm
         await until(begun.is_set)
         target.map_count += 1
-        spooled = spool.audit().get(target, is_listed=True)
+        spooled = spool.streams.get(target, is_listed=True)
         # By hand, for the thread that commits is reading.
         delivery.offer(spooled, 100, a_frame(b"30", b"31"), 1)
         may_end.set()
@@ -236,11 +241,11 @@ async def test_notes_that_the_disk_did_not_take_are_made_up_for(
         await stored(spool, target, b"a0", b"a1", b"a2")
         failing_commits(monkeypatch, 3, SpoolError("io", "/spool", "input/output error"))
         target.settle(target.frames[0], [REFUSED, DELIVERED])
-        await until(lambda: spool.trouble is not None)
+        await until(lambda: spool.commits.trouble is not None)
         target.full = set()
         await until(lambda: len(target.frames) == 2)
         assert target.data == [b"a0", b"a2", b"a1"]
-        await until(lambda: spool.trouble is None)
+        await until(lambda: spool.commits.trouble is None)
         await written(spool)
         assert on_disk(tmp_path / "spool") == [(1, encode_settled([0, 2], 3))]
         target.settle(target.frames[1])
@@ -288,8 +293,8 @@ async def test_a_row_that_is_damaged_after_a_part_of_it_went(
         if not is_settled:
             target.settle(target.frames[0])
         await written(spool)
-        assert counters.unaccounted() == counters.spooled == spool.frame_count == 0
-        assert spool.corrupt_rows == 1
+        assert counters.unaccounted() == counters.spooled == spool.streams.frame_count == 0
+        assert spool.streams.corrupt_count == 1
 
 
 async def test_a_row_of_which_all_is_noted_is_deleted_and_not_sent(tmp_path: Path) -> None:
@@ -301,7 +306,7 @@ async def test_a_row_of_which_all_is_noted_is_deleted_and_not_sent(tmp_path: Pat
     store.close()
     again = FakeTarget()
     async with a_spool(tmp_path / "spool", again) as spool:
-        await until(lambda: not spool.frame_count)
+        await until(lambda: not spool.streams.frame_count)
         await written(spool)
         assert on_disk(tmp_path / "spool") == []
         assert (again.data, again.counters.recovered_settled) == ([], 2)

@@ -9,7 +9,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.spool.letters import DeadLetter
-from kdaemon.spool.owed import PIECES_A_COMMIT, Owed
+from kdaemon.spool.owed import DONE, PIECES_A_COMMIT, Owed
 from kdaemon.spool.pending import STORED
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes, Committed
@@ -61,7 +61,7 @@ def test_letters_have_memory_until_they_are_written_and_what_has_none_is_told() 
     assert memory.free_bytes() < letter(0).footprint_bytes
     failed = Changes()
     owed.take_into(failed)
-    owed.settle(7, [letter(300)])  # of a record that stands on disk: its row is about to go
+    owed.owe(7, DONE, [letter(300)])  # of a record that stands on disk: its row is about to go
     owed.put_back()
     written = Changes()
     owed.take_into(written)
@@ -77,9 +77,9 @@ def test_a_commit_takes_a_part_of_what_is_owed_in_its_order_and_letters_with_the
     memory = ByteBudget(64 * MIB)
     owed = Owed(lambda: None, memory)
     for number in range(1, 3_001):
-        owed.note(number, b"some")
-        owed.settle(number, [letter(number, 10)] if number % 10 == 0 else [])
-    owed.settle(4_000, [letter(4_000, 10)] * 5_000)  # one frame, which no bound parts
+        owed.owe(number, b"some")
+        owed.owe(number, DONE, [letter(number, 10)] if number % 10 == 0 else [])
+    owed.owe(4_000, DONE, [letter(4_000, 10)] * 5_000)  # one frame, which no bound parts
     seen, commits = list[int](), 0
     while not owed.is_empty:
         changes = Changes()
@@ -126,7 +126,7 @@ async def test_deletions_of_thousands_of_frames_go_in_commits_one_after_the_othe
             spool.commits.trouble = SpoolError("full", "s", "no space left")
         for frame in target.frames:
             target.settle(frame)
-        await until(lambda: spool.is_written)
+        await until(lambda: spool.commits.is_written)
     assert sum(sizes) == count
     assert max(sizes) == PIECES_A_COMMIT
     assert len(sizes) == 3
@@ -160,6 +160,6 @@ async def test_a_disk_in_trouble_fills_no_memory_with_letters_and_the_dropped_ar
             frame.attempt_counts = {0: 1}
             spool.bury_dead_of("s", frame)
         assert memory.bytes_taken <= MIB
-        assert 150 < spool.counters.letters_dropped < 300
+        assert 150 < spool.commits.counters.letters_dropped < 300
         assert "there is no memory for them" in caplog.text
         await until(lambda: not memory.bytes_taken)  # the disk takes them after all

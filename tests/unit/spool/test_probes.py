@@ -49,16 +49,18 @@ async def test_one_record_is_tried_and_the_rest_comes_when_the_stream_is_well(
     target = FakeTarget()
     target.health = health
     async with a_spool(tmp_path, target, memory=ByteBudget(16 * MIB)) as spool:
-        others = spool.audit().get(FakeTarget("others"), is_listed=True)
-        spool.audit().room.add(others.share, 8 * MIB)
+        others = spool.streams.get(FakeTarget("others"), is_listed=True)
+        spool.streams.room.add(others.share, 8 * MIB)
         await stored(spool, target, *DATA[:3])
         await stored(spool, target, *DATA[3:])
         await until(lambda: target.data)
         assert target.data == DATA[:1]
         target.health = Health.WELL
         settled = 0
-        while spool.frame_count:
-            await until(lambda count=settled: len(target.frames) > count or not spool.frame_count)
+        while spool.streams.frame_count:
+            await until(
+                lambda count=settled: len(target.frames) > count or not spool.streams.frame_count
+            )
             for frame in target.frames[settled:]:
                 settled += 1
                 target.settle(frame)
@@ -74,11 +76,11 @@ async def test_a_probe_that_is_refused_again_and_again_stays_the_only_record(
     target = FakeTarget()
     target.health = Health.ILL
     async with a_spool(tmp_path, target, memory=ByteBudget(16 * MIB)) as spool:
-        others = spool.audit().get(FakeTarget("others"), is_listed=True)
-        spool.audit().room.add(others.share, 8 * MIB)
+        others = spool.streams.get(FakeTarget("others"), is_listed=True)
+        spool.streams.room.add(others.share, 8 * MIB)
         for data in DATA:
             await stored(spool, target, data, data)
-        spooled = spool.audit().get(target, is_listed=True)
+        spooled = spool.streams.get(target, is_listed=True)
         await until(lambda: spooled.is_waiting_for_room)
         assert len(target.data) == 1
         assert spooled.share.ahead_bytes == 0, "what is ahead is others'"

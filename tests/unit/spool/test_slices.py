@@ -125,7 +125,7 @@ async def test_a_commit_has_a_bound_of_frames(tmp_path: Path) -> None:
     async with a_spool(tmp_path / "spool", target) as spool:
         put_many(spool, target, 2 * COMMIT_FRAMES_MAX, told.append)
         await until(lambda: len(told) == 2 * COMMIT_FRAMES_MAX)
-        frames = spool.counters.commit_frames
+        frames = spool.commits.counters.commit_frames
         assert frames.sum == 2 * COMMIT_FRAMES_MAX
         assert sum(frames.counts) >= 3, "one frame alone, and then as many as may be"
 
@@ -242,7 +242,7 @@ async def test_a_frame_that_is_dropped_before_its_client_is_told_is_counted_once
     async with a_spool(tmp_path / "spool", target, later=turns.later) as spool:
         put_many(spool, target, 2 * TOLD, told.append)
         await until(lambda: told)
-        spooled = spool.audit().find(target)
+        spooled = spool.streams.find(target)
         assert spooled is not None
         await until(lambda: spooled.is_waiting_for_room)
         target.drops_oldest = True

@@ -82,7 +82,7 @@ async def test_a_settled_frame_is_deleted(tmp_path: Path) -> None:
         await stored(spool, target, b"b")
         target.settle(target.frames[0])
         await until(lambda: rows(tmp_path / "spool") == 1)
-        assert spool.frame_count == 1
+        assert spool.streams.frame_count == 1
     again = FakeTarget()
     async with a_spool(tmp_path / "spool", again):
         await until(lambda: again.data == [b"b"])
@@ -159,7 +159,7 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
         frame = await stored(spool, target, b"a")
         assert frame.results[0] is not None
         assert "no space left" in (frame.results[0].error_message or "")
-        assert str(spool.trouble) == str(full)
+        assert str(spool.commits.trouble) == str(full)
         assert target.counters.rejected[RefuseReason.SPOOL] == 1
         assert target.counters.unaccounted() == 0
         with pytest.raises(RefusedError, match="no space left"):
@@ -167,7 +167,7 @@ async def test_a_disk_in_trouble_refuses_says_why_and_recovers_by_itself(
         clock.ns += 10**9
         is_full = False
         assert (await stored(spool, target, b"c")).results == [STORED]
-        assert spool.trouble is None
+        assert spool.commits.trouble is None
         await until(lambda: target.data == [b"c"])
 
 
@@ -181,8 +181,8 @@ async def test_deletions_owed_while_the_disk_failed_are_made_up_for(
         await until(lambda: target.frames)
         failing_commits(monkeypatch, 3, SpoolError("io", "/spool", "input/output error"))
         target.settle(target.frames[0])
-        await until(lambda: spool.trouble is not None)
-        await until(lambda: spool.trouble is None)
+        await until(lambda: spool.commits.trouble is not None)
+        await until(lambda: spool.commits.trouble is None)
         assert rows(tmp_path / "spool") == 0
 
 
@@ -196,7 +196,7 @@ async def test_a_trouble_that_is_over_leaves_nothing_owed_at_the_end(
         await until(lambda: target.frames)
         failing_commits(monkeypatch, 1, SpoolError("full", "/spool", "no space left on the disk"))
         target.settle(target.frames[0])
-        await until(lambda: spool.trouble is not None)
+        await until(lambda: spool.commits.trouble is not None)
         assert rows(tmp_path / "spool") == 1
     assert rows(tmp_path / "spool") == 0
 
@@ -247,7 +247,7 @@ async def test_drop_oldest_with_a_lower_bound_drops_no_more_than_what_comes(tmp_
         spool.take_bytes_max(1024 * 1024)
         await stored(spool, target, b"8" + bytes(200_000))
         dropped = target.counters.dropped
-        await until(lambda: spool.is_written and dropped[DropReason.SPOOL_FULL])
+        await until(lambda: spool.commits.is_written and dropped[DropReason.SPOOL_FULL])
         target.make_room(100)
         await until(lambda: len(target.frames) == 9 - dropped[DropReason.SPOOL_FULL])
         assert 1 <= dropped[DropReason.SPOOL_FULL] <= 2
@@ -263,7 +263,7 @@ async def test_drop_oldest_makes_room_and_counts_what_it_drops(tmp_path: Path) -
             data = b"%d" % number + bytes(200_000)
             await until(lambda data=data: spool.put(target, a_frame(data)))
         dropped = target.counters.dropped
-        await until(lambda: spool.is_written and dropped[DropReason.SPOOL_FULL])
+        await until(lambda: spool.commits.is_written and dropped[DropReason.SPOOL_FULL])
         target.make_room(100)
         await until(lambda: len(target.frames) == 12 - dropped[DropReason.SPOOL_FULL])
         assert target.data[-1].startswith(b"11")
@@ -290,7 +290,7 @@ async def test_records_of_a_stream_that_is_taken_again_go_before_what_comes(
             await stored(spool, target, data)
     target, new = FakeTarget("back"), []
     async with a_spool(directory) as spool:
-        streams = spool.audit()
+        streams = spool.streams
         unlisted_bytes = streams.unlisted_bytes
         assert unlisted_bytes > 0
         if comes != "a record":
@@ -321,7 +321,7 @@ async def test_another_configuration_that_takes_none_of_them_leaves_them(tmp_pat
 
     async with a_spool(directory) as spool:
         assert not list(spool.take_up(find))
-        assert [each.stream for each in spool.audit().not_taken] == ["gone"]
+        assert [each.stream for each in spool.streams.not_taken] == ["gone"]
         assert not spool.is_empty  # who delivers for a worker that is no more stays for it
     assert rows(directory) == 1
 
@@ -339,8 +339,8 @@ async def test_a_full_spool_keeps_nothing_for_names_that_have_nothing(tmp_path: 
             assert not spool.put(target, a_frame(b"x"), is_listed=number % 3 == 0)
         del target
         assert [ref for ref in gone if ref() is not None] == []
-        assert not list(spool.audit())
-        assert spool.audit().unlisted_bytes == 0
+        assert not list(spool.streams)
+        assert spool.streams.unlisted_bytes == 0
 
 
 async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_disk(
@@ -356,9 +356,9 @@ async def test_names_whose_frames_are_settled_are_forgotten_in_memory_and_on_dis
             frame = weakref.ref(target)
             del target
             assert frame() is None, "no cycle holds what is settled"
-        assert [spooled.target.name for spooled in spool.audit()] == ["kept"]
+        assert [spooled.target.name for spooled in spool.streams] == ["kept"]
         await until(lambda: rows(tmp_path / "spool") == 1)
-        assert spool.frame_count == 1
+        assert spool.streams.frame_count == 1
     with sqlite3.connect(tmp_path / "spool" / "spool.db") as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM stream ORDER BY key")]
     connection.close()
@@ -373,7 +373,7 @@ async def test_a_name_that_is_forgotten_keeps_its_order_when_it_comes_again(tmp_
         for number in range(20):
             answer = stored(spool, target, b"%d" % number)
             second = a_frame(b"%d-second" % number)
-            assert not spool.trouble
+            assert not spool.commits.trouble
             task = asyncio.ensure_future(answer)
             await asyncio.sleep(0)
             assert spool.put(target, second)
@@ -384,7 +384,7 @@ async def test_a_name_that_is_forgotten_keeps_its_order_when_it_comes_again(tmp_
         assert target.data == [
             data for number in range(20) for data in (b"%d" % number, b"%d-second" % number)
         ]
-        assert not list(spool.audit())
+        assert not list(spool.streams)
 
 
 async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_path: Path) -> None:
@@ -414,10 +414,10 @@ async def test_streams_that_are_not_listed_have_half_of_the_disk_together(tmp_pa
     # Of streams that are not taken any more, too.
     async with a_spool(directory, listed, bytes_max=bytes_max) as spool:
         small = a_frame(bytes(100))
-        assert spool.audit().unlisted_bytes > bytes_max // 3
+        assert spool.streams.unlisted_bytes > bytes_max // 3
         assert spool.put(FakeTarget("c"), small, is_listed=False)
     async with a_spool(directory, *targets, bytes_max=bytes_max) as spool:
-        assert spool.audit().unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
+        assert spool.streams.unlisted_bytes < PAGE_BYTES, "of c alone: the others are listed now"
 
 
 async def test_an_upstream_that_is_down_leaves_a_part_of_the_disk_to_the_others(
@@ -450,7 +450,7 @@ async def test_an_upstream_that_is_down_leaves_a_part_of_the_disk_to_the_others(
         for target in down:
             for frame in target.frames:
                 target.settle(frame)
-        await until(lambda: spool.audit().upstream_bytes["eu"] == 0)
+        await until(lambda: spool.streams.upstream_bytes["eu"] == 0)
 
 
 @pytest.mark.parametrize("payload_bytes", [1, 300, 3000, 8100, 8300, 16_300, 16_400, 33_000])
@@ -478,7 +478,7 @@ async def test_an_unlisted_stream_that_drops_its_oldest_drops_its_own(tmp_path: 
         assert stranger.counters.dropped[DropReason.SPOOL_FULL] > 20
         assert listed.counters.dropped[DropReason.SPOOL_FULL] == 0
         # The last one may have been taken while what makes room for it is on its way.
-        await until(lambda: spool.audit().unlisted_bytes <= bytes_max // 2)
+        await until(lambda: spool.streams.unlisted_bytes <= bytes_max // 2)
 
 
 async def until_put(spool: Spool, target: FakeTarget, data: bytes) -> bool:

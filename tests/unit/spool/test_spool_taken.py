@@ -55,7 +55,7 @@ async def test_a_directory_that_is_deleted_is_made_again_with_all_that_was_promi
         shutil.rmtree(directory)
         assert await answered(spool, target, b"c") is STORED
         shutil.copytree(directory, tmp_path / "killed")
-        assert spool.counters.restorations >= 1
+        assert spool.commits.counters.restorations >= 1
         target.make_room(10)
         await until(lambda: target.data == [b"a", b"b", b"c"])
     assert "files of the spool were taken away" in caplog.text
@@ -73,7 +73,7 @@ async def test_a_place_that_somebody_took_refuses_until_it_is_free_and_says_so_o
         assert await answered(spool, target, b"b") is STORED
         shutil.rmtree(directory)
         directory.write_text("mine")
-        await until(lambda: spool.trouble is not None)  # though nobody stores anything
+        await until(lambda: spool.commits.trouble is not None)  # though nobody stores anything
         for _ in range(3):
             result = await answered(spool, target, b"c")
             assert result is not None
@@ -81,13 +81,13 @@ async def test_a_place_that_somebody_took_refuses_until_it_is_free_and_says_so_o
             assert str(directory) in (result.error_message or "")
         assert target.counters.rejected[RefuseReason.SPOOL] == 3
         assert target.counters.unaccounted() == 0
-        failures = spool.counters.commit_failures
-        await until(lambda: spool.counters.commit_failures > failures + 5)
+        failures = spool.commits.counters.commit_failures
+        await until(lambda: spool.commits.counters.commit_failures > failures + 5)
         target.make_room(10)
         await until(lambda: target.data == [b"a", b"b"])  # what is open is delivered
         target.settle(target.frames[0])
         directory.unlink()
-        await until(lambda: spool.trouble is None)  # though nobody stores anything
+        await until(lambda: spool.commits.trouble is None)  # though nobody stores anything
         assert await answered(spool, target, b"d") is STORED
         shutil.copytree(directory, tmp_path / "killed")
     assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
@@ -123,10 +123,10 @@ async def test_a_commit_with_nothing_to_write_ends_no_trouble(
             assert result is not None
             assert "cannot be written" in (result.error_message or "")
         await until(lambda: probe_count > 5)
-        assert spool.trouble is not None
-        assert spool.trouble.kind == "read_only"
+        assert spool.commits.trouble is not None
+        assert spool.commits.trouble.kind == "read_only"
         is_read_only = False
-        await until(lambda: spool.trouble is None)
+        await until(lambda: spool.commits.trouble is None)
         if not owes:
             target.settle(target.frames[0], [DELIVERED])
     assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
@@ -153,9 +153,9 @@ async def test_a_full_disk_is_one_with_space_again_when_the_largest_commit_has_r
     async with a_spool(tmp_path / "spool", target) as spool:
         assert await answered(spool, target, b"a") is not STORED
         await until(lambda: probe_count > 3)
-        assert spool.trouble is not None
+        assert spool.commits.trouble is not None
         has_room = True
-        await until(lambda: spool.trouble is None)
+        await until(lambda: spool.commits.trouble is None)
         assert await answered(spool, target, b"b") is STORED
     assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)
 
@@ -174,8 +174,8 @@ async def test_dead_letters_that_are_dropped_are_logged(
             assert await answered(spool, target, bytes(400)) is STORED
             await until(lambda number=number: len(target.frames) > number)
             target.settle(target.frames[number], [refused])
-        await until(lambda: spool.counters.letters_dropped >= 8)
-        dropped = spool.counters.letters_dropped
+        await until(lambda: spool.commits.counters.letters_dropped >= 8)
+        dropped = spool.commits.counters.letters_dropped
     assert dropped
     lines = [one for one in caplog.messages if one.startswith("dead letters are dropped")]
     assert len(lines) == 1, "a line a minute"
@@ -201,7 +201,7 @@ async def test_an_end_while_the_files_are_gone_says_what_ends_with_it(
         await until(lambda: target.frames)
         shutil.rmtree(directory)
         directory.write_text("mine")
-        await until(lambda: spool.trouble is not None)
+        await until(lambda: spool.commits.trouble is not None)
         if is_delivered:
             target.settle(target.frames[0])
     assert ("the spool's files are gone" in caplog.text) is not is_delivered
@@ -258,13 +258,13 @@ async def test_a_disk_without_room_for_the_reserve_is_said_at_start_with_the_num
         full.setattr(Reserve, "take", lambda _reserve: False)
         spool = Spool(open_store(tmp_path), 1 << 26, ByteBudget(1 << 26), SystemClock())
         await spool.open()
-        assert spool.trouble is not None
-        assert "the spool keeps 16 MiB in reserve" in str(spool.trouble)
+        assert spool.commits.trouble is not None
+        assert "the spool keeps 16 MiB in reserve" in str(spool.commits.trouble)
         await spool.recover(lambda _name: target)
         result = await answered(spool, target, b"a")
         assert result is not None
         assert "16 MiB" in (result.error_message or "")
-    await until(lambda: spool.trouble is None)  # though nobody stores anything
+    await until(lambda: spool.commits.trouble is None)  # though nobody stores anything
     assert await answered(spool, target, b"b") is STORED
     await spool.aclose()
     assert (caplog.text.count(LOST), caplog.text.count(FOUND)) == (1, 1)

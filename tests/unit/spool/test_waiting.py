@@ -67,7 +67,7 @@ async def test_an_end_before_it_is_ours_refuses_what_waits(tmp_path: Path, steps
     assert memory.bytes_taken == 0
     assert target.counters.spooled == 0
     async with a_spool(directory, target) as again:
-        assert again.frame_count == 0
+        assert again.streams.frame_count == 0
 
 
 async def test_a_full_disk_that_was_found_meanwhile_is_looked_at_until_it_has_space(
@@ -79,11 +79,11 @@ async def test_a_full_disk_that_was_found_meanwhile_is_looked_at_until_it_has_sp
     with monkeypatch.context() as full:
         full.setattr(Reserve, "take", lambda _reserve: False)
         await spool.open()
-        found = spool.trouble
+        found = spool.commits.trouble
         assert found is not None
         for _ in range(5):  # reading back takes longer than until the next probe
             await asyncio.sleep(0)
         await spool.recover(lambda _: FakeTarget())
         spool.go_on()
-    await until(lambda: spool.trouble is None)
+    await until(lambda: spool.commits.trouble is None)
     await spool.aclose()

@@ -108,7 +108,7 @@ async def restarted(
 
 async def all_wait(spool: Spool) -> None:
     """Until every stream has read what it may."""
-    lanes = list(spool.audit())
+    lanes = list(spool.streams)
 
     def is_still() -> bool:
         return all(lane.is_waiting_for_room or lane.position.is_read for lane in lanes)
@@ -131,11 +131,11 @@ async def test_streams_restarted_in_an_outage_read_what_they_may_and_all_is_deli
         await all_wait(spool)
         assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 3 / 4
         held = [found(streams, name).engine.ledger.footprint_bytes for name in NAMES]
-        ahead = [lane.share.ahead_bytes for lane in spool.audit()]
+        ahead = [lane.share.ahead_bytes for lane in spool.streams]
         assert memory.bytes_taken == sum(held) + sum(ahead)
         assert not is_memory_full(memory)
         service.answer.set()
-        await until(lambda: not spool.frame_count)
+        await until(lambda: not spool.streams.frame_count)
         assert delivered_by(streams) == len(NAMES) * FRAMES * RECORDS
         assert memory.bytes_taken == 0
 
@@ -200,7 +200,7 @@ async def test_ill_streams_with_large_first_frames_leave_a_place_to_one_that_is_
         await until(lambda: delivered_by(streams) == 4 * RECORDS)
         await all_wait(spool)
         await serves(streams, "well", acknowledge, 10, before=4 * RECORDS)
-        assert spool.audit().room.footprint_bytes <= MEMORY * 3 / 4
+        assert spool.streams.room.footprint_bytes <= MEMORY * 3 / 4
         # Letters of missing streams' records have memory until they are written.
         await until(lambda: memory.bytes_taken <= MEMORY * 3 / 4)
 
@@ -217,6 +217,6 @@ async def test_an_outage_ends_for_streams_that_had_no_room_but_for_a_first_frame
         await until(lambda: {target.name for target, _ in service.calls} == set(NAMES))
         assert MEMORY / 3 < memory.bytes_taken <= MEMORY * 5 / 8
         service.denied.clear()
-        await until(lambda: not spool.frame_count)
+        await until(lambda: not spool.streams.frame_count)
         assert delivered_by(streams) == len(NAMES) * 2 * RECORDS
         assert memory.bytes_taken == 0
