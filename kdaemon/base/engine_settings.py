@@ -21,7 +21,8 @@ class EngineSettings:
     shard_records_per_second: int  # what this daemon may use of one shard
     shard_bytes_per_second: int
     buffer_bytes_max: int
-    first_share: float  # of a shard's quota, to begin with: 0..1
+    first_share: float  # of what it may use of a shard, to begin with: 0..1
+    first_bytes_share: float | None = None  # of the bytes, where that is another part
     max_age_ns: int | None = None  # of records that no client waits for
     is_ordered: bool = False  # records of one partition key in the order they were accepted
     aggregate_bytes_max: int = 0  # 0: no aggregates

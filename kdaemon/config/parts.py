@@ -40,10 +40,7 @@ def part_of(config: Config, *, directory: str) -> Config:
     listen, spool = config.listen, config.spool
 
     def of_shard(rate: int, quota: int) -> int:
-        """A bound below the service's own holds for all workers together; without one they find
-        their parts as a fleet does, and who is busy alone has the whole shard.
-        """
-        return rate if rate >= quota else max(1, rate // count)
+        return max(1, rate // count) if is_divided(rate, quota) else rate
 
     def of_stream(stream: StreamConfig) -> StreamConfig:
         records, size = stream.shard_records_per_second, stream.shard_bytes_per_second
@@ -78,6 +75,14 @@ def part_of(config: Config, *, directory: str) -> Config:
             }
         ),
     )
+
+
+def is_divided(rate: int, quota: int) -> bool:
+    """Whether the workers divide the rate of a shard: a bound below the service's own `quota` holds
+    for all workers together. Without one they find their parts as a fleet does, and who is busy
+    alone has the whole shard.
+    """
+    return rate < quota
 
 
 def heir_of(config: Config, *, directory: str) -> Config:

@@ -111,12 +111,16 @@ class ShardBudget:
         bytes_per_second: int,
         now_ns: int,
         first_share: float = FIRST_SHARE,
+        first_bytes_share: float | None = None,
     ) -> None:
         """The ceilings are the shard's quotas, times our configured share of them. `first_share`:
-        the part of them to begin with, 0..1.
+        the part of them to begin with, 0..1; `first_bytes_share`: that of the bytes, if it is
+        another one.
         """
+        if first_bytes_share is None:
+            first_bytes_share = first_share
         self._records = Quota(records_per_second, first_share, now_ns)
-        self._bytes = Quota(bytes_per_second, first_share, now_ns)
+        self._bytes = Quota(bytes_per_second, first_bytes_share, now_ns)
         self.interval = Interval(now_ns)
         # False when all of both quotas is ours: then most refills have nothing more to do.
         self._may_grow = not (self._records.share.is_settled and self._bytes.share.is_settled)

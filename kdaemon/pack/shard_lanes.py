@@ -30,13 +30,14 @@ LANES_A_STEP = 250  # lanes that a new map makes in one step: 1 to 1.5 ms; ours,
 
 @dataclass(frozen=True, slots=True)
 class ShardRates:
-    """What this daemon may send to one shard, a second, and the part of it that a lane begins
+    """What this daemon may send to one shard, a second, and the parts of it that a lane begins
     with.
     """
 
     records_per_second: int
     bytes_per_second: int
     first_share: float
+    first_bytes_share: float | None
 
     @classmethod
     def of(cls, settings: EngineSettings) -> "ShardRates":
@@ -45,6 +46,7 @@ class ShardRates:
             settings.shard_records_per_second,
             settings.shard_bytes_per_second,
             settings.first_share,
+            settings.first_bytes_share,
         )
 
     def budget(self, shard_count: int, now_ns: int) -> ShardBudget:
@@ -54,6 +56,7 @@ class ShardRates:
             self.bytes_per_second * shard_count,
             now_ns,
             self.first_share,
+            self.first_bytes_share,
         )
 
     def first_share_of(self, warm_bytes_per_second: int, shard_count: int) -> float:

@@ -10,9 +10,14 @@ Where it sits: `registry.py` asks it when it opens a stream and at a reload.
 from dataclasses import replace
 
 from kdaemon.base.engine_settings import EngineSettings
-from kdaemon.base.limits import RECORDS_PER_CALL_MAX
+from kdaemon.base.limits import (
+    RECORDS_PER_CALL_MAX,
+    SHARD_BYTES_PER_SECOND,
+    SHARD_RECORDS_PER_SECOND,
+)
 from kdaemon.base.service import Service
 from kdaemon.config import StreamConfig
+from kdaemon.config.parts import is_divided
 from kdaemon.pace.adaptive import FIRST_SHARE
 
 MS = 1_000_000  # nanoseconds in a millisecond
@@ -50,18 +55,26 @@ def as_laid_out(new: StreamConfig, old: StreamConfig) -> StreamConfig:
 
 def engine_settings(config: StreamConfig, service: Service) -> EngineSettings:
     """The settings of a stream's engine."""
-    first_share = FIRST_SHARE
-    if config.only_writer:  # all workers together begin with the whole quota
-        first_share = max(FIRST_SHARE, 1.0 / config.worker_count)
+    records_max, bytes_max = config.shard_records_per_second, config.shard_bytes_per_second
+
+    def first_share(rate: int, quota: int) -> float:
+        """All workers together begin with all that the only writer may send. A part that a worker
+        has of a bound is its own.
+        """
+        if not config.only_writer:
+            return FIRST_SHARE
+        return 1.0 if is_divided(rate, quota) else max(FIRST_SHARE, 1.0 / config.worker_count)
+
     return EngineSettings(
         batch_records_max=RECORDS_PER_CALL_MAX,
         batch_bytes_max=config.batch_bytes_max,
         record_bytes_max=config.record_bytes_max,
         linger_ns=config.linger_ms * MS,
         in_flight_max=config.in_flight_max,
-        shard_records_per_second=config.shard_records_per_second,
-        shard_bytes_per_second=config.shard_bytes_per_second,
-        first_share=first_share,
+        shard_records_per_second=records_max,
+        shard_bytes_per_second=bytes_max,
+        first_share=first_share(records_max, SHARD_RECORDS_PER_SECOND),
+        first_bytes_share=first_share(bytes_max, SHARD_BYTES_PER_SECOND),
         buffer_bytes_max=config.buffer_bytes_max,
         max_age_ns=config.max_age_ms * MS or None,
         is_ordered=config.ordering == "partition_key",

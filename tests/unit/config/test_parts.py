@@ -9,6 +9,7 @@ from kdaemon.config import Config
 from kdaemon.config.load import load_config
 from kdaemon.config.parts import HEIR_BYTES_MAX, heir_of, memory_needed, part_of
 from kdaemon.pace.adaptive import FIRST_SHARE
+from kdaemon.pack.shard_lanes import ShardRates
 from kdaemon.streams.laid_out import engine_settings
 
 BOUNDED = "shard_records_per_second = 500\nshard_bytes_per_second = 524288\n"
@@ -69,6 +70,26 @@ def test_the_only_writer_begins_with_all_of_a_shard_all_its_workers_together() -
     assert engine_settings(part_of(config, directory="").default, AWS).first_share == 0.25
     many = part_of(load_config(text=MANY_ONLY_WRITERS), directory="")
     assert engine_settings(many.default, AWS).first_share == FIRST_SHARE, "who knows no more"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "records", "size"),
+    [
+        ("", 1_000, MIB),
+        ("shard_records_per_second = 400", 400, MIB),
+        ("shard_bytes_per_second = 400000", 1_000, 400_000),
+        ("shard_records_per_second = 400\nshard_bytes_per_second = 400000", 400, 400_000),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 4])
+def test_what_the_only_writer_may_send_is_divided_once(
+    bounds: str, records: int, size: int, count: int
+) -> None:
+    """A bound is divided among the workers; where there is none, each begins with its part."""
+    config = load_config(text=f"workers = {count}\n[default]\nonly_writer = true\n{bounds}")
+    settings = engine_settings(part_of(config, directory="").default, AWS)
+    budget = ShardRates.of(settings).budget(1, 0)
+    assert (count * budget.records.rate, count * budget.bytes.rate) == (records, size)
 
 
 def test_nothing_comes_in_to_an_heir() -> None:
