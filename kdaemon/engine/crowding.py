@@ -89,12 +89,22 @@ def overdue(runs: list[Run], packer: Packer, now_ns: int) -> set[Run]:
         records, byte_count = run.lane.part_of(client)
         records += len(run.indices)
         byte_count += run.byte_count
-        records_per_second, bytes_per_second = packer.pace_of(run.lane)
+        records_per_second, bytes_per_second = _ceilings(run, packer)
         bytes_max = max(LONG_BYTES, bytes_per_second * patience_ns // NS_PER_SECOND)
         records_max = max(LONG_RECORDS, records_per_second * patience_ns // NS_PER_SECOND)
         if byte_count > bytes_max or (records > records_max and not is_joined):
             over.add(run)
     return over
+
+
+def _ceilings(run: Run, packer: Packer) -> tuple[int, int]:
+    """The most records and bytes a second that may leave the run's lane; all shards together take
+    what a keyless run has.
+    """
+    is_keyless = run.lane is packer.keyless_lane
+    lane, shard_count = (packer.lanes[0], len(packer.lanes)) if is_keyless else (run.lane, 1)
+    records, byte_count = lane.budget.quotas
+    return records.ceiling * shard_count, byte_count.ceiling * shard_count
 
 
 def shard_full(run: Run) -> RecordResult:

@@ -453,7 +453,7 @@ class Engine:
             return None
         self._has_credit = False
         batch.sent_ns = now_ns
-        self._packer.sent(batch, now_ns)
+        packer.stalls.sent(batch, now_ns)
         batch.is_probe = self._flow.sent()
         self._in_flight.add(batch)
         count = batch.record_count

@@ -47,7 +47,7 @@ class Packer:
         # Records behind others of their key go along where the service takes or refuses all records
         # of a shard in a call together.
         self._draws_behind = settings.is_shard_atomic and order.is_kept
-        self._stalls = Stalls(now_ns) if settings.is_shard_atomic else None
+        self.stalls = Stalls(now_ns, may_be=settings.is_shard_atomic)
         self.is_pressed = False  # records are ready, and no call can be made for them
         self.names = Names()
         aggregate_bytes_max = settings.aggregate_bytes_max
@@ -94,12 +94,7 @@ class Packer:
         """
         if not is_much(frame, self.records_max, self._bytes_max):
             return False
-        if (
-            self._ring
-            or self._stalls is not None
-            or self._aggregator is not None
-            or self.names.is_used
-        ):
+        if self._ring or self.stalls.may_be or self._aggregator is not None or self.names.is_used:
             return False
         return self._wholes.has_room(frame) and self.next_due_ns() is None
 
@@ -127,15 +122,6 @@ class Packer:
         """The lane where records without a key queue, for any shard."""
         return self._keyless.lane
 
-    def pace_of(self, lane: Lane) -> tuple[int, int]:
-        """The ceiling of records and of bytes a second that may leave this lane; for the keyless
-        lane, of all shards together.
-        """
-        budget = lane.budget if lane is not self._keyless.lane else self.lanes[0].budget
-        records, byte_count = budget.quotas
-        shard_count = len(self.lanes) if lane is self._keyless.lane else 1
-        return records.ceiling * shard_count, byte_count.ceiling * shard_count
-
     @property
     def has_full_batch(self) -> bool:
         """Whether more records would not make a better batch."""
@@ -143,10 +129,6 @@ class Packer:
             full_bytes = min(self._bytes_max, self._aggregator.bytes_max * len(self._ring))
             return self.ready_bytes >= full_bytes
         return self.ready_records >= self.records_max or self.ready_bytes >= self._bytes_max
-
-    def push(self, run: Run, now_ns: int) -> None:
-        """Queues a run on its lane."""
-        self.push_all((run,), now_ns)
 
     def push_all(self, runs: Iterable[Run], now_ns: int) -> None:
         """Queues runs on their lanes, in their order."""
@@ -246,15 +228,11 @@ class Packer:
         """A batch of whole frames. None: the frames are queued by shard now, because a shard cannot
         pay or because they would not fill a call.
         """
-        wholes = self._wholes.next_call(self.records_max, self._bytes_max)
-        payable = [whole for whole in wholes if whole.pay(now_ns)]
-        if not payable or len(payable) < len(wholes):
-            for whole in payable:
-                whole.take_back()
+        wholes = self._wholes.draw(self.records_max, self._bytes_max, now_ns)
+        if not wholes:
             self.part_frames(now_ns)
             return None
         byte_count = sum([whole.frame.byte_count for whole in wholes])
-        self._wholes.take(len(wholes))
         batch = Batch([], byte_count, paid={}, wholes=wholes)
         self.ready_records -= batch.record_count
         self.ready_bytes -= byte_count
@@ -310,11 +288,6 @@ class Packer:
                 self._ring.remove(own)
             own.move(LaneMove.EMPTIED)
 
-    def batch_of(self, runs: list[Run]) -> Batch:
-        """A call of runs that were drawn and paid for before."""
-        byte_count = sum(run.byte_count for run in runs)
-        return Batch(runs, byte_count, paid={}, records=self.names.as_sent(runs))
-
     def _draw_lane(self, lane: Lane, draft: Draft, now_ns: int, records_max: int) -> None:
         """Moves to the draft the records that this shard can pay for, and takes the tokens."""
         start = len(draft.runs)
@@ -322,7 +295,7 @@ class Packer:
             self._aggregator.draw(lane, draft, now_ns)
             lane.let_go(draft.runs[start:])
             return
-        if self._stalls is not None and self._stalls.is_stalled(lane, now_ns):
+        if self.stalls.may_be and self.stalls.is_stalled(lane, now_ns):
             return
         records, byte_count = lane.draw(records_max, draft.bytes_left, now_ns, draft.runs)
         if records:
@@ -332,25 +305,14 @@ class Packer:
         if self._draws_behind:
             self._draw_behind(lane, draft, start)
 
-    def sent(self, batch: Batch, now_ns: int) -> None:
-        """The batch goes out now."""
-        if self._stalls is not None:
-            self._stalls.sent(batch, now_ns)
-
     def returned(self, batch: Batch, now_ns: int) -> None:
         """The batch's call was answered, or failed: lanes that it stalled may go on."""
-        if self._stalls is None:
-            return
-        for lane in self._stalls.returned(batch):
+        for lane in self.stalls.returned(batch):
             # Tokens saved up meanwhile would only make a call that is stalled again.
             lane.budget.refill(now_ns)
             lane.budget.keep_at_most(*self._quantum(lane))
             if lane.state is LaneState.WAITING:
                 self._wait(lane, now_ns)
-
-    def stalled_ns(self, batch: Batch, now_ns: int) -> int:
-        """How long the service stalled an answered call; 0: not at all."""
-        return 0 if self._stalls is None else self._stalls.stalled_ns(batch, now_ns)
 
     def _draw_behind(self, lane: Lane, draft: Draft, start: int) -> None:
         """Records behind those just drawn (`draft.runs` from `start`) go along in the same call:

@@ -188,7 +188,10 @@ class Queues:
     def draw_half(self) -> Batch | None:
         """A half of a refused call, as a call of its own; None: there is none. It is paid for."""
         runs = self.halves.take()
-        return self.packer.batch_of(runs) if runs else None
+        if not runs:
+            return None
+        byte_count = sum([run.byte_count for run in runs])
+        return Batch(runs, byte_count, paid={}, records=self.names.as_sent(runs))
 
     # Frames that ended, in slices
 

@@ -13,12 +13,13 @@ from kdaemon.pack.lane import Lane
 
 
 class Stalls:
-    """The stalls of one stream."""
+    """The stalls of one stream. `may_be`: the service stalls calls; otherwise there are none."""
 
-    __slots__ = ("_latency",)
+    __slots__ = ("_latency", "may_be")
 
-    def __init__(self, now_ns: int) -> None:
+    def __init__(self, now_ns: int, *, may_be: bool) -> None:
         self._latency = CallLatency(now_ns)
+        self.may_be = may_be
 
     def is_stalled(self, lane: Lane, now_ns: int) -> bool:
         """Whether the shard stalls a call now; the lane notes the answer."""
@@ -28,12 +29,15 @@ class Stalls:
 
     def sent(self, batch: Batch, now_ns: int) -> None:
         """The batch goes out now."""
-        for lane in batch.paid:
-            lane.calls_sent_ns.append(now_ns)
+        if self.may_be:
+            for lane in batch.paid:
+                lane.calls_sent_ns.append(now_ns)
 
     def returned(self, batch: Batch) -> list[Lane]:
         """The batch's call was answered, or failed. Returns the lanes that may go on."""
         freed: list[Lane] = []
+        if not self.may_be:
+            return freed
         for lane in batch.paid:
             lane.calls_sent_ns.remove(batch.sent_ns)
             if lane.is_stalled:
@@ -43,4 +47,6 @@ class Stalls:
 
     def stalled_ns(self, batch: Batch, now_ns: int) -> int:
         """How long an answered call was stalled; 0: it was not. Notes the call."""
-        return self._latency.stalled_ns(now_ns - batch.sent_ns, now_ns) if batch.paid else 0
+        if not self.may_be or not batch.paid:
+            return 0
+        return self._latency.stalled_ns(now_ns - batch.sent_ns, now_ns)

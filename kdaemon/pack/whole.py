@@ -147,7 +147,7 @@ class WholeFrames:
         self._queue.append(whole)
         self._count(whole, 1)
 
-    def next_call(self, records_max: int, bytes_max: int) -> list[WholeFrame]:
+    def _next_call(self, records_max: int, bytes_max: int) -> list[WholeFrame]:
         """The frames that go in one call; empty if the call would be far from full though more
         frames wait.
         """
@@ -167,7 +167,19 @@ class WholeFrames:
         )
         return chosen if is_full or len(chosen) == len(self._queue) else []
 
-    def take(self, count: int) -> list[WholeFrame]:
+    def draw(self, records_max: int, bytes_max: int, now_ns: int) -> list[WholeFrame]:
+        """Takes out the frames of one call, which have paid. Empty: they are to be queued by shard
+        now, because a shard cannot pay or because they would not fill a call.
+        """
+        chosen = self._next_call(records_max, bytes_max)
+        payable = [whole for whole in chosen if whole.pay(now_ns)]
+        if len(payable) == len(chosen):
+            return self._take(len(chosen))
+        for whole in payable:
+            whole.take_back()
+        return []
+
+    def _take(self, count: int) -> list[WholeFrame]:
         """Takes out the first `count` frames."""
         taken = [self._queue.popleft() for _ in range(count)]
         for whole in taken:
@@ -175,7 +187,7 @@ class WholeFrames:
         return taken
 
     def take_all(self) -> list[WholeFrame]:
-        return self.take(len(self._queue))
+        return self._take(len(self._queue))
 
     def frames(self) -> list[Frame]:
         return [whole.frame for whole in self._queue]

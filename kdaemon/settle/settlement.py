@@ -329,7 +329,7 @@ class Settlement:
         call asked for most of its quota is taken to be the cause.
         """
         busiest: Lane | None = None
-        stalled_ns = self._queues.packer.stalled_ns(batch, now_ns)
+        stalled_ns = self._queues.packer.stalls.stalled_ns(batch, now_ns)
         if stalled_ns:
             busiest = max(batch.paid, key=lambda lane: lane.budget.use(*batch.paid[lane]))
         sent_ns = batch.sent_ns

@@ -313,7 +313,7 @@ def test_without_a_prediction_nothing_is_aggregated() -> None:
     lane = Lane(None, ShardBudget(1000, 1_000_000, 0, 1.0))
     packer = make_packer(lane, aggregate_bytes_max=BYTES_MAX)
     frame = frame_of(5)
-    packer.push(Run(frame, [0, 1, 2, 3, 4], sum(frame.sizes), lane), 0)
+    packer.push_all([Run(frame, [0, 1, 2, 3, 4], sum(frame.sizes), lane)], 0)
     batch = packer.draw(0)
     assert batch is not None
     assert batch.records == frame.records
@@ -325,7 +325,7 @@ def test_with_aggregates_a_batch_is_full_when_every_ready_lane_has_an_aggregates
     seen = []
     for lane, count in ((lanes[0], 5), (lanes[1], 10), (lanes[0], 4), (lanes[0], 1)):
         frame = frame_of(count)
-        packer.push(Run(frame, list(range(count)), sum(frame.sizes), lane), 0)
+        packer.push_all([Run(frame, list(range(count)), sum(frame.sizes), lane)], 0)
         seen.append(packer.has_full_batch)
     assert seen == [False, False, False, True]
 
@@ -334,7 +334,7 @@ def test_a_saturated_lane_of_aggregates_is_given_its_rate_in_full_ones() -> None
     lane = make_lane(1000, 1_000_000)
     packer = make_packer(lane, aggregate_bytes_max=50 * 1024)
     frame = make_frame(Record(bytes(198), f"{n:02}") for n in range(20_000))
-    packer.push(Run(frame, list(range(20_000)), sum(frame.sizes), lane), 0)
+    packer.push_all([Run(frame, list(range(20_000)), sum(frame.sizes), lane)], 0)
     now_ns = 0
     batches: list[tuple[int, int]] = []
     while now_ns < 3_000 * MS:
@@ -381,7 +381,7 @@ def test_a_call_carries_so_many_records_of_clients_and_the_rest_goes_in_the_next
         indices = list(range(part * 2_000, (part + 1) * 2_000))
         home = packer.keyless_lane if is_keyless else lane
         byte_count = sum(frame.sizes[index] for index in indices)
-        packer.push(Run(frame, indices, byte_count, home, is_keyless=is_keyless), 0)
+        packer.push_all([Run(frame, indices, byte_count, home, is_keyless=is_keyless)], 0)
     batches: list[Batch] = []
     while (batch := packer.draw(0)) is not None:
         batches.append(batch)

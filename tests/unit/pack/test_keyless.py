@@ -32,20 +32,20 @@ def put(packer: Packer, count: int, size: int = 10, now_ns: int = 0) -> Frame:
     frame = make_frame(Record(bytes(size - 6), "") for _ in range(count))
     indices = list(range(count))
     run = Run(frame, indices, sum(frame.sizes), packer.keyless_lane, is_keyless=True)
-    packer.push(run, now_ns)
+    packer.push_all([run], now_ns)
     return frame
 
 
 def put_keyed(packer: Packer, lane: Lane, count: int, now_ns: int = 0) -> None:
     frame = make_frame(Record(bytes(9), "k") for _ in range(count))
-    packer.push(Run(frame, list(range(count)), sum(frame.sizes), lane), now_ns)
+    packer.push_all([Run(frame, list(range(count)), sum(frame.sizes), lane)], now_ns)
 
 
 def put_sizes(packer: Packer, sizes: list[int], now_ns: int = 0) -> Frame:
     frame = make_frame(Record(bytes(size - 6), "") for size in sizes)
     indices = list(range(len(sizes)))
     run = Run(frame, indices, sum(frame.sizes), packer.keyless_lane, is_keyless=True)
-    packer.push(run, now_ns)
+    packer.push_all([run], now_ns)
     return frame
 
 
@@ -197,12 +197,12 @@ def test_while_all_shards_hold_calls_nobody_spins_and_when_one_lets_go_it_takes_
     lanes = make_lanes(2)
     packer = make_packer(*lanes, is_shard_atomic=True)
     put(packer, 1)
-    packer.stalled_ns(draw(packer), 50 * MS)  # the quickest: a call of 200 ms is stalled
+    packer.stalls.stalled_ns(draw(packer), 50 * MS)  # the quickest: a call of 200 ms is stalled
     calls = []
     for _ in range(2):
         put(packer, 500)
         calls.append(draw(packer))
-        packer.sent(calls[-1], 0)
+        packer.stalls.sent(calls[-1], 0)
     assert [by_shard(batch) for batch in calls] == [{"s1": 500}, {"s0": 500}]
     put(packer, 5, now_ns=SECOND)
     assert wake_and_draw(packer, SECOND) is None
@@ -387,7 +387,7 @@ def test_where_every_shard_has_records_of_its_own_those_without_a_key_take_turns
         frame = sized_frame([10] * 2_000)
         frame.client = client
         run = Run(frame, list(range(2_000)), 20_000, lane, is_keyless=client == 2)
-        packer.push(run, 0)
+        packer.push_all([run], 0)
     sent: Counter[int] = Counter()
     now_ns = 0
     while now_ns < 10 * SECOND:

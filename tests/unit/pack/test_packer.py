@@ -23,7 +23,7 @@ def make_lane(name: str = "s", records: int = 1000, byte_count: int = 1_000_000)
 
 def put(packer: Packer, lane: Lane, sizes: list[int], now_ns: int = 0) -> Frame:
     frame = sized_frame(sizes)
-    packer.push(Run(frame, list(range(len(sizes))), sum(sizes), lane), now_ns)
+    packer.push_all([Run(frame, list(range(len(sizes))), sum(sizes), lane)], now_ns)
     return frame
 
 
@@ -249,7 +249,7 @@ def test_what_a_lane_splits_as_it_is_queued_is_counted_whole(small: int, *, at_o
         run = Run(frame, list(range(len(sizes))), sum(sizes), lane)
         pushed.append(run)
         if not at_once:
-            packer.push(run, 0)
+            packer.push_all([run], 0)
     if at_once:
         packer.push_all(pushed, 0)
     records, byte_count = 20 + small + 1 + 40, 400_000 + small + 80_000
@@ -261,8 +261,8 @@ def test_dropping_abandoned_frames_empties_ready_and_waiting_lanes() -> None:
     ready, waiting, other = make_lane("r"), make_lane("w"), make_lane("o")
     packer = make_packer(ready, waiting, other)
     frame = sized_frame([10] * 4)
-    packer.push(Run(frame, [0, 1], 20, ready), 0)
-    packer.push(Run(frame, [2, 3], 20, waiting), 0)
+    packer.push_all([Run(frame, [0, 1], 20, ready)], 0)
+    packer.push_all([Run(frame, [2, 3], 20, waiting)], 0)
     packer.postpone(waiting, 50 * MS, 0)
     put(packer, other, [5])
     frame.is_abandoned = True

@@ -49,7 +49,7 @@ class PackerMachine(RuleBasedStateMachine):
         frame.client = client
         self.frames.append(frame)
         run = Run(frame, list(range(len(sizes))), sum(sizes), self.pick(lane))
-        self.packer.push(run, self.now_ns)
+        self.packer.push_all([run], self.now_ns)
         self.where["queued"] += len(sizes)
 
     @rule(
@@ -67,7 +67,7 @@ class PackerMachine(RuleBasedStateMachine):
         self.frames.append(frame)
         indices = list(range(len(sizes)))
         run = Run(frame, indices, sum(sizes), self.packer.keyless_lane, is_keyless=True)
-        self.packer.push(run, self.now_ns)
+        self.packer.push_all([run], self.now_ns)
         self.where["queued"] += len(sizes)
 
     @rule()
@@ -157,7 +157,7 @@ class PackerMachine(RuleBasedStateMachine):
                 orphan.attempt_count,
                 is_keyless=orphan.is_keyless,
             )
-            self.packer.push(run, self.now_ns)
+            self.packer.push_all([run], self.now_ns)
 
     @invariant()
     def the_ring_is_the_ready_lanes(self) -> None:
