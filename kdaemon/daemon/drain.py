@@ -108,7 +108,7 @@ class Drain:
         if spool is None or not self._takeover.leaves_spool:
             await self._streams.wait_idle()
             return
-        while self._streams.unsettled > spool.held_records:  # noqa: ASYNC110 - many counters
+        while self._streams.unsettled > spool.delivery.held_records:  # noqa: ASYNC110 - many counters
             await asyncio.sleep(LOOK_S)
 
     async def _finish_calls(self, deadline_s: float) -> None:

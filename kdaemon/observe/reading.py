@@ -270,11 +270,11 @@ def _spool(spool: "Spool") -> SpoolSnapshot:
     counters, trouble = commits.counters, commits.trouble
     return SpoolSnapshot(
         frame_count=spool.streams.frame_count,
-        held_records=spool.held_records,
+        held_records=spool.delivery.held_records,
         live_bytes=space.live_bytes,
         file_bytes=space.file_bytes,
         bytes_max=space.bytes_max,
-        oldest_ms=spool.oldest_ms,
+        oldest_ms=spool.delivery.oldest_ms,
         corrupt_rows=spool.streams.corrupt_count,
         trouble=None if trouble is None else str(trouble),
         commit_failures=counters.commit_failures,

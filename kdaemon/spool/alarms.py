@@ -37,9 +37,9 @@ class Alarms:
 
     def opened(self, store: Store) -> None:
         """Tells what the store found when it was opened."""
-        if store.directory.warning is not None:
+        if store.directory.lock.warning is not None:
             text = "the spool's directory is doubtful"
-            log.warning(text, extra={"fields": {"error": store.directory.warning}})
+            log.warning(text, extra={"fields": {"error": store.directory.lock.warning}})
         if store.upkeep.mended_count:
             fields = {"bytes": store.upkeep.mended_count}
             log.warning("damaged bytes of the spool's log are mended", extra={"fields": fields})

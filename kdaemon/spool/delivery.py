@@ -66,7 +66,6 @@ class Delivery:
 
     def __init__(
         self,
-        store: Store,
         thread: Executor,
         clock: WallClock,
         owed: Owed,
@@ -75,7 +74,7 @@ class Delivery:
     ) -> None:
         """`later`: makes work that takes more than a turn of the loop go on in another turn."""
         self._later = later
-        self._store = store
+        self._store: Store
         self._store_thread = thread
         self._loop = asyncio.get_running_loop()
         self._clock = clock
@@ -86,6 +85,10 @@ class Delivery:
         self._progress = Progress(self._held, later)
         self._passing_on = PassingOn(streams, self._held, clock, self._progress, self.read_on)
         self.is_stopped = False
+
+    def open(self, store: Store) -> None:
+        """Frames are read back from this store from now on."""
+        self._store = store
 
     @property
     def held_records(self) -> int:
@@ -137,14 +140,9 @@ class Delivery:
         """Passes on the frames that were read ahead, then reads more of a stream's backlog, unless
         a read is under way or there is no room.
         """
-        if (
-            spooled.is_reading
-            or spooled.is_waiting_for_room
-            or spooled.is_turn_due
-            or self.is_stopped
-        ):
+        if spooled.is_reading or spooled.is_turn_due or self.is_stopped:
             return
-        if spooled.is_pausing:
+        if spooled.is_waiting_for_room or spooled.is_pausing:
             return
         spooled.share.health = spooled.target.health
         self._follow_map(spooled)

@@ -54,31 +54,21 @@ class Found(Enum):
 
 
 class SpoolDirectory:
-    """A directory that this process holds. `claim` makes it; `release` gives it up."""
+    """A directory that this process holds, until `release`. `lock`: the one that stands there."""
 
-    def __init__(self, directory: str, lock: Lock) -> None:
-        self.path = directory
+    def __init__(self, directory: str) -> None:
+        """Makes the directory, and takes its lock. Raises SpoolError as `Lock`."""
+        self.path = str(Path(directory).absolute())
         self.database_path = database_path(directory)
         self._next_path = Path(self.database_path + ".next")
-        self._lock = lock
-        self._was_spool = lock.is_signed
+        self.lock = Lock(self.path)
+        self._was_spool = self.lock.is_signed
         self._log_copy: os.stat_result | None = None  # our copy in the place of the log
         self.is_emptied = False  # a spool stood here, and its database was found empty or gone
 
-    @classmethod
-    def claim(cls, directory: str) -> "SpoolDirectory":
-        """Makes the directory, and takes its lock. Raises SpoolError as `Lock.claim`."""
-        directory = str(Path(directory).absolute())
-        return cls(directory, Lock.claim(directory))
-
-    @property
-    def warning(self) -> str | None:
-        """What an operator should hear of the directory."""
-        return self._lock.warning
-
     def claim_again(self, device: int) -> None:
         """Takes the directory that stands in the place of ours, or makes one, if that is on the
-        same disk (`device`); otherwise touches nothing. Raises SpoolError as `claim`.
+        same disk (`device`); otherwise touches nothing. Raises SpoolError as when it was made.
         """
         try:
             try:
@@ -88,20 +78,16 @@ class SpoolDirectory:
             if found != device:
                 text = "another disk stands there: mount the spool's own again"
                 raise SpoolError("directory", self.path, text)
-            if self._lock.is_standing:
+            if self.lock.is_standing:
                 return
         except OSError as error:
             raise directory_error(self.path, error) from error
-        old, self._lock = self._lock, Lock.claim(self.path)
+        old, self.lock = self.lock, Lock(self.path)
         old.release()
-        self.sign()
-
-    def sign(self) -> None:
-        """Writes into the lock that a spool stands here now, and that this process holds it."""
-        self._lock.sign()
+        self.lock.sign()
 
     def release(self) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def look(self) -> Found:
         """As `look_at`; sets `is_emptied`."""

@@ -26,38 +26,33 @@ _LOCK_WAIT_S = 0.02
 
 
 class Lock:
-    """Held from `claim` to `release`. `warning`: what an operator should hear of the directory."""
+    """Held until `release`. `warning`: what an operator should hear of the directory."""
 
     __slots__ = ("_directory", "_fd", "warning")
 
-    def __init__(self, directory: str, fd: int, warning: str | None) -> None:
-        self._directory = directory
-        self._fd = fd
-        self.warning = warning
-
-    @classmethod
-    def claim(cls, directory: str) -> "Lock":
+    def __init__(self, directory: str) -> None:
         """Makes the directory (0700) if its parent is there, and takes its lock. Raises SpoolError:
         `directory`, `foreign`, `busy`, `full`, `io`, `read_only`.
         """
+        self._directory = directory
         try:
             make_directory(directory)
-            refusal, warning = strangers(directory)
+            refusal, self.warning = strangers(directory)
             if refusal is not None:
                 raise SpoolError("directory", directory, refusal)
             what = kind_of_none(str(Path(directory, _FILE)))
             if what:
                 text = f"its {_FILE} is {what}, no file of ours: move it away"
                 raise SpoolError("foreign", directory, text)
-            fd = os.open(Path(directory, _FILE), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._fd = os.open(Path(directory, _FILE), flags, 0o600)
         except OSError as error:
             raise directory_error(directory, error) from error
         try:
-            _lock(fd, directory)
+            _lock(self._fd, directory)
         except BaseException:
-            os.close(fd)
+            self.release()
             raise
-        return cls(directory, fd, warning)
 
     @property
     def is_signed(self) -> bool:

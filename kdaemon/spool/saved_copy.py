@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdaemon.base.errors import SpoolError
-from kdaemon.spool.directory import SpoolDirectory, database_path, set_aside_files
-from kdaemon.spool.lock import holder_pid, kept_still, make_new_directory, sync
+from kdaemon.spool.directory import database_path, set_aside_files
+from kdaemon.spool.lock import Lock, holder_pid, kept_still, make_new_directory, sync
 from kdaemon.spool.rights import directory_error
 from kdaemon.spool.standing import DATABASE
 from kdaemon.spool.store import Store
@@ -102,9 +102,9 @@ def _copy(source: Path, directory: str) -> bool:
         copy.touch(0o600)
         shutil.copyfile(f"{source}{suffix}", copy)
         sync(copy)
-    claimed = SpoolDirectory.claim(directory)
-    claimed.sign()
-    claimed.release()
+    lock = Lock(directory)
+    lock.sign()
+    lock.release()
     sync(Path(directory))
     return has_log
 

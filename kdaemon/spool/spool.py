@@ -48,7 +48,7 @@ T = TypeVar("T")
 class Spool:
     """One store, one thread, all streams. Every method is sync and runs in the loop, except the
     coroutines. `streams`: what each has in the spool. `commits`: the counters, and why nothing can
-    be stored now.
+    be stored now. `delivery`: what engines have of it.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Spool:
         self._clock = clock
         self._store_thread = StoreThread()
         self._loop = asyncio.get_running_loop()
-        self._later = later
         self.streams = SpooledStreams(memory)
-        self.commits = Commits(self._store_thread, clock, self.space, self.streams, memory, later)
+        thread = self._store_thread
+        self.commits = Commits(thread, clock, self.space, self.streams, memory, later)
+        self.delivery = Delivery(thread, clock, self.commits.owed, self.streams, later)
         self._store: Store
-        self._delivery: Delivery
         self._is_open = False
         self.waits_for: str | None = None  # the process that still has the directory
         self._look_timer: asyncio.TimerHandle | None = None
@@ -102,16 +102,9 @@ class Spool:
         ...
         """
         self._store = await self._in_thread(self._open_store)
-        self._delivery = Delivery(
-            self._store,
-            self._store_thread,
-            self._clock,
-            self.commits.owed,
-            self.streams,
-            self._later,
-        )
+        self.delivery.open(self._store)
         self._is_open = True
-        self.commits.open(self._store, self._delivery.offer)
+        self.commits.open(self._store, self.delivery.offer)
 
     async def recover(self, find: Callable[[str], Target]) -> None:
         """Finds the streams of the frames on disk, and begins to read the frames back. `find`
@@ -136,7 +129,7 @@ class Spool:
         taken = take_up(self.streams, unix_ms(self._clock), find, is_start=is_start)
         for number, spooled in enumerate(taken, 1):
             if spooled is not None:
-                self._delivery.read_on(spooled)
+                self.delivery.read_on(spooled)
             if not number % STREAMS_A_TURN:
                 yield
 
@@ -158,7 +151,7 @@ class Spool:
         row_bytes = frame_bytes(len(payload))
         if space.is_full(row_bytes, had):
             old = self.streams.find(target) if target.drops_oldest else None
-            if old is None or not self._is_open or not self._delivery.drop_oldest(old, row_bytes):
+            if old is None or not self._is_open or not self.delivery.drop_oldest(old, row_bytes):
                 return False
         elif not target.drops_oldest and not space.may_have(frame.client, row_bytes, had):
             return False
@@ -207,26 +200,13 @@ class Spool:
             self.commits.alarms.letters_dropped(dropped_count, text)
 
     @property
-    def held_records(self) -> int:
-        """Records that are in an engine and on disk."""
-        return self._delivery.held_records if self._is_open else 0
-
-    @property
     def is_empty(self) -> bool:
         """Whether no frame is on disk, not even of a stream that is not taken."""
         return not (self.streams.frame_count or self.streams.not_taken)
 
-    @property
-    def oldest_ms(self) -> int:
-        """When the oldest frame in hand was accepted, in milliseconds since 1970; 0 if there is
-        none.
-        """
-        return self._delivery.oldest_ms if self._is_open else 0
-
     def begin_drain(self) -> None:
         """Reads no more frames back: those on disk are safe there."""
-        if self._is_open:
-            self._delivery.stop()
+        self.delivery.stop()
         if self.waits_for is not None and self.commits.trouble is None:
             text = "kdaemon ends before the process that has the spool gave it up"
             self.commits.failed([], SpoolError("busy", "spool", text))
@@ -246,7 +226,7 @@ class Spool:
             self.commits.go_on()
         if self._look_timer is not None:
             self._look_timer.cancel()
-        self._delivery.note_progress()
+        self.delivery.note_progress()
         await self.commits.finish()
         trouble, frame_count = self.commits.trouble, self.streams.frame_count
         if trouble is not None and trouble.kind == "gone" and frame_count:

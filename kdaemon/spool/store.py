@@ -70,7 +70,7 @@ class Store:
         """
         self._letters_bytes_max = letters_bytes_max
         self._wall_ms = wall_ms
-        self.directory = SpoolDirectory.claim(directory)
+        self.directory = SpoolDirectory(directory)
         with ExitStack() as held:
             held.callback(self.directory.release)
             self.upkeep = Upkeep(self.directory, letters_bytes_max, wall_ms)
@@ -191,7 +191,7 @@ class Store:
                 connection.executescript(f"PRAGMA incremental_vacuum({page_count:d})")
 
         # Where files are gone, a copy of the log may stand there, which must not grow old.
-        if self.upkeep.has_lost_files:
+        if self.upkeep.files.taken():
             return
         self.upkeep.checkpoint("TRUNCATE")  # on a full disk only the log's space can be used
         self.upkeep.run(shrink)

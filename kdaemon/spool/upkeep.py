@@ -104,13 +104,6 @@ class Upkeep:
         self._repair_count += 1
         self.database = self._renewed(self.database)
 
-    @property
-    def has_lost_files(self) -> bool:
-        """Whether files are gone, or others stand in their place. Raises SpoolError:
-        directory, io.
-        """
-        return bool(self.files.taken())
-
     def checkpoint(self, how: str) -> None:
         """Copies the log into the database. A failure is no error: the log keeps its pages."""
         with contextlib.suppress(sqlite3.Error):
@@ -167,7 +160,7 @@ class Upkeep:
         except BaseException:
             database.close()
             raise
-        self._directory.sign()
+        self._directory.lock.sign()
         self.reserve.take()
         self.files = database.files = Files(self._directory.path)
         return database

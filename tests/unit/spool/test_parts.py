@@ -69,7 +69,7 @@ async def test_a_full_shard_holds_up_its_own_records_alone(tmp_path: Path) -> No
         await stored(spool, target, b"a0", b"a1", b"a2")
         await stored(spool, target, b"b0", b"b1")
         assert target.data == [b"a0", b"a2", b"b0"]
-        assert (target.counters.spooled, spool.held_records) == (2, 3)
+        assert (target.counters.spooled, spool.delivery.held_records) == (2, 3)
         for frame in target.frames:
             target.settle(frame)
         await written(spool)
@@ -78,7 +78,7 @@ async def test_a_full_shard_holds_up_its_own_records_alone(tmp_path: Path) -> No
             (1, encode_settled([0, 2], 3)),
             (2, encode_settled([0], 2)),
         ]
-        assert spool.oldest_ms, "what is left behind is old, too"
+        assert spool.delivery.oldest_ms, "what is left behind is old, too"
         target.full = set()
         await until(lambda: len(target.data) == 5)
         assert target.data[3:] == [b"a1", b"b1"]

@@ -143,7 +143,7 @@ def test_the_pid_of_an_earlier_holder_is_not_taken_for_that_of_the_present_one(
 
 
 def test_a_database_put_aside_twice_in_a_second_gets_two_names(tmp_path: Path) -> None:
-    directory = SpoolDirectory.claim(str(tmp_path))
+    directory = SpoolDirectory(str(tmp_path))
     names = []
     for content in ("first", "second", "third"):
         (tmp_path / "spool.db").write_text(content)
@@ -176,8 +176,8 @@ def test_a_directory_where_a_group_may_write_is_taken_and_told(tmp_path: Path, m
     spool.mkdir()
     spool.chmod(mode)
     store = open_store(spool)
-    assert store.directory.warning is not None
-    assert f"may write there (mode {mode:04o})" in store.directory.warning
+    assert store.directory.lock.warning is not None
+    assert f"may write there (mode {mode:04o})" in store.directory.lock.warning
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
@@ -188,7 +188,7 @@ def test_a_directory_where_only_we_may_write_is_taken_without_a_word(
     spool.mkdir()
     spool.chmod(mode)
     store = open_store(spool)
-    assert store.directory.warning is None
+    assert store.directory.lock.warning is None
 
 
 @pytest.mark.parametrize(
