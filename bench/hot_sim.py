@@ -25,6 +25,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
 from kdaemon.sandbox.settings import LimiterKind, SandboxSettings
 from kdaemon.sandbox.shards import Shard
+from tests.kit.queues import lanes_of
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, Client, World
 
 SHARDS = 64
@@ -272,7 +273,7 @@ class Bench:
     def _answered(self, _: Engine, batch: Batch, results: list[RecordResult]) -> None:
         waits = self._waits
         now_ns = self.world.now_ns
-        hot_id = self._engine.lanes[0].shard_id
+        hot_id = lanes_of(self._engine)[0].shard_id
         offset = 0
         for run in batch.runs:
             answers = results[offset : offset + len(run.indices)]
@@ -282,7 +283,7 @@ class Bench:
                 waits += [now_ns - run.frame.accepted_ns] * delivered
 
     def _sample(self) -> None:
-        queued = self._engine.lanes[0].queued_bytes
+        queued = lanes_of(self._engine)[0].queued_bytes
         self._hot_queue_bytes_max = max(self._hot_queue_bytes_max, queued)
         self.world.at(self.world.now_ns + QUEUE_SAMPLE_NS, self._sample)
 

@@ -12,7 +12,9 @@ settled); `counters` conserve between any two calls; time never goes back.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from kdaemon.base.billing import UNIT_SIZES, Bill, UnitSizes
+import msgspec
+
+from kdaemon.base.billing import UNIT_SIZES, UnitSizes
 from kdaemon.base.counters import RefuseReason
 from kdaemon.base.counting import StreamCounters
 from kdaemon.base.description import Capacity, StreamDescription
@@ -22,7 +24,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import RecordResult
-from kdaemon.base.steps import Steps, at_once
+from kdaemon.base.steps import Steps
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine.crowding import (
     CROWDED_PARTS,
@@ -35,18 +37,17 @@ from kdaemon.engine.crowding import (
 from kdaemon.engine.health import Health
 from kdaemon.engine.heat import look_at
 from kdaemon.engine.hot_keys import HotKeys
-from kdaemon.engine.snapshot import EngineSnapshot, reason_of
+from kdaemon.engine.snapshot import NO_SHARDS, EngineSnapshot, reason_of
 from kdaemon.engine.unavailable import why_unavailable
 from kdaemon.engine.ways import Ways
 from kdaemon.pace.backoff import HOLD_BACKOFF, STREAM_BACKOFF
 from kdaemon.pace.flow import Flow, FlowState
 from kdaemon.pack.batch import Batch
-from kdaemon.pack.lane import Lane
 from kdaemon.pack.queues import Queues
 from kdaemon.pack.run import Run
 from kdaemon.pack.whole import WholeFrame
 from kdaemon.route.freshness import Doubt, MapFreshness
-from kdaemon.settle.billing import bill_of, units_billed
+from kdaemon.settle.billing import bill_of
 from kdaemon.settle.ledger import FrameLedger
 from kdaemon.settle.partings import Partings, Why
 from kdaemon.settle.settlement import Settlement
@@ -337,15 +338,10 @@ class Engine:
         if self.health is Health.UNTRIED or self.is_missing(error):
             self._unseen = error.kept()
 
-    def handle_description(self, description: StreamDescription, now_ns: int) -> None:
-        """The control plane describes the stream. Unknown parts (None) leave what was known
-        before.
-        """
-        at_once(self.take_description(description, now_ns))
-
     def take_description(self, description: StreamDescription, now_ns: int) -> Steps[None]:
-        """As `handle_description`, in steps: a stream with thousands of shards takes long. Between
-        the steps the engine goes on with the map that it has.
+        """The control plane describes the stream. Unknown parts (None) leave what was known before.
+        In steps: a stream with thousands of shards takes long. Between the steps the engine goes on
+        with the map that it has.
         """
         self._was_told |= description.shards is not None
         self.missing = self._unseen = None
@@ -419,15 +415,7 @@ class Engine:
         on, of at most `watched_max` shards; the keys of other shards no more, after a while.
         Returns how many shards are watched. Nothing else changes.
         """
-        shard_map = self._shards.shard_map
-        if shard_map is None:
-            return self._hot_keys.watch({}, watched_max, now_ns)
-        ranges = {
-            lane.shard_id: (lane, shard)
-            for lane, shard in zip(self._packer.lanes, shard_map.shards, strict=True)
-        }
-        hot = dict(ranges[shard_id] for shard_id in shard_ids if shard_id in ranges)
-        return self._hot_keys.watch(hot, watched_max, now_ns)
+        return self._hot_keys.watch(self._shards.found(shard_ids), watched_max, now_ns)
 
     # Out
 
@@ -499,18 +487,6 @@ class Engine:
         """Whether the service itself spreads records and ignores their keys, as far as is known."""
         return self._shards.is_auto
 
-    @property
-    def shard_count(self) -> int:
-        return self._shards.shard_count
-
-    @property
-    def shard_bytes_per_second(self) -> int:
-        return self._shards.shard_bytes_per_second
-
-    @property
-    def lanes(self) -> list[Lane]:
-        return self._packer.lanes
-
     def snapshot(
         self, now_ns: int, shards_max: int | None = None, calm_max: int = 0
     ) -> Steps[EngineSnapshot]:
@@ -519,44 +495,39 @@ class Engine:
         reported, the hottest first; None: all shards are. `calm_max`: the most shards that are
         reported in addition though they are not hot.
         """
-        counters, bill = self.counters.snapshot(), self._bill()
-        footprint_bytes, health = self.ledger.footprint_bytes, self.health
-        hold, unavailable = reason_of(self.hold), reason_of(self.unavailable)
-        missing, unseen = reason_of(self.missing), reason_of(self._unseen)
-        settings, freshness = self._settings, self.freshness
-        failures = self._settlement.failures.snapshot()
-        is_asking, asks_in_ns = freshness.is_asking, freshness.due_at_ns - now_ns
-        shards = yield from look_at(self._packer, now_ns, shards_max, calm_max)
-        loads = yield from self._hot_keys.loads(
-            self._shards.shard_records_per_second,
-            self.shard_bytes_per_second,
-            settings.aggregate_bytes_max,
-            now_ns,
-        )
-        return EngineSnapshot(
+        settings, freshness, shards = self._settings, self.freshness, self._shards
+        first = EngineSnapshot(
             read_ns=now_ns,
-            counters=counters,
-            bill=bill,
-            footprint_bytes=footprint_bytes,
-            health=health,
-            hold=hold,
-            unavailable=unavailable,
-            missing=missing,
-            unseen=unseen,
-            failures=failures,
+            counters=self.counters.snapshot(),
+            bill=bill_of(self.counters.billed, settings, self.capacity, is_auto=self.is_auto),
+            footprint_bytes=self.ledger.footprint_bytes,
+            health=self.health,
+            hold=reason_of(self.hold),
+            unavailable=reason_of(self.unavailable),
+            missing=reason_of(self.missing),
+            unseen=reason_of(self._unseen),
+            failures=self._settlement.failures.snapshot(),
             capacity=self.capacity,
             record_bytes_max=self.record_bytes_max,
             is_auto=self.is_auto,
             has_record_readers=self.has_record_readers,
-            shard_bytes_per_second=self.shard_bytes_per_second,
-            shard_count=self.shard_count,
-            is_asking=is_asking,
-            asks_in_ns=asks_in_ns,
-            shards=shards,
+            shard_bytes_per_second=shards.shard_bytes_per_second,
+            shard_count=shards.shard_count,
+            is_asking=freshness.is_asking,
+            asks_in_ns=freshness.due_at_ns - now_ns,
             splits_shards=settings.service.splits_shards,
             is_joined=settings.aggregate_bytes_max > 0,
-            loads=loads,
+            shards=NO_SHARDS,  # these two follow, in steps
+            loads={},
         )
+        looked_at = yield from look_at(self._packer, now_ns, shards_max, calm_max)
+        loads = yield from self._hot_keys.loads(
+            shards.shard_records_per_second,
+            shards.shard_bytes_per_second,
+            settings.aggregate_bytes_max,
+            now_ns,
+        )
+        return msgspec.structs.replace(first, shards=looked_at, loads=loads)
 
     def audit(self) -> "Parts":
         """The parts inside, for tests of what must hold between them. Nobody else reaches past
@@ -564,16 +535,6 @@ class Engine:
         """
         return Parts(
             self._queues, self._settlement, self._partings, self._hot_keys, self._in_flight
-        )
-
-    def _bill(self) -> Bill:
-        settings = self._settings
-        can_aggregate = settings.service.can_aggregate and not self.is_auto
-        is_on_demand = None if self.capacity is None else self.capacity.is_on_demand
-        return bill_of(
-            self.counters.billed,
-            units_billed(settings.service, is_on_demand=is_on_demand),
-            can_save=can_aggregate and not settings.aggregate_bytes_max,
         )
 
     # Pack

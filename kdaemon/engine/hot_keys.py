@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from kdaemon.base.description import OpenShard
 from kdaemon.base.steps import Steps
+from kdaemon.pace.bucket import NS_PER_SECOND
 from kdaemon.pack.lane import Lane, LaneState
 from kdaemon.pack.run import Run
 from kdaemon.route.sketch import KeyPart, KeySketch, Split
@@ -27,8 +28,6 @@ calm now and then. Ours, 2026-11-28."""
 WATCHED_MAX = 8
 """Watched shards of one stream: those that are reported as hottest, and some that were before.
 Ours, 2026-11-28."""
-
-NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
 
 SPLIT_NS = 5 * NS_PER_SECOND  # the split point is worked out anew after this; ours, 2026-11-28
 

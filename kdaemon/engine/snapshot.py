@@ -105,6 +105,11 @@ class ShardsSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     oldest_ns: int | None
 
 
+NO_SHARDS = ShardsSnapshot(
+    shards=(), count=0, backlogged_count=0, share_min=1.0, keyless_records=0, oldest_ns=None
+)
+
+
 class EngineSnapshot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One stream. `read_ns`: the time of the look. `hold`: why nothing can be sent until somebody
     acts; `unavailable`: why no record is even admitted; `missing`: the service has no such stream,

@@ -32,7 +32,7 @@ Pure: time is an argument. Knows nothing of buckets, lanes or codes.
 from enum import Enum
 from math import exp, log2
 
-NS_PER_SECOND = 1_000_000_000  # nanoseconds in a second
+from kdaemon.pace.bucket import NS_PER_SECOND
 
 SHARE_MIN = 0.001  # of the quota: a record a second; with less, nothing more could be learnt
 KEPT_MIN = 0.1  # of the share: it keeps at least this part at one fall

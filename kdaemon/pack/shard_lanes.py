@@ -11,6 +11,7 @@ packer has the lanes, and `queues.py` routes by the map.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kdaemon.base.description import OpenShard, StreamDescription
@@ -119,6 +120,16 @@ class ShardLanes:
     def shard_bytes_per_second(self) -> int:
         """The most bytes a second that this daemon sends to one shard: data + partition keys."""
         return self._rates.bytes_per_second
+
+    def found(self, shard_ids: Iterable[str | None]) -> dict[Lane, OpenShard]:
+        """The lanes and ranges of those of these shards that the map has, in the same order."""
+        if self.shard_map is None:
+            return {}
+        known = {
+            shard.shard_id: (lane, shard)
+            for lane, shard in zip(self._packer.lanes, self.shard_map.shards, strict=True)
+        }
+        return dict(known[shard_id] for shard_id in shard_ids if shard_id in known)
 
     @property
     def is_auto(self) -> bool:

@@ -9,18 +9,17 @@ frames whose records are all of 1 KiB or less, C's `max` once; else 60 ns a reco
 Flow: settlement.py -> here -> counters -> here -> observe/status.py.
 """
 
-from collections.abc import Sequence
-
 from kdaemon.base.billing import (
     Bill,
     BilledUnit,
     SentSizes,
     units_of,
 )
+from kdaemon.base.description import Capacity
+from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import KIB
 from kdaemon.base.record import Record, RecordResult
-from kdaemon.base.service import Service
 from kdaemon.pack.batch import Batch
 from kdaemon.pack.kpl import AGGREGATE_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_MAX
 
@@ -29,21 +28,18 @@ AGGREGATE_BYTES_USUAL = 51_200
 has no aggregates is estimated with this size."""
 
 
-def units_billed(service: Service, *, is_on_demand: bool | None) -> Sequence[BilledUnit]:
-    """The units in which a stream is billed. `is_on_demand`: the stream's mode; None: the service
-    did not tell it.
-    """
+def bill_of(
+    sent: SentSizes, settings: EngineSettings, capacity: Capacity | None, *, is_auto: bool
+) -> Bill:
+    """The bill of the records that a stream has sent so far."""
+    service = settings.service
     if service.bills_by_call:
-        return (BilledUnit.YANDEX_PUT,)
-    if is_on_demand is None:
-        return (BilledUnit.PUT_PAYLOAD, BilledUnit.ON_DEMAND)
-    return (BilledUnit.ON_DEMAND if is_on_demand else BilledUnit.PUT_PAYLOAD,)
-
-
-def bill_of(sent: SentSizes, billed: Sequence[BilledUnit], *, can_save: bool) -> Bill:
-    """The bill of the records counted so far. `can_save`: the stream has no aggregates, and may
-    have them.
-    """
+        billed = [BilledUnit.YANDEX_PUT]
+    elif capacity is None:  # the service did not tell the stream's mode
+        billed = [BilledUnit.PUT_PAYLOAD, BilledUnit.ON_DEMAND]
+    else:
+        billed = [BilledUnit.ON_DEMAND if capacity.is_on_demand else BilledUnit.PUT_PAYLOAD]
+    can_save = service.can_aggregate and not (is_auto or settings.aggregate_bytes_max)
     units, count = sent.snapshot(), sent.classes.total()
     saves: dict[BilledUnit, float] = {}
     for unit in billed if can_save else ():

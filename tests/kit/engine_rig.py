@@ -5,6 +5,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from tests.kit.frames import (
@@ -41,7 +42,7 @@ class Rig:
         self.engine = Engine(settings, self.memory, LoadedDice(0.5), T)
         self.counters = self.engine.counters
         self.engine.freshness.ask(T)
-        self.engine.handle_description(describe(even_shards(shard_count)), T)
+        at_once(self.engine.take_description(describe(even_shards(shard_count)), T))
 
     def put(self, count: int = 1, *, size: int = 10, deadline_ns: int | None = None) -> Frame:
         """Distinct records of `size` bytes each (9 or more), the key included."""

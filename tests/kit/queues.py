@@ -3,6 +3,7 @@
 from typing import Any
 
 from kdaemon.base.engine_settings import EngineSettings
+from kdaemon.engine import Engine
 from kdaemon.pack.key_order import KeyOrder, NoOrder
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
@@ -53,3 +54,8 @@ def dropped(packer: Packer, order: NoOrder | None = None) -> list[Run]:
     """Forgets what is queued of abandoned frames, and returns it."""
     walk = abandoned_runs(packer, order or NoOrder())
     return [run for runs, _ in walk for run in runs]
+
+
+def lanes_of(engine: Engine) -> list[Lane]:
+    """The lanes of the stream's shards, in the order of its map."""
+    return engine.audit().queues.packer.lanes

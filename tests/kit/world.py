@@ -21,6 +21,7 @@ from kdaemon.base.limits import MIB, SPREAD_KEY_BYTES
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ports import Dice
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.pace.adaptive import FIRST_SHARE
 from kdaemon.pack.batch import Batch
@@ -329,7 +330,7 @@ class World:
         except ServiceError as error:
             engine.handle_no_description(error, self.now_ns)
         else:
-            engine.handle_description(description, self.now_ns)
+            at_once(engine.take_description(description, self.now_ns))
         self.pump(engine)
 
     def description(self, name: str = STREAM) -> StreamDescription:

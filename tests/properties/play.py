@@ -33,6 +33,7 @@ from tests.kit.frames import (
     make_frame,
 )
 from tests.kit.kcl import inner_records
+from tests.kit.queues import lanes_of
 
 T = 1000 * SECOND
 DEADLINE_NS = 5 * SECOND
@@ -159,7 +160,7 @@ class Play:
     def describe(self, description: StreamDescription) -> None:
         """What the control plane says from now on, and says at once."""
         self.description = description
-        self.engine.handle_description(description, self.now_ns)
+        at_once(self.engine.take_description(description, self.now_ns))
         self.pump()
 
     def answer(self, number: int, outcomes: list[str], *, extra: int = 0) -> None:
@@ -250,7 +251,7 @@ class Play:
         engine.handle_timeout(self.now_ns)
         self._poll()
         if engine.freshness.ask(self.now_ns):
-            engine.handle_description(self.description, self.now_ns)
+            at_once(engine.take_description(self.description, self.now_ns))
             self._poll()
         for frame in engine.take_settled():
             assert frame not in self.told, "told twice"
@@ -277,7 +278,7 @@ class Play:
         assert self.memory.bytes_taken == all_held <= self.memory.bytes_max
         wakeup_ns = engine.next_wakeup_ns()
         assert wakeup_ns is None or wakeup_ns > self.now_ns, "a loop that turns without progress"
-        assert not any(lane.state is LaneState.RETIRED for lane in engine.lanes)
+        assert not any(lane.state is LaneState.RETIRED for lane in lanes_of(engine))
         for frame, results in self.told.items():
             assert None not in results
             assert frame.results == results, "what was told is not rewritten"
@@ -333,7 +334,7 @@ class Play:
         assert not order.freed(), "whose turn has come is queued"
         behind = [each for key in keys for each in order.behind(key)]
         assert not any(each.has_left or each.kept.frame.is_abandoned for each in behind)
-        lanes = {each.kept.lane for each in behind} | set(self.engine.lanes)
+        lanes = {each.kept.lane for each in behind} | set(lanes_of(self.engine))
         assert sum(lane.waiting_records for lane in lanes) == len(behind)
         assert sum(lane.waiting_bytes for lane in lanes) == sum(
             each.kept.frame.sizes[each.index] for each in behind

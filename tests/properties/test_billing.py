@@ -14,6 +14,7 @@ from kdaemon.base.limits import HASH_KEY_MAX, KIB, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.base.service import AWS, SERVICES, YANDEX, Service
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from tests.kit.engine_rig import SETTINGS, T
@@ -93,7 +94,7 @@ def test_units_equal_a_brute_force(
     now_ns = T
     if shard_count:
         engine.freshness.ask(T)
-        engine.handle_description(describe(even_shards(shard_count)), T)
+        at_once(engine.take_description(describe(even_shards(shard_count)), T))
     ledger = Ledger(sizes)
     calls: list[Batch] = []
     for _ in range(60):

@@ -12,9 +12,11 @@ from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.pace.bucket import BURST_NS
 from tests.kit.depth import examples, some
 from tests.kit.frames import MS, SECOND, describe, even_shards
+from tests.kit.queues import lanes_of
 from tests.properties.play import SETTINGS, Place, Play, Sent, T
 
 EXAMPLES = settings(deadline=None, print_blob=True, max_examples=examples(80))
@@ -37,7 +39,7 @@ PUTS = st.lists(
 def play_with(seed: int, shard_count: int | None, of: EngineSettings = LARGE) -> Play:
     play = Play(random.Random(seed), of, memory=ByteBudget(10**9))
     if shard_count is not None:
-        play.engine.handle_description(describe(even_shards(shard_count)), T)
+        at_once(play.engine.take_description(describe(even_shards(shard_count)), T))
     return play
 
 
@@ -167,7 +169,7 @@ def test_nor_while_its_map_is_learnt_or_changes(
         play.pass_time(wait_ns)
         put(play, count, size, where)
         if number >= learnt_at and maps:
-            play.engine.handle_description(describe(even_shards(maps.pop(0))), play.now_ns)
+            at_once(play.engine.take_description(describe(even_shards(maps.pop(0))), play.now_ns))
             play.pump()
         if play.calls and len(maps) < len(counts):
             play.answer(0, ["delivered"])
@@ -193,7 +195,7 @@ def test_however_large_a_backlog_is_it_takes_the_time_that_its_rate_says_and_no_
 def test_records_that_nobody_sends_are_told_from_a_backlog() -> None:
     play = play_with(0, 1)
     put(play, 60, 10, 0)
-    play.engine.lanes[0].blocked_until_ns = T + 3600 * SECOND
+    lanes_of(play.engine)[0].blocked_until_ns = T + 3600 * SECOND
     with pytest.raises(AssertionError, match="stuck"):
         play.settle_down()
 
@@ -208,7 +210,7 @@ def test_where_nothing_fails_the_records_of_a_key_leave_in_the_order_they_came(
         run_on(play, play.now_ns + wait_ns, ["delivered"])
         put(play, count, size, where)
         if number == learnt_at:
-            play.engine.handle_description(describe(even_shards(shard_count)), play.now_ns)
+            at_once(play.engine.take_description(describe(even_shards(shard_count)), play.now_ns))
             play.pump()
     play.settle_down()
     came = [(frame, i) for frame in play.frames for i in range(len(frame.records))]
@@ -270,7 +272,7 @@ def test_a_saturated_shard_is_given_all_of_its_rate(shard_count: int, size: int)
         for shard, records, byte_count in batch.lanes:
             total[shard] += records
             total_bytes[shard] += byte_count
-    for lane in play.engine.lanes:
+    for lane in lanes_of(play.engine):
         records_due = total[lane.shard_id] / SETTINGS.shard_records_per_second
         bytes_due = total_bytes[lane.shard_id] / SETTINGS.shard_bytes_per_second
         assert 9.8 <= max(records_due, bytes_due) <= 10.9 + 2404 / SETTINGS.shard_bytes_per_second

@@ -140,7 +140,7 @@ def test_a_reshard_under_load_loses_and_doubles_nothing(seed: int) -> None:
     assert world.written == Counter(sent), f"seed {seed}"
     assert counters.map_mismatches > 0
     assert 2 <= counters.map_refreshes <= 6, "one refresh a change, not a storm"
-    assert world.engines[0].shard_count == 4
+    assert world.engines[0].audit().queues.shards.shard_count == 4
     assert_settled_once(world)
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.observe.hot import WATCHED_MAX, HotWatch
 from kdaemon.observe.keys import key_name
 from kdaemon.observe.status import status_steps
@@ -196,6 +197,6 @@ def test_a_shard_whose_range_has_changed_is_watched_anew() -> None:
     shards = scene.shards()
     merged = replace(shards[HOT], shard_id="merged", last_hash_key=shards[HOT + 1].last_hash_key)
     after = (*shards[:HOT], merged, *shards[HOT + 2 :])
-    engine.handle_description(describe(after), scene.world.now_ns)
+    at_once(engine.take_description(describe(after), scene.world.now_ns))
     assert engine.handle_hot(["merged"], WATCHED_MAX, scene.world.now_ns) == 1
     assert [lane.shard_id for lane in engine.audit().hot_keys.watched] == ["merged"]

@@ -16,6 +16,7 @@ from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
 from kdaemon.sandbox.service import Taken
 from tests.kit.disk_world import MIB, DiskWorld
+from tests.kit.queues import lanes_of
 from tests.kit.world import MS, SECOND, SETTINGS, Faults
 
 PER_SECOND = 1_000  # records, of a shard
@@ -74,7 +75,7 @@ def test_the_others_drain_at_their_pace(
     world.run_until(world.now_ns + SECOND)
     assert life.engine.ledger.footprint_bytes < settings.buffer_bytes_max // 4, "it is safe on disk"
 
-    shards = {shard.shard_id: n for n, shard in enumerate(life.engine.lanes) if shard.shard_id}
+    shards = {shard.shard_id: n for n, shard in enumerate(lanes_of(life.engine)) if shard.shard_id}
     taken = [0] * shard_count
     took_ns = [0] * shard_count  # when the last of its records came
 

@@ -14,6 +14,7 @@ from kdaemon.base import limits as base
 from kdaemon.base import service as services
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.pack.batch import Batch
 from kdaemon.sandbox.service import Taken
@@ -21,6 +22,7 @@ from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.shards import hash_key_of
 from tests.kit.aggregates import python_reads
 from tests.kit.depth import some
+from tests.kit.queues import lanes_of
 from tests.kit.world import (
     MS,
     SECOND,
@@ -175,7 +177,7 @@ class Watch:
         if not may_stray:
             where = f"seed {self.world.seed}"
             assert self.again == [], f"{where}: taken again though the service had told of them"
-        assert not any(lane.backlog_records for lane in self.world.engines[0].lanes)
+        assert not any(lane.backlog_records for lane in lanes_of(self.world.engines[0]))
 
     def _assert_in_order(self, log: list[bytes]) -> None:
         where = f"seed {self.world.seed}"
@@ -350,14 +352,14 @@ def test_order_needs_no_map(way: Way, seed: int) -> None:
 
         def told() -> None:
             watch.world.may_list = True
-            engine.handle_description(watch.world.description(), watch.world.now_ns)
+            at_once(engine.take_description(watch.world.description(), watch.world.now_ns))
             watch.world.pump(engine)
 
         watch.world.at(watch.world.now_ns + 700 * MS, told)
     feed(watch, key_count=KEY_COUNTS[seed], frames=20, records=30)
     watch.world.run_idle(seconds_max=900)
     watch.assert_in_order()
-    assert watch.world.engines[0].lanes[0].shard_id is None or seed % 2
+    assert lanes_of(watch.world.engines[0])[0].shard_id is None or seed % 2
 
 
 @pytest.mark.parametrize("seed", SEEDS)

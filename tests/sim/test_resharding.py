@@ -19,9 +19,11 @@ from kdaemon.base.description import StreamDescription
 from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.record import Record
 from kdaemon.base.service import YANDEX
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.sandbox.settings import SandboxSettings
 from tests.kit.depth import some
+from tests.kit.queues import lanes_of
 from tests.kit.world import MS, SECOND, SETTINGS, STREAM, World, make_frame, total
 
 SEEDS = some(range(2))
@@ -127,7 +129,7 @@ def is_current(world: World, engine: Engine) -> bool:
     told = [
         (shard.shard_id, str(sum(stream.told_range(shard)) // 2)) for shard in stream.open_shards
     ]
-    return [(lane.shard_id, lane.hash_key) for lane in engine.lanes] == told
+    return [(lane.shard_id, lane.hash_key) for lane in lanes_of(engine)] == told
 
 
 def every(world: World, gap_ns: int, action: Callable[[], object]) -> None:
@@ -340,8 +342,8 @@ def test_a_switch_to_auto_and_back_loses_and_doubles_nothing(seed: int) -> None:
     load = Load(world)
     world.at(2 * SECOND, partial(switch, world, is_auto=True))
     world.run_until(10 * SECOND)
-    assert [lane.shard_id for lane in engine.lanes] == [None], "one lane: nothing is predicted"
-    assert engine.shard_count == 4
+    assert [lane.shard_id for lane in lanes_of(engine)] == [None], "one lane: nothing is predicted"
+    assert engine.audit().queues.shards.shard_count == 4
     assert len(world.asked) <= 3, "records land anywhere, and nobody asks because of it"
     world.at(10 * SECOND, partial(switch, world, is_auto=False))
     world.run_until(20 * SECOND)
@@ -376,12 +378,12 @@ def test_auto_that_grows_is_noticed_by_its_shards() -> None:
     switch(world, is_auto=True)
     Load(world, per_second=4_000)
     world.run_until(5 * SECOND)
-    assert engine.shard_count == 4
+    assert engine.audit().queues.shards.shard_count == 4
     for _ in range(2):
         shard = world.service.stream(STREAM).open_shards[0]
         world.service.split_shard(STREAM, shard.shard_id, world.now_ns)
     world.run_until(5 * SECOND + CONVERGES_S * SECOND)
-    assert engine.shard_count == 6
+    assert engine.audit().queues.shards.shard_count == 6
 
 
 def test_a_switch_back_is_noticed_where_it_matters() -> None:
@@ -390,7 +392,7 @@ def test_a_switch_back_is_noticed_where_it_matters() -> None:
     (engine,) = world.engines
     switch(world, is_auto=True)
     world.run_until(5 * SECOND)
-    assert engine.lanes[0].shard_id is None
+    assert lanes_of(engine)[0].shard_id is None
     switch(world, is_auto=False)
     for _ in range(100):
         world.submit(engine, make_frame([Record(b"hot", "one key") for _ in range(40)]))
@@ -456,13 +458,13 @@ def test_who_may_not_ask_any_more_does_not_take_auto_for_over() -> None:
     world = auto_world(ORDERED)
     (engine,) = world.engines
     switch(world, is_auto=True)
-    engine.handle_description(world.description(), world.now_ns)
+    at_once(engine.take_description(world.description(), world.now_ns))
     assert not is_taking(engine)
     unknown = StreamDescription(None, None, is_auto=False, stream_arn=None)
-    engine.handle_description(unknown, world.now_ns)
+    at_once(engine.take_description(unknown, world.now_ns))
     assert not is_taking(engine)
     switch(world, is_auto=False)
-    engine.handle_description(world.description(), world.now_ns)
+    at_once(engine.take_description(world.description(), world.now_ns))
     assert is_taking(engine)
 
 

@@ -150,6 +150,6 @@ def test_a_raised_warm_throughput_is_used_with_the_shards_that_it_brings(daemons
     growing.rate_of(3)  # the shards are found by the first records that land elsewhere
     assert growing.rate_of(5) >= 7.0
     for engine in growing.world.engines:
-        assert engine.shard_count == 8
+        assert engine.audit().queues.shards.shard_count == 8
         assert engine.capacity is not None
         assert engine.capacity.warm_bytes_per_second == 8 * MIB

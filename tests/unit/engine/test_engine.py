@@ -6,9 +6,11 @@ import pytest
 
 from kdaemon.base.counters import DeadReason, FailureCode
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.base.verdict import Verdict
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
+from tests.kit.queues import lanes_of
 
 # Credit and linger: when a batch goes
 
@@ -164,7 +166,7 @@ def test_a_shard_that_throttles_a_part_is_paced_by_its_budget_and_not_held_back(
     rig.now_ns += SECOND
     rig.put(4)
     rig.answer(rig.call(), [delivered(), failed(), failed(), failed()])
-    (lane,) = rig.engine.lanes
+    (lane,) = lanes_of(rig.engine)
     assert lane.blocked_until_ns == 0
     assert (lane.taken, lane.throttled) == (1, 3)
     assert len(rig.call().records) == 3
@@ -284,6 +286,6 @@ def test_one_shards_failures_hold_back_no_other() -> None:
 def test_a_shard_is_paced_by_the_quota_that_the_service_tells(told: int | None, sent: int) -> None:
     rig = Rig()
     description = replace(describe(even_shards(1)), shard_bytes_per_second=told)
-    rig.engine.handle_description(description, T)
+    at_once(rig.engine.take_description(description, T))
     rig.put(5, size=9_000)
     assert len(rig.call().records) == sent

@@ -22,6 +22,7 @@ from tests.kit.frames import (
     failed,
     make_frame,
 )
+from tests.kit.queues import lanes_of
 
 MANY = even_shards(3 * LANES_A_STEP)
 ROOMY = replace(SETTINGS, batch_records_max=500, buffer_bytes_max=1 << 30)
@@ -36,7 +37,7 @@ class Place:
         self.engine = Engine(settings, ByteBudget(1 << 30), LoadedDice(0.5), T)
         self.engine.freshness.ask(T)
         if may_list:
-            self.engine.handle_description(describe(SHARDS), T)
+            at_once(self.engine.take_description(describe(SHARDS), T))
 
     def put(
         self, shard: int, count: int, *, size: int = 10, key: str = "k", client: int = 0
@@ -116,8 +117,8 @@ def test_of_two_that_are_equally_far_behind_the_one_that_throttled_more_comes_fi
     place = Place()
     for shard in (0, 1, 2):
         place.put(shard, 1900)
-    place.engine.lanes[1].throttled = 7
-    place.engine.lanes[2].throttled = 3
+    lanes_of(place.engine)[1].throttled = 7
+    lanes_of(place.engine)[2].throttled = 3
     assert place.hottest() == ["shard-1", "shard-2", "shard-0"]
 
 
@@ -125,7 +126,7 @@ def test_behind_the_hot_ones_come_the_calm_ones_that_took_most_if_they_are_asked
     place = Place()
     place.put(1, 1900)
     for shard, taken in enumerate((5, 9, 7, 6)):
-        place.engine.lanes[shard].taken = taken
+        lanes_of(place.engine)[shard].taken = taken
     place.put(3, 10)
     told = [(shard.shard_id, shard.is_hot) for shard in place.look(5, 2).shards]
     assert told == [("shard-1", True), ("shard-2", False), ("shard-3", False)]
@@ -136,8 +137,8 @@ def test_behind_the_hot_ones_come_the_calm_ones_that_took_most_if_they_are_asked
 
 def test_of_very_many_calm_ones_those_that_took_most_are_found_in_steps() -> None:
     place = Place()
-    place.engine.handle_description(describe(MANY), T)
-    for taken, lane in enumerate(place.engine.lanes):
+    at_once(place.engine.take_description(describe(MANY), T))
+    for taken, lane in enumerate(lanes_of(place.engine)):
         lane.taken = (taken * 7919) % len(MANY)  # a prime: each number once, in no order
     told = [shard.taken for shard in place.look(5, 16).shards]
     assert told == list(range(len(MANY) - 1, len(MANY) - 17, -1))
@@ -159,7 +160,7 @@ def test_a_shard_that_refused_a_record_just_now_is_hot_until_it_takes_it() -> No
 
 def test_a_shard_that_backs_off_is_hot_even_if_nothing_waits_for_it() -> None:
     place = Place()
-    place.engine.lanes[3].blocked_until_ns = place.now_ns + 250 * MS
+    lanes_of(place.engine)[3].blocked_until_ns = place.now_ns + 250 * MS
     assert place.hottest() == ["shard-3"]
     place.now_ns += 250 * MS
     assert place.hottest() == []
@@ -168,7 +169,7 @@ def test_a_shard_that_backs_off_is_hot_even_if_nothing_waits_for_it() -> None:
 def test_records_behind_others_of_their_key_are_in_the_backlog() -> None:
     place = Place(replace(ROOMY, is_ordered=True))
     place.put(0, 2900)
-    assert place.engine.lanes[0].queued_records == 1
+    assert lanes_of(place.engine)[0].queued_records == 1
     assert place.seconds()[0] == 2.0
 
 
@@ -214,7 +215,7 @@ def test_the_smallest_share_is_that_of_a_shard_of_which_something_is_known() -> 
     batch = place.engine.poll_batch(place.now_ns)
     assert batch is not None
     assert place.look().share_min == 1.0, "nothing waits, and nothing was throttled"
-    place.engine.lanes[1].throttled = 1
+    lanes_of(place.engine)[1].throttled = 1
     assert place.look().share_min == 0.25, "it did throttle once"
 
 
@@ -225,7 +226,7 @@ def test_the_oldest_record_is_found_whosever_turn_it_is() -> None:
     for client in range(2, 20):
         place.now_ns += SECOND
         place.put(0, 20, client=client)
-    lane = place.engine.lanes[0]
+    lane = lanes_of(place.engine)[0]
     while lane.queue[0].frame.client == 1:
         lane.take(1)
     assert lane.turns is not None
@@ -238,7 +239,7 @@ def test_many_clients_of_a_shard_are_looked_at_in_steps() -> None:
     place.put(1, 500, client=1)
     for client in range(2, LANES_A_STEP * CLIENTS_A_LANE + 2):
         place.put(0, 1, client=client)
-    lane = place.engine.lanes[0]
+    lane = lanes_of(place.engine)[0]
     assert lane.turns is not None
     assert lane.turns.client_count >= LANES_A_STEP * CLIENTS_A_LANE
     steps = place.engine.snapshot(place.now_ns)
@@ -251,7 +252,7 @@ def test_looking_refills_nothing() -> None:
     place = Place(replace(ROOMY, first_share=0.1))
     place.put(0, 2000)
     assert place.engine.poll_batch(place.now_ns) is not None
-    lane = place.engine.lanes[0]
+    lane = lanes_of(place.engine)[0]
     missing = lane.budget.records.missing
     place.now_ns += 30 * MS
     first = place.seconds()
@@ -263,11 +264,13 @@ def test_looking_refills_nothing() -> None:
 def test_many_shards_are_looked_at_in_steps_as_they_were_at_its_beginning() -> None:
     engine = Engine(ROOMY, ByteBudget(1 << 30), LoadedDice(0.5), T)
     engine.freshness.ask(T)
-    engine.handle_description(describe(MANY), T)
+    at_once(engine.take_description(describe(MANY), T))
     steps = engine.snapshot(T)
     next(steps)
     engine.freshness.ask(T + SECOND)
-    engine.handle_description(describe(SHARDS), T + SECOND)  # fewer, while it is looked at them
+    at_once(
+        engine.take_description(describe(SHARDS), T + SECOND)
+    )  # fewer, while it is looked at them
     for _ in range(2):
         next(steps)
     with pytest.raises(StopIteration) as end:

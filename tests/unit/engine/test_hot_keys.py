@@ -12,6 +12,7 @@ from kdaemon.base.steps import at_once
 from kdaemon.engine.hot_keys import CALM_LOOKS_MAX, WATCHED_MAX, ShardLoad
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import SECOND, describe, even_shards, failed, make_frame
+from tests.kit.queues import lanes_of
 
 ORDERED = replace(SETTINGS, is_ordered=True)
 
@@ -82,7 +83,7 @@ def test_what_is_sent_again_came_once() -> None:
     rig.wait()
     rig.answer(rig.call())
     assert loads(rig)["shard-0"].keys[0].records_part == 1
-    assert rig.engine.audit().hot_keys.watched[rig.engine.lanes[0]].sketch.records == 5
+    assert rig.engine.audit().hot_keys.watched[lanes_of(rig.engine)[0]].sketch.records == 5
 
 
 def test_what_is_refused_because_its_shard_is_full_came_too() -> None:
@@ -93,7 +94,7 @@ def test_what_is_refused_because_its_shard_is_full_came_too() -> None:
         count += 10
         assert count < 100_000
     rig.engine.handle_frame(make_frame([Record(bytes(1000), "k", "0")]), rig.now_ns)
-    sketch = rig.engine.audit().hot_keys.watched[rig.engine.lanes[0]].sketch
+    sketch = rig.engine.audit().hot_keys.watched[lanes_of(rig.engine)[0]].sketch
     assert sketch.records == count + 1
 
 
@@ -103,7 +104,7 @@ def test_a_client_that_waits_for_room_comes_once() -> None:
         make_frame([Record(bytes(1000), "k", "0")] * 10), rig.now_ns, is_patient=True
     ):
         pass
-    sketch = rig.engine.audit().hot_keys.watched[rig.engine.lanes[0]].sketch
+    sketch = rig.engine.audit().hot_keys.watched[lanes_of(rig.engine)[0]].sketch
     came = sketch.records
     again = make_frame([Record(bytes(1000), "k", "0")] * 10)
     assert not rig.engine.handle_frame(again, rig.now_ns, is_patient=True)
@@ -155,9 +156,9 @@ def test_no_more_shards_are_watched_than_may_be_and_the_hot_go_before_the_calm()
 
 def test_a_shard_that_is_gone_is_watched_no_more_and_without_a_map_none_is() -> None:
     rig = rig_of()
-    rig.engine.handle_description(describe(even_shards(2)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(2)), rig.now_ns))
     assert rig.engine.handle_hot(["shard-0"], 8, rig.now_ns) == 1
     (lane,) = rig.engine.audit().hot_keys.watched
-    assert lane is rig.engine.lanes[0]
-    rig.engine.handle_description(describe(even_shards(1), is_auto=True), rig.now_ns)
+    assert lane is lanes_of(rig.engine)[0]
+    at_once(rig.engine.take_description(describe(even_shards(1), is_auto=True), rig.now_ns))
     assert rig.engine.handle_hot([None], 8, rig.now_ns) == 0

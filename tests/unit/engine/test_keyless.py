@@ -9,6 +9,7 @@ from kdaemon.base.engine_settings import EngineSettings
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.record import Record, RecordResult
+from kdaemon.base.steps import at_once
 from kdaemon.cli.reading import record_line
 from kdaemon.spool.held import letters_of
 from tests.kit.engine_rig import SETTINGS, Rig
@@ -39,7 +40,7 @@ def records_sent(rig: Rig) -> list[Record]:
 def rig_of(settings: EngineSettings, how: str) -> Rig:
     rig = Rig(settings)
     if how == "AUTO":
-        rig.engine.handle_description(describe(even_shards(2), is_auto=True), rig.now_ns)
+        at_once(rig.engine.take_description(describe(even_shards(2), is_auto=True), rig.now_ns))
     elif how == "no map":
         rig.engine.audit().queues.shards.forget(rig.now_ns)
     return rig
@@ -120,7 +121,7 @@ def test_an_aggregate_that_is_refused_buries_its_records_as_they_came() -> None:
 def test_a_record_without_a_key_that_waited_for_a_map_goes_to_any_shard() -> None:
     rig = rig_of(PLAIN, "no map")
     put(rig, Record(b"0", ""), Record(b"1", "k"))
-    rig.engine.handle_description(describe(even_shards(4)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(4)), rig.now_ns))
     assert rig.engine.audit().queues.packer.keyless_lane.queued_records == 1
     rig.now_ns += 200 * MS
     batch = rig.call()

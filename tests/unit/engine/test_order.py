@@ -10,6 +10,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine.engine import RECHECK_NS
 from kdaemon.pack.batch import Batch
@@ -107,7 +108,7 @@ def test_a_key_keeps_its_turn_through_a_reshard() -> None:
     rig = KeyRig(ORDERED)
     rig.put_keys("aa")
     first = rig.call()
-    rig.engine.handle_description(describe(even_shards(4)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(4)), rig.now_ns))
     rig.put_keys("a")
     assert rig.poll() is None
     rig.answer(first, [failed("InternalFailure")])
@@ -191,11 +192,11 @@ def test_a_service_managed_stream_is_not_written_to_and_says_what_to_change(
 ) -> None:
     rig = KeyRig(settings)
     rig.put_keys("a")
-    rig.engine.handle_description(AUTO, T)
+    at_once(rig.engine.take_description(AUTO, T))
     assert all(word in str(rig.engine.unavailable) for word in words)
     assert rig.poll() is None
     assert rig.engine.next_wakeup_ns() == T + RECHECK_NS
-    rig.engine.handle_description(describe(even_shards(2)), T)
+    at_once(rig.engine.take_description(describe(even_shards(2)), T))
     assert rig.engine.unavailable is None
     assert numbers(rig.poll()) == [1]
 
@@ -204,7 +205,7 @@ def test_on_auto_those_who_wait_hear_at_once_why_and_what_nobody_waits_for_is_ke
     rig = KeyRig(ORDERED)
     waiting = rig.put_keys("a", deadline_ns=T + 20 * SECOND)
     rig.put_keys("b")  # nobody waits for it
-    rig.engine.handle_description(AUTO, T)
+    at_once(rig.engine.take_description(AUTO, T))
     assert rig.engine.take_settled() == [waiting]
     assert waiting.refusal is not None
     assert waiting.refusal[0] == "InvalidArgumentException"
@@ -223,21 +224,23 @@ def test_aggregates_are_not_written_where_queues_or_channels_read_records_one_by
     rig = KeyRig(AGGREGATING)
     rig.put_keys("a")
     for has_readers in told:
-        rig.engine.handle_description(describe(even_shards(2), has_record_readers=has_readers), T)
+        at_once(
+            rig.engine.take_description(describe(even_shards(2), has_record_readers=has_readers), T)
+        )
     assert ("queues and channels" in str(rig.engine.unavailable)) is not is_available
     assert (rig.poll() is not None) is is_available
 
 
 def test_without_aggregates_a_stream_with_queues_is_as_any() -> None:
     rig = KeyRig(ORDERED)
-    rig.engine.handle_description(describe(even_shards(2), has_record_readers=True), T)
+    at_once(rig.engine.take_description(describe(even_shards(2), has_record_readers=True), T))
     rig.put_keys("a")
     assert rig.poll() is not None
 
 
 def test_without_order_and_aggregates_a_service_managed_stream_is_as_any() -> None:
     rig = KeyRig()
-    rig.engine.handle_description(AUTO, T)
+    at_once(rig.engine.take_description(AUTO, T))
     assert rig.engine.unavailable is None
     rig.put_keys("a")
     assert rig.poll() is not None
@@ -250,11 +253,11 @@ def test_records_without_a_key_outlive_a_switch_to_auto_and_back(*, is_sent: boo
     frame = rig.put_keys("--")
     if is_sent:
         batch = rig.call()
-        rig.engine.handle_description(AUTO, T)
+        at_once(rig.engine.take_description(AUTO, T))
         rig.answer(batch, [failed("InternalFailure")] * 2)
     else:
-        rig.engine.handle_description(AUTO, T)
-    rig.engine.handle_description(describe(even_shards(2)), T)
+        at_once(rig.engine.take_description(AUTO, T))
+    at_once(rig.engine.take_description(describe(even_shards(2)), T))
     rig.now_ns += SECOND
     rig.answer(rig.call())
     assert rig.settled() == [frame]

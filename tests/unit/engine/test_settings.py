@@ -11,6 +11,7 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, SECOND, make_frame
+from tests.kit.queues import lanes_of
 
 
 def tell(rig: Rig, settings: EngineSettings) -> None:
@@ -48,13 +49,13 @@ def test_a_lane_that_waits_for_a_slow_rate_goes_by_the_new_one(shard_count: int)
     rig.answer(rig.call())
     assert rig.poll() is None  # each has to wait for a second
     tell(rig, SETTINGS)
-    assert {lane.budget.records.rate for lane in rig.engine.lanes} == {1000}
+    assert {lane.budget.records.rate for lane in lanes_of(rig.engine)} == {1000}
     since_ns = rig.now_ns
     rig.wait()
     assert rig.now_ns - since_ns <= SETTINGS.linger_ns
     rig.answer(rig.call())
     tell(rig, slow)
-    assert {lane.budget.records.rate for lane in rig.engine.lanes} == {1}
+    assert {lane.budget.records.rate for lane in lanes_of(rig.engine)} == {1}
 
 
 def test_a_smaller_buffer_keeps_what_it_has_and_takes_no_more() -> None:
@@ -73,8 +74,10 @@ def test_a_limit_that_the_service_told_weighs_more_than_another_setting() -> Non
     untold = rig.engine.record_bytes_max
     tell(rig, replace(SETTINGS, record_bytes_max=untold - 1))
     assert rig.engine.record_bytes_max == untold - 1
-    rig.engine.handle_description(
-        StreamDescription(None, 7_000, is_auto=False, stream_arn=None), rig.now_ns
+    at_once(
+        rig.engine.take_description(
+            StreamDescription(None, 7_000, is_auto=False, stream_arn=None), rig.now_ns
+        )
     )
     tell(rig, replace(SETTINGS, record_bytes_max=9_000))
     assert rig.engine.record_bytes_max == 7_000

@@ -12,6 +12,7 @@ from kdaemon.base.counters import DeadReason, RefuseReason
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Acknowledge, Frame
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.pack.lane import Lane
 from kdaemon.pack.packer import Packer
 from kdaemon.pack.queues import ROUTED_A_SLICE, RUN_PIECES
@@ -22,6 +23,7 @@ from kdaemon.settle.deadlines import FRAME_PIECES
 from kdaemon.settle.partings import GONE_INTERVAL_NS, PIECES_A_ROUND, PIECES_A_SLICE
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import SECOND, describe, even_shards, make_frame
+from tests.kit.queues import lanes_of
 from tests.kit.watching import before
 
 DENIED = ServiceError("AccessDeniedException", "no", status=400)
@@ -150,8 +152,8 @@ def test_very_many_frames_end_in_slices(
         told += crowd.slice(lambda: crowd.engine.handle_timeout(crowd.now_ns))
     counters = crowd.counters
     assert counters.buffered == 0
-    assert all(not lane.queued_records and not lane.queue for lane in crowd.engine.lanes)
-    assert all(not lane.waiting_records for lane in crowd.engine.lanes)
+    assert all(not lane.queued_records and not lane.queue for lane in lanes_of(crowd.engine))
+    assert all(not lane.waiting_records for lane in lanes_of(crowd.engine))
     if reason is None:
         assert counters.dead[DeadReason.MISSING_STREAM] == COUNT
     else:
@@ -294,7 +296,7 @@ def test_a_new_map_is_taken_in_steps_and_what_was_queued_moves_in_slices(
         if crowd.engine.freshness.ask(crowd.now_ns):
             continue
     if not is_ordered:  # else most wait behind others of their keys
-        queued = sum(lane.backlog_records for lane in crowd.engine.lanes)
+        queued = sum(lane.backlog_records for lane in lanes_of(crowd.engine))
         assert queued == crowd.counters.buffered
     if after is not None:
         assert crowd.counters.buffered == COUNT
@@ -304,7 +306,7 @@ def test_a_new_map_is_taken_in_steps_and_what_was_queued_moves_in_slices(
 
 def test_who_is_gone_while_a_new_map_is_taken_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     crowd = Crowd(monkeypatch, is_ordered=True)
-    crowd.engine.handle_description(describe(even_shards(9)), crowd.now_ns)
+    at_once(crowd.engine.take_description(describe(even_shards(9)), crowd.now_ns))
     crowd.engine.handle_clients_gone(crowd.frames[10:], crowd.now_ns)
     crowd.answer(crowd.batch)
     while (at_ns := crowd.engine.next_wakeup_ns()) is not None and at_ns <= crowd.now_ns:

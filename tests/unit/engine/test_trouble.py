@@ -632,7 +632,7 @@ def test_an_answer_to_a_call_from_before_the_map_changed_is_old_news() -> None:
     rig.put()
     batch = rig.call()
     rig.now_ns += 10 * MS
-    rig.engine.handle_description(describe(even_shards(2)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(2)), rig.now_ns))
     due_ns = rig.engine.freshness.due_at_ns
     rig.answer(batch, [delivered("shard-1")])
     assert rig.counters.map_mismatches == 0
@@ -648,7 +648,7 @@ def test_what_fails_on_a_shard_that_is_gone_is_routed_anew() -> None:
         OpenShard("a", first.first_hash_key, first.last_hash_key),
         OpenShard("b", second.first_hash_key, second.last_hash_key),
     )
-    rig.engine.handle_description(describe(halves), T)
+    at_once(rig.engine.take_description(describe(halves), T))
     rig.answer(batch, [failed("InternalFailure"), failed("InternalFailure")])
     again = rig.call()
     assert again.records == frame.records
@@ -659,16 +659,16 @@ def test_a_description_sets_the_record_limit_whatever_a_batch_holds() -> None:
     rig = Rig(replace(SETTINGS, record_bytes_max=150_000))
     assert rig.engine.record_bytes_max == 150_000 > SETTINGS.batch_bytes_max
     for told, expected in ((70_000, 70_000), (10**7, 10**7), (None, 10**7)):
-        rig.engine.handle_description(describe(None, record_bytes_max=told), T)
+        at_once(rig.engine.take_description(describe(None, record_bytes_max=told), T))
         assert rig.engine.record_bytes_max == expected
-    assert rig.engine.shard_count == 1
+    assert rig.engine.audit().queues.shards.shard_count == 1
 
 
 def test_the_capacity_stays_as_it_was_told_until_the_stream_is_missing() -> None:
     rig = Rig()
     capacity = Capacity(is_on_demand=True, warm_bytes_per_second=1000)
     for told in (capacity, None):
-        rig.engine.handle_description(describe(even_shards(2), capacity=told), T)
+        at_once(rig.engine.take_description(describe(even_shards(2), capacity=told), T))
         assert rig.engine.capacity == capacity
     rig.put()
     missing = ServiceError("ResourceNotFoundException", "no", status=400)
@@ -765,9 +765,9 @@ def test_a_stream_that_was_there_is_missing_only_where_that_does_not_mean_forbid
     settings = replace(SETTINGS, service=service)
     engine = Engine(settings, ByteBudget(10**7), LoadedDice(0.5), T)
     if known_by == "a description":
-        engine.handle_description(describe(even_shards(1)), T)
+        at_once(engine.take_description(describe(even_shards(1)), T))
     elif known_by == "a description without shards":  # nobody may describe it
-        engine.handle_description(describe(None), T)
+        at_once(engine.take_description(describe(None), T))
     elif known_by == "records of an earlier run":
         engine.counters.recovered += 1  # as the spool does
     elif known_by == "a delivery":
@@ -813,7 +813,7 @@ def test_what_the_service_says_last_of_a_stream_is_told() -> None:
         assert state(rig.engine) == told
     rig.engine.handle_no_description(MISSING, T)
     assert state(rig.engine) == (StreamState.UNSEEN, MISSING.code)
-    rig.engine.handle_description(describe(even_shards(1)), T)
+    at_once(rig.engine.take_description(describe(even_shards(1)), T))
     assert state(rig.engine) == (StreamState.OK, "")
 
 
@@ -834,7 +834,7 @@ def test_the_hold_of_a_missing_stream_ends_when_the_service_tells_of_it(shards: 
     rig.put(1, deadline_ns=T + SECOND)
     rig.fail(rig.call(), MISSING)
     assert rig.engine.hold is not None
-    rig.engine.handle_description(describe(shards), rig.now_ns)  # type: ignore[arg-type]
+    at_once(rig.engine.take_description(describe(shards), rig.now_ns))  # type: ignore[arg-type]
     assert (rig.engine.hold is None) is (shards is not None)
     rig.put(2)
     assert rig.poll() is None, "it is not yet time to probe"
@@ -850,7 +850,7 @@ def test_a_hold_for_want_of_rights_does_not_end_by_a_description() -> None:
     rig.put(1, deadline_ns=T + SECOND)
     rig.fail(rig.call(), DENIED)
     assert rig.engine.is_idle, "its client was told"
-    rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(1)), rig.now_ns))
     assert rig.engine.hold is not None, "rights to look are not rights to write"
 
 
@@ -902,5 +902,5 @@ def test_where_not_found_may_mean_forbidden_the_hold_stays() -> None:
     rig = Rig(replace(SETTINGS, service=YANDEX))
     rig.put(1)
     rig.fail(rig.call(), MISSING)
-    rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(1)), rig.now_ns))
     assert rig.engine.hold is not None

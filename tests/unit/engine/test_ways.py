@@ -7,6 +7,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import CLOSED_LOOK_NS, FULL_NS, LOW_NS, MEMORY_LOOK_NS, Way
@@ -179,9 +180,9 @@ def test_one_lane_takes_what_comes() -> None:
 def test_each_map_has_a_number_of_its_own() -> None:
     rig = a_rig()
     before = rig.engine.ways.map_count
-    rig.engine.handle_description(describe(even_shards(2)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(2)), rig.now_ns))
     assert rig.engine.ways.map_count == before, "nothing has changed"
-    rig.engine.handle_description(describe(even_shards(3)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(3)), rig.now_ns))
     assert rig.engine.ways.map_count == before + 1
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
 from kdaemon.engine.heat import LANES_A_STEP
 from kdaemon.observe.hot import LOOK_INTERVAL_NS, TOLD_INTERVAL_NS, WATCHED_MAX, HotWatch
@@ -16,6 +17,7 @@ from kdaemon.observe.slices import SLICE_NS
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import SECOND, LoadedDice, describe, even_shards, make_frame
 from tests.kit.observing import Observing, reader_of
+from tests.kit.queues import lanes_of
 from tests.kit.watching import before
 
 ROOMY = replace(SETTINGS, buffer_bytes_max=1 << 30)
@@ -34,7 +36,7 @@ class Place:
         self.streams = {name: Engine(ROOMY, memory, LoadedDice(0.5), T) for name in names}
         for engine in self.streams.values():
             engine.freshness.ask(T)
-            engine.handle_description(describe(SHARDS), T)
+            at_once(engine.take_description(describe(SHARDS), T))
         self.watch = HotWatch(reader_of(Observing(memory, self.streams), self), self)
         self._caplog = caplog
 
@@ -48,7 +50,7 @@ class Place:
 
     def sold_out(self, name: str) -> None:
         """From now on, nothing is saved up in any bucket of the stream."""
-        for lane in self.streams[name].lanes:
+        for lane in lanes_of(self.streams[name]):
             lane.budget.refill(self.time_ns)
             lane.budget.records.pay(lane.budget.records.available)
 
@@ -57,7 +59,7 @@ class Place:
         for _ in range(seconds):
             self.time_ns += SECOND
             for name, count in taken.items():
-                self.streams[name].lanes[0].taken += count
+                lanes_of(self.streams[name])[0].taken += count
             for name in self.streams:
                 self.sold_out(name)
             self.watch.look()
@@ -146,7 +148,7 @@ def test_a_burst_that_is_gone_at_the_next_look_is_not_told(
     place = Place(caplog, "a")
     place.put("a", 0, 5000)
     place.pass_seconds(15, a=300)
-    for run in place.streams["a"].lanes[0].take_all():
+    for run in lanes_of(place.streams["a"])[0].take_all():
         assert run.indices
     place.pass_seconds(30, a=300)
     assert place.told() == []
@@ -164,7 +166,7 @@ def test_what_an_outage_left_is_not_heat_while_it_gets_shorter(
 ) -> None:
     place = Place(caplog, "a")
     place.put("a", 0, 40_000)
-    lane = place.streams["a"].lanes[0]
+    lane = lanes_of(place.streams["a"])[0]
     for _ in range(30):
         place.pass_seconds(1, a=1000)
         for _ in range(300):  # 700 came while 1,000 went
@@ -184,7 +186,7 @@ def test_where_all_shards_are_behind_the_stream_is_told_and_not_one_of_them(
     for shard in range(3):
         place.put("a", shard, 3000 + shard)
     place.pass_seconds(10, a=1000)
-    place.streams["a"].lanes[2].throttled = 50
+    lanes_of(place.streams["a"])[2].throttled = 50
     place.pass_seconds(10, a=1000)
     (line,) = place.told()
     assert line["text"].startswith("a stream is behind: more comes than its shards take")
@@ -246,7 +248,7 @@ def test_many_streams_are_looked_at_in_parts(
 def test_a_look_at_many_shards_takes_several_calls(caplog: pytest.LogCaptureFixture) -> None:
     place = Place(caplog, "s")
     engine = place.streams["s"]
-    engine.handle_description(describe(even_shards(3 * LANES_A_STEP)), T)
+    at_once(engine.take_description(describe(even_shards(3 * LANES_A_STEP)), T))
     place.put("s", 0, 5)
     looked: list[int] = []
 

@@ -37,6 +37,7 @@ from kdaemon.system import SystemClock, SystemDice
 from tests.kit.frames import describe, even_shards, make_frame
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.patience import PATIENCE_S
+from tests.kit.queues import lanes_of
 from tests.kit.watching import made_of
 from tests.kit.world import SECOND, SETTINGS, Faults, World
 from tests.unit.observe.test_admin import Place
@@ -218,8 +219,8 @@ def loaded(*streams: str, shards: int = 64) -> Observing:
     engines = {name: Engine(ROOMY, memory, SystemDice(1), 1) for name in streams}
     for engine in engines.values():
         engine.freshness.ask(1)
-        engine.handle_description(describe(even_shards(shards)), 1)
-        for number, lane in enumerate(engine.lanes):
+        at_once(engine.take_description(describe(even_shards(shards)), 1))
+        for number, lane in enumerate(lanes_of(engine)):
             lane.taken = number
     return Observing(memory, engines)
 
@@ -255,7 +256,7 @@ def test_where_records_go_out_in_aggregates_their_number_is_no_part_of_the_quota
         replace(ROOMY, aggregate_bytes_max=51_200), ByteBudget(1 << 30), SystemDice(1), 1
     )
     engine.freshness.ask(1)
-    engine.handle_description(describe(even_shards(1)), 1)
+    at_once(engine.take_description(describe(even_shards(1)), 1))
     seen = Observing(ByteBudget(1 << 30), {"a": engine})
     (stream,) = one(at_once(event_steps(reader_of(seen, SystemClock()))))["streams"]
     assert stream["shards"][0]["quota_records"] == 0

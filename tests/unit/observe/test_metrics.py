@@ -48,6 +48,7 @@ from kdaemon.sandbox.settings import Quota
 from kdaemon.send.relay import Relay
 from tests.kit.depth import some
 from tests.kit.observing import At, Observing, reader_of
+from tests.kit.queues import lanes_of
 from tests.kit.upstreams import SeenUpstream
 from tests.kit.watching import before
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
@@ -406,7 +407,7 @@ def mapped(world: World, *names: str, per_shard: bool = False) -> tuple[Observin
 
 def pile(world: World, engine: Engine, shard: int, count: int, size: int = 2) -> None:
     """Puts records on a shard's queue; nothing is sent before the world runs on."""
-    hash_key = engine.lanes[shard].hash_key
+    hash_key = lanes_of(engine)[shard].hash_key
     records = [Record(bytes(size - 1), "k", hash_key) for _ in range(count)]
     assert engine.handle_frame(make_frame(records), world.now_ns)
 
@@ -425,7 +426,7 @@ def test_a_hot_shard_is_named_with_its_backlog_in_seconds_and_our_share_of_it() 
     engine = observing.streams["a"]
     pile(world, engine, 2, 3400)
     found = samples(metrics)
-    hot = {"stream": "a", "shard_id": engine.lanes[2].shard_id or ""}
+    hot = {"stream": "a", "shard_id": lanes_of(engine)[2].shard_id or ""}
     assert value(found, "kdaemon_hot_shard_backlog_seconds", **hot) == 2.5
     assert value(found, "kdaemon_hot_shard_share_ratio", **hot) == 1.0
     assert len([key for key in found if "shard_id" in dict(key[1])]) == 2
@@ -453,7 +454,7 @@ def test_of_many_hot_shards_the_hottest_five_of_each_stream_are_named() -> None:
             for (metric, labels), seconds in found.items()
             if metric == "kdaemon_hot_shard_backlog_seconds" and ("stream", name) in labels
         }
-        hottest = {engine.lanes[shard].shard_id: 1.1 + 0.1 * shard for shard in range(35, 40)}
+        hottest = {lanes_of(engine)[shard].shard_id: 1.1 + 0.1 * shard for shard in range(35, 40)}
         assert told == pytest.approx(hottest)
         assert value(found, "kdaemon_shards_backlogged", stream=name) == 40
 
@@ -469,7 +470,7 @@ def test_the_share_that_other_producers_leave_us_shows_without_a_shard_s_name() 
     found = samples(metrics)
     share = value(found, "kdaemon_shard_share_min_ratio", stream="a")
     assert 0.05 < share < 0.5
-    hot = {"stream": "a", "shard_id": engine.lanes[0].shard_id or ""}
+    hot = {"stream": "a", "shard_id": lanes_of(engine)[0].shard_id or ""}
     assert value(found, "kdaemon_hot_shard_share_ratio", **hot) == share
 
 
@@ -484,7 +485,7 @@ def test_per_shard_series_tell_backlog_share_backoff_and_tokens_of_each_shard() 
     world = World(1, shard_count=2)
     observing, metrics = mapped(world, "a", per_shard=True)
     engine = observing.streams["a"]
-    hot, cold = (lane.shard_id or "" for lane in engine.lanes)
+    hot, cold = (lane.shard_id or "" for lane in lanes_of(engine))
     pile(world, engine, 0, 3000)
     world.pump(engine)
     found = samples(metrics)
@@ -501,7 +502,7 @@ def test_per_shard_series_tell_backlog_share_backoff_and_tokens_of_each_shard() 
         share = value(found, "kdaemon_shard_share_ratio", stream="a", shard_id=hot, kind=kind)
         assert share == 1.0
     assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard_id=hot) == 0
-    engine.lanes[1].blocked_until_ns = world.now_ns + 250 * MS
+    lanes_of(engine)[1].blocked_until_ns = world.now_ns + 250 * MS
     found = samples(metrics)
     assert value(found, "kdaemon_shard_backoff_seconds", stream="a", shard_id=cold) == 0.25
     world.run_idle()

@@ -26,6 +26,7 @@ from tests.kit.depth import some
 from tests.kit.engine_rig import SETTINGS, T
 from tests.kit.frames import LoadedDice, describe, even_shards
 from tests.kit.observing import At, Observing, reader_of
+from tests.kit.queues import lanes_of
 from tests.kit.watching import before
 from tests.kit.world import MS, SECOND, Faults, World, make_frame
 
@@ -179,8 +180,8 @@ class Place:
         engines = [Engine(settings, memory, LoadedDice(0.5), T) for _ in range(streams)]
         for engine in engines:
             engine.freshness.ask(T)
-            engine.handle_description(describe(even_shards(shards)), T)
-            for lane in engine.lanes:
+            at_once(engine.take_description(describe(even_shards(shards)), T))
+            for lane in lanes_of(engine):
                 lane.throttled = 1
                 lane.blocked_until_ns = T + SECOND
         named = {f"s{number}": engine for number, engine in enumerate(engines)}

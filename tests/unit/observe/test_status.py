@@ -14,6 +14,7 @@ from kdaemon.base.errors import ServiceError
 from kdaemon.base.limits import HASH_KEY_MAX, MIB
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.observe.readiness import Readiness, ReadyMove, ReadyState, is_memory_full
 from kdaemon.observe.reloads import Outcome, Reloads, Report
@@ -22,6 +23,7 @@ from kdaemon.observe.snapshot import HOT_SHARDS_MAX
 from kdaemon.observe.status import status_steps
 from kdaemon.sandbox.settings import Quota
 from tests.kit.observing import At, Observing, reader_of
+from tests.kit.queues import lanes_of
 from tests.kit.world import MS, SECOND, SETTINGS, Faults, World, make_frame
 from tests.unit.observe.whole import whole
 
@@ -257,7 +259,7 @@ def test_a_hot_shard_is_told_in_records_bytes_seconds_and_pace() -> None:
     place = Place(world, "orders")
     place.run(100 * MS)
     engine = place.observing.streams["orders"]
-    lane = engine.lanes[2]
+    lane = lanes_of(engine)[2]
     place.put("orders", *(Record(b"12345", "key", lane.hash_key) for _ in range(3000)))
     lane.taken, lane.throttled, lane.failure_count = 70, 30, 2
     lane.blocked_until_ns = world.now_ns + 125 * MS
@@ -291,7 +293,7 @@ def test_the_keys_of_a_hot_shard_are_told_hashed_unless_they_may_be_shown(
     place = Place(world, "orders", shows_keys=shows_keys)
     place.run(100 * MS)
     engine = place.observing.streams["orders"]
-    lane = engine.lanes[2]
+    lane = lanes_of(engine)[2]
     assert engine.handle_hot([lane.shard_id], 8, world.now_ns) == 1
     mine = [Record(b"12345", "key", lane.hash_key)] * 3000
     place.put("orders", *mine)
@@ -350,7 +352,9 @@ def test_a_stream_that_takes_nothing_comes_first_and_says_why_in_full() -> None:
     place = Place(World(1, settings=settings), "a", "auto")
     engine = place.observing.streams["auto"]
     shards = (OpenShard("shardId-0", 0, HASH_KEY_MAX),)
-    engine.handle_description(StreamDescription(shards, None, True, None), place.world.now_ns)
+    at_once(
+        engine.take_description(StreamDescription(shards, None, True, None), place.world.now_ns)
+    )
     first, second = place.page()["streams"]
     assert (first["name"], second["name"]) == ("auto", "a")
     assert second["unavailable"] is None
@@ -375,9 +379,9 @@ def test_what_the_service_told_of_a_stream_is_shown() -> None:
         capacity=capacity,
         shard_bytes_per_second=128_000,
     )
-    engine.handle_description(told, place.world.now_ns)
+    at_once(engine.take_description(told, place.world.now_ns))
     unknown = StreamDescription(None, None, is_auto=False, stream_arn=None)
-    engine.handle_description(unknown, place.world.now_ns)
+    at_once(engine.take_description(unknown, place.world.now_ns))
     (stream,) = place.page()["streams"]
     assert stream["capacity"] == {
         "is_on_demand": True,

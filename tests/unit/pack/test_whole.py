@@ -15,7 +15,7 @@ from kdaemon.pack.queues import Queues
 from kdaemon.pack.whole import WAITING_RECORDS_MAX
 from tests.kit.engine_rig import SETTINGS, Rig
 from tests.kit.frames import MS, SECOND, delivered, describe, even_shards, failed, make_frame
-from tests.kit.queues import make_queues
+from tests.kit.queues import lanes_of, make_queues
 
 RATE = 1000
 SHARDS = 4
@@ -231,7 +231,7 @@ def test_a_whole_frame_settles_and_its_shards_took_its_records() -> None:
         run.lane.shard_id for index in range(CALL) for run in batch.runs if index in run.indices
     ]
     assert rig.counters.map_mismatches == 0
-    assert sum(lane.taken for lane in rig.engine.lanes) == CALL
+    assert sum(lane.taken for lane in lanes_of(rig.engine)) == CALL
     assert rig.counters.delivered_bytes == frame.byte_count
 
 
@@ -249,7 +249,7 @@ def test_of_a_whole_frame_only_what_failed_is_sent_again() -> None:
     assert again.records == [batch.records[3]]
     rig.answer(again, [delivered(str(shard_id)) for shard_id in as_predicted(again)])
     assert rig.settled() == [frame]
-    assert sum(lane.taken for lane in rig.engine.lanes) == CALL
+    assert sum(lane.taken for lane in lanes_of(rig.engine)) == CALL
 
 
 def test_a_record_of_a_whole_frame_that_landed_elsewhere_makes_the_map_stale() -> None:
@@ -261,7 +261,7 @@ def test_a_record_of_a_whole_frame_that_landed_elsewhere_makes_the_map_stale() -
     rig.answer(batch, results)
     assert rig.settled() == [frame]
     assert rig.counters.map_mismatches == 1
-    assert sum(lane.taken for lane in rig.engine.lanes) == CALL
+    assert sum(lane.taken for lane in lanes_of(rig.engine)) == CALL
 
 
 def test_a_call_of_whole_frames_that_failed_is_sent_again() -> None:
@@ -283,7 +283,7 @@ def test_what_no_call_is_to_be_had_for_is_queued_by_shard() -> None:
     rig.call()
     put(rig)
     assert rig.poll() is None
-    assert sum(lane.queued_records for lane in rig.engine.lanes) == CALL
+    assert sum(lane.queued_records for lane in lanes_of(rig.engine)) == CALL
 
 
 def test_the_client_of_a_whole_frame_that_goes_before_the_call_has_it_withdrawn() -> None:
@@ -323,7 +323,7 @@ def seen(rig: Rig, frames: list[Frame]) -> object:
             (lane.budget.records_share, lane.budget.bytes_share),
             {name: getattr(lane.budget.interval, name) for name in Interval.__slots__},
         )
-        for lane in engine.lanes
+        for lane in lanes_of(engine)
     ]
     hold = None if engine.hold is None else engine.hold.code
     results = [[each and (each.error_code, each.shard_id) for each in f.results] for f in frames]

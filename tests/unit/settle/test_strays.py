@@ -8,6 +8,7 @@ from kdaemon.base.description import OpenShard
 from kdaemon.base.frame import Frame
 from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.record import Record
+from kdaemon.base.steps import at_once
 from kdaemon.base.verdict import Verdict
 from kdaemon.pack.batch import Batch
 from kdaemon.route.shard_map import ShardMap
@@ -66,7 +67,7 @@ class StrayRig(Rig):
 
     def learn(self) -> None:
         """The control plane tells of the split."""
-        self.engine.handle_description(describe(CHILDREN), self.now_ns)
+        at_once(self.engine.take_description(describe(CHILDREN), self.now_ns))
         assert self.counters.unaccounted() == 0
 
 
@@ -134,7 +135,7 @@ def test_when_nobody_learns_its_shard_in_time_it_is_sent_again() -> None:
     rig.land(rig.call(), "another")
     since_ns = rig.now_ns
     rig.engine.freshness.ask(rig.now_ns + SECOND)
-    rig.engine.handle_description(describe(None), rig.now_ns)
+    at_once(rig.engine.take_description(describe(None), rig.now_ns))
     rig.now_ns = since_ns + STRAY_WAIT_NS - 1
     assert rig.poll() is None
     assert rig.engine.next_wakeup_ns() == since_ns + STRAY_WAIT_NS
