@@ -121,25 +121,18 @@ class Ways:
         return _Look(queued, free_bytes, all_bytes, self._packer.aggregate_bytes_max, key_map)
 
 
+@dataclass(slots=True)
 class _Look:
     """One look at the lanes. `queued`: as `Queued`. `free_bytes`: the memory that the disk may
     still fill; `all_bytes`: with what the stream holds now. `key_map`: the map, where order per key
     is kept.
     """
 
-    def __init__(
-        self,
-        queued: Queued,
-        free_bytes: int,
-        all_bytes: int,
-        aggregate_bytes_max: int,
-        key_map: ShardMap | None,
-    ) -> None:
-        self._queued = queued
-        self._free_bytes = free_bytes
-        self._all_bytes = all_bytes
-        self._aggregate_bytes_max = aggregate_bytes_max
-        self._key_map = key_map
+    queued: Queued
+    free_bytes: int
+    all_bytes: int
+    aggregate_bytes_max: int
+    key_map: ShardMap | None
 
     def of(self, runs: Iterable[Run], *, may_be_full: bool) -> list[Way]:
         """The ways of these runs. `may_be_full`: False: all lanes take whatever comes."""
@@ -170,7 +163,7 @@ class _Look:
             wait_ns = self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes)
             if wait_ns >= LOW_NS and lane.shard_id is not None:
                 # Clients that wait for delivery may fill a queue for ever: the disk has a part too.
-                wait_ns = min(wait_ns, self._wait_ns(lane, *self._queued.get(lane.shard_id, _NONE)))
+                wait_ns = min(wait_ns, self._wait_ns(lane, *self.queued.get(lane.shard_id, _NONE)))
             if wait_ns >= LOW_NS:
                 soonest_ns = min(soonest_ns, wait_ns - LOW_NS)
             elif lane.shard_id is not None and self._has_much(lane.shard_id):
@@ -180,7 +173,7 @@ class _Look:
         return low, soonest_ns
 
     def _is_full(self, lane: Lane, shard_id: str) -> bool:
-        records, byte_count = self._queued.get(shard_id, _NONE)
+        records, byte_count = self.queued.get(shard_id, _NONE)
         if self._wait_ns(lane, records, byte_count) > FULL_NS:
             return self._wait_ns(lane, lane.backlog_records, lane.backlog_bytes) > FULL_NS
         return self._has_much(shard_id)
@@ -189,19 +182,19 @@ class _Look:
         """Whether the shard has much of a small memory. Never for a shard that has nothing from the
         disk: its first records may go beyond the free memory (`room.py`).
         """
-        if shard_id not in self._queued:
+        if shard_id not in self.queued:
             return False
-        return self._is_much(footprint_bytes(*self._queued[shard_id]))
+        return self._is_much(footprint_bytes(*self.queued[shard_id]))
 
     def _is_much(self, lane_bytes: int) -> bool:
-        return lane_bytes > self._free_bytes and PARTS_FOR_ONE * lane_bytes > self._all_bytes
+        return lane_bytes > self.free_bytes and PARTS_FOR_ONE * lane_bytes > self.all_bytes
 
     def _wait_ns(self, lane: Lane, records: int, byte_count: int) -> int:
         """About how long the shard needs for these records and bytes. An aggregate costs the shard
         one record.
         """
-        if self._aggregate_bytes_max:
-            records = min(records, 1 + byte_count // self._aggregate_bytes_max)
+        if self.aggregate_bytes_max:
+            records = min(records, 1 + byte_count // self.aggregate_bytes_max)
         budget = lane.budget
         return max(
             records * NS_PER_SECOND // budget.records.rate,
@@ -212,7 +205,7 @@ class _Look:
         """A key's records may go to several shards, by explicit hash keys. The order of the key is
         one, and belongs to the shard of the partition key.
         """
-        records, key_map = run.frame.records, self._key_map
+        records, key_map = run.frame.records, self.key_map
         if key_map is None or all(
             records[index].explicit_hash_key is None or not records[index].partition_key
             for index in run.indices

@@ -9,6 +9,7 @@ strays. Pure.
 Where it sits: settlement makes strays, and judges them when the map changes or time passes.
 """
 
+from dataclasses import dataclass
 from enum import Enum
 
 from kdaemon.base.record import Record, RecordResult
@@ -42,15 +43,13 @@ def landing(records: list[Record], shard_id: str | None, shard_map: ShardMap | N
     return Landing.UNKNOWN
 
 
+@dataclass(slots=True, eq=False)
 class Stray:
     """One aggregate, as a batch of its own, and its result."""
 
-    __slots__ = ("batch", "result", "since_ns")
-
-    def __init__(self, batch: Batch, result: RecordResult, since_ns: int) -> None:
-        self.batch = batch
-        self.result = result
-        self.since_ns = since_ns
+    batch: Batch
+    result: RecordResult
+    since_ns: int
 
     def due_at_ns(self) -> int:
         """When the records are sent again if the map still does not know the shard."""

@@ -188,7 +188,8 @@ class Delivery:
             stored, taken = spooled.ahead[0]
             # From here on the engine has this memory, or it is taken back below.
             self._room.give_ahead(spooled.share, stored.footprint_bytes)
-            row, part = revived(stored, taken, self._accepted_ns(stored))
+            age_ns = max(0, unix_ms(self._clock) - stored.accepted_ms) * MS
+            row, part = revived(stored, taken, self._clock.now_ns() - age_ns)
             row = self._held.rows.get(stored.id, row)
             handed_count = self._passing_on.hand_over(spooled, row, part, is_again=scan.is_again)
             if handed_count is None:
@@ -397,10 +398,6 @@ class Delivery:
         self.is_stopped = True
         self._progress.stop()
         self._streams.stop()
-
-    def _accepted_ns(self, stored: StoredFrame) -> int:
-        age_ns = max(0, unix_ms(self._clock) - stored.accepted_ms) * MS
-        return self._clock.now_ns() - age_ns
 
     def _was_dropped(self, spooled: SpooledStream, drop: "asyncio.Future[Dropped]") -> None:
         spooled.is_reading = spooled.is_dropping = False

@@ -230,40 +230,30 @@ def verify(connection: sqlite3.Connection) -> Verification:
     """Reads every row and every page. Takes seconds a GiB; its memory is bounded by a few
     frames.
     """
-    problems: list[str] = []
-    frame_count = record_count = corrupt_count = 0
-    letter_count = corrupt_letter_count = quarantine_count = 0
-    corrupt_ids: list[int] = []
+    found = Verification()
     try:
         for (line,) in connection.execute(f"PRAGMA integrity_check({_PROBLEMS_MAX})"):
-            problems += [line] if line != "ok" else []
+            found.problems += [line] if line != "ok" else []
         names = {key: name for name, key in stream_keys(connection).items()}
-        problems += _totals_that_differ(connection)
+        found.problems += _totals_that_differ(connection)
         for stream_key, row in _all_frames(connection):
-            frame_count += 1
+            found.frame_count += 1
             try:
-                record_count += len(frame_of(names[stream_key], row).records)
+                found.record_count += len(frame_of(names[stream_key], row).records)
             except (CorruptFrame, KeyError):
-                corrupt_count += 1
-                corrupt_ids.append(int(str(row[0])))
+                found.corrupt_count += 1
+                if len(found.corrupt_ids) < _PROBLEMS_MAX:
+                    found.corrupt_ids.append(int(str(row[0])))
         for (letter_id,) in connection.execute("SELECT id FROM letter").fetchall():
             letter = connection.execute(f"{SELECT_LETTER} WHERE id = ?", (letter_id,)).fetchone()
             if letter is not None:
-                letter_count += 1
-                corrupt_letter_count += not letter_of(letter).is_intact
-        (quarantine_count,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
+                found.letter_count += 1
+                found.corrupt_letter_count += not letter_of(letter).is_intact
+        (found.quarantine_count,) = connection.execute("SELECT count(*) FROM quarantine").fetchone()
     except sqlite3.DatabaseError as error:
-        problems.append(f"reading stopped: {error}")
-    return Verification(
-        problems[:_PROBLEMS_MAX],
-        frame_count,
-        record_count,
-        corrupt_ids[:_PROBLEMS_MAX],
-        corrupt_count,
-        letter_count,
-        corrupt_letter_count,
-        quarantine_count,
-    )
+        found.problems.append(f"reading stopped: {error}")
+    del found.problems[_PROBLEMS_MAX:]
+    return found
 
 
 def _totals_that_differ(connection: sqlite3.Connection) -> Iterator[str]:

@@ -68,7 +68,8 @@ class Files:
         """
         taken = self.taken()
         if taken:
-            raise gone(self.directory, f"{' and '.join(taken)} {_was(taken)} taken away")
+            were = "was" if len(taken) == 1 else "were"
+            raise gone(self.directory, f"{' and '.join(taken)} {were} taken away")
 
     def taken(self) -> list[str]:
         """Names of the files that are gone or are others. Raises SpoolError: `directory`, `io`."""
@@ -106,7 +107,3 @@ def gone(directory: str, what: str) -> SpoolError:
         " again from what the daemon still has open; a restart before that loses what is there"
         " alone",
     )
-
-
-def _was(taken: list[str]) -> str:
-    return "was" if len(taken) == 1 else "were"

@@ -314,10 +314,7 @@ def _make_tables(path: str) -> None:
     log.
     """
     database = Database(path, is_owner=True)
-    try:
-        with database.reading() as connection:
-            schema.begin(connection, path)
-            schema.migrate(connection, path)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    finally:
-        database.close()
+    with contextlib.closing(database), database.reading() as connection:
+        schema.begin(connection, path)
+        schema.migrate(connection, path)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

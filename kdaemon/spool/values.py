@@ -150,21 +150,21 @@ class DroppedStream:
     quarantine_count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verification:
     """The result of reading every row. `problems`: in words, the first 100; empty: the structure is
     sound and the totals add up. `corrupt_ids`: the first 100 of `corrupt_count` frames whose
     checksum fails.
     """
 
-    problems: list[str]
-    frame_count: int
-    record_count: int
-    corrupt_ids: list[int]
-    corrupt_count: int
-    letter_count: int
-    corrupt_letter_count: int
-    quarantine_count: int
+    problems: list[str] = field(default_factory=list)
+    frame_count: int = 0
+    record_count: int = 0
+    corrupt_ids: list[int] = field(default_factory=list)
+    corrupt_count: int = 0
+    letter_count: int = 0
+    corrupt_letter_count: int = 0
+    quarantine_count: int = 0
 
     @property
     def is_sound(self) -> bool:
