@@ -145,7 +145,10 @@ class Commits:
     def tell_of_room(self) -> None:
         waiters, self._room_waiters = self._room_waiters, {}
         for waiter in waiters:
-            waiter()
+            try:
+                waiter()
+            except Exception:  # the others, and the next commit, must go on
+                log.exception("what waited for room broke: a defect of kdaemon")
 
     @property
     def is_under_way(self) -> bool:

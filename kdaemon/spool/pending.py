@@ -3,12 +3,13 @@
 A `Pending` waits for its commit (`commit_queue.py` says which frames are next). When the commit has
 returned or failed, the client is told, TOLD_A_TURN records in a turn of the loop. Knows the spooled
 streams and the memory; no disk and no commit.
-Invariants: a client is told exactly once, in the order of the disk; when it is told, the memory of
-its frame is given back, and a stored frame is offered to its engine.
+Invariants: a client is told exactly once, in the order of the disk; when it is told, or could not
+be told, the memory of its frame is given back, and a stored frame is offered to its engine.
 Bound: the memory budget.
 Where it sits: `commits.py` says how each commit ended; `delivery.py` is offered the stored frames.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
 from kdaemon.spool.spooled_stream import SpooledStream
 from kdaemon.spool.spooled_streams import SpooledStreams
+
+log = logging.getLogger("kdaemon.spool")
 
 TOLD_A_TURN = 4_000
 """Records whose clients are told in a turn of the loop; each frame counts as FRAME_RECORDS more. To
@@ -109,7 +112,10 @@ class Ended:
                 counters.spooled -= count
                 counters.rejected[RefuseReason.SPOOL] += count
             if frame.on_settled is not None:
-                frame.on_settled(frame)
+                try:
+                    frame.on_settled(frame)
+                except Exception:  # what is stored must go on, and others get their answers
+                    log.exception("a client could not be told of its frame: a defect of kdaemon")
             if refusal is not None:
                 self._streams.add(pending.spooled, -1, -row_bytes)
             else:

@@ -14,7 +14,7 @@ from kdaemon.spool.pending import STORED
 from kdaemon.spool.store import Store
 from kdaemon.spool.values import Changes, Committed
 from tests.kit.patience import until
-from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool
+from tests.unit.spool.rig import MIB, FakeTarget, a_frame, a_spool, failing_commits
 
 
 async def test_what_is_written_has_its_memory_twice_until_its_commit(tmp_path: Path) -> None:
@@ -163,3 +163,29 @@ async def test_a_disk_in_trouble_fills_no_memory_with_letters_and_the_dropped_ar
         assert 150 < spool.commits.counters.letters_dropped < 300
         assert "there is no memory for them" in caplog.text
         await until(lambda: not memory.bytes_taken)  # the disk takes them after all
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_client_that_cannot_be_told_holds_up_nobody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_stored: bool,
+) -> None:
+    """A defect of what one client is told by: what is stored goes on, and others are told."""
+    target, told = FakeTarget(), list[Frame]()
+
+    def fail(_frame: object = None) -> None:
+        raise ValueError("a defect")
+
+    async with a_spool(tmp_path, target) as spool:
+        if not is_stored:
+            failing_commits(monkeypatch, 1, SpoolError("io", "s", "no disk"))
+        spool.when_room(fail)
+        assert spool.put(target, a_frame(b"a", on_settled=fail))
+        assert spool.put(target, a_frame(b"b", on_settled=told.append))
+        await until(lambda: told and not spool.commits.is_under_way)
+        assert len(target.frames) == (2 if is_stored else 0)
+        assert target.counters.unaccounted() == target.counters.spooled == 0
+    assert caplog.text.count("a defect of kdaemon") == 2
