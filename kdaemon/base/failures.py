@@ -76,9 +76,7 @@ class Failures:
     @property
     def last(self) -> FailureSnapshot | None:
         """The failure that came last; None: nothing has failed."""
-        for code, each in reversed(self._of_code.items()):
-            return FailureSnapshot(code, each.message, each.calls, each.records, each.last_ns)
-        return None
+        return next(iter(self.snapshot()), None)
 
     def snapshot(self) -> tuple[FailureSnapshot, ...]:
         """One entry for each code; the code that came last is first."""

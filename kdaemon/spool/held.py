@@ -68,22 +68,18 @@ class Row:
             return (1 << self.record_count) - 1
         return bits_of(part.positions, self.record_count)
 
-    def progress(self) -> bytes | None:
-        """The bitmap for the disk, if records were delivered since the disk was last told; None:
-        there are none. The bits of dead records stay open: they are buried when their part settles,
-        not before.
-        """
-        count = sum(len(part.positions) - part.frame.unsettled for part in self.parts)
-        if count == self.noted_count:
-            return None
-        return self.bitmap()
+    @property
+    def settled_count(self) -> int:
+        """The settled records of the parts."""
+        return sum(len(part.positions) - part.frame.unsettled for part in self.parts)
 
     def bitmap(self) -> bytes:
-        """The bitmap for the disk, which counts as told from now on."""
+        """The bitmap for the disk, which counts as told from now on. The bits of dead records stay
+        open: they are buried when their part settles, not before.
+        """
         bits = self.settled
-        self.noted_count = 0
+        self.noted_count = self.settled_count
         for part in self.parts:
-            self.noted_count += len(part.positions) - part.frame.unsettled
             delivered = (
                 position
                 for position, result in zip(part.positions, part.frame.results, strict=True)
@@ -135,11 +131,10 @@ class Held:
         """Owes the disk a note of the records that are delivered, of parts that are not settled, so
         that after a crash only the rest is sent again. Returns False if nothing is new.
         """
-        bitmap = row.progress()
-        if bitmap is None:
-            return False
-        self._owed.owe(row.frame_id, bitmap)
-        return True
+        has_news = row.settled_count != row.noted_count
+        if has_news:
+            self._owed.owe(row.frame_id, row.bitmap())
+        return has_news
 
     def kept(self) -> set[int]:
         """Ids of rows that must stay on disk, because the disk does not know all that became of

@@ -33,32 +33,23 @@ def salvage(old: Database, new: Database, letters_bytes_max: int) -> Salvage:
     database.
     """
     work = _Salvage(old, new, letters_bytes_max)
-    cut_off_by: SpoolError | None = None
     try:
         work.run()
     except SpoolError as error:
-        cut_off_by = error
+        work.saved.cut_off_by = error
         work.problems.append(error.message)
-    return Salvage(
-        old.path,
-        work.frame_count,
-        work.record_count,
-        work.letter_count,
-        "; ".join(work.problems) or None,
-        cut_off_by,
-    )
+    work.saved.problem = "; ".join(work.problems) or None
+    return work.saved
 
 
 class _Salvage:
-    """One salvage: its two databases, and the counts of rows that were copied or lost."""
+    """One salvage: its two databases, and the counts of rows that were saved or lost."""
 
     def __init__(self, old: Database, new: Database, letters_bytes_max: int) -> None:
         self._old = old.connection
         self._new = new
         self._letters_bytes_max = letters_bytes_max
-        self.frame_count = 0
-        self.record_count = 0
-        self.letter_count = 0
+        self.saved = Salvage(old.path)
         self._lost_count = 0
         self.problems: list[str] = []
 
@@ -132,8 +123,8 @@ class _Salvage:
                 "INSERT INTO progress VALUES (?, ?)",
                 [(frame.id, settled) for frame, settled in frames if settled is not None],
             )
-        self.frame_count += len(frames)
-        self.record_count += sum(frame.record_count for frame, _ in frames)
+        self.saved.frame_count += len(frames)
+        self.saved.record_count += sum(frame.record_count for frame, _ in frames)
 
     def _save_letters(self) -> None:
         letters: list[DeadLetter] = []
@@ -153,7 +144,7 @@ class _Salvage:
     def _add(self, letters: list[DeadLetter]) -> None:
         with self._new.writing() as connection:
             add_letters(connection, letters, self._letters_bytes_max)
-        self.letter_count += len(letters)
+        self.saved.letter_count += len(letters)
 
     def _keep_ids_unused(self) -> None:
         row = None

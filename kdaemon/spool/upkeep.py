@@ -13,7 +13,6 @@ files.
 import contextlib
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -170,7 +169,7 @@ class Upkeep:
         old one stays in its place until the new one is made, so that a start after a cut-off begins
         this again. `lost`: frames of the log that SQLite would not read by itself.
         """
-        saved = Salvage("", 0, 0, 0, "it cannot be opened")
+        saved = Salvage("", problem="it cannot be opened")
 
         def fill(path: str) -> None:
             """Makes the new database at `path`, with all that can be saved of the old one: SQLite
@@ -198,8 +197,8 @@ class Upkeep:
         self._directory.make(fill)
         if damaged is not None:
             damaged.close()
-        path = self._directory.exchange(self._wall_ms())
-        self.salvage = replace(saved, path=path)
+        saved.path = self._directory.exchange(self._wall_ms())
+        self.salvage = saved
         return self._opened(Found.SPOOL)
 
     def _saved(self, path: str, database: Database) -> Salvage:
@@ -208,7 +207,7 @@ class Upkeep:
             saved = stored_totals(connection)
         frame_count = sum(each.frame_count for each in saved)
         record_count = sum(each.record_count for each in saved)
-        return Salvage(path, frame_count, record_count, 0, "who saved it was cut off in it")
+        return Salvage(path, frame_count, record_count, problem="who saved it was cut off in it")
 
     def _has_whole_schema(self) -> bool:
         """Whether the schema of the database in its place is whole, as far as SQLite reads it."""

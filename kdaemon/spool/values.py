@@ -183,7 +183,7 @@ class Census:
     settled: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Salvage:
     """A damaged database that was put aside, and how much was saved out of it. `path`: where it is
     now. `problem`: in words, why not all was saved; None: every row that can be read was saved.
@@ -191,8 +191,8 @@ class Salvage:
     """
 
     path: str
-    frame_count: int
-    record_count: int
-    letter_count: int
-    problem: str | None
+    frame_count: int = 0
+    record_count: int = 0
+    letter_count: int = 0
+    problem: str | None = None
     cut_off_by: SpoolError | None = None
