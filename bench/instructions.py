@@ -281,7 +281,8 @@ def _make_spool(directory: str, memory: Any, clock: Any) -> Any:
     from kdaemon.spool.spool import Spool
     from kdaemon.spool.store import Store
 
-    open_store = partial(Store, directory, letters_bytes_max=1 << 20, wall_ms=lambda: 1)
+    make: Any = getattr(Store, "open", Store)  # `open` in trees before 2026-11-29
+    open_store = partial(make, directory, letters_bytes_max=1 << 20, wall_ms=lambda: 1)
     return Spool(open_store, 1 << 30, memory, clock)
 
 
