@@ -868,7 +868,7 @@ def test_what_fails_every_call_is_over_for_an_idle_stream_once_it_can_be_asked_f
 ) -> None:
     """Nobody sends a record, and so no call would find out that the cause is mended."""
     rig = Rig()
-    rig.engine.handle_description(describe(even_shards(1)), T)
+    at_once(rig.engine.take_description(describe(even_shards(1)), T))
     rig.put(1, deadline_ns=T + SECOND)
     rig.fail(rig.call(), error)
     engine = rig.engine
@@ -881,7 +881,7 @@ def test_what_fails_every_call_is_over_for_an_idle_stream_once_it_can_be_asked_f
     assert engine.hold is error
     rig.now_ns = due_ns = engine.freshness.due_at_ns
     assert engine.freshness.ask(due_ns)
-    engine.handle_description(describe(even_shards(1)), due_ns)
+    at_once(engine.take_description(describe(even_shards(1)), due_ns))
     assert state(engine) == (StreamState.OK, "")
     rig.wait()
     rig.put(2)
@@ -893,7 +893,7 @@ def test_what_waits_on_such_a_hold_is_the_probe_and_an_idle_stream_is_asked_for_
     rig = Rig()
     rig.put(1)
     rig.fail(rig.call(), SHOWN_BY_ANY_CALL[0])
-    rig.engine.handle_description(describe(even_shards(1)), rig.now_ns)
+    at_once(rig.engine.take_description(describe(even_shards(1)), rig.now_ns))
     assert rig.engine.hold is not None
     assert rig.engine.freshness.due_at_ns <= rig.now_ns + 30 * SECOND
 
