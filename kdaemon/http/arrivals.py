@@ -178,9 +178,9 @@ class Arrivals:
                 newcomer.reserved_bytes += byte_count
                 return True
             slowest = min((*islice(self._open, LOOKED_AT_MAX), newcomer), key=Arrival.rank)
-            evict, held_bytes = slowest.evict, slowest.charged_bytes
+            evict, kept_bytes = slowest.evict, slowest.charged_bytes
             slowest.release()
-            if slowest is newcomer or evict is None or not held_bytes:
+            if slowest is newcomer or evict is None or not kept_bytes:
                 return False
             evict()
         return True

@@ -4,7 +4,7 @@ Pure functions over bytes that a parser has found well-formed. Must not know bod
 function returns what it read, or the `Refusal` that ends the connection. If the framing of a
 request is in doubt, nothing of the request is done, because its body could be taken for another
 request.
-Where it sits: reader.py calls these functions on its slow branch, and keeps the results for a
+Where it sits: reader.py and heads.py call these functions; heads.py keeps the results for a
 connection.
 """
 
@@ -34,14 +34,8 @@ ONCE = frozenset(
     }
 )
 
-# Names that make the parser use another framing, or end the connection elsewhere.
-ODD = frozenset({b"transfer-encoding", b"upgrade", b"proxy-connection"})
-
 # Headers that only browsers send, and that a page cannot leave out.
 BROWSER = frozenset({b"origin", b"sec-fetch-site"})
-
-# Names whose values must be looked at, request by request.
-RARE = BROWSER | {b"expect", b"connection", b"content-encoding"}
 
 # Digits of a Content-Length. The parser bounds its value, but accepts any number of zeros before
 # it, and Python makes no number of more than 4,300 digits. The same bound as h11's, 2026-11-28:

@@ -18,7 +18,7 @@ from kdaemon.http import refusals
 from kdaemon.http.heads import HeadBounds
 from kdaemon.http.refusals import Refusal, misread
 
-HEAD_END: Final = b"\r\n\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
 
 
 class _Seen:
@@ -52,15 +52,15 @@ class FramedHead:
 
     def read(self, data: bytes, at: int) -> int | Refusal:
         """Takes the head's part of `data` from `at` on. Returns the position after it."""
-        head, held_bytes = self.data, len(self.data)
-        stop = at + self._bounds.head_bytes_max + 4 - held_bytes
-        head += data[at:stop] if held_bytes else data[at : _end_of_head(data, at, stop)]
-        end = head.find(HEAD_END, max(0, held_bytes - 3)) + 4
+        head, kept_bytes = self.data, len(self.data)
+        stop = at + self._bounds.head_bytes_max + 4 - kept_bytes
+        head += data[at:stop] if kept_bytes else data[at : _end_of_head(data, at, stop)]
+        end = head.find(_HEAD_END, max(0, kept_bytes - 3)) + 4
         self.is_whole = end >= 4
         if self.is_whole:
             del head[end:]
-        refusal = self._parse(bytes(head[held_bytes:]))
-        return at + len(head) - held_bytes if refusal is None else refusal
+        refusal = self._parse(bytes(head[kept_bytes:]))
+        return at + len(head) - kept_bytes if refusal is None else refusal
 
     def _parse(self, piece: bytes) -> Refusal | None:
         """Gives llhttp `piece`, which ends `data`. Returns why the request is refused, if it is."""
@@ -87,5 +87,5 @@ class FramedHead:
 
 def _end_of_head(data: bytes, at: int, stop: int) -> int:
     """Where a head that begins at `at` ends; `stop` if its end does not come before `stop`."""
-    end = data.find(HEAD_END, at, stop)
+    end = data.find(_HEAD_END, at, stop)
     return stop if end < 0 else end + 4

@@ -1,11 +1,10 @@
 """The meaning of the heads of one connection: worked out once, because a client sends the same
-line, names and host each time.
+line and host each time.
 
 Pure, beside head.py, which works out the meaning of one head. Knows no parser, body or socket.
-Invariants: a part that could differ from the head before is never assumed (the reader compares
-line, names and host, and asks here whenever one of them differs); nothing large is kept between
-requests; a stencil is kept only of admitted heads, and only of heads whose names need no new
-judgement.
+Invariants: a part that could differ from the head before is never assumed; nothing large is kept
+between requests; a stencil is kept only of admitted heads, and only of heads whose names need no
+new judgement.
 Where it sits: reader.py owns one for each connection.
 """
 
@@ -14,8 +13,6 @@ from dataclasses import dataclass
 from kdaemon.http import refusals
 from kdaemon.http.head import (
     BROWSER,
-    ODD,
-    RARE,
     RequestLine,
     is_last,
     read_request_line,
@@ -31,7 +28,9 @@ KEPT_HEADERS_MAX = 32
 
 # A head with one of these names is never read by a stencil. A head may have Connection, with the
 # value that it had before.
-_NEVER_ALIKE = RARE - {b"connection"}
+_NEVER_ALIKE = BROWSER | {
+    *(b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"proxy-connection"),
+}
 
 _UNKNOWN_LINE = RequestLine("", "/", "", is_http_1_0=False)
 
@@ -47,29 +46,23 @@ class HeadBounds:
 
 
 class Heads:
-    """`line_bytes`, `names`, `good_host`: of the head before. `line`, `lower_names`: their meaning.
+    """`line_bytes`, `good_host`: of the head before. `line`: what the line means.
 
     `stencil`: for the next head; None: there is none. `misses`: heads since one was read by a
-    stencil. `is_odd`: the parser misreads a head with these names. `is_rare`: the values must be
-    looked at each time. `is_special`: handing over this request takes more steps: the connection
-    `closes`, the client `expects_continue`, or the head is too large to be kept.
+    stencil. `is_special`: nothing of this head is kept for the next one, because the connection
+    `closes`, the client `expects_continue`, or the head is too large.
     """
 
     __slots__ = (
         "_bounds",
         "_gate",
-        "_is_never_alike",
         "closes",
         "expects_continue",
         "good_host",
-        "is_odd",
-        "is_rare",
         "is_special",
         "line",
         "line_bytes",
-        "lower_names",
         "misses",
-        "names",
         "stencil",
     )
 
@@ -85,40 +78,26 @@ class Heads:
         connection.
         """
         self.is_special = False
-        self.names: tuple[bytes, ...] = ()
-        self.lower_names: tuple[bytes, ...] = ()
-        self.is_odd = self.is_rare = False
-        self._is_never_alike = False
         self.stencil: Stencil | None = None
         self.misses = 0
         self.line_bytes, self.line = b"\0", _UNKNOWN_LINE
         self.good_host: bytes | None = None
 
-    def learn_names(self, names: tuple[bytes, ...]) -> None:
-        """Keeps the names of this head, which differ from those of the head before."""
-        self.names = names
-        self.lower_names = lower_names = tuple(map(bytes.lower, names))
-        self.is_odd = not ODD.isdisjoint(lower_names)
-        is_rare = self.is_odd or not RARE.isdisjoint(lower_names)
-        self.is_rare = is_rare or len(names) > self._bounds.headers_max
-        self._is_never_alike = self.is_odd or not _NEVER_ALIKE.isdisjoint(lower_names)
-
-    def learn(self, data: bytes, head_bytes: int, headers: dict[bytes, bytes]) -> None:
+    def learn(self, head: bytes, headers: dict[bytes, bytes]) -> None:
         """Keeps a stencil of a head that the parser has read, and whose request is admitted: the
-        next head may be like it. The head begins `data`. Cutting a stencil costs a third of what it
-        saves: while heads have little in common, a stencil is cut only after 1, 2, 4, 8 of them,
-        and so on.
+        next head may be like it. Cutting a stencil costs a third of what it saves: while heads have
+        little in common, a stencil is cut only after 1, 2, 4, 8 of them, and so on.
         """
         self.misses += 1
         if (
             self.misses & (self.misses - 1)
             or self.is_special
-            or self._is_never_alike
-            or head_bytes > self._bounds.kept_head_bytes_max
+            or not _NEVER_ALIKE.isdisjoint(headers)
+            or len(head) > self._bounds.kept_head_bytes_max
             or len(headers) > KEPT_HEADERS_MAX
         ):
             return
-        self.stencil = cut(data[:head_bytes], headers, self.stencil)
+        self.stencil = cut(head, headers, self.stencil)
 
     def judge(
         self, data: bytes, head_bytes: int, headers: dict[bytes, bytes], byte_count: int
