@@ -5,7 +5,7 @@ Knows windows, the socket's mark, and for how long and how much a client may lea
 know what is answered, nor what comes in.
 Invariants: answers take turns, a frame each, so that no answer waits for the end of another. Data
 that has not left is charged to what arrives (arrivals.py), beyond 64 KiB a connection. Of an answer
-in pieces one piece is held at a time, and the next is asked for when it has left. The end of an
+in pieces one piece is kept at a time, and the next is asked for when it has left. The end of an
 answer needs no window.
 Where it sits: http2.py owns one. It calls `send` whenever something may leave, and `weigh` after
 that.

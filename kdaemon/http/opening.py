@@ -84,7 +84,7 @@ class Opening(asyncio.Protocol):
 
     __slots__ = (
         "_handler",
-        "_held",
+        "_begun",
         "_hub",
         "_is_refused",
         "_lines",
@@ -97,7 +97,7 @@ class Opening(asyncio.Protocol):
         self._handler = handler
         self._hub = hub
         self._lines = lines
-        self._held = b""
+        self._begun = b""
         self._is_refused = False
         self._since_tick = hub.tick
         self._tls: TlsTransport | None = None
@@ -116,7 +116,7 @@ class Opening(asyncio.Protocol):
         if not self._may_be_http_2():
             return None
         protocol = HttpProtocol(self._handler, hub=self._hub)
-        self._hand_over(protocol, self._held)
+        self._hand_over(protocol, self._begun)
         return protocol.eof_received()
 
     def data_received(self, data: bytes) -> None:
@@ -128,39 +128,39 @@ class Opening(asyncio.Protocol):
         if self._hub.tls is not None and self._tls is None:
             self._begin_tls(self._hub.tls, data)
             return
-        lines, held = self._lines, self._held + data
-        before = _match_end(_BEFORE_LINES, held)
-        first = held[before : before + 1]
+        lines, begun = self._lines, self._begun + data
+        before = _match_end(_BEFORE_LINES, begun)
+        first = begun[before : before + 1]
         problem = None
         if lines is not None and lines.is_only:
-            self._speak_lines(lines, held, 0)
-        elif PREFACE.startswith(held[:PREFACE_BYTES]):
-            self._speak_http_2(held)
+            self._speak_lines(lines, begun, 0)
+        elif PREFACE.startswith(begun[:PREFACE_BYTES]):
+            self._speak_http_2(begun)
         elif lines is None:
-            self._speak_http_1(held)
+            self._speak_http_1(begun)
         elif before > UNDECIDED_BYTES_MAX:
             problem = f"More than {UNDECIDED_BYTES_MAX} bytes of blanks come before the first line"
-        elif self._is_http(held):
-            self._speak_http_1(held)
+        elif self._is_http(begun):
+            self._speak_http_1(begun)
         elif first == b"{":
-            self._speak_lines(lines, held, before)
-        elif not first or _BYTE_ORDER_MARK.startswith(held):
-            self._held = held
+            self._speak_lines(lines, begun, before)
+        elif not first or _BYTE_ORDER_MARK.startswith(begun):
+            self._begun = begun
         else:
             problem = 'The first line does not begin with "{": this is neither HTTP nor JSON lines'
         if lines is not None and problem is not None:
-            number = held.count(b"\n", 0, before) + 1
+            number = begun.count(b"\n", 0, before) + 1
             answer = lines.refuse(number, f"{problem}; the connection is closed.")
             self._refuse("malformed", answer)
 
-    def _speak_lines(self, lines: Lines, held: bytes, before: int) -> None:
+    def _speak_lines(self, lines: Lines, begun: bytes, before: int) -> None:
         """`before`: the position of the first line."""
         who = self._hub.who(self._transport)
         if who.is_known:
-            self._hand_over(lines.speak(self._hub), held)
+            self._hand_over(lines.speak(self._hub), begun)
             return
-        number = held.count(b"\n", 0, before) + 1
-        answer = lines.refuse_stranger(number, who.why_unknown, held[before:])
+        number = begun.count(b"\n", 0, before) + 1
+        answer = lines.refuse_stranger(number, who.why_unknown, begun[before:])
         self._refuse("unauthenticated", answer)
 
     def _is_http(self, data: bytes) -> bool:
@@ -168,32 +168,32 @@ class Opening(asyncio.Protocol):
         known = TOKEN if self._hub.gate.checks_browsers else UPPER
         return bool(first) and (first[0] in known or data[0] == HANDSHAKE)
 
-    def _speak_http_1(self, held: bytes) -> None:
+    def _speak_http_1(self, begun: bytes) -> None:
         """Hands over to HTTP/1.1. If a TLS hello came, HTTP/1.1 tells the client what this port
         speaks.
         """
-        if held[0] == HANDSHAKE:
+        if begun[0] == HANDSHAKE:
             self._tell_tls_unexpected()
-        self._hand_over(HttpProtocol(self._handler, hub=self._hub), held)
+        self._hand_over(HttpProtocol(self._handler, hub=self._hub), begun)
 
-    def _speak_http_2(self, held: bytes) -> None:
+    def _speak_http_2(self, begun: bytes) -> None:
         """Handles input that begins as the preface does, or has all of it."""
-        if len(held) < PREFACE_BYTES:
-            if not self._held:
+        if len(begun) < PREFACE_BYTES:
+            if not self._begun:
                 self._since_tick = self._hub.tick
-            self._held = held
+            self._begun = begun
             return
         # Imported only when somebody speaks HTTP/2: the library takes 2 MiB, which an idle daemon
         # saves.
         from kdaemon.http.http2 import Http2Protocol  # noqa: PLC0415
 
-        self._hand_over(Http2Protocol(self._handler, self._hub), held[PREFACE_BYTES:])
+        self._hand_over(Http2Protocol(self._handler, self._hub), begun[PREFACE_BYTES:])
 
     def _may_be_http_2(self) -> bool:
-        return self._held[:1] == PREFACE[:1]
+        return self._begun[:1] == PREFACE[:1]
 
     def _hand_over(self, protocol: Spoken, data: bytes) -> None:
-        self._held = b""
+        self._begun = b""
         self._hub.hand_over(self, protocol)
         self._transport.set_protocol(protocol)
         protocol.take_over(self._transport)
@@ -202,7 +202,7 @@ class Opening(asyncio.Protocol):
 
     def _refuse(self, reason: str, answer: bytes) -> None:
         """Answers, and reads on until the client closes or a moment has passed."""
-        self._held = b""
+        self._begun = b""
         self._is_refused = True
         self._since_tick = self._hub.tick
         self._hub.counters.refused[reason] += 1
@@ -287,7 +287,7 @@ class Opening(asyncio.Protocol):
         elif self._may_be_http_2() and ticks > self._hub.head_ticks_max:
             # As far as one can see, this is a part of a head: HTTP/1.1 tells the client that it is
             # late.
-            self._hand_over(HttpProtocol(self._handler, hub=self._hub), self._held)
+            self._hand_over(HttpProtocol(self._handler, hub=self._hub), self._begun)
         elif ticks > self._hub.idle_ticks_max:
             self._hub.counters.timed_out["idle"] += 1
             self._transport.close()
