@@ -17,7 +17,6 @@ first. Use TLS to be safe from recorded copies.
 """
 
 import socket
-import struct
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
@@ -31,14 +30,13 @@ from kdaemon.door.guard import DENIED, Refuse, Strangers
 from kdaemon.door.principals import Principals, SignedBy
 from kdaemon.http import refusals as http
 from kdaemon.http.request import HttpHandler, HttpRequest
+from kdaemon.http.transports import peer_of
 from kdaemon.http.turns import Later, work_in_turns
 from kdaemon.wire.claim import MISMATCH, UNKNOWN_KEY, Claim, check_time, read_claim
 from kdaemon.wire.refusals import Refusal
 from kdaemon.wire.signature import check_payload, is_signed_with
 
 HASHED_AT_ONCE_BYTES = MIB  # bytes of a body hashed in one turn, 0.5 to 3 ms; ours, 2026-11-28
-
-_PEER = struct.Struct("iII")  # struct ucred of Linux: pid, uid, gid
 
 UNSIGNED = Principal(
     "nobody",
@@ -165,10 +163,9 @@ class Peers:
         if sock is None or sock.family != socket.AF_UNIX:
             return NOBODY
         try:
-            told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+            _, uid, gid = peer_of(sock)
         except OSError:
             return NOBODY
-        _, uid, gid = _PEER.unpack(told)
         principal = self._principals.peer(uid, gid)
         if not principal.is_known:
             self._strangers.note(DENIED)

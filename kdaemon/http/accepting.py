@@ -7,6 +7,7 @@ before `resume`, or before a short time has passed. The others wait in the kerne
 refuses none until it is full. If no file descriptor is left, the loop is not woken again and again
 for that.
 Where it sits: server.py -> here -> daemon/handing.py. It replaces asyncio's server for one socket.
+takeover.py takes the processes here that ask for the sockets.
 """
 
 import asyncio
@@ -21,13 +22,13 @@ OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2),
 
 
 class Acceptor:
-    """Accepts on one socket, which it owns. In the loop's thread only."""
+    """Accepts on one socket, `sock`, which it owns. In the loop's thread only."""
 
     def __init__(
         self, sock: socket.socket, backlog: int, take: Callable[[socket.socket], bool]
     ) -> None:
         """`take`: returns whether somebody took the connection; the taker owns it then."""
-        self._sock = sock
+        self.sock = sock
         self._take = take
         self._loop = asyncio.get_running_loop()
         self._kept: socket.socket | None = None  # accepted, and not taken yet
@@ -48,7 +49,7 @@ class Acceptor:
         if kept is not None and not self._take(kept):
             self._keep(kept)
             return
-        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self._loop.add_reader(self.sock.fileno(), self._accept)
 
     def close(self) -> None:
         """Accepts no more. A second call does nothing."""
@@ -57,10 +58,10 @@ class Acceptor:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_reader(self.sock.fileno())
         if self._kept is not None:
             self._kept.close()
-        self._sock.close()
+        self.sock.close()
 
     async def wait_closed(self) -> None:
         """Does nothing; asyncio's server has this method."""
@@ -68,7 +69,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(ACCEPTED_A_TURN):
             try:
-                connection, _ = self._sock.accept()
+                connection, _ = self.sock.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -85,5 +86,5 @@ class Acceptor:
         self._pause(TAKE_RETRY_S)
 
     def _pause(self, seconds: float) -> None:
-        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_reader(self.sock.fileno())
         self._timer = self._loop.call_later(seconds, self.resume)

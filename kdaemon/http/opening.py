@@ -83,8 +83,8 @@ class Opening(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_handler",
         "_begun",
+        "_handler",
         "_hub",
         "_is_refused",
         "_lines",

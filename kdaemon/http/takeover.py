@@ -19,29 +19,27 @@ daemon/.
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdaemon.config.listeners import TAKEOVER
+from kdaemon.http.accepting import Acceptor
 from kdaemon.http.listener import ListenerError, SocketFile
 from kdaemon.http.passed import Passed
+from kdaemon.http.transports import peer_of
 
 log = logging.getLogger("kdaemon.http")
 
 PACKET_BYTES_MAX = 64 * 1024  # 100 names of sockets take a tenth of it; ours, 2026-11-28
 SOCKETS_A_PACKET = 100  # below SCM_MAX_FD, 253 (net/scm.h of Linux 6), 2026-11-28
 ANSWER_TIMEOUT_S = 10.0  # seconds that a busy daemon may take to pass its sockets; ours, 2026-11-28
-RETRY_S = 1.0  # seconds until a file descriptor may be free again; ours, 2026-11-28
-OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accept(2), 2026-11-28
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
+WAITING_MAX = 8  # processes that ask while this one is busy; ours, 2026-11-28
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +73,13 @@ class Giver:
         self._refusal = refusal
         self._about = about
         self._file: SocketFile | None = None
-        self._sock: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
         self._conn: socket.socket | None = None
         # Names of the sockets that the process at `_conn` has.
         self._passed: frozenset[str] = frozenset()
         self._pid = 0  # the id of that process
         # Connections to refuse as soon as they have asked.
         self._refused: set[socket.socket] = set()
-        self._resuming: asyncio.TimerHandle | None = None
         self.has_given = False  # another process listens: this one must end
         self.taken_spool = ""  # the spool that the other process will have (`place_of`)
 
@@ -93,9 +90,7 @@ class Giver:
         self._file = SocketFile(path, 0o600, socket.SOCK_SEQPACKET)
         sock = self._file.adopt(socks[0]) if socks else self._file.bind()
         self._file.own()
-        self._sock = sock
-        sock.listen(8)
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept)
+        self._acceptor = Acceptor(sock, WAITING_MAX, self._take)
 
     @property
     def passed(self) -> frozenset[str]:
@@ -121,40 +116,30 @@ class Giver:
         self._drop()
 
     def _close_listener(self) -> None:
-        if self._resuming is not None:
-            self._resuming.cancel()
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            asyncio.get_running_loop().remove_reader(sock.fileno())
-            sock.close()
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is not None:
+            acceptor.close()
         for conn in tuple(self._refused):
             self._leave(conn)
         if self._file is not None and TAKEOVER not in self._passed:
             self._file.remove()
 
-    def _accept(self) -> None:
-        if self._sock is None:
-            return
-        try:
-            conn, _ = self._sock.accept()
-        except OSError as error:
-            if error.errno in OUT_OF:
-                self._pause()
-            return
-        conn.setblocking(False)
+    def _take(self, conn: socket.socket) -> bool:
+        """Takes the connection of a process that asks."""
         if not is_trusted(conn):
             log.warning("a process of another user asked for the listening sockets: it gets none")
             conn.close()
-            return
+            return True
         if self._passed:
             self._read()  # the process may have gone, or have said that it listens
         if self._passed or self.has_given:
             self._refused.add(conn)
             asyncio.get_running_loop().add_reader(conn.fileno(), self._refuse, conn)
-            return
+            return True
         self._drop()
         self._conn = conn
         asyncio.get_running_loop().add_reader(conn.fileno(), self._read)
+        return True
 
     def _refuse(self, conn: socket.socket) -> None:
         """Refuses a process that asks while another one is taking over or has taken over. Its
@@ -171,19 +156,6 @@ class Giver:
         self._refused.discard(conn)
         asyncio.get_running_loop().remove_reader(conn.fileno())
         conn.close()
-
-    def _pause(self) -> None:
-        """Stops accepting for RETRY_S: processes that ask wait in the kernel, and the loop is not
-        woken again and again.
-        """
-        assert self._sock is not None
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._sock.fileno())
-        self._resuming = loop.call_later(RETRY_S, self._resume)
-
-    def _resume(self) -> None:
-        if self._sock is not None:
-            asyncio.get_running_loop().add_reader(self._sock.fileno(), self._accept)
 
     def _read(self) -> None:
         if self._conn is None:
@@ -211,8 +183,8 @@ class Giver:
             self._drop()
             return
         socks = self._offer()
-        if self._sock is not None:
-            socks.append(Passed(TAKEOVER, self._sock))
+        if self._acceptor is not None:
+            socks.append(Passed(TAKEOVER, self._acceptor.sock))
         about = self._about()
         said = {"pid": os.getpid(), "spool": about.spool, "order": about.keeps_order}
         for start in range(0, len(socks), SOCKETS_A_PACKET):
@@ -243,7 +215,7 @@ class Giver:
     def _drop(self) -> None:
         conn, self._conn = self._conn, None
         self._passed = frozenset()
-        if self._sock is None and self._file is not None:  # no process has the socket now
+        if self._acceptor is None and self._file is not None:  # no process has the socket now
             self._file.remove()
         if conn is not None:
             asyncio.get_running_loop().remove_reader(conn.fileno())
@@ -392,13 +364,6 @@ def place_of(directory: str) -> str:
 def is_trusted(conn: socket.socket) -> bool:
     """Whether the process at the other end belongs to our user, or to root."""
     return peer_of(conn)[1] in (0, os.geteuid())
-
-
-def peer_of(conn: socket.socket) -> tuple[int, int]:
-    """Process id and user id at the other end, as the system tells them."""
-    data = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(data)
-    return pid, uid
 
 
 def _send(conn: socket.socket, fields: dict[str, Any], descriptors: Sequence[int] = ()) -> bool:

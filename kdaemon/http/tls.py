@@ -309,10 +309,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Ends the connection: the input is no readable TLS, or somebody has changed it on its
         way.
         """
-        if self._state is State.LOST:
-            self._unread = b""
-        elif self._state is _OPEN:
-            self._unread = b""
+        self._unread = b""
+        if self._state is _OPEN:
             self._move(State.ENDED)
             self._raw.close()
 
@@ -336,15 +334,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
 
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        protocol: asyncio.BaseProtocol = self._protocol
-        return protocol
-
     def is_closing(self) -> bool:
         return self._closes or self._state is State.CLOSED or bool(self._raw.is_closing())
-
-    def is_reading(self) -> bool:
-        return not self._is_paused
 
     def pause_reading(self) -> None:
         self._is_paused = True
@@ -373,13 +364,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def get_write_buffer_size(self) -> int:
         """Bytes that are written and not sent, encrypted or not."""
         return int(self._raw.get_write_buffer_size()) + self._unsent_bytes
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        limits: tuple[int, int] = self._raw.get_write_buffer_limits()
-        return limits
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._raw.set_write_buffer_limits(high, low)
 
     def can_write_eof(self) -> bool:
         return True

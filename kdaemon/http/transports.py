@@ -14,6 +14,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+_PEER = struct.Struct("iII")  # pid, uid, gid: struct ucred of unix(7)
+
 
 class Presence(Enum):
     """The state of the other side, as far as this side's kernel knows."""
@@ -29,6 +31,15 @@ def reset_transport(transport: Any) -> None:
     if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def peer_of(sock: Any) -> tuple[int, int, int]:
+    """Process id, user id and group id at the other end of a Unix socket, as the kernel tells them
+    (SO_PEERCRED: those of the time of connecting). Raises OSError.
+    """
+    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    pid, uid, gid = _PEER.unpack(told)
+    return pid, uid, gid
 
 
 def stop_other_side(transport: Any) -> bool:
