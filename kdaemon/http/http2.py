@@ -27,14 +27,13 @@ from kdaemon.http.handlers import report
 from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import (
     ENHANCE_YOUR_CALM,
-    INTERNAL_ERROR,
     NO_ERROR,
     PROBE,
     Broken,
     Effort,
     goaway,
 )
-from kdaemon.http.http2_intake import BrokenOff, Intake, Leaving, Taken
+from kdaemon.http.http2_intake import Intake, defect
 from kdaemon.http.http2_sending import Sending
 from kdaemon.http.http2_streams import Streams
 from kdaemon.http.hub import Hub
@@ -217,30 +216,21 @@ class Http2Protocol(asyncio.Protocol):
             if not self._may_feed() or streams.last is not last:
                 break
             taken = intake.next(known)
-            if isinstance(taken, Taken):
-                spent_bytes += taken.byte_count
-                try:
-                    for event in taken.events:
-                        streams.handle(event)
-                except Exception as error:  # noqa: BLE001 - what a client sends must not end us
-                    self._fail_ourselves(error)
-            elif taken is None:
+            if taken is None:
                 break
-            else:
-                self._end_for(taken)
+            if isinstance(taken, Broken):
+                self._fail(taken)
+                break
+            spent_bytes += taken.byte_count
+            if taken.is_goodbye:
+                self._leave(NO_ERROR, "")
+            try:
+                for event in taken.events:
+                    streams.handle(event)
+            except Exception as error:  # noqa: BLE001 - what a client sends must not end us
+                self._fail(defect(self.hub, error))
         self.is_feeding = False
         return spent_bytes
-
-    def _end_for(self, taken: Broken | BrokenOff | Leaving | Exception) -> None:
-        """Handles a frame after which the connection cannot go on as before."""
-        if isinstance(taken, Broken):
-            self._fail(taken)
-        elif isinstance(taken, BrokenOff):
-            self._break_off(taken.reason)
-        elif isinstance(taken, Leaving):
-            self._leave(NO_ERROR, "")
-        else:
-            self._fail_ourselves(taken)
 
     def _after_feeding(self) -> None:
         """Charges what came, and sends what may leave."""
@@ -303,23 +293,15 @@ class Http2Protocol(asyncio.Protocol):
     # --- its framing is in doubt
 
     def _fail(self, broken: Broken) -> None:
-        """Ends the connection, because its framing is in doubt or its client floods it."""
-        if self.is_open:
-            last_stream = self._core.highest_inbound_stream_id
-            self._write(goaway(last_stream, broken.code, broken.text))
-            self._break_off("flood" if broken.is_flood else "malformed")
-
-    def _fail_ourselves(self, error: Exception) -> None:
-        report(self.hub.counters, "a frame of HTTP/2 could not be read", error)
-        self._fail(Broken(INTERNAL_ERROR, "kdaemon failed to read this; its log says why."))
-
-    def _break_off(self, reason: str) -> None:
-        """Ends the connection after a GOAWAY, which is written or waits in the library. No answer
+        """Ends the connection, because its framing is in doubt or its client floods it. No answer
         that is owed can be sent any more.
         """
-        self.hub.counters.refused[reason] += 1
-        self._write()
-        self._close()
+        if self.is_open:
+            self.hub.counters.refused["flood" if broken.is_flood else "malformed"] += 1
+            last_stream = self._core.highest_inbound_stream_id
+            told = b"" if broken.is_told else goaway(last_stream, broken.code, broken.text)
+            self._write(told)
+            self._close()
 
     # --- answering
 

@@ -70,12 +70,13 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 @dataclass(frozen=True, slots=True)
 class Broken:
     """Why the connection ends: an error code of HTTP/2, and a sentence. `is_flood`: the client does
-    only what costs.
+    only what costs. `is_told`: the library has written the GOAWAY already.
     """
 
     code: int
     text: str
     is_flood: bool = False
+    is_told: bool = False
 
 
 class Frames:

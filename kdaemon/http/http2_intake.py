@@ -10,17 +10,19 @@ frames, http2_core.py reads them.
 """
 
 from collections.abc import Callable, Container, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from h2.exceptions import DenialOfServiceError, ProtocolError
 
 from kdaemon.http.arrivals import Kept
+from kdaemon.http.handlers import report
 from kdaemon.http.http2_core import LIST_TIMES_MAX, Http2Core
 from kdaemon.http.http2_frames import (
     CONTINUATION,
     DATA,
     GOAWAY,
+    INTERNAL_ERROR,
     PRIORITY,
     PROTOCOL_ERROR,
     SETTINGS,
@@ -32,26 +34,16 @@ from kdaemon.http.http2_frames import (
 from kdaemon.http.hub import Hub
 
 _NO_SETTINGS = Broken(PROTOCOL_ERROR, "The first frame is not SETTINGS.")
-_NOTHING: Sequence[Any] = ()
 
 
 class Taken(msgspec.Struct, frozen=True, gc=False):
-    """A frame that was read. `events`: what the library says of it."""
+    """A frame that was read. `events`: what the library says of it. `is_goodbye`: the client begins
+    no new stream (GOAWAY).
+    """
 
     byte_count: int
-    events: Sequence[Any]
-
-
-class BrokenOff(NamedTuple):
-    """The library has ended the connection; its GOAWAY waits in the core."""
-
-    reason: str  # one of `refusals.REFUSALS`
-
-
-class Leaving(NamedTuple):
-    """The client sent GOAWAY: it begins no new stream."""
-
-    byte_count: int
+    events: Sequence[Any] = ()
+    is_goodbye: bool = False
 
 
 class Intake:
@@ -104,12 +96,8 @@ class Intake:
         """Some bytes are not read: frames that wait, or a part of a frame."""
         return bool(self._frames.byte_count)
 
-    def next(
-        self, known: Container[int]
-    ) -> Taken | Broken | BrokenOff | Leaving | Exception | None:
-        """Takes the next whole frame; None: there is none. An exception: a defect of ours. `known`:
-        the streams that are open.
-        """
+    def next(self, known: Container[int]) -> Taken | Broken | None:
+        """Takes the next whole frame; None: there is none. `known`: the streams that are open."""
         was_in_block = self._frames.in_block
         frame = self._frames.next()
         if frame is None:
@@ -131,15 +119,17 @@ class Intake:
                 return _NO_SETTINGS
         if not was_in_block:
             if frame.kind == GOAWAY and not frame.stream and frame.content_bytes >= 8:
-                return Leaving(len(frame.data))  # the library would send nothing after it
+                # Not for the library, which would send nothing after it.
+                return Taken(len(frame.data), is_goodbye=True)
             if _changes_nothing(frame):
-                return Taken(len(frame.data), _NOTHING)
+                return Taken(len(frame.data))
         try:
             return Taken(len(frame.data), self._core.take(frame.data))
         except ProtocolError as error:
-            return BrokenOff("flood" if isinstance(error, DenialOfServiceError) else "malformed")
+            is_flood = isinstance(error, DenialOfServiceError)
+            return Broken(PROTOCOL_ERROR, str(error), is_flood, is_told=True)
         except Exception as error:  # noqa: BLE001 - what a client sends must not end the daemon
-            return error
+            return defect(self._hub, error)
 
     def weigh(self, evict: Callable[[], object], *, owes: bool) -> bool:
         """Charges the input that waits for its turn to what arrives. False: there is no room for
@@ -159,6 +149,12 @@ class Intake:
         """Drops all input and gives its memory back."""
         self._frames.clear()
         self._kept.release()
+
+
+def defect(hub: Hub, error: Exception) -> Broken:
+    """Reports a defect of ours, which ends the connection."""
+    report(hub.counters, "a frame of HTTP/2 could not be read", error)
+    return Broken(INTERNAL_ERROR, "kdaemon failed to read this; its log says why.")
 
 
 def _changes_nothing(frame: Frame) -> bool:

@@ -168,8 +168,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._state is State.HELLO:
             hello = judge_hello(self._unread)
             if hello is Hello.PARTIAL:
-                if not self._kept.weigh(len(self._unread), self.abort, waits=False):
-                    self.abort()
+                self._weigh()
                 return
             if hello is Hello.NONE:
                 self._raw.write(UNEXPECTED_MESSAGE)
@@ -178,12 +177,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if asks_for_signature(self._unread) and not self._handshakes.may_go_on():
             self._waits_for_turn = True
             self._regulate_reading()
-            if not self._kept.weigh(len(self._unread), self.abort, waits=True):
-                self.abort()
-                return
+            self._weigh()
             self._handshakes.later(self._shake_in_turn)
         else:
             self._shake_now()
+
+    def _weigh(self) -> None:
+        if not self._kept.weigh(len(self._unread), self.abort, waits=self._waits_for_turn):
+            self.abort()
 
     def _shake_in_turn(self) -> None:
         self._waits_for_turn = False
@@ -280,20 +281,19 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Decrypts the rest of a read, in a later turn."""
-        if self._state not in (_OPEN, State.LOST) or self._is_paused:
+        if self._state in (_OPEN, State.LOST) and not self._is_paused:
+            data, self._unread = self._unread, b""
+            self._decrypt(data)
+            if self._unread:
+                return
             if self._state is State.LOST:
                 self._lose(self._lost_with)
-            return
-        data, self._unread = self._unread, b""
-        self._decrypt(data)
-        if self._unread:
-            return
-        if self._state is State.LOST:
+            elif self._has_raw_eof:
+                self._tell_eof()
+            else:
+                self._regulate_reading()
+        elif self._state is State.LOST:
             self._lose(self._lost_with)
-        elif self._has_raw_eof:
-            self._tell_eof()
-        else:
-            self._regulate_reading()
 
     def _tell_eof(self) -> bool:
         """The client sends no more. True: the connection stays open for the answers that it is
@@ -327,8 +327,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- the protocol's calls: a transport
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == "ssl_object":
-            return None if self._records is None else self._records.object
         return self._raw.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

@@ -20,14 +20,14 @@ largest piece. Ours, 2026-11-28."""
 
 class Records:
     """`is_ended`: the client has ended its side. `is_broken`: its input is no readable TLS, or
-    somebody has changed it on its way. `object`: OpenSSL's.
+    somebody has changed it on its way.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "is_broken", "is_ended", "object")
+    __slots__ = ("_incoming", "_object", "_outgoing", "is_broken", "is_ended")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.is_ended = False
         self.is_broken = False
 
@@ -38,7 +38,7 @@ class Records:
         """
         self._incoming.write(piece)
         try:
-            self.object.do_handshake()
+            self._object.do_handshake()
         except ssl.SSLWantReadError:
             return False
         return True
@@ -52,7 +52,7 @@ class Records:
         try:
             with suppress(ssl.SSLWantReadError):
                 while incoming.pending:
-                    text = self.object.read(RECORD_BYTES_MAX)
+                    text = self._object.read(RECORD_BYTES_MAX)
                     if not text:
                         self.is_ended = True
                         break
@@ -65,13 +65,13 @@ class Records:
         """The records of these bytes, at most PIECE_BYTES, behind other output. Raises SSLError
         when the input was no TLS, because OpenSSL takes nothing more then.
         """
-        self.object.write(piece)
+        self._object.write(piece)
         return self._outgoing.read()
 
     def end(self) -> None:
         """Tells the client that nothing more comes; `output` has the record that says so."""
         with suppress(ssl.SSLError):  # the client's own end has not come, and is not waited for
-            self.object.unwrap()
+            self._object.unwrap()
 
     def output(self) -> bytes:
         """What OpenSSL says by itself: its part of a handshake, an alert, a new key, the end."""
