@@ -7,8 +7,9 @@ Used by NDJSON over HTTP and by the connections of lines. Must not know a stream
 from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.frame import Frame
 from kdaemon.base.refused import Refused
-from kdaemon.wire.lines import Lines, Rejected, refuse_oversized
-from kdaemon.wire.put import Put, PutLimits
+from kdaemon.wire.limits import Put, PutLimits
+from kdaemon.wire.lines_read import Lines, refuse_oversized
+from kdaemon.wire.rejections import Rejected
 
 
 class Block(Put):

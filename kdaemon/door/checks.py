@@ -12,7 +12,7 @@ from kdaemon.base.refused import Refused
 from kdaemon.door.admission import said
 from kdaemon.door.promise import check_promise
 from kdaemon.streams import Stream
-from kdaemon.wire.put import Put
+from kdaemon.wire.limits import Put
 
 
 def check(stream: Stream, put: Put, asked: Acknowledge | None) -> Refused | None:

@@ -41,9 +41,9 @@ from kdaemon.door.promise import check_promise
 from kdaemon.door.rights import StreamRights
 from kdaemon.settle.verdict import refuse_reason
 from kdaemon.streams import Stream, Streams
+from kdaemon.wire.limits import Put, PutLimits
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import Parsed
-from kdaemon.wire.put import Put, PutLimits
+from kdaemon.wire.line_shapes import Parsed
 
 _OF_STRANGERS = frozenset({RefuseReason.UNAUTHENTICATED, RefuseReason.FORBIDDEN})
 

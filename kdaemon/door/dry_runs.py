@@ -18,7 +18,7 @@ from kdaemon.door.admission import NO_ROOM
 from kdaemon.door.checks import check, refuse_all
 from kdaemon.door.rights import StreamRights
 from kdaemon.streams import Streams
-from kdaemon.wire.put import Put
+from kdaemon.wire.limits import Put
 
 DRY_RUNS_MAX = 64
 """Dry runs that are at the service at a time, of all clients together. Ours, 2026-11-28: each takes

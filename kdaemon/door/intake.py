@@ -21,7 +21,9 @@ from kdaemon.door.terms import NO_TERMS, BadTerms, Terms, read_terms
 from kdaemon.door.voice import Voice
 from kdaemon.http.turns import Turn
 from kdaemon.wire.line_buffer import LineBuffer, count_lines
-from kdaemon.wire.lines import VALIDATION, Parsed, Rejected, in_runs
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines_read import VALIDATION, in_runs
+from kdaemon.wire.rejections import Rejected
 
 
 class Intake:

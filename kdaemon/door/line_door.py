@@ -13,9 +13,9 @@ from kdaemon.base.principal import Principal
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import Admission, OnSettled
 from kdaemon.door.line_forms import Asked
+from kdaemon.wire.limits import Put, PutLimits
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import Parsed
-from kdaemon.wire.put import Put, PutLimits
+from kdaemon.wire.line_shapes import Parsed
 
 
 class LineDoor(Protocol):

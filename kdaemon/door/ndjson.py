@@ -29,17 +29,11 @@ from kdaemon.http.request import NO_HEADERS, HttpRequest
 from kdaemon.http.turns import Later, soon
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer, count_lines
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import (
-    AT_ONCE_BYTES_MAX,
-    VALIDATION,
-    Lines,
-    Parsed,
-    Problems,
-    encode_answer,
-    encode_refused_answer,
-    joined,
-)
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines import AT_ONCE_BYTES_MAX
+from kdaemon.wire.lines_read import VALIDATION, Lines, joined
 from kdaemon.wire.refusals import Refusal, refuse, worst_first
+from kdaemon.wire.rejections import Problems, encode_answer, encode_refused_answer
 
 JSON = b"application/json"
 PATH_PREFIX = "/v1/streams/"

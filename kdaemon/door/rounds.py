@@ -11,7 +11,7 @@ from collections import deque
 
 from kdaemon.base.limits import MIB
 from kdaemon.door.admission import DELIVERED, Admission
-from kdaemon.wire.lines import Rejected, encode_acknowledged, encode_rejected
+from kdaemon.wire.rejections import Rejected, encode_acknowledged, encode_rejected
 
 ROUNDS_MAX = 256  # blocks of one connection that wait until they settle; ours, 2026-11-21
 # Bytes of such blocks, data + keys; 80 MB/s at 100 ms; ours, 2026-11-21.

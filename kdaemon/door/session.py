@@ -33,7 +33,8 @@ from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import Hub
 from kdaemon.http.transports import Presence, presence, stop_other_side
 from kdaemon.http.turns import Turn
-from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION
+from kdaemon.wire.lines import LINE_BYTES_MAX
+from kdaemon.wire.lines_read import VALIDATION
 
 # A read smaller than this is handed over at once, whoever waits; ours, 2026-11-28.
 SMALL_BYTES = 16 * KIB

@@ -17,7 +17,9 @@ from kdaemon.door.terms import Terms
 from kdaemon.http.opening import Lines
 from kdaemon.wire.line_buffer import count_lines
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import LINE_BYTES_MAX, VALIDATION, Rejected, encode_rejected
+from kdaemon.wire.lines import LINE_BYTES_MAX
+from kdaemon.wire.lines_read import VALIDATION
+from kdaemon.wire.rejections import Rejected, encode_rejected
 
 
 def lines_to(door: LineDoor, line_bytes_max: int = LINE_BYTES_MAX) -> Lines:

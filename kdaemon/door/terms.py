@@ -17,7 +17,8 @@ from kdaemon.base.refused import Refused
 from kdaemon.door.line_door import LineDoor
 from kdaemon.door.line_forms import Asked
 from kdaemon.wire.line_form import ENVELOPE, LineForm
-from kdaemon.wire.lines import VALIDATION, parse_setup
+from kdaemon.wire.lines import parse_setup
+from kdaemon.wire.lines_read import VALIDATION
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kdaemon.http.transports import Probe
-from kdaemon.wire.lines import Lines, Rejected, encode_rejected
+from kdaemon.wire.lines_read import Lines
+from kdaemon.wire.rejections import Rejected, encode_rejected
 
 log = logging.getLogger("kdaemon.door")
 

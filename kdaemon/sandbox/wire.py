@@ -33,8 +33,7 @@ from kdaemon.wire import cbor, envelope
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, Operation, read_envelope
 from kdaemon.wire.explain import UNREADABLE
 from kdaemon.wire.forms import FORMS
-from kdaemon.wire.limits import PutLimits
-from kdaemon.wire.put import PutRequest, refuse_ordering, require_keys
+from kdaemon.wire.limits import PutLimits, PutRequest, refuse_ordering, require_keys
 from kdaemon.wire.refusals import ApiError, Encoding, api_error, refuse, render
 
 JSON = Encoding.JSON.value

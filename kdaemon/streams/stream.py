@@ -28,7 +28,7 @@ from kdaemon.engine.ways import Queued, Way
 from kdaemon.send.dry_runs import DryRuns
 from kdaemon.streams.inquiry import Asker, Existence, Inquiry, call
 from kdaemon.streams.laid_out import called
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.limits import PutLimits
 
 MS = 1_000_000  # nanoseconds in a millisecond
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from kdaemon.base.steps import Steps
 from kdaemon.wire.line_buffer import BLOCK_BYTES
-from kdaemon.wire.lines import LINE_BYTES_MAX, Parsed, footprint_bytes_bound, read_lines
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines import LINE_BYTES_MAX, footprint_bytes_bound, read_lines
 from kdaemon.wire.rejections import Problems
 
 

@@ -21,52 +21,15 @@ import msgspec
 
 from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.errors import RefusedError
-from kdaemon.base.limits import (
-    HASH_KEY_MAX,
-    KIB,
-    MIB,
-    RECORD_BYTES_MAX_AWS,
-    SPREAD_KEY_BYTES,
-)
+from kdaemon.base.limits import HASH_KEY_MAX, KIB, MIB, RECORD_BYTES_MAX_AWS, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
 from kdaemon.wire.explain import HASH_KEY_DIGITS_MAX, UNREADABLE, is_decimal
 from kdaemon.wire.line_shapes import Glance, Line, Parsed, Setup
-from kdaemon.wire.lines_read import VALIDATION, Lines, in_runs, joined, refuse_oversized
+from kdaemon.wire.lines_read import VALIDATION, Lines
 from kdaemon.wire.members import LONG_LINE_REST_MAX, repeated_in_line, repeated_in_long_line
 from kdaemon.wire.refusals import echo
-from kdaemon.wire.rejections import (
-    NUMBERED_MAX,
-    Answer,
-    Problems,
-    Rejected,
-    encode_acknowledged,
-    encode_answer,
-    encode_refused_answer,
-    encode_rejected,
-)
-
-__all__ = [
-    "LINE_BYTES_MAX",
-    "VALIDATION",
-    "Answer",
-    "Lines",
-    "Parsed",
-    "Problems",
-    "Rejected",
-    "Setup",
-    "encode_acknowledged",
-    "encode_answer",
-    "encode_refused_answer",
-    "encode_rejected",
-    "footprint_bytes_bound",
-    "in_runs",
-    "joined",
-    "parse_lines",
-    "parse_setup",
-    "read_lines",
-    "refuse_oversized",
-]
+from kdaemon.wire.rejections import NUMBERED_MAX, Problems
 
 SERIALIZATION = "SerializationException"  # the code for a line that cannot be read
 

@@ -8,7 +8,7 @@ state, no queue, no connection; checks no signature.
 
 Invariant: nothing of a refused request is taken; memory and time are in proportion to the size of
 its body.
-Where it sits: `envelope.py` -> door: parse -> engine -> `results.py`. This file re-exports both.
+Where it sits: `envelope.py` -> door: parse -> engine -> `results.py`.
 
 There are two differences from the service. Base64 whose last character carries bits that no byte
 uses (`ab==`) is accepted, as by most decoders: finding it would cost another pass over every body.
@@ -22,14 +22,7 @@ import msgspec
 
 from kdaemon.base.limits import MIB, RECORDS_PER_CALL_MAX
 from kdaemon.base.steps import Steps, at_once
-from kdaemon.wire.envelope import (
-    AT_ONCE_BYTES_MAX,
-    WEIGHT_MAX,
-    AnswerHeaders,
-    Operation,
-    is_too_heavy,
-    read_envelope,
-)
+from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, WEIGHT_MAX, is_too_heavy
 from kdaemon.wire.explain import (
     UNREADABLE,
     count_records,
@@ -37,15 +30,7 @@ from kdaemon.wire.explain import (
     explain_put_records,
     reason_of,
 )
-from kdaemon.wire.limits import (
-    Put,
-    PutLimits,
-    PutRequest,
-    check_sizes,
-    error_of,
-    refuse_ordering,
-    require_keys,
-)
+from kdaemon.wire.limits import PutLimits, PutRequest, error_of
 from kdaemon.wire.measured import (
     check,
     members_of,
@@ -55,41 +40,8 @@ from kdaemon.wire.measured import (
     with_empty_keys,
 )
 from kdaemon.wire.members import repeated_in_request
-from kdaemon.wire.refusals import (
-    ApiError,
-    api_error,
-    echo,
-)
-from kdaemon.wire.results import ACCEPTED, encode_put_record, encode_put_records, status_of
-from kdaemon.wire.shapes import (
-    OpenPutRecord,
-    OpenPutRecords,
-    PutRecord,
-    PutRecords,
-)
-
-__all__ = [
-    "ACCEPTED",
-    "AT_ONCE_BYTES_MAX",
-    "AnswerHeaders",
-    "ApiError",
-    "Operation",
-    "Put",
-    "PutLimits",
-    "PutRequest",
-    "api_error",
-    "check_sizes",
-    "encode_put_record",
-    "encode_put_records",
-    "parse_put_record",
-    "parse_put_records",
-    "read_envelope",
-    "read_put_record",
-    "read_put_records",
-    "refuse_ordering",
-    "require_keys",
-    "status_of",
-]
+from kdaemon.wire.refusals import ApiError, api_error, echo
+from kdaemon.wire.shapes import OpenPutRecord, OpenPutRecords, PutRecord, PutRecords
 
 SPARE_BYTES_MAX = MIB
 """Names, blanks, escapes and unknown members, in a body that has more members than it must have.

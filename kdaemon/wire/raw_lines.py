@@ -28,7 +28,8 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
 from kdaemon.wire.json_field import field_at
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import Lines, Parsed
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines_read import Lines
 from kdaemon.wire.rejections import Problems
 
 RAW_LINE_BYTES_MAX = RECORD_BYTES_MAX_AWS + 2  # no record is longer; two bytes are the line end's

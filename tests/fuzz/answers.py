@@ -8,7 +8,8 @@ import msgspec
 from kdaemon.base.errors import ServiceError
 from kdaemon.send.answers import MESSAGE_CHARACTERS_MAX, error_answer, members_of
 from kdaemon.send.put_call import PutAnswer, read_answer
-from kdaemon.wire.put import ApiError, encode_put_record, encode_put_records, status_of
+from kdaemon.wire.refusals import ApiError
+from kdaemon.wire.results import encode_put_record, encode_put_records, status_of
 
 SEEDS = [
     b'\x00{"FailedRecordCount":0,"Records":[{"SequenceNumber":"7","ShardId":"shardId-0"}]}',

@@ -12,16 +12,15 @@ from kdaemon.base.admission import make_frame
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge
 from kdaemon.wire.line_buffer import BYTE_ORDER_MARK, LineBuffer
-from kdaemon.wire.lines import (
-    Parsed,
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines import footprint_bytes_bound, parse_lines, parse_setup
+from kdaemon.wire.rejections import (
+    EXPLAINED_MAX,
+    NUMBERED_MAX,
     Problems,
     encode_answer,
     encode_rejected,
-    footprint_bytes_bound,
-    parse_lines,
-    parse_setup,
 )
-from kdaemon.wire.rejections import EXPLAINED_MAX, NUMBERED_MAX
 from tests.fuzz.json_text import TEXTS, Pairs, write
 
 _LINES = [

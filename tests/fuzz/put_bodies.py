@@ -18,15 +18,9 @@ from kdaemon.base.limits import HASH_KEY_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
 from kdaemon.base.service import AWS, YANDEX, Service
 from kdaemon.sandbox import yandex
-from kdaemon.wire.put import (
-    ApiError,
-    PutLimits,
-    PutRequest,
-    parse_put_record,
-    parse_put_records,
-    require_keys,
-)
-from kdaemon.wire.refusals import render
+from kdaemon.wire.limits import PutLimits, PutRequest, require_keys
+from kdaemon.wire.put import parse_put_record, parse_put_records
+from kdaemon.wire.refusals import ApiError, render
 from tests.fuzz.json_text import TEXTS, Pairs, Value, write
 
 CORPUS = Path(__file__).parent / "corpus" / "put_bodies.txt"

@@ -16,7 +16,7 @@ from kdaemon.base.limits import HASH_KEY_MAX
 from kdaemon.base.service import AWS, YANDEX
 from kdaemon.wire import put, put_cbor
 from kdaemon.wire.cbor import DEPTH_MAX
-from kdaemon.wire.limits import PutRequest
+from kdaemon.wire.limits import PutLimits, PutRequest
 from kdaemon.wire.refusals import ApiError, Encoding, render
 from tests.fuzz.json_text import TEXTS
 from tests.fuzz.put_bodies import ANSWER_BYTES_MAX, check_request, limits_of
@@ -115,7 +115,7 @@ def _compare(request: PutRequest, body: bytes, *, is_single: bool) -> None:
     }:  # else members may be there twice in what nobody asks for
         cbor2.loads(body, semantic_decoders=moments, allow_duplicate_keys=False)
     listed = [{name: _in_json(entry.get(name)) for name in names} for entry in entries]
-    limits = put.PutLimits(1 << 30, 1 << 30, None, is_stream_name_free=True)
+    limits = PutLimits(1 << 30, 1 << 30, None, is_stream_name_free=True)
     if is_single:
         known["SequenceNumberForOrdering"] = members.get("SequenceNumberForOrdering")
         text = json.dumps({**known, **listed[0]}).encode()

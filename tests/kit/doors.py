@@ -26,9 +26,9 @@ from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.opening import Lines, Opening
 from kdaemon.streams import Streams
+from kdaemon.wire.limits import PutLimits
 from kdaemon.wire.line_form import LineForm
-from kdaemon.wire.lines import Parsed
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.line_shapes import Parsed
 from tests.kit.clock import HandClock
 from tests.kit.scripted import ScriptedDriver, scripted_stream
 

@@ -13,8 +13,8 @@ from kdaemon.config import StreamConfig
 from kdaemon.door.admission import Admission
 from kdaemon.door.block import Block
 from kdaemon.door.ndjson import NdjsonDoor
-from kdaemon.wire.lines import Lines
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.limits import PutLimits
+from kdaemon.wire.lines_read import Lines
 from tests.unit.door.fake_streams import (
     SHARD_FULL,
     THROUGHPUT,

@@ -18,7 +18,7 @@ from kdaemon.http.arrivals import Arrival
 from kdaemon.http.hub import ConnectionLimits, ConnectionPlaces, Hub
 from kdaemon.http.turns import ALL_TIME_NS_MAX, PIECES_MAX
 from kdaemon.wire import line_buffer
-from kdaemon.wire.put import PutLimits
+from kdaemon.wire.limits import PutLimits
 from tests.kit.depth import examples
 from tests.kit.doors import DELIVERED, SHARD_FULL, FakeDoor, FakeTransport
 

@@ -11,7 +11,7 @@ from kdaemon.base.refused import Refused
 from kdaemon.door.door import Door
 from kdaemon.door.terms import BadTerms, Terms, read_terms
 from kdaemon.wire.line_form import ENVELOPE
-from kdaemon.wire.lines import VALIDATION
+from kdaemon.wire.lines_read import VALIDATION
 from tests.kit.doors import FakeDoor
 
 FORBIDDEN = Refused(RefuseReason.FORBIDDEN, "AccessDeniedException", "no", is_permanent=True)

@@ -15,7 +15,7 @@ from kdaemon.sandbox.faults import Fault, FaultKind
 from kdaemon.sandbox.service import Service
 from kdaemon.sandbox.settings import Quota, SandboxSettings
 from kdaemon.sandbox.wire import read_call
-from kdaemon.wire.put import ApiError
+from kdaemon.wire.refusals import ApiError
 from tests.unit.sandbox.calls import refusal, summary
 
 SECOND = 1_000_000_000

@@ -11,10 +11,12 @@ import pytest
 
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.limits import KIB, MIB
+from kdaemon.wire.limits import PutLimits
 from kdaemon.wire.line_buffer import LineBuffer
-from kdaemon.wire.lines import Problems, encode_answer, parse_lines, parse_setup
-from kdaemon.wire.put import ApiError, PutLimits, parse_put_record, parse_put_records
-from kdaemon.wire.refusals import render
+from kdaemon.wire.lines import parse_lines, parse_setup
+from kdaemon.wire.put import parse_put_record, parse_put_records
+from kdaemon.wire.refusals import ApiError, render
+from kdaemon.wire.rejections import Problems, encode_answer
 
 SIZE = 2 * MIB
 BLOCKS_BYTES = 256 * KIB  # of lines: four blocks

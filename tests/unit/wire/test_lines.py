@@ -14,25 +14,28 @@ from kdaemon.base.errors import RefusedError
 from kdaemon.base.frame import Acknowledge
 from kdaemon.base.limits import RECORD_BYTES_MAX, SPREAD_KEY_BYTES
 from kdaemon.base.record import Record
+from kdaemon.wire.limits import PutLimits
 from kdaemon.wire.line_buffer import LineBuffer
+from kdaemon.wire.line_shapes import Setup
 from kdaemon.wire.lines import (
     SERIALIZATION,
     SETUP_BYTES_MAX,
-    VALIDATION,
-    Lines,
-    Problems,
-    Rejected,
-    Setup,
-    encode_acknowledged,
-    encode_answer,
-    encode_rejected,
     footprint_bytes_bound,
     parse_lines,
     parse_setup,
-    refuse_oversized,
 )
-from kdaemon.wire.put import ApiError, PutLimits, parse_put_record, parse_put_records
-from kdaemon.wire.rejections import EXPLAINED_MAX, NUMBERED_MAX
+from kdaemon.wire.lines_read import VALIDATION, Lines, refuse_oversized
+from kdaemon.wire.put import parse_put_record, parse_put_records
+from kdaemon.wire.refusals import ApiError
+from kdaemon.wire.rejections import (
+    EXPLAINED_MAX,
+    NUMBERED_MAX,
+    Problems,
+    Rejected,
+    encode_acknowledged,
+    encode_answer,
+    encode_rejected,
+)
 
 
 def only(block: bytes) -> Lines:

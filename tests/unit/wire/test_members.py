@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from kdaemon.base.errors import RefusedError
 from kdaemon.base.limits import MIB
+from kdaemon.wire.limits import PutLimits, PutRequest
 from kdaemon.wire.lines import parse_lines, parse_setup
-from kdaemon.wire.put import ApiError, PutLimits, PutRequest, parse_put_record, parse_put_records
+from kdaemon.wire.put import parse_put_record, parse_put_records
+from kdaemon.wire.refusals import ApiError
 
 LIMITS = PutLimits()
 ENTRY = b'{"Data":"eA==","PartitionKey":"k"}'

@@ -15,21 +15,11 @@ from hypothesis import strategies as st
 from kdaemon.base.limits import MIB
 from kdaemon.base.record import Record, RecordResult
 from kdaemon.http.answer import headers_of
-from kdaemon.wire.put import (
-    ACCEPTED,
-    AnswerHeaders,
-    ApiError,
-    Operation,
-    PutLimits,
-    PutRequest,
-    check_sizes,
-    encode_put_record,
-    encode_put_records,
-    parse_put_record,
-    parse_put_records,
-    read_envelope,
-)
-from kdaemon.wire.refusals import Encoding, Rendered, refuse, render
+from kdaemon.wire.envelope import AnswerHeaders, Operation, read_envelope
+from kdaemon.wire.limits import PutLimits, PutRequest, check_sizes
+from kdaemon.wire.put import parse_put_record, parse_put_records
+from kdaemon.wire.refusals import ApiError, Encoding, Rendered, refuse, render
+from kdaemon.wire.results import ACCEPTED, encode_put_record, encode_put_records
 from tests.kit.puts import members_of
 
 JSON = b"application/x-amz-json-1.1"

@@ -13,7 +13,8 @@ from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.wire.line_buffer import BLOCK_BYTES, LineBuffer
 from kdaemon.wire.line_form import ENVELOPE, LineForm
-from kdaemon.wire.lines import Lines, Parsed
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines_read import Lines
 from kdaemon.wire.raw_lines import BLOCK_LINES_MAX, KEY_BYTES_MAX, raw_form
 
 RAW = raw_form()

@@ -8,18 +8,11 @@ import pytest
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.record import RecordResult
 from kdaemon.wire import explain
-from kdaemon.wire.put import (
-    ACCEPTED,
-    ApiError,
-    PutLimits,
-    parse_put_record,
-    parse_put_records,
-    read_envelope,
-    refuse_ordering,
-    require_keys,
-    status_of,
-)
-from kdaemon.wire.refusals import Encoding, Refusal, refuse, render
+from kdaemon.wire.envelope import read_envelope
+from kdaemon.wire.limits import PutLimits, refuse_ordering, require_keys
+from kdaemon.wire.put import parse_put_record, parse_put_records
+from kdaemon.wire.refusals import ApiError, Encoding, Refusal, refuse, render
+from kdaemon.wire.results import ACCEPTED, status_of
 
 LIMITS = PutLimits()
 ENTRY = '{"Data":"eA==","PartitionKey":"k"}'

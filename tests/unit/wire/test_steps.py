@@ -17,15 +17,12 @@ import pytest
 from kdaemon.base.limits import KIB, MIB
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.wire import envelope, explain, lines, members, put
-from kdaemon.wire.lines import LINE_BYTES_MAX, Parsed, Problems, parse_lines, read_lines
-from kdaemon.wire.put import (
-    ApiError,
-    PutLimits,
-    parse_put_record,
-    parse_put_records,
-    read_put_record,
-    read_put_records,
-)
+from kdaemon.wire.limits import PutLimits
+from kdaemon.wire.line_shapes import Parsed
+from kdaemon.wire.lines import LINE_BYTES_MAX, parse_lines, read_lines
+from kdaemon.wire.put import parse_put_record, parse_put_records, read_put_record, read_put_records
+from kdaemon.wire.refusals import ApiError
+from kdaemon.wire.rejections import Problems
 from tests.kit.puts import members_of
 
 LIMITS = PutLimits(record_bytes_max=10 * MIB, request_bytes_max=10 * MIB)
