@@ -12,8 +12,8 @@ the body's size. The error repeats the client's input: it is for the client only
 """
 
 import re
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -83,32 +83,26 @@ class _Seen(msgspec.Struct):
 _glance = msgspec.json.Decoder(_Glance).decode
 
 
-def explain_put_records(body: bytes, reason: str, *, is_stream_name_free: bool) -> ApiError:
-    """Why this PutRecords body is refused. `reason`: the typed decoder's message."""
-    return _explain(body, reason, is_stream_name_free, _RECORDS_TYPES, _records_problems)
-
-
-def explain_put_record(body: bytes, reason: str, *, is_stream_name_free: bool) -> ApiError:
-    """Why this PutRecord body is refused. `reason`: the typed decoder's message."""
-    types = _RECORD_TYPES | _STREAM_TYPES
-    return _explain(body, reason, is_stream_name_free, types, _record_problems)
+def explain(body: bytes, reason: str, *, is_single: bool, is_stream_name_free: bool) -> ApiError:
+    """Why this JSON body of a PutRecords request is refused (`is_single`: of a PutRecord request).
+    `reason`: the typed decoder's message.
+    """
+    if len(body) > EXPLAINED_BYTES_MAX:
+        error = _complaint(reason)
+    else:
+        error = _judge_text(body, reason, is_single, is_stream_name_free)
+    error.record_count, error.stream = count_records(body)
+    return error
 
 
 def explain_value(
     value: object, reason: str, byte_count: int, *, is_single: bool, is_stream_name_free: bool
 ) -> ApiError:
-    """Why a CBOR body is refused that was decoded, and is not the operation's input.
-
-    `byte_count`: the size of the body.
-    """
+    """As `explain`, for a CBOR body of `byte_count` bytes that was decoded to `value`."""
     if byte_count > EXPLAINED_BYTES_MAX:
         error = _complaint(reason)
-    elif is_single:
-        types = _RECORD_TYPES | _STREAM_TYPES
-        error = _judge(value, "CBOR map", reason, is_stream_name_free, types, _record_problems)
     else:
-        types, problems = _RECORDS_TYPES, _records_problems
-        error = _judge(value, "CBOR map", reason, is_stream_name_free, types, problems)
+        error = _judge(value, "CBOR map", reason, is_single, is_stream_name_free)
     error.record_count, error.stream = _count_in(value)
     return error
 
@@ -178,24 +172,6 @@ def _counted(seen: _Glance | _Seen) -> tuple[int, str | None]:
     return len(seen.Records) or 1, stream
 
 
-_Problems = Callable[[dict[str, Any], bool], Iterator[str]]
-
-
-def _explain(
-    body: bytes,
-    reason: str,
-    is_stream_name_free: bool,
-    types: dict[str, Any],
-    problems: _Problems,
-) -> ApiError:
-    if len(body) > EXPLAINED_BYTES_MAX:
-        error = _complaint(reason)
-    else:
-        error = _judge_text(body, reason, is_stream_name_free, types, problems)
-    error.record_count, error.stream = count_records(body)
-    return error
-
-
 # --- large bodies
 
 _PLACE = re.compile(r"`\$\.?([A-Za-z0-9_.\[\]]{0,100})`$")  # at the end of the decoder's message
@@ -224,39 +200,33 @@ def _complaint(reason: str) -> ApiError:
 # --- small bodies
 
 
-def _judge_text(
-    body: bytes,
-    reason: str,
-    is_stream_name_free: bool,
-    types: dict[str, Any],
-    problems: _Problems,
-) -> ApiError:
+def _judge_text(body: bytes, reason: str, is_single: bool, is_stream_name_free: bool) -> ApiError:
     try:
         value = msgspec.json.decode(body)
     except (UnicodeDecodeError, RecursionError) as error:
         return _complaint(reason_of(error))
     except msgspec.DecodeError as error:
         return _serialization_error(f"The body is not JSON: {error}.")
-    return _judge(value, "JSON object", reason, is_stream_name_free, types, problems)
+    return _judge(value, "JSON object", reason, is_single, is_stream_name_free)
 
 
 def _judge(
-    value: object,
-    form: str,
-    reason: str,
-    is_stream_name_free: bool,
-    types: dict[str, Any],
-    problems: _Problems,
+    value: object, form: str, reason: str, is_single: bool, is_stream_name_free: bool
 ) -> ApiError:
     """`form`: what the value must be, in the terms of its encoding."""
     if isinstance(value, list):
         value = {}  # the service takes a list as an object without members
     if not isinstance(value, dict):
         return _serialization_error(f"The body must be a {form}.")
-    text = _type_problem(value, types)
+    text = _type_problem(value, _RECORD_TYPES | _STREAM_TYPES if is_single else _RECORDS_TYPES)
     if text is not None:
         return _serialization_error(text)
-    found = list(islice(problems(value, is_stream_name_free), VALIDATION_ERRORS_MAX))
+    name, arn = value.get("StreamName"), value.get("StreamARN")
+    problems = chain(
+        _record_problems(value) if is_single else _records_problems(value),
+        stream_problems(name, arn, is_stream_name_free=is_stream_name_free),
+    )
+    found = list(islice(problems, VALIDATION_ERRORS_MAX))
     if found:
         return validation_error(found)
     for record in value.get("Records") or [value]:
@@ -393,12 +363,7 @@ def stream_problems(
         yield from _length(arn, "streamARN", ARN_CHARACTERS_MAX)
 
 
-def _streams_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:
-    name, arn = request.get("StreamName"), request.get("StreamARN")
-    yield from stream_problems(name, arn, is_stream_name_free=is_stream_name_free)
-
-
-def _records_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:
+def _records_problems(request: dict[str, Any]) -> Iterator[str]:
     records = request.get("Records")
     if records is None:
         yield constraint(None, "records", "not be null")
@@ -415,12 +380,10 @@ def _records_problems(request: dict[str, Any], is_stream_name_free: bool) -> Ite
             yield constraint(None, f"records.{number}.member", "not be null")
         else:
             yield from _member_problems(record, f"records.{number}.member.")
-    yield from _streams_problems(request, is_stream_name_free)
 
 
-def _record_problems(request: dict[str, Any], is_stream_name_free: bool) -> Iterator[str]:
+def _record_problems(request: dict[str, Any]) -> Iterator[str]:
     yield from _member_problems(request, "")
     number = request.get("SequenceNumberForOrdering")
     if number is not None and not is_decimal(number, SEQUENCE_NUMBER_DIGITS_MAX):
         yield constraint(number, "sequenceNumberForOrdering", SEQUENCE_NUMBER_MUST)
-    yield from _streams_problems(request, is_stream_name_free)

@@ -31,21 +31,19 @@ def with_empty_keys(wire: OpenPutRecords) -> PutRecords:
         Record(entry.Data, entry.PartitionKey or "", entry.ExplicitHashKey)
         for entry in wire.Records
     ]
-    return PutRecords(records, wire.StreamName, wire.StreamARN, wire.StreamId, wire.DryRun)
+    return PutRecords(
+        Records=records,
+        StreamName=wire.StreamName,
+        StreamARN=wire.StreamARN,
+        StreamId=wire.StreamId,
+        DryRun=wire.DryRun,
+    )
 
 
 def with_empty_key(wire: OpenPutRecord) -> PutRecord:
     """The same for one record."""
-    return PutRecord(
-        wire.Data,
-        wire.PartitionKey or "",
-        wire.ExplicitHashKey,
-        wire.StreamName,
-        wire.StreamARN,
-        wire.StreamId,
-        wire.DryRun,
-        wire.SequenceNumberForOrdering,
-    )
+    wire.PartitionKey = wire.PartitionKey or ""
+    return wire
 
 
 def request_of(wire: PutRecords, keys: str, keyless_count: int, limits: PutLimits) -> PutRequest:

@@ -19,7 +19,7 @@ from kdaemon.base.limits import KIB
 from kdaemon.base.names import ARN_CHARACTERS_MAX, parse_arn
 from kdaemon.base.operations import ARN_MEMBERS, ID_MEMBER, TOKEN_MEMBERS
 from kdaemon.wire.explain import UNREADABLE, reason_of, stream_problems
-from kdaemon.wire.refusals import ApiError, api_error, echo, validation_error
+from kdaemon.wire.refusals import ApiError, api_error, repeated, validation_error
 
 BODY_BYTES_MAX = 64 * KIB
 """Ours, 2026-11-28: the longest usual member, an iterator, takes 0.5 KiB; a token may have 1 MiB
@@ -51,10 +51,10 @@ class _RepeatedError(Exception):
 def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
     """Reads a body. Raises ApiError. `is_stream_name_free`: names are paths."""
     if not body:
-        raise _unread("The request has no body.")
+        raise unread("The request has no body.")
     if len(body) > BODY_BYTES_MAX:
         text = f"The body of this operation may have {BODY_BYTES_MAX} bytes; it has {len(body)}."
-        raise _unread(text)
+        raise unread(text)
     try:
         members = _decode(body)
         json.loads(
@@ -63,9 +63,7 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
     except UNREADABLE as error:
         reason = reason_of(error)
     except _RepeatedError as error:
-        raise _unread(
-            f"The member {echo(str(error))} is there twice: one of its two values would be lost."
-        ) from None
+        raise unread(repeated(str(error))) from None
     else:
         name, given = _text(members, "StreamName"), _text(members, "StreamARN")
         if name is not None or given is not None:
@@ -80,7 +78,7 @@ def read_asked(body: bytes, *, is_stream_name_free: bool) -> Asked:
             tuple(each for each in tokens if each is not None),
             is_plain and members.get(ID_MEMBER) is None,
         )
-    raise _unread(f"The body cannot be read as a JSON object: {reason}.")
+    raise unread(f"The body cannot be read as a JSON object: {reason}.")
 
 
 def renamed(asked: Asked, body: bytes, name: str) -> tuple[Asked, bytes]:
@@ -125,11 +123,12 @@ def _arns(members: Mapping[str, object]) -> tuple[list[str], bool]:
 def _text(members: Mapping[str, object], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
-        raise _unread(f"{name} must be a string.")
+        raise unread(f"{name} must be a string.")
     return value
 
 
-def _unread(text: str) -> ApiError:
+def unread(text: str) -> ApiError:
+    """A body that cannot be read. It has no records."""
     return api_error("SerializationException", text, record_count=0)
 
 

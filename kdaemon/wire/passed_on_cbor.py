@@ -15,8 +15,8 @@ import msgspec
 from kdaemon.base.limits import MIB
 from kdaemon.base.steps import Steps
 from kdaemon.wire import cbor
-from kdaemon.wire.passed_on import BODY_BYTES_MAX
-from kdaemon.wire.refusals import ApiError, api_error, echo
+from kdaemon.wire.passed_on import BODY_BYTES_MAX, unread
+from kdaemon.wire.refusals import repeated
 
 STEP_BYTES: Final = MIB // 4  # of an answer's JSON between two steps: 3 ms; ours, 2026-11-28
 
@@ -37,14 +37,12 @@ def json_of(body: bytes) -> bytes:
     try:
         members = cbor.decode(body)
     except cbor.CborError as error:
-        raise _unread(error.text) from None
+        raise unread(error.text) from None
     if not isinstance(members, dict):
-        raise _unread("The body must be a CBOR map.")
+        raise unread("The body must be a CBOR map.")
     name = _repeated(members)
     if name is not None:
-        raise _unread(
-            f"The member {echo(name)} is there twice: one of its two values would be lost."
-        )
+        raise unread(repeated(name))
     return msgspec.json.encode(members)
 
 
@@ -80,7 +78,3 @@ def _repeated(value: object) -> str | None:
         inside = value.values() if isinstance(value, dict) else value
         return next((name for name in map(_repeated, inside) if name is not None), None)
     return None
-
-
-def _unread(text: str) -> ApiError:
-    return api_error("SerializationException", text, record_count=0)

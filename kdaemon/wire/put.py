@@ -23,13 +23,7 @@ import msgspec
 from kdaemon.base.limits import MIB, RECORDS_PER_CALL_MAX
 from kdaemon.base.steps import Steps, at_once
 from kdaemon.wire.envelope import AT_ONCE_BYTES_MAX, WEIGHT_MAX, is_too_heavy
-from kdaemon.wire.explain import (
-    UNREADABLE,
-    count_records,
-    explain_put_record,
-    explain_put_records,
-    reason_of,
-)
+from kdaemon.wire.explain import UNREADABLE, count_records, explain, reason_of
 from kdaemon.wire.limits import PutLimits, PutRequest, error_of
 from kdaemon.wire.measured import (
     check,
@@ -40,7 +34,7 @@ from kdaemon.wire.measured import (
     with_empty_keys,
 )
 from kdaemon.wire.members import repeated_in_request
-from kdaemon.wire.refusals import ApiError, api_error, echo
+from kdaemon.wire.refusals import api_error, repeated
 from kdaemon.wire.shapes import OpenPutRecord, OpenPutRecords, PutRecord, PutRecords
 
 SPARE_BYTES_MAX = MIB
@@ -72,14 +66,16 @@ def parse_put_records(body: bytes, limits: PutLimits) -> PutRequest:
     try:
         wire = _decode_records(body)
     except UNREADABLE as error:
-        wire = _read_keyless_records(body, reason_of(error), limits)
+        wire = with_empty_keys(
+            _decode_open(body, reason_of(error), _decode_open_records, limits, is_single=False)
+        )
         keyless_count = sum(not record.partition_key for record in wire.Records)
     return at_once(_request_of(body, wire, keyless_count, limits))
 
 
 def read_put_records(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """As `parse_put_records`, in steps if the body is large."""
-    decoded = yield from _decode_large(body, _decode_open_records, explain_put_records, limits)
+    decoded = yield from _decode_large(body, _decode_open_records, limits, is_single=False)
     wire = with_empty_keys(decoded)
     keyless_count = sum(not record.partition_key for record in wire.Records)
     return (yield from _request_of(body, wire, keyless_count, limits))
@@ -133,7 +129,9 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
     try:
         wire = _decode_record(body)
     except UNREADABLE as error:
-        wire = _read_keyless_record(body, reason_of(error), limits)
+        wire = with_empty_key(
+            _decode_open(body, reason_of(error), _decode_open_record, limits, is_single=True)
+        )
     members = members_of(wire)
     request = single_request_of(members, limits)
     data, key, hash_key = members[0], members[1], members[2]
@@ -147,7 +145,7 @@ def parse_put_record(body: bytes, limits: PutLimits) -> PutRequest:
 
 def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
     """As `parse_put_record`, in steps if the body is large."""
-    decoded = yield from _decode_large(body, _decode_open_record, explain_put_record, limits)
+    decoded = yield from _decode_large(body, _decode_open_record, limits, is_single=True)
     wire = with_empty_key(decoded)
     request = single_request_of(members_of(wire), limits)
     yield from _refuse_repeats(request, body, _single_member_count(wire))
@@ -157,7 +155,7 @@ def read_put_record(body: bytes, limits: PutLimits) -> Steps[PutRequest]:
 
 
 def _decode_large(
-    body: bytes, decode: Callable[[bytes], W], explain: Callable[..., ApiError], limits: PutLimits
+    body: bytes, decode: Callable[[bytes], W], limits: PutLimits, *, is_single: bool
 ) -> Steps[W]:
     """Weighs a large body, then decodes it, each in a step. Raises ApiError."""
     yield from _weigh(body)
@@ -168,7 +166,8 @@ def _decode_large(
         reason = reason_of(error)
     yield
     if reason:
-        raise explain(body, reason, is_stream_name_free=limits.is_stream_name_free)
+        is_free = limits.is_stream_name_free
+        raise explain(body, reason, is_single=is_single, is_stream_name_free=is_free)
     return decoded
 
 
@@ -238,31 +237,19 @@ def _refuse_repeats(request: PutRequest, body: bytes, member_count: int) -> Step
         text = f"The body cannot be read as this operation's input: {reason_of(error)}."
         raise error_of(request, api_error("SerializationException", text)) from None
     if name is not None:
-        text = f"The member {echo(name)} is there twice: one of its two values would be lost."
-        raise error_of(request, api_error("SerializationException", text))
+        raise error_of(request, api_error("SerializationException", repeated(name)))
 
 
-def _read_keyless_records(body: bytes, reason: str, limits: PutLimits) -> PutRecords:
-    """Decodes a body that the strict decoder refuses for `reason`; a missing key becomes an empty
-    one. Raises ApiError if that was not the only problem.
+def _decode_open(
+    body: bytes, reason: str, decode: Callable[[bytes], W], limits: PutLimits, *, is_single: bool
+) -> W:
+    """Decodes a body that the strict decoder refuses for `reason`, if a key is missing. Raises
+    ApiError if that was not the only problem.
     """
     if _KEY_PROBLEM in reason:
         try:
-            open_wire = _decode_open_records(body)
+            return decode(body)
         except UNREADABLE as error:
             reason = reason_of(error)
-        else:
-            return with_empty_keys(open_wire)
-    raise explain_put_records(body, reason, is_stream_name_free=limits.is_stream_name_free)
-
-
-def _read_keyless_record(body: bytes, reason: str, limits: PutLimits) -> PutRecord:
-    """As `_read_keyless_records`, for one record."""
-    if _KEY_PROBLEM in reason:
-        try:
-            open_wire = _decode_open_record(body)
-        except UNREADABLE as error:
-            reason = reason_of(error)
-        else:
-            return with_empty_key(open_wire)
-    raise explain_put_record(body, reason, is_stream_name_free=limits.is_stream_name_free)
+    is_free = limits.is_stream_name_free
+    raise explain(body, reason, is_single=is_single, is_stream_name_free=is_free)

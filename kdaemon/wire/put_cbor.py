@@ -31,12 +31,8 @@ from kdaemon.wire.measured import (
     with_empty_key,
     with_empty_keys,
 )
-from kdaemon.wire.refusals import ApiError, Encoding, api_error, echo
-from kdaemon.wire.shapes import (
-    Head,
-    OpenPutRecord,
-    OpenPutRecords,
-)
+from kdaemon.wire.refusals import ApiError, Encoding, api_error, repeated
+from kdaemon.wire.shapes import Head, OpenPutRecord, OpenPutRecords
 
 W = TypeVar("W", OpenPutRecord, OpenPutRecords)
 
@@ -291,5 +287,4 @@ def _repeated(value: object, *, is_single: bool) -> str | None:
 
 def _refuse_repeat(request: PutRequest, name: str | None) -> None:
     if name is not None:
-        text = f"The member {echo(name)} is there twice: one of its two values would be lost."
-        raise error_of(request, api_error("SerializationException", text))
+        raise error_of(request, api_error("SerializationException", repeated(name)))

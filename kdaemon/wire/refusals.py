@@ -206,6 +206,11 @@ def constraint(value: str | None, path: str, must: str) -> str:
     return f"Value {shown} at '{path}' failed to satisfy constraint: Member must {must}"
 
 
+def repeated(name: str) -> str:
+    """Why a body is refused that has the member `name` twice."""
+    return f"The member {echo(name)} is there twice: one of its two values would be lost."
+
+
 def echo(text: str) -> str:
     """A client's value, cut for repeating: only to the client itself, never to a log."""
     if len(text) <= ECHO_CHARACTERS_MAX:

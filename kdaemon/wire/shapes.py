@@ -13,12 +13,17 @@ from kdaemon.base.limits import RECORDS_PER_CALL_MAX
 from kdaemon.base.record import PartitionKey, Record
 
 
-class PutRecords(msgspec.Struct):
-    Records: Annotated[list[Record], msgspec.Meta(min_length=1, max_length=RECORDS_PER_CALL_MAX)]
+class Head(msgspec.Struct):
+    """The members of PutRecords beside `Records`."""
+
     StreamName: str | None = None
     StreamARN: str | None = None
     StreamId: str | None = None  # reserved by the service, ignored
     DryRun: bool | None = None
+
+
+class PutRecords(Head, kw_only=True):
+    Records: Annotated[list[Record], msgspec.Meta(min_length=1, max_length=RECORDS_PER_CALL_MAX)]
 
 
 class PutRecord(msgspec.Struct):
@@ -45,31 +50,11 @@ class _OpenEntry(msgspec.Struct, gc=False):
     ExplicitHashKey: str | None = None
 
 
-class OpenPutRecords(msgspec.Struct):
+class OpenPutRecords(Head, kw_only=True):
     Records: Annotated[
         list[_OpenEntry], msgspec.Meta(min_length=1, max_length=RECORDS_PER_CALL_MAX)
     ]
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
 
 
-class OpenPutRecord(msgspec.Struct):
-    Data: bytes
-    PartitionKey: _MaybeKey = None
-    ExplicitHashKey: str | None = None
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
-    SequenceNumberForOrdering: str | None = None
-
-
-class Head(msgspec.Struct):
-    """The members of PutRecords beside `Records`."""
-
-    StreamName: str | None = None
-    StreamARN: str | None = None
-    StreamId: str | None = None
-    DryRun: bool | None = None
+class OpenPutRecord(PutRecord):
+    PartitionKey: _MaybeKey = None  # type: ignore[assignment]
