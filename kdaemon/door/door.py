@@ -13,6 +13,7 @@ Where it sits: kinesis.py, ndjson.py and session.py -> here -> streams.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from kdaemon.base.admission import make_frame
 from kdaemon.base.counters import RefuseReason
@@ -52,6 +53,22 @@ OnTaken = Callable[[Stream, Sequence[Record]], object]
 """Hears of records that were taken. It must not keep the sequence, and never raises."""
 
 
+@dataclass(slots=True)
+class _Bid:
+    """What a client asks of the door, while it waits for word of its stream: as in `Door.admit`.
+    `acknowledge`: the promise that it gets. `arrived_ns`: when it came.
+    """
+
+    spelling: str
+    put: Put
+    asked: Acknowledge | None
+    acknowledge: Acknowledge
+    on_settled: OnSettled
+    client: int
+    principal: Principal
+    arrived_ns: int
+
+
 class Door:
     """One for the daemon."""
 
@@ -59,7 +76,7 @@ class Door:
         self._streams = streams
         self._by_spelling = streams.by_spelling
         self.rights = StreamRights(streams.spellings)
-        self.dry_runs = DryRuns(streams, self.rights)
+        self.dry_runs = DryRuns(streams.door, self._find_certainly)
         self._clock = clock
         self.on_taken: OnTaken | None = None  # set while somebody watches the records that come in
 
@@ -93,56 +110,30 @@ class Door:
         acknowledge = asked
         if acknowledge is None:
             acknowledge = stream.line_acknowledge if is_patient else stream.acknowledge
+        if stream.inquiry.was_missing or not stream.inquiry.has_word:
+            now_ns = self._clock.now_ns()
+            bid = _Bid(spelling, put, asked, acknowledge, on_settled, client, principal, now_ns)
+            if self._must_wait(stream, bid, is_patient=is_patient):
+                return None if is_patient else self._wait_for_word(stream, bid)
         return self._admit_to(
-            stream,
-            spelling,
-            put,
-            asked,
-            acknowledge,
-            on_settled,
-            client,
-            principal,
-            is_patient=is_patient,
+            stream, put, asked, acknowledge, on_settled, client, is_patient=is_patient
         )
 
     def _admit_to(
         self,
         stream: Stream,
-        spelling: str,
         put: Put,
         asked: Acknowledge | None,
         acknowledge: Acknowledge,
         on_settled: OnSettled,
         client: int,
-        principal: Principal,
         *,
         is_patient: bool = False,
         waited_ns: int = 0,
-        has_word: bool = False,
     ) -> Admission | Refused | None:
-        """As `admit`, for a stream that was found. `waited_ns`: how long the client has waited
-        already. `has_word`: it waited for word of this stream.
+        """As `admit`, for a stream of which there is word. `waited_ns`: how long the client has
+        waited for word.
         """
-        if not has_word:
-            inquiry = stream.inquiry
-            if inquiry.was_missing:
-                stream.existence()  # a look-up that is too old no longer counts
-            if not inquiry.has_word:
-                needs_word = self._needs_word(stream, spelling, put, acknowledge)
-                if needs_word and is_patient:
-                    return None
-                if needs_word or (stream.is_ordered and not inquiry.is_empty and not is_patient):
-                    return self._wait_for_word(
-                        stream,
-                        spelling,
-                        put,
-                        asked,
-                        acknowledge,
-                        on_settled,
-                        client,
-                        principal,
-                        waited_ns,
-                    )
         refused = check(stream, put, asked)
         if refused is None:
             taken = self._take(
@@ -304,6 +295,13 @@ class Door:
             return stream
         return self.rights.forbid(principal, spelling, is_certain=True) or stream
 
+    def _find_certainly(self, principal: Principal, spelling: str) -> Stream | Refused:
+        """As `_find_for`, where a client does not wait: an ARN that may be another account's stands
+        for no name.
+        """
+        forbidden = self.rights.forbid(principal, spelling, is_certain=True)
+        return forbidden or self._streams.find(spelling)
+
     def _take(
         self,
         stream: Stream,
@@ -371,64 +369,69 @@ class Door:
             return None
         return self._count(stream, frame.sizes, refused)
 
-    def _wait_for_word(
-        self,
-        stream: Stream,
-        spelling: str,
-        put: Put,
-        asked: Acknowledge | None,
-        acknowledge: Acknowledge,
-        on_settled: OnSettled,
-        client: int,
-        principal: Principal,
-        waited_ns: int,
-    ) -> Admission | Refused:
+    def _must_wait(self, stream: Stream, bid: _Bid, *, is_patient: bool = False) -> bool:
+        """Whether a client waits for word of the stream: nothing may be promised before, or the
+        stream keeps order and others wait. A patient client is told of room, in its order.
+        """
+        inquiry = stream.inquiry
+        if inquiry.was_missing:
+            stream.existence()  # a look-up that is too old no longer counts
+        if inquiry.has_word:
+            return False
+        is_behind = stream.is_ordered and not inquiry.is_empty and not is_patient
+        return is_behind or self._needs_word(stream, bid.spelling, bid.put, bid.acknowledge)
+
+    def _wait_for_word(self, stream: Stream, bid: _Bid) -> Admission | Refused:
         """Lets records wait until the service has told of their stream, or has not answered in
         time. The service was not asked about this stream before, and nothing is promised before it
         was. The memory of the records is taken meanwhile. On a stream that keeps order, records
         that come later wait behind them.
         """
-        frame = make_frame(put.records, put.sizes, acknowledge, None, None)
+        put = bid.put
+        frame = make_frame(put.records, put.sizes, bid.acknowledge, None, None)
         memory = stream.memory  # kept: a reload may give the stream another budget
         if not memory.take(frame.footprint_bytes):
             return self._count(stream, put.sizes, NO_ROOM)
         pending = Pending(frame, stream)
-        arrived_ns = self._clock.now_ns() - waited_ns
 
         def go_on() -> None:
             """The wait is over: the records are admitted, or refused after all."""
             memory.give(frame.footprint_bytes)
             if pending.is_gone:
-                self.refuse(spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
+                self.refuse(bid.spelling, CLIENT_GONE, len(put.sizes), put.byte_count)
                 return
-            waited_ns = self._clock.now_ns() - arrived_ns
-            taken: Admission | Refused | None
-            forbidden = self.rights.forbid(principal, spelling, is_certain=True)
-            meant = forbidden or self._streams.meant(spelling)
-            if isinstance(meant, Refused):
-                taken = refuse_all(self._streams.door, put, meant)
-            else:  # its client may have used an ARN that turned out to be another stream's
-                is_meant = meant is stream
-                taken = self._admit_to(
-                    meant,
-                    spelling,
-                    put,
-                    asked,
-                    acknowledge if is_meant else asked or meant.acknowledge,
-                    on_settled,
-                    client,
-                    principal,
-                    waited_ns=waited_ns,
-                    has_word=is_meant,
-                )
+            taken = self._admit_after_wait(stream, bid)
             if isinstance(taken, Refused):
                 frame.refusal = (taken.code, taken.message)
-                on_settled(frame)
+                bid.on_settled(frame)
             else:
                 pending.admitted = taken
 
         stream.inquiry.queue(go_on)
         return pending
+
+    def _admit_after_wait(self, stream: Stream, bid: _Bid) -> Admission | Refused | None:
+        """Admits records that waited for word of this stream. The client may have used an ARN that
+        turned out to be another stream's, of which there may be no word yet.
+        """
+        forbidden = self.rights.forbid(bid.principal, bid.spelling, is_certain=True)
+        meant = forbidden or self._streams.meant(bid.spelling)
+        if isinstance(meant, Refused):
+            return refuse_all(self._streams.door, bid.put, meant)
+        if meant is not stream:
+            bid.acknowledge = bid.asked or meant.acknowledge
+            if self._must_wait(meant, bid):
+                return self._wait_for_word(meant, bid)
+        waited_ns = self._clock.now_ns() - bid.arrived_ns
+        return self._admit_to(
+            meant,
+            bid.put,
+            bid.asked,
+            bid.acknowledge,
+            bid.on_settled,
+            bid.client,
+            waited_ns=waited_ns,
+        )
 
     def _needs_word(
         self, stream: Stream, spelling: str, put: Put, acknowledge: Acknowledge

@@ -1,6 +1,6 @@
 """Dry runs: the service is asked what would become of records, and writes none.
 
-Knows streams and rights. Must not know a wire form or a connection.
+Knows streams. Must not know a wire form or a connection.
 Invariants: the records of a dry run are refused in every case, and counted once. Their memory is
 taken until the service has answered.
 Where it sits: kinesis.py -> here -> streams; the door has one.
@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from kdaemon.base.admission import frame_footprint_bytes
 from kdaemon.base.counters import RefuseReason
+from kdaemon.base.counting import StreamCounters
 from kdaemon.base.errors import ServiceError
 from kdaemon.base.names import parse_arn
 from kdaemon.base.principal import Principal
 from kdaemon.base.refused import Refused
 from kdaemon.door.admission import NO_ROOM
 from kdaemon.door.checks import check, refuse_all
-from kdaemon.door.rights import StreamRights
-from kdaemon.streams import Streams
+from kdaemon.streams import Stream
 from kdaemon.wire.limits import Put
 
 DRY_RUNS_MAX = 64
@@ -35,9 +35,14 @@ TOO_MANY = Refused(
 class DryRuns:
     """All of the daemon."""
 
-    def __init__(self, streams: Streams, rights: StreamRights) -> None:
-        self._streams = streams
-        self._rights = rights
+    def __init__(
+        self, door: StreamCounters, find: Callable[[Principal, str], Stream | Refused]
+    ) -> None:
+        """`door`: counts records of no stream. `find`: the stream of a spelling, if this client
+        certainly has a right to it.
+        """
+        self._door = door
+        self._find = find
         self._count = 0  # at the service now
 
     def ask(
@@ -50,12 +55,9 @@ class DryRuns:
         """Asks the service what would become of these records, and has `told` called with the
         answer; or says why the service is not asked. DRY_RUNS_MAX at a time.
         """
-        forbidden = self._rights.forbid(principal, spelling)
-        if forbidden is not None:
-            return refuse_all(self._streams.door, put, forbidden)
-        stream = self._streams.find(spelling)
+        stream = self._find(principal, spelling)
         if isinstance(stream, Refused):
-            return refuse_all(self._streams.door, put, stream)
+            return refuse_all(self._door, put, stream)
         refused = check(stream, put, None)
         if refused is None and not stream.service.answers_dry_run:
             text = f"Unexpected json key: DryRun. {stream.service.title} has no dry run."

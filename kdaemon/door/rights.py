@@ -28,7 +28,7 @@ class StreamRights:
         spellings in the request. A client that may write to a stream may ask about it.
         """
         for spelling in spellings:
-            refused = self.forbid(principal, spelling, operation=operation)
+            refused = self.forbid(principal, spelling, is_certain=True, operation=operation)
             refused = refused or self._spellings.refusal_to_look(spelling)
             if refused is not None:
                 return refused
@@ -56,7 +56,7 @@ class StreamRights:
     ) -> Refused | None:
         """As `refusal_to_look`, about the stream of a token. The text does not name the stream."""
         for spelling in spellings:
-            if self.forbid(principal, spelling, operation=operation) is not None:
+            if self.forbid(principal, spelling, is_certain=True, operation=operation) is not None:
                 return _forbidden(principal, operation, "the stream that this token is of")
         return None
 
@@ -86,6 +86,11 @@ class StreamRights:
         names = self._spellings.names(spelling, is_certain=is_certain)
         if not names or principal.rights.cover(names):
             return None
+        if is_certain and principal.rights.cover(self._spellings.names(spelling, is_certain=False)):
+            spelling += (
+                ". kdaemon does not know whose account that is: call the stream by its name, or"
+                " have the operator of kdaemon set account_id"
+            )
         return _forbidden(principal, operation, spelling)
 
 

@@ -641,17 +641,32 @@ async def test_a_body_for_a_stream_of_others_is_refused_whole(byte_count: int) -
     assert place.streams.memory.bytes_taken == 0
 
 
-async def test_a_dry_run_needs_the_right_too() -> None:
-    place = Place("", FakeService())
+async def dry_run(place: Place, spelling: str) -> FakeTransport:
+    """The connection on which a principal that may write to `s` asks for a dry run."""
     place.hub.who = lambda _: may("s")
     client = place.connect("PutRecord")
-    raw = bytes_of("PutRecord", "t", [b"AAAA"], "delivered")
+    raw = bytes_of("PutRecord", spelling, [b"AAAA"], "delivered")
     head, _, body = raw.partition(b"\r\n\r\n")
     body = body.replace(b"{", b'{"DryRun": true, ', 1)
     head = head.replace(b"Content-Length: %d" % (len(body) - 16), b"Content-Length: %d" % len(body))
     client.protocol.data_received(head + b"\r\n\r\n" + body)
+    await turn()
+    return client
+
+
+async def test_a_dry_run_needs_the_right_too() -> None:
+    place = Place("", FakeService())
+    client = await dry_run(place, "t")
     assert answer(client)[1]["__type"] == "AccessDeniedException"
     assert place.engines() == []
+
+
+async def test_a_dry_run_by_an_arn_of_who_knows_which_account_needs_a_right_to_this_arn() -> None:
+    """A right to `s` is none to the `s` of another account, also before the account is known."""
+    place = Place("", FakeService())
+    client = await dry_run(place, arn(OTHERS))
+    assert answer(client)[1]["__type"] == "AccessDeniedException"
+    assert not place.service.dry_runs
 
 
 def test_who_is_not_asked_for_is_nobody() -> None:

@@ -526,6 +526,22 @@ async def test_a_name_of_ones_own_opens_nothing_that_is_about_more(
     assert (await place.ask(operation, members)).status == 200
 
 
+async def test_a_name_of_ones_own_opens_no_stream_of_another_account(make: Make) -> None:
+    """Also while the daemon does not know its own account: nobody asks for it here."""
+    place = make()
+    place.principal = SHOP
+    told = await place.ask("DescribeStream", {"StreamARN": arn(OTHERS)})
+    assert (told.status, told.body["__type"]) == (400, "AccessDeniedException")
+    assert "account_id" in told.body["message"]
+    assert not place.calls
+    place = make(f"account_id = '{OURS}'")
+    place.principal = SHOP
+    assert (await place.ask("DescribeStream", {"StreamARN": arn()})).status == 200
+    told = await place.ask("DescribeStream", {"StreamARN": arn(OTHERS)})
+    assert (told.status, told.body["__type"]) == (400, "AccessDeniedException")
+    assert "account_id" not in told.body["message"]
+
+
 @pytest.mark.parametrize("encoding", CONTENT_TYPES)
 async def test_a_defect_while_an_answer_is_passed_on_is_an_answer(
     make: Make, encoding: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
