@@ -29,7 +29,7 @@ from kdaemon.http.listener import (
 )
 from kdaemon.http.opening import Lines
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.server import ConnectionServer, serve
+from kdaemon.http.server import ConnectionServer
 
 if TYPE_CHECKING:
     from kdaemon.http.passed import Inherited, Passed
@@ -66,7 +66,8 @@ class Listeners:
             if not (socks and self.is_of_systemd):
                 socks = [*socks, *bind_tcp(address.host, address.port, socks)]
             take = self._taker(name)
-            server = await serve(socks, handler, hub, lines=lines, take=take)
+            server = ConnectionServer(socks, handler, hub, lines, take=take)
+            await server.start()
         except OSError as error:
             raise cannot_listen(f"listen.{name}", address.host, address.port, error) from error
         self._register(name, server)
@@ -84,7 +85,8 @@ class Listeners:
             file = SocketFile(path, self._listen.unix_mode_bits)
             socks = [file.adopt(socks[0]) if socks else file.bind()]
         take = self._taker(name)
-        server = await serve(socks, handler, hub, lines=lines, file=file, take=take)
+        server = ConnectionServer(socks, handler, hub, lines, file, take)
+        await server.start()
         self.doors.append(server)
         self._register(name, server)
         log_listening(name, path)

@@ -23,7 +23,7 @@ from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.handlers import handler_failed
 from kdaemon.http.heads import Heads
-from kdaemon.http.hub import ConnectionLimits, Hub
+from kdaemon.http.hub import Hub
 from kdaemon.http.reader import Phase, RequestReader
 from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE
@@ -96,11 +96,9 @@ class HttpProtocol(asyncio.Protocol):
         "principal",
     )
 
-    def __init__(
-        self, handler: HttpHandler, limits: ConnectionLimits | None = None, hub: Hub | None = None
-    ) -> None:
-        """`hub`: shared by the connections of a listener; without one the connection is alone."""
-        self.hub = Hub(limits or ConnectionLimits()) if hub is None else hub
+    def __init__(self, handler: HttpHandler, hub: Hub) -> None:
+        """`hub`: shared by the connections of a listener."""
+        self.hub = hub
         self.client = self.hub.number_client()
         self.principal = NOBODY  # until there is a transport
         self._handler = handler

@@ -133,7 +133,6 @@ class Hub:
     def __init__(
         self,
         limits: ConnectionLimits,
-        bodies: ByteBudget | None = None,
         *,
         arrivals: Arrivals | None = None,
         places: ConnectionPlaces | None = None,
@@ -149,10 +148,8 @@ class Hub:
         `tls`: the listener speaks TLS and nothing else.
         """
         self.take_limits(limits)
-        if arrivals is None:
-            arrivals = Arrivals(bodies or ByteBudget(limits.bodies_bytes_max))
-        self.arrivals = arrivals
-        self.bodies = arrivals.budget
+        self.arrivals = arrivals or Arrivals(ByteBudget(limits.bodies_bytes_max))
+        self.bodies = self.arrivals.budget
         self.places = places or ConnectionPlaces(limits.connections_max)
         self.places.hubs.append(self)
         self.gate = gate or Gate()

@@ -3,7 +3,7 @@
 Owns the socket file: sets its mode, removes a stale one, and never removes a live one. Must not
 know what is spoken. Every failure is a `ListenerError` in words for the operator, and what listens
 is told by one line of the log.
-Where it sits: daemon/, sandbox/ and `serve_http` bind here; server.py serves any bound socket.
+Where it sits: daemon/ and sandbox/ bind here; server.py serves any bound socket.
 """
 
 import contextlib

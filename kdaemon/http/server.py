@@ -15,16 +15,13 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-from kdaemon.base.memory import ByteBudget
 from kdaemon.base.ticks import next_tick_s
 from kdaemon.http.accepting import Acceptor
-from kdaemon.http.hub import ConnectionLimits, Hub
-from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
+from kdaemon.http.hub import Hub
+from kdaemon.http.listener import ListenerError, SocketFile
 from kdaemon.http.opening import Lines, Opening
-from kdaemon.http.origin import Gate, gate_of
+from kdaemon.http.origin import Gate
 from kdaemon.http.request import HttpHandler
-
-__all__ = ["ConnectionServer", "serve", "serve_http", "serve_unix"]
 
 log = logging.getLogger("kdaemon.http")
 
@@ -50,7 +47,10 @@ class ConnectionServer:
         file: SocketFile | None = None,
         take: Callable[[socket.socket], bool] | None = None,
     ) -> None:
-        """`take`: as in `Acceptor`; None: connections are served here."""
+        """`socks`: bound; the server owns them from here on. `lines`: the protocol for clients that
+        do not begin as HTTP does. `file`: the socket's file, which the server watches. `take`: as
+        in `Acceptor`; None: connections are served here.
+        """
         self.hub = hub
         self.counters = hub.counters
         # Why clients cannot reach this listener now; None: they can.
@@ -71,15 +71,22 @@ class ConnectionServer:
         self._task: asyncio.Task[None] | None = None
         hub.on_sweep = self._check_descriptors
 
-    async def start(self, socks: Sequence[socket.socket]) -> None:
-        """Accepts connections on these sockets, and watches the socket file."""
+    async def start(self) -> None:
+        """Accepts connections, and watches the socket file. Closes the sockets if it fails."""
         loop = asyncio.get_running_loop()
-        for sock in socks:
-            if self._take is not None:
-                self._servers.append(Acceptor(sock, LISTEN_BACKLOG, self._take))
-                continue
-            make = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await make(self._protocol, sock=sock, backlog=LISTEN_BACKLOG))
+        try:
+            for sock in self._socks:
+                if self._take is not None:
+                    self._servers.append(Acceptor(sock, LISTEN_BACKLOG, self._take))
+                    continue
+                is_unix = sock.family == socket.AF_UNIX
+                make = loop.create_unix_server if is_unix else loop.create_server
+                server = await make(self._protocol, sock=sock, backlog=LISTEN_BACKLOG)
+                self._servers.append(server)
+        except BaseException:
+            for sock in self._socks:
+                sock.close()
+            raise
         if self._file is not None and self._timer is None:
             self._arm()
 
@@ -215,7 +222,7 @@ class ConnectionServer:
         self._socks = [sock]
         for server in old:
             server.close()
-        await self.start([sock])
+        await self.start()
         self.counters.rebound += 1
         self.trouble = None
         self._task = None
@@ -223,57 +230,3 @@ class ConnectionServer:
         log.warning("the socket file was gone: it is made again", extra={"fields": fields})
         if self._is_closing:
             self.close_listener()
-
-
-async def serve(
-    socks: Sequence[socket.socket],
-    handler: HttpHandler,
-    hub: Hub,
-    *,
-    lines: Lines | None = None,
-    file: SocketFile | None = None,
-    take: Callable[[socket.socket], bool] | None = None,
-) -> ConnectionServer:
-    """Listens on bound sockets, which the server owns from here on. `lines`: the protocol for
-    clients that do not begin as HTTP does. `file`: the socket's file, which the server watches.
-    `take`: passes connections on.
-    """
-    try:
-        server = ConnectionServer(socks, handler, hub, lines, file, take)
-        await server.start(socks)
-    except BaseException:
-        for sock in socks:
-            sock.close()
-        raise
-    return server
-
-
-async def serve_http(
-    handler: HttpHandler,
-    host: str,
-    port: int,
-    limits: ConnectionLimits | None = None,
-    *,
-    bodies: ByteBudget | None = None,
-) -> ConnectionServer:
-    """HTTP alone on `host`:`port` (0: the system chooses, see `.port`). Raises OSError if it cannot
-    listen. `bodies`: one budget for several listeners; by default the listener has its own.
-    """
-    hub = Hub(limits or ConnectionLimits(), bodies, gate=gate_of(host))
-    return await serve(bind_tcp(host, port), handler, hub)
-
-
-async def serve_unix(
-    handler: HttpHandler,
-    path: str,
-    mode: int = 0o660,
-    limits: ConnectionLimits | None = None,
-    *,
-    lines: Lines | None = None,
-) -> ConnectionServer:
-    """HTTP and lines on the socket file `path`, whose directory must exist. Raises
-    ListenerError.
-    """
-    file = SocketFile(path, mode)
-    hub = Hub(limits or ConnectionLimits(), gate=UNIX_GATE)
-    return await serve([file.bind()], handler, hub, lines=lines, file=file)

@@ -1,4 +1,4 @@
-"""The admin pages: metrics, probes and status, behind `serve_http`.
+"""The admin pages: metrics, probes and status, on a listener of their own.
 
 About: which path gives what. Knows paths and statuses. The contents come from metrics.py,
 heartbeat.py, status.py, config_page.py and live.py; slices.py makes the pages that take long.
@@ -50,7 +50,7 @@ class Looks(Protocol):
 
 
 class Admin:
-    """An `HttpHandler`: pass its `handle` to `serve_http`."""
+    """An `HttpHandler`: `handle`."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.renewal import Certificates
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import ConnectionServer, serve
+from kdaemon.http.server import ConnectionServer
 from kdaemon.http.turns import soon, work_in_turns
 from kdaemon.sandbox import scripting
 from kdaemon.sandbox.faults import Fault, FaultKind
@@ -103,7 +103,8 @@ class SandboxServer:
             tls = Handshakes(self._certificates.context, self._clock.now_ns)
         gate = gate_of(host, hosts)
         hub = Hub(self._limits, gate=gate, now_ns=self._clock.now_ns, tls=tls)
-        self._http = await serve(bind_tcp(host, port), self.on_request, hub)
+        self._http = ConnectionServer(bind_tcp(host, port), self.on_request, hub)
+        await self._http.start()
 
     async def aclose(self, grace_s: float = 0.0) -> None:
         """Stops listening; drops delayed answers and hung connections. Subscriptions get a moment

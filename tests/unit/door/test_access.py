@@ -19,6 +19,7 @@ from kdaemon.door.guard import DENIED, Guard, Strangers
 from kdaemon.door.principals import Principals
 from kdaemon.door.routes import make_handler
 from kdaemon.http.connection import HttpProtocol
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import HttpRequest
 from kdaemon.wire import claim
 from kdaemon.wire.signature import AccessKey, sign
@@ -675,5 +676,5 @@ def test_who_is_not_asked_for_is_nobody() -> None:
         assert not principal.is_known
         assert not principal.rights.cover(("s", ""))
     assert ANYBODY.is_known
-    protocol = HttpProtocol(lambda _: None)
+    protocol = HttpProtocol(lambda _: None, Hub(ConnectionLimits()))
     assert cast("Any", protocol).principal is NOBODY

@@ -14,10 +14,11 @@ from kdaemon.door.session import NdjsonSession
 from kdaemon.door.spoken import lines_to
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import SocketFile, bind_tcp
-from kdaemon.http.server import ConnectionServer, serve
+from kdaemon.http.server import ConnectionServer
 from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
+from tests.kit.listening import serve
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
 

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.server import ConnectionServer, serve, serve_unix
+from kdaemon.http.server import ConnectionServer
 from tests.kit.certificates import Files
+from tests.kit.listening import serve, serve_unix
 from tests.kit.tls import handshakes
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.steps import Steps
+from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.counters import TIME_OUTS
 from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.request import CBOR_ALONE, HttpRequest, speaks_cbor
-from kdaemon.http.server import ConnectionServer, serve_http
+from kdaemon.http.server import ConnectionServer
 from kdaemon.http.turns import PIECES_MAX, soon, work_in_turns
 from kdaemon.wire import cbor
 from tests.kit.both_loops import on_both_loops
 from tests.kit.depth import examples
 from tests.kit.doors import FakeTransport
+from tests.kit.listening import serve_http
 from tests.kit.patience import PATIENCE_S, until
 from tests.unit.http.harness import GET, HEAD, Harness, Make, statuses
 
@@ -430,7 +432,10 @@ async def test_a_client_that_speaks_cbor_is_told_in_cbor_that_there_is_no_room(
     harness: Make,
 ) -> None:
     limits, bodies = ConnectionLimits(bodies_bytes_max=1500), ByteBudget(1500)
-    first, second = harness(hub=Hub(limits, bodies)), harness(hub=Hub(limits, bodies))
+    first, second = (
+        harness(hub=Hub(limits, arrivals=Arrivals(bodies))),
+        harness(hub=Hub(limits, arrivals=Arrivals(bodies))),
+    )
     sent = CBOR_HEAD + b"Content-Length: 1001\r\n\r\n" + b"x" * 1000
     first.feed(sent)
     answer = second.feed(sent)
@@ -471,7 +476,7 @@ async def test_a_client_that_is_too_slow_is_told_in_what_it_speaks(
 async def test_what_a_client_of_cbor_sent_ahead_is_refused_in_cbor(harness: Make) -> None:
     """What is not read yet says in its head what it is."""
     limits = ConnectionLimits(pipeline_max=1, bodies_bytes_max=1500)
-    one = harness(hub=Hub(limits, ByteBudget(1500)))
+    one = harness(hub=Hub(limits, arrivals=Arrivals(ByteBudget(1500))))
     one.feed(GET)
     one.feed(CBOR_HEAD + b"Content-Length: 2000\r\n\r\n" + b"x" * 2000)
     one.requests[0].respond(200, b"")
@@ -503,7 +508,7 @@ async def test_a_handler_that_fails_is_told_in_what_its_client_speaks(
         work_in_turns(request, steps(request), soon) if is_in_turns else fail(request)
 
     transport = FakeTransport()
-    protocol = HttpProtocol(handle)
+    protocol = HttpProtocol(handle, Hub(ConnectionLimits()))
     protocol.connection_made(transport)
     protocol.data_received(
         HEAD + b"Content-Type: " + content_type + b"\r\nContent-Length: 1\r\n\r\nx"
@@ -528,7 +533,10 @@ async def test_a_client_that_closes_between_requests_is_let_go(harness: Make) ->
 async def test_bodies_that_are_still_arriving_share_a_budget(harness: Make) -> None:
     limits = ConnectionLimits(bodies_bytes_max=1500)
     bodies = ByteBudget(1500)
-    first, second = harness(hub=Hub(limits, bodies)), harness(hub=Hub(limits, bodies))
+    first, second = (
+        harness(hub=Hub(limits, arrivals=Arrivals(bodies))),
+        harness(hub=Hub(limits, arrivals=Arrivals(bodies))),
+    )
     head = HEAD + b"Content-Length: 1001\r\n\r\n"
     first.feed(head + b"x" * 1000)
     assert bodies.bytes_taken == 1000
@@ -792,7 +800,7 @@ def echo(request: HttpRequest) -> None:
 
 @on_both_loops
 async def test_a_real_client_is_served() -> None:
-    server = await serve_http(echo, "127.0.0.1", 0)
+    server = await serve_http(echo)
     body = bytes(range(256)) * 4096
     answer = await ask(server, HEAD + b"Content-Length: 1048576\r\n\r\n" + body)
     assert answer.endswith(b"\r\n\r\n" + body)
@@ -802,7 +810,7 @@ async def test_a_real_client_is_served() -> None:
 
 @on_both_loops
 async def test_a_client_that_sends_a_body_too_large_reads_why() -> None:
-    server = await serve_http(echo, "127.0.0.1", 0, ConnectionLimits(body_bytes_max=100))
+    server = await serve_http(echo, ConnectionLimits(body_bytes_max=100))
     sent = HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(5_000_000)
     assert statuses(await ask(server, sent)) == [413]
     await server.aclose()
@@ -810,7 +818,7 @@ async def test_a_client_that_sends_a_body_too_large_reads_why() -> None:
 
 @on_both_loops
 async def test_abort_resets_the_connection() -> None:
-    server = await serve_http(HttpRequest.abort, "127.0.0.1", 0)
+    server = await serve_http(HttpRequest.abort)
     with pytest.raises(ConnectionResetError):
         await ask(server, GET)
     await server.aclose()
@@ -820,7 +828,7 @@ async def test_abort_resets_the_connection() -> None:
 async def test_connections_over_the_limit_are_dropped_and_counted() -> None:
     requests: list[HttpRequest] = []  # who is owed an answer keeps its place
     limits = ConnectionLimits(connections_max=1)
-    server = await serve_http(requests.append, "127.0.0.1", 0, limits)
+    server = await serve_http(requests.append, limits)
     _, first = await asyncio.open_connection("127.0.0.1", server.port)
     first.write(GET)
     async with asyncio.timeout(PATIENCE_S):
@@ -837,7 +845,7 @@ async def test_connections_over_the_limit_are_dropped_and_counted() -> None:
 @on_both_loops
 async def test_closing_answers_what_is_open_then_ends() -> None:
     requests: list[HttpRequest] = []
-    server = await serve_http(requests.append, "127.0.0.1", 0)
+    server = await serve_http(requests.append)
     idle_reader, idle = await asyncio.open_connection("127.0.0.1", server.port)
     open_one = asyncio.create_task(ask(server, GET))
     async with asyncio.timeout(PATIENCE_S):
@@ -858,7 +866,7 @@ async def test_closing_answers_what_is_open_then_ends() -> None:
 @on_both_loops
 async def test_closing_cuts_off_what_is_still_open_after_the_grace() -> None:
     requests: list[HttpRequest] = []
-    server = await serve_http(requests.append, "127.0.0.1", 0)
+    server = await serve_http(requests.append)
     stuck = asyncio.create_task(ask(server, GET))
     async with asyncio.timeout(PATIENCE_S):
         await until(lambda: requests)

@@ -11,9 +11,10 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.sending import ANSWER_START
-from kdaemon.http.server import ConnectionServer, serve, serve_unix
+from kdaemon.http.server import ConnectionServer
 from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
+from tests.kit.listening import serve, serve_unix
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
 from tests.unit.http.harness import GET, HEAD, Make, statuses

@@ -10,6 +10,7 @@ from h2.events import DataReceived
 from h2.settings import SettingCodes
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.connection import HttpProtocol
 from kdaemon.http.http2 import Http2Protocol
 from kdaemon.http.http2_core import WINDOW_BYTES
@@ -305,7 +306,7 @@ async def test_one_who_opens_windows_byte_by_byte_is_cut_off_too(http2: Make2) -
 async def test_answers_that_are_not_taken_count_and_their_client_goes_when_memory_is_full(
     http2: Make2,
 ) -> None:
-    hub = Hub(ConnectionLimits(), ByteBudget(300_000))
+    hub = Hub(ConnectionLimits(), arrivals=Arrivals(ByteBudget(300_000)))
     one = http2(hub=hub, settings={SettingCodes.INITIAL_WINDOW_SIZE: 0})
     for _ in range(4):
         await one.ask()
@@ -335,7 +336,7 @@ async def test_what_is_not_whole_is_charged_and_given_back(http2: Make2) -> None
 
 
 async def test_a_request_that_is_whole_in_one_read_is_not_charged(http2: Make2) -> None:
-    one = http2(hub=Hub(ConnectionLimits(), ByteBudget(20_000)))
+    one = http2(hub=Hub(ConnectionLimits(), arrivals=Arrivals(ByteBudget(20_000))))
     assert one.hub.bodies.take(20_000)
     await one.ask(bytes(10_000))
     assert one.bodies == [bytes(10_000)]
@@ -343,7 +344,7 @@ async def test_a_request_that_is_whole_in_one_read_is_not_charged(http2: Make2) 
 
 
 async def test_where_memory_is_full_who_stalls_is_refused_alone(http2: Make2) -> None:
-    hub = Hub(ConnectionLimits(), ByteBudget(100_000))
+    hub = Hub(ConnectionLimits(), arrivals=Arrivals(ByteBudget(100_000)))
     one, other = http2(hub=hub), http2(hub=hub)
     stalled = one.begin(fields())
     one.put(stalled, bytes(60_000), ends=False)
@@ -369,7 +370,7 @@ async def test_where_memory_is_full_who_stalls_is_refused_alone(http2: Make2) ->
 async def test_a_part_of_a_frame_that_has_no_room_ends_the_connection_with_a_reason(
     raw: MakeRaw,
 ) -> None:
-    one = raw(hub=Hub(ConnectionLimits(), ByteBudget(1000)))
+    one = raw(hub=Hub(ConnectionLimits(), arrivals=Arrivals(ByteBudget(1000))))
     one.feed(one.request(1))
     one.feed(data(3, bytes(10_000))[:5000])
     await one.read()

@@ -7,6 +7,7 @@ import pytest
 from h2.errors import ErrorCodes
 
 from kdaemon.base.memory import ByteBudget
+from kdaemon.http.arrivals import Arrivals
 from kdaemon.http.http2_core import ENDED_STREAMS_MAX, TABLE_BYTES
 from kdaemon.http.http2_frames import (
     CONTINUATION,
@@ -259,7 +260,7 @@ async def test_streams_that_only_begin_are_charged(raw: MakeRaw) -> None:
 
 
 async def test_heads_of_requests_without_their_bodies_are_charged(raw: MakeRaw) -> None:
-    hub = Hub(ConnectionLimits(), ByteBudget(200_000))
+    hub = Hub(ConnectionLimits(), arrivals=Arrivals(ByteBudget(200_000)))
     one = raw(hub=hub)
     for stream in range(1, 101, 2):
         headers = fields(b"POST", b"/", *((b"x%d" % i, b"y" * 300) for i in range(50)))

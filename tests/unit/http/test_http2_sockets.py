@@ -16,10 +16,10 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import serve
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.both_loops import on_both_loops
 from tests.kit.doors import FakeDoor
+from tests.kit.listening import serve
 from tests.kit.patience import PATIENCE_S
 from tests.unit.http.http2_harness import fields
 from tests.unit.http.served import served

@@ -21,12 +21,13 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import ListenerError, SocketFile, bind_tcp
 from kdaemon.http.origin import gate_of
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import ConnectionServer, serve_http, serve_unix
-from kdaemon.http.server import serve as serve_sockets
+from kdaemon.http.server import ConnectionServer
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Files
 from tests.kit.doors import FakeDoor
+from tests.kit.listening import serve as serve_sockets
+from tests.kit.listening import serve_http, serve_unix
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import TlsClient, handshakes, receive
 from tests.unit.http.sources import turns
@@ -571,7 +572,7 @@ async def test_who_sends_only_empty_lines_says_nothing(path: str) -> None:
 
 @on_both_loops
 async def test_without_lines_everything_is_http() -> None:
-    server = await serve_http(echo, "127.0.0.1", 0)
+    server = await serve_http(echo)
     answer = await ask_tcp(server, None, b'{"data":"a","stream":"s"}\n')
     assert answer.startswith(b"HTTP/1.1 400")
     await server.aclose()

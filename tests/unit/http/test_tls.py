@@ -24,12 +24,13 @@ from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.http.listener import bind_tcp
 from kdaemon.http.opening import Opening
 from kdaemon.http.request import HttpRequest
-from kdaemon.http.server import ConnectionServer, serve
+from kdaemon.http.server import ConnectionServer
 from kdaemon.http.tls import TlsTransport
 from kdaemon.wire import cbor
 from tests.kit.both_loops import on_both_loops
 from tests.kit.certificates import Authority, Files
 from tests.kit.doors import FakeDoor
+from tests.kit.listening import serve
 from tests.kit.patience import PATIENCE_S, until
 from tests.kit.tls import FakeTls, TlsClient, handshakes, receive
 from tests.unit.http.harness import GET, HEAD, Harness, statuses

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kdaemon.base.memory import ByteBudget
 from kdaemon.engine import Engine
 from kdaemon.http.counters import ListenerCounters
-from kdaemon.http.server import ConnectionServer, serve_http
+from kdaemon.http.server import ConnectionServer
 from kdaemon.observe import slices
 from kdaemon.observe.admin import Admin
 from kdaemon.observe.heartbeat import STILL_NS_MAX, Heartbeat
@@ -24,6 +24,7 @@ from kdaemon.observe.reading import SnapshotReader
 from kdaemon.observe.reloads import Reloads
 from kdaemon.system import SystemDice
 from tests.kit.clock import HandClock
+from tests.kit.listening import serve_http
 from tests.kit.observing import Observing, reader_of
 from tests.kit.patience import PATIENCE_S
 from tests.kit.watching import before
@@ -68,7 +69,7 @@ class Place:
         self.server: ConnectionServer
 
     async def open(self) -> None:
-        self.server = await serve_http(self.admin.handle, "127.0.0.1", 0)
+        self.server = await serve_http(self.admin.handle)
         self.listeners["admin"] = self.server.counters
 
     async def ask(self, method: str, path: str, *headers: str) -> Answer:

@@ -18,7 +18,7 @@ from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import Record
 from kdaemon.base.steps import at_once
 from kdaemon.engine import Engine
-from kdaemon.http.server import ConnectionServer, serve_http
+from kdaemon.http.server import ConnectionServer
 from kdaemon.observe import live, live_event
 from kdaemon.observe.keys import KEY_FIELD
 from kdaemon.observe.live import VIEWERS_MAX, Live, LivePage
@@ -35,6 +35,7 @@ from kdaemon.observe.page import HotKeyStatus, LoadStatus
 from kdaemon.observe.recent import Recent
 from kdaemon.system import SystemClock, SystemDice
 from tests.kit.frames import describe, even_shards, make_frame
+from tests.kit.listening import serve_http
 from tests.kit.observing import At, Observing, reader_of
 from tests.kit.patience import PATIENCE_S
 from tests.kit.queues import lanes_of
@@ -386,7 +387,7 @@ async def event_of(reader: asyncio.StreamReader) -> Any:
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
     monkeypatch.setattr(live, "INTERVAL_S", 0.0)
     watched = Watched()
-    watched.server = await serve_http(watched.live.ask, "127.0.0.1", 0)
+    watched.server = await serve_http(watched.live.ask)
     yield watched
     watched.live.close()
     await watched.server.aclose()

@@ -10,6 +10,7 @@ import pytest
 from kdaemon.base.limits import MIB
 from kdaemon.base.service import SERVICES
 from kdaemon.http.connection import HttpProtocol
+from kdaemon.http.hub import ConnectionLimits, Hub
 from kdaemon.sandbox import scripting, yandex
 from kdaemon.sandbox.faults import FAULT_COUNT_MAX
 from kdaemon.sandbox.server import SandboxServer
@@ -36,7 +37,7 @@ def serve(which: str) -> tuple[HttpProtocol, FakeTransport]:
     service = Service(SandboxSettings(service=SERVICES[which], quota=quota), SystemDice(7))
     service.create_stream("/s" if which == "yandex" else "s", 1, 0)
     server = SandboxServer(service, SystemClock())
-    transport = attached(HttpProtocol(server.on_request))
+    transport = attached(HttpProtocol(server.on_request, Hub(ConnectionLimits())))
     return transport.protocol, transport
 
 
