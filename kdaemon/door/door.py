@@ -314,7 +314,8 @@ class Door:
         waited_ns: int,
     ) -> Admission | Refused | None:
         """Gives records to memory or to disk, on this promise. A patient client that waits for
-        delivery waits for ever, any other one as long as the stream says, less `waited_ns`.
+        delivery waits for ever, any other one as long as the stream says, less `waited_ns`. None:
+        there is no room now, and the client is patient.
         """
         sizes = put.sizes
         if not sizes:  # every line was refused by `check_limits`
@@ -333,41 +334,23 @@ class Door:
         frame = make_frame(put.records, sizes, acknowledge, callback, deadline_ns, client)
         if put.is_reserved:
             frame.is_reserved = True
-        if acknowledge is STORED:
-            return self._store(stream, frame, is_patient=is_patient)
-        taken: Admission | Refused | None
-        if is_patient:
-            taken = self._submit_patient(stream, frame)
-        else:  # the engine counts records that it takes, or refuses for lack of room
-            taken = Admission(frame, stream) if stream.submit(frame) else NO_ROOM
-        if callback is not on_settled and isinstance(taken, Admission):
-            on_settled(frame)
-        return taken
-
-    def _submit_patient(self, stream: Stream, frame: Frame) -> Admission | Refused | None:
-        """Gives a patient client's frame to memory. None: there is no room now."""
-        buffer_bytes_max = stream.config.buffer_bytes_max
-        if frame.footprint_bytes > buffer_bytes_max:
-            return self._count(
-                stream, frame.sizes, never_fits(frame.footprint_bytes, buffer_bytes_max)
-            )
-        if stream.config.when_full == "reject":
-            return Admission(frame, stream) if stream.submit(frame) else NO_ROOM
-        return Admission(frame, stream) if stream.submit(frame, is_patient=True) else None
-
-    def _store(
-        self, stream: Stream, frame: Frame, *, is_patient: bool
-    ) -> Admission | Refused | None:
-        """Gives a frame to the disk; the client is called back after the commit. None: there is no
-        room now, and the client is patient.
-        """
-        refused = stream.store(frame)
-        if refused is None:
-            return Admission(frame, stream)
         waits = is_patient and stream.config.when_full != "reject"
-        if waits and refused.reason is RefuseReason.FULL:
-            return None
-        return self._count(stream, frame.sizes, refused)
+        if acknowledge is STORED:  # the client is called back after the commit
+            refused = stream.store(frame)
+            if refused is None:
+                return Admission(frame, stream)
+            if waits and refused.reason is RefuseReason.FULL:
+                return None
+            return self._count(stream, sizes, refused)
+        if is_patient and frame.footprint_bytes > stream.config.buffer_bytes_max:
+            refused = never_fits(frame.footprint_bytes, stream.config.buffer_bytes_max)
+            return self._count(stream, sizes, refused)
+        # The engine counts records that it takes, or refuses for lack of room.
+        if not stream.submit(frame, is_patient=waits):
+            return None if waits else NO_ROOM
+        if callback is not on_settled:
+            on_settled(frame)
+        return Admission(frame, stream)
 
     def _must_wait(self, stream: Stream, bid: _Bid, *, is_patient: bool = False) -> bool:
         """Whether a client waits for word of the stream: nothing may be promised before, or the
