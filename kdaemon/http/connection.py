@@ -156,7 +156,7 @@ class HttpProtocol(asyncio.Protocol):
             self._is_feeding = False
             if read_to < len(data):
                 self._unread, self._read_to = data, read_to
-                self._go_on_in_turn(read_to)
+                self.go_on(read_to)
                 return
             if reader.owes_continue:
                 self._send_continue()
@@ -167,7 +167,7 @@ class HttpProtocol(asyncio.Protocol):
             if self._unread is not None:  # a transport may deliver once more after a pause
                 data = self._unread[self._read_to :] + data
             self._unread, self._read_to = data, 0
-            self._go_on_in_turn()
+            self.go_on()
 
     def eof_received(self) -> bool:
         """The client sends no more. While it is owed answers the connection stays half open."""
@@ -188,7 +188,7 @@ class HttpProtocol(asyncio.Protocol):
         """The client reads again: an answer in pieces and the unread input go on."""
         self._reader.since_tick = self.hub.tick
         self._sending.resume()
-        self._go_on_in_turn()
+        self.go_on()
 
     # --- the reader's calls
 
@@ -214,11 +214,7 @@ class HttpProtocol(asyncio.Protocol):
     def _may_feed(self) -> bool:
         return self._state is _OPEN and self._sending.takes_next
 
-    def go_on(self) -> None:
-        """The last request handed over no longer blocks the next one."""
-        self._go_on_in_turn()
-
-    def _go_on_in_turn(self, spent_bytes: int = 0) -> None:
+    def go_on(self, spent_bytes: int = 0) -> None:
         """Feeds the unread input, now or after the others that wait for their turn."""
         if self._unread is not None and not self._is_feeding:
             self._turn.go_on_or_pass(spent_bytes)
@@ -319,7 +315,7 @@ class HttpProtocol(asyncio.Protocol):
             self._send_continue()
         sending.write()
         if not self._is_reading or self._has_eof:
-            self._go_on_in_turn()
+            self.go_on()
 
     def _send_continue(self) -> None:
         """Tells the client to send its body, unless answers to earlier requests go first."""

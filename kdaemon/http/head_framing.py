@@ -36,30 +36,36 @@ class _Seen:
 
 
 class FramedHead:
-    """`data`: what has come of the head. `is_whole`: all of it has. `headers`: by names and with
-    values as they came; of a name that came twice the last one.
-    """
+    """`data`: what has come of the head. `is_whole`: all of it has."""
 
-    __slots__ = ("_bounds", "_parser", "_seen", "data", "headers", "is_whole")
+    __slots__ = ("_bounds", "_parser", "_seen", "data", "is_whole")
 
     def __init__(self, bounds: HeadBounds) -> None:
         self._bounds = bounds
-        self._seen = _Seen()
-        self._parser: Any = httptools.HttpRequestParser(self._seen)
-        self.data = bytearray()
+        seen = self._seen = _Seen()
+        self._parser: Any = httptools.HttpRequestParser(seen)
+        self.data = b""
         self.is_whole = False
-        self.headers = self._seen.headers
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """By names and with values as they came; of a name that came twice the last one."""
+        return self._seen.headers
 
     def read(self, data: bytes, at: int) -> int | Refusal:
         """Takes the head's part of `data` from `at` on. Returns the position after it."""
-        head, kept_bytes = self.data, len(self.data)
+        kept_bytes = len(self.data)
         stop = at + self._bounds.head_bytes_max + 4 - kept_bytes
-        head += data[at:stop] if kept_bytes else data[at : _end_of_head(data, at, stop)]
-        end = head.find(_HEAD_END, max(0, kept_bytes - 3)) + 4
+        if kept_bytes:
+            head = self.data + data[at:stop]
+            end = head.find(_HEAD_END, max(0, kept_bytes - 3)) + 4
+            head = head[:end] if end >= 4 else head
+        else:  # most heads come whole, and with a body
+            end = data.find(_HEAD_END, at, stop) + 4
+            head = data[at : end if end >= 4 else stop]
+        self.data = head
         self.is_whole = end >= 4
-        if self.is_whole:
-            del head[end:]
-        refusal = self._parse(bytes(head[kept_bytes:]))
+        refusal = self._parse(head[kept_bytes:])
         return at + len(head) - kept_bytes if refusal is None else refusal
 
     def _parse(self, piece: bytes) -> Refusal | None:
@@ -83,9 +89,3 @@ class FramedHead:
         if len(seen.headers) > bounds.headers_max:
             return refusals.too_many_headers(bounds.headers_max)
         return None
-
-
-def _end_of_head(data: bytes, at: int, stop: int) -> int:
-    """Where a head that begins at `at` ends; `stop` if its end does not come before `stop`."""
-    end = data.find(_HEAD_END, at, stop)
-    return stop if end < 0 else end + 4

@@ -133,11 +133,11 @@ class Http2Protocol(asyncio.Protocol):
         waits = self._turn.is_over or intake.has_next() or len(data) >= BYTES_MAX
         intake.add(data)
         if waits:
-            self._go_on_in_turn()
+            self.go_on()
             return
         spent_bytes = self._feed(FRAMES_AT_ONCE)
         if intake.has_next() and self._may_feed():
-            self._go_on_in_turn(spent_bytes)
+            self.go_on(spent_bytes)
         else:
             self._after_feeding()
 
@@ -158,7 +158,7 @@ class Http2Protocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._sending.is_paused = False
         self.flush_later()
-        self._go_on_in_turn()
+        self.go_on()
 
     # --- reading on
 
@@ -181,11 +181,7 @@ class Http2Protocol(asyncio.Protocol):
             or (self._state is State.LEAVING and not self._streams)
         )
 
-    def go_on(self) -> None:
-        """The last request that was handed over no longer holds the next one back."""
-        self._go_on_in_turn()
-
-    def _go_on_in_turn(self, spent_bytes: int = 0) -> None:
+    def go_on(self, spent_bytes: int = 0) -> None:
         """Reads unread input: now, or after the connections whose turn comes first."""
         if self.is_feeding:
             return

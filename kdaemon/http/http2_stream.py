@@ -9,7 +9,7 @@ Where it sits: http2_streams.py makes one for each request; HttpRequest has it a
 
 from collections.abc import Collection
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from kdaemon.base.principal import Principal
 from kdaemon.http import refusals
@@ -18,10 +18,12 @@ from kdaemon.http.arrivals import Arrival
 from kdaemon.http.body import Gathered
 from kdaemon.http.heads import Heads
 from kdaemon.http.http2_head import read_fields
-from kdaemon.http.hub import Hub
 from kdaemon.http.pieces import Pieces
 from kdaemon.http.refusals import Refusal, in_http_2, malformed
 from kdaemon.http.request import NO_HEADERS, HttpRequest
+
+if TYPE_CHECKING:
+    from kdaemon.http.http2_streams import Streams
 
 # The stream is reset without an answer: a client whose count is wrong did not mean this request.
 LENGTH_IS_WRONG = in_http_2(malformed("the body is not as long as its Content-Length"))
@@ -56,23 +58,6 @@ _MOVES = {
 }
 
 
-class StreamKeeper(Protocol):
-    """What a stream asks of its connection's streams."""
-
-    hub: Hub
-
-    @property
-    def client(self) -> int: ...
-    @property
-    def principal(self) -> Principal: ...
-
-    def answer(self, stream: "Http2Stream", request: HttpRequest) -> None: ...
-    def go_on(self) -> None: ...
-    def reset_stream(self, stream: "Http2Stream") -> None: ...
-    def refuse(self, stream: "Http2Stream", refusal: Refusal) -> None: ...
-    def wake(self, stream: "Http2Stream") -> None: ...
-
-
 class Http2Stream:
     """`is_ended`: the client sends no more on this stream. `rest`: the part of the answer's body
     that has not left. `pieces`: makes the rest of the answer's body; None once that is whole.
@@ -99,10 +84,12 @@ class Http2Stream:
         "state",
     )
 
-    def __init__(self, keeper: StreamKeeper, stream_id: int) -> None:
+    def __init__(
+        self, keeper: "Streams", stream_id: int, client: int, principal: Principal
+    ) -> None:
         self._keeper = keeper
-        self.client = keeper.client
-        self.principal = keeper.principal
+        self.client = client
+        self.principal = principal
         self.id = stream_id
         self.state = StreamState.ARRIVING
         self.since_tick = keeper.hub.tick

@@ -10,11 +10,10 @@ http2_sending.py sends what was answered.
 """
 
 from collections.abc import Container, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
-from kdaemon.base.principal import Principal
 from kdaemon.http.answer import Answer
 from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, tell_gone
 from kdaemon.http.heads import Heads
@@ -34,25 +33,8 @@ from kdaemon.http.refusals import BODIES_FULL, TRUNCATED, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE_FIELDS, fields_of
 from kdaemon.http.request import HttpHandler, HttpRequest
 
-
-class Connection(Protocol):
-    """What the streams need of their connection."""
-
-    client: int
-    principal: Principal
-    has_eof: bool  # the client sends no more
-    is_feeding: bool  # frames are being read just now
-
-    @property
-    def is_open(self) -> bool: ...
-    @property
-    def may_begin(self) -> bool:
-        """Whether a new stream is taken."""
-        ...
-
-    def flush_later(self) -> None: ...
-    def go_on(self) -> None: ...
-    def send_probe(self) -> None: ...
+if TYPE_CHECKING:
+    from kdaemon.http.http2 import Http2Protocol
 
 
 class Streams:
@@ -77,7 +59,7 @@ class Streams:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: "Http2Protocol",
         handler: HttpHandler,
         hub: Hub,
         core: Http2Core,
@@ -104,16 +86,6 @@ class Streams:
     def __iter__(self) -> Iterator[Http2Stream]:
         """The streams that are open now, as a copy: the caller may end some of them."""
         return iter([*self._open.values()])
-
-    @property
-    def client(self) -> int:
-        client: int = self._connection.client
-        return client
-
-    @property
-    def principal(self) -> Principal:
-        principal: Principal = self._connection.principal
-        return principal
 
     @property
     def known(self) -> Container[int]:
@@ -173,7 +145,9 @@ class Streams:
             core.reset_stream(stream_id, REFUSED_STREAM)
             self._effort.spend_reset()
             return
-        stream = self._open[stream_id] = Http2Stream(self, stream_id)
+        stream = self._open[stream_id] = Http2Stream(
+            self, stream_id, self._connection.client, self._connection.principal
+        )
         stream.is_ended = not has_body
         refusal = stream.begin(fields, self._heads)
         if refusal is not None:

@@ -10,26 +10,16 @@ Where it sits: connection.py makes one when the turn of such an answer has come,
 `send_later` whenever its client takes more.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from kdaemon.http.handlers import lose_pieces, pieces_failed
-from kdaemon.http.hub import Hub
 from kdaemon.http.pieces import PIECE_COST_BYTES, SENT_AT_ONCE_BYTES, Pieces
+
+if TYPE_CHECKING:
+    from kdaemon.http.sending import Sending
 
 LAST_CHUNK = b"0\r\n\r\n"
 PROBE = b"0"  # a chunk's size may begin with zeros, so the client waits for the rest
-
-
-class Writer(Protocol):
-    """What the outflow needs of the connection."""
-
-    hub: Hub
-
-    @property
-    def takes_more(self) -> bool: ...
-    def write_parts(self, *parts: bytes) -> None: ...
-    def end_pieces(self) -> None: ...
-    def reset(self) -> None: ...
 
 
 class Outflow:
@@ -45,10 +35,12 @@ class Outflow:
         "is_whole",
     )
 
-    def __init__(self, writer: Writer, pieces: Pieces, *, closes: bool, is_chunked: bool) -> None:
+    def __init__(
+        self, writer: "Sending", pieces: Pieces, *, closes: bool, is_chunked: bool
+    ) -> None:
         self.closes = closes
         self.is_whole = False
-        self._writer: Writer | None = writer  # None: nothing more is written
+        self._writer: Sending | None = writer  # None: nothing more is written
         self._pieces = pieces
         self._is_chunked = is_chunked
         self._is_planned = False  # `_send` runs in a later turn
@@ -87,7 +79,7 @@ class Outflow:
             self._writer = None
             writer.end_pieces()
 
-    def _send_some(self, writer: Writer) -> None:
+    def _send_some(self, writer: "Sending") -> None:
         """Sends pieces until there is none, the client takes no more, or the turn has no room.
         Raises what the source raises.
         """

@@ -14,7 +14,7 @@ frame.
 
 import re
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from kdaemon.http import refusals
 from kdaemon.http.arrivals import Arrival
@@ -24,7 +24,10 @@ from kdaemon.http.head_framing import FramedHead
 from kdaemon.http.heads import Heads
 from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import Refusal
-from kdaemon.http.request import NO_HEADERS, Charge, HttpRequest, RequestOwner
+from kdaemon.http.request import NO_HEADERS, Charge, HttpRequest
+
+if TYPE_CHECKING:
+    from kdaemon.http.connection import HttpProtocol
 
 # Bytes of a body taken in one call, so that chunks of a few bytes cannot fill a turn of the loop.
 # Our choice, 2026-11-28: 16 KiB of the smallest chunks take a millisecond.
@@ -51,19 +54,10 @@ _BODY: Final[Phase] = Phase.BODY
 _ENDED: Final[Phase] = Phase.ENDED
 
 
-class Sink(RequestOwner, Protocol):
-    """Takes the requests and refusals of a reader."""
-
-    def take(self, request: HttpRequest) -> None: ...
-
-    def refuse(self, refusal: Refusal) -> None:
-        """An answer that ends the connection. Reading has ended already."""
-        ...
-
-
 class RequestReader:
     """Reads requests of one connection until `phase` is ENDED.
 
+    `sink`: takes whole requests, or the refusal that ends the connection; reading has ended then.
     `since_tick`: when `phase` began; the connection judges time by it. `owes_continue`: the client
     waits for `100 Continue` before it sends the body; cleared when the client does not wait any
     longer. `arrival`: holds the memory of a request that takes more than one read.
@@ -87,7 +81,7 @@ class RequestReader:
         "since_tick",
     )
 
-    def __init__(self, sink: Sink, hub: Hub) -> None:
+    def __init__(self, sink: "HttpProtocol", hub: Hub) -> None:
         self.phase = _IDLE
         self.since_tick = hub.tick
         self.owes_continue = False
@@ -212,7 +206,7 @@ class RequestReader:
             refusal, read = read, at
         elif head.is_whole:
             self._head = None
-            refusal = self._use_head(bytes(head.data), head.headers)
+            refusal = self._use_head(head.data, head.headers)
         elif not self._keep(len(head.data) - kept_bytes):
             refusal = refusals.BODIES_FULL
         if refusal is not None:
@@ -225,7 +219,8 @@ class RequestReader:
         """A head is whole. Its request is refused, or it is handed over, or `phase` is BODY and the
         framing of the body is known.
         """
-        headers = {name.lower(): value.strip() for name, value in raw_headers.items()}
+        names, values = map(bytes.lower, raw_headers), map(bytes.strip, raw_headers.values())
+        headers = dict(zip(names, values))  # noqa: B905 - `strict` costs as much as three headers
         self._headers = headers
         count = head.count(b"\n") - 2
         if count > self._bounds.headers_max:
@@ -348,7 +343,7 @@ class RequestReader:
         """
         if self._headers:
             return refusals.in_form_of(refusal, self._headers)
-        begun = b"" if self._head is None else bytes(self._head.data)
+        begun = b"" if self._head is None else self._head.data
         return refusals.in_form_of_head(refusal, begun + ahead[: self._head_bytes_max])
 
     def _refuse(self, refusal: Refusal) -> None:

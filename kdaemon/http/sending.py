@@ -11,7 +11,7 @@ Where it sits: connection.py owns one; outflow.py has the one answer in pieces w
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
@@ -23,18 +23,14 @@ from kdaemon.http.rendering import render, render_head
 from kdaemon.http.request import HttpRequest
 from kdaemon.http.transports import PROBE_S, Probe
 
+if TYPE_CHECKING:
+    from kdaemon.http.connection import HttpProtocol
+
 # Answers gathered during one read are written when they reach this, so that the transport's own
 # mark (64 KiB) can say stop before the rest of the read is handled. Our choice, 2026-11-21.
 GATHERED_BYTES_MAX: Final = 64 * 1024
 
 ANSWER_START = b"HTTP/1.1 "  # every answer that rendering.py makes begins with this
-
-
-class Connection(Protocol):
-    """What the answers need of their connection."""
-
-    def flush_answers(self, request: HttpRequest) -> None: ...
-    def reset(self) -> None: ...
 
 
 class Sending:
@@ -62,7 +58,7 @@ class Sending:
         "is_paused",
     )
 
-    def __init__(self, connection: Connection, hub: Hub) -> None:
+    def __init__(self, connection: "HttpProtocol", hub: Hub) -> None:
         self.hub = hub
         self._connection: Any = connection
         self._transport: Any = None
