@@ -63,9 +63,13 @@ class Signed:
         self._later = later
 
     def who(self, _: Any) -> Principal:
+        """Nobody yet: each request shows who sends it, and a line cannot."""
         return UNSIGNED
 
     def early(self, _: Principal, query: str, headers: dict[bytes, bytes]) -> http.Refusal | None:
+        """Why the head alone is refused: the form of its signature, its key id or its time.
+        Counted.
+        """
         found = self._glance(query, headers)
         if not isinstance(found, Refusal):
             return None
@@ -85,6 +89,7 @@ class Signed:
         return check_time(claim, int(self._wall_seconds())) or (claim, signed_by)
 
     def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
+        """Hands the request on with its principal, once its signature is checked."""
         found = self._glance(request.query, request.headers)
         if isinstance(found, Refusal):
             self._refuse(request, found, turn_away)
@@ -159,6 +164,9 @@ class Peers:
         self._strangers = strangers
 
     def who(self, transport: Any) -> Principal:
+        """The user at the other end, as the kernel tells; NOBODY if it does not. Strangers are
+        counted.
+        """
         sock = transport.get_extra_info("socket")
         if sock is None or sock.family != socket.AF_UNIX:
             return NOBODY
@@ -174,10 +182,12 @@ class Peers:
     def early(
         self, principal: Principal, _query: str, _headers: dict[bytes, bytes]
     ) -> http.Refusal | None:
+        """Why a stranger is refused; None: the user is known."""
         why = principal.why_unknown
         return http.Refusal("unauthenticated", 403, DENIED, why) if why else None
 
     def check(self, request: HttpRequest, go_on: HttpHandler, turn_away: Refuse) -> None:
+        """Hands the request of a known user on."""
         principal = request.principal
         if principal.is_known:
             go_on(request)

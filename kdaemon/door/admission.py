@@ -60,6 +60,7 @@ class Pending(Admission):
         self.is_gone = False
 
     def withdraw(self) -> None:
+        """As for `Admission`; records that still wait will be refused instead of admitted."""
         if self.admitted is not None:
             self.admitted.withdraw()
         elif self.frame.acknowledge is DELIVERED:

@@ -19,6 +19,7 @@ rounds.py -> session.py -> voice.py.
 
 import asyncio
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from kdaemon.base.limits import KIB
@@ -31,7 +32,7 @@ from kdaemon.door.terms import Terms
 from kdaemon.door.voice import Voice
 from kdaemon.http.arrivals import Kept
 from kdaemon.http.hub import Hub
-from kdaemon.http.transports import Presence, presence, stop_other_side
+from kdaemon.http.transports import look_for_other_side, stop_other_side
 from kdaemon.http.turns import Turn
 from kdaemon.wire.lines import LINE_BYTES_MAX
 from kdaemon.wire.lines_read import VALIDATION
@@ -165,11 +166,8 @@ class NdjsonSession(asyncio.Protocol):
         """
         if self._handover.is_gone or self._is_writing_paused or not self._is_waited_for:
             return
-        client = presence(self._transport)
-        if client is Presence.GONE:
-            self._withdraw()
-        elif client is Presence.SENDS_NO_MORE:
-            self._voice.probe(self._look_for_client)
+        probe = partial(self._voice.probe, self._look_for_client)
+        look_for_other_side(self._transport, self._withdraw, probe)
 
     @property
     def _is_waited_for(self) -> bool:
@@ -179,11 +177,13 @@ class NdjsonSession(asyncio.Protocol):
         )
 
     def pause_writing(self) -> None:
+        """The client does not read its answers: it is not read until it does."""
         self._is_writing_paused = True
         self._since_tick = self._hub.tick
         self._regulate_reading()
 
     def resume_writing(self) -> None:
+        """The client reads again: what waits goes on."""
         self._is_writing_paused = False
         self._since_tick = self._hub.tick
         self._go_on_in_turn()

@@ -37,6 +37,7 @@ class Voice:
         self.last_words = b""
 
     def take_over(self, transport: Any) -> None:
+        """Answers go to this transport."""
         self._transport = transport
 
     def hush(self) -> None:
@@ -63,6 +64,7 @@ class Voice:
             self.say(b"".join(map(encode_rejected, rejected)))
 
     def reject_lines(self, lines: Lines, code: str, message: str) -> None:
+        """Tells at once that all these lines are refused, for one reason."""
         self.reject([Rejected(line, code, message) for line in lines.numbers])
 
     def end_with(self, rejected: Rejected) -> None:

@@ -117,6 +117,7 @@ class Kept:
 
     @property
     def is_empty(self) -> bool:
+        """Nothing is charged."""
         return self._arrival is None
 
     def weigh(self, byte_count: int, evict: Callable[[], object], *, waits: bool) -> bool:

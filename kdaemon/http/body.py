@@ -48,6 +48,7 @@ class Gathered:
         self._buffer: io.BytesIO | None = None  # used when there are more than a few pieces
 
     def write(self, data: bytes) -> None:
+        """Adds bytes at the end."""
         self._byte_count += len(data)
         if self._buffer is not None:
             self._buffer.write(data)
@@ -77,6 +78,7 @@ class LengthBody:
 
     @property
     def is_whole(self) -> bool:
+        """All of its bytes have come."""
         return not self.missing_bytes
 
     def read(self, data: bytes, at: int, end: int) -> int | Refusal:
@@ -114,6 +116,7 @@ class ChunkedBody:
 
     @property
     def is_whole(self) -> bool:
+        """The last chunk and the line after it have come."""
         return self._part is _Part.WHOLE
 
     def read(self, data: bytes, at: int, end: int) -> int | Refusal:

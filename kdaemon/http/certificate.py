@@ -39,6 +39,7 @@ class TlsFiles:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """The files that are set."""
         return tuple(path for path in (self.certificate, self.key, self.client_ca) if path)
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from kdaemon.base.principal import NOBODY
 from kdaemon.http.answer import Answer
 from kdaemon.http.arrivals import Kept
-from kdaemon.http.handlers import handler_failed
+from kdaemon.http.handlers import call_handler
 from kdaemon.http.heads import Heads
 from kdaemon.http.hub import Hub
 from kdaemon.http.reader import Phase, RequestReader
@@ -29,7 +29,7 @@ from kdaemon.http.refusals import BODIES_FULL, Refusal, timed_out
 from kdaemon.http.rendering import CONTINUE
 from kdaemon.http.request import HttpHandler, HttpRequest
 from kdaemon.http.sending import GATHERED_BYTES_MAX, Sending
-from kdaemon.http.transports import Presence, end_writing, presence, reset_transport
+from kdaemon.http.transports import end_writing, look_for_other_side, reset_transport
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # For so many ticks after a request its head is kept for the next one: 3 KiB for an SDK's. Ours,
@@ -195,10 +195,7 @@ class HttpProtocol(asyncio.Protocol):
     def take(self, request: HttpRequest) -> None:
         """Hands a whole request to the handler. A handler's exception is counted and answered."""
         self._sending.add(request)
-        try:
-            self._handler(request)
-        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            handler_failed(self.hub.counters, request, error)
+        call_handler(self.hub.counters, self._handler, request)
         if self._has_eof and request.answer is None:
             self._send_probe()
 
@@ -210,9 +207,6 @@ class HttpProtocol(asyncio.Protocol):
         self._end_with(refusal.answer())
 
     # --- reading on
-
-    def _may_feed(self) -> bool:
-        return self._state is _OPEN and self._sending.takes_next
 
     def go_on(self, spent_bytes: int = 0) -> None:
         """Feeds the unread input, now or after the others that wait for their turn."""
@@ -232,7 +226,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         self._is_feeding = True
         reader = self._reader
-        while self._unread is not None and self._may_feed():
+        while self._unread is not None and self._state is _OPEN and self._sending.takes_next:
             if reader.phase is _ENDED:
                 self._unread = None
                 break
@@ -335,11 +329,7 @@ class HttpProtocol(asyncio.Protocol):
         """
         if self._state is not _OPEN or not self._sending.owes:
             return
-        client = presence(self._transport)
-        if client is Presence.GONE:
-            self.reset()
-        elif client is Presence.SENDS_NO_MORE:
-            self._send_probe()
+        look_for_other_side(self._transport, self.reset, self._send_probe)
 
     # --- the end
 

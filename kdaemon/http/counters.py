@@ -48,6 +48,7 @@ class ListenerCounters:
         self.timed_out = dict.fromkeys(TIME_OUTS, 0)
 
     def snapshot(self) -> ListenerCounts:
+        """The numbers of now, which do not change any more."""
         return ListenerCounts(
             opened=self.opened,
             open=self.open,

@@ -11,13 +11,18 @@ import asyncio
 
 from kdaemon.http.counters import ListenerCounters
 from kdaemon.http.pieces import Pieces
-from kdaemon.http.request import HttpRequest
+from kdaemon.http.request import HttpHandler, HttpRequest
 
 
-def handler_failed(counters: ListenerCounters, request: HttpRequest, error: Exception) -> None:
-    """The handler raised. `request` is answered, unless it was."""
-    report(counters, f"the handler of {request.method} {request.path} failed", error)
-    request.fail()
+def call_handler(counters: ListenerCounters, handler: HttpHandler, request: HttpRequest) -> None:
+    """Hands a whole request to the handler. If the handler raises, `request` is answered, unless it
+    was.
+    """
+    try:
+        handler(request)
+    except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
+        report(counters, f"the handler of {request.method} {request.path} failed", error)
+        request.fail()
 
 
 def tell_gone(counters: ListenerCounters, request: HttpRequest) -> None:

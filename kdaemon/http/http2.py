@@ -39,7 +39,14 @@ from kdaemon.http.http2_streams import Streams
 from kdaemon.http.hub import Hub
 from kdaemon.http.refusals import BODIES_FULL, TRUNCATED
 from kdaemon.http.request import HttpHandler
-from kdaemon.http.transports import PROBE_S, Presence, end_writing, presence, reset_transport
+from kdaemon.http.transports import (
+    PROBE_S,
+    Presence,
+    end_writing,
+    look_for_other_side,
+    presence,
+    reset_transport,
+)
 from kdaemon.http.turns import BYTES_MAX, Turn
 
 # Frames that are read at once, whoever else waits: an ordinary request, or the frames with which a
@@ -118,6 +125,7 @@ class Http2Protocol(asyncio.Protocol):
         self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The connection is gone: handlers of open requests are told, memory is given back."""
         self._move(State.CLOSED)
         self.hub.detach(self)
         self._stop_reading()
@@ -151,11 +159,13 @@ class Http2Protocol(asyncio.Protocol):
         return bool(self._streams or self._intake.has_next()) and self.is_open
 
     def pause_writing(self) -> None:
+        """The client does not read its answers: it is not read until it does."""
         self._sending.pause()
         self._weigh_unwritten()
         self._regulate_reading()
 
     def resume_writing(self) -> None:
+        """The client reads again: answers and unread input go on."""
         self._sending.is_paused = False
         self.flush_later()
         self.go_on()
@@ -359,11 +369,7 @@ class Http2Protocol(asyncio.Protocol):
         """Ends a connection whose client has gone. The loop does not notice that while the
         connection is not read.
         """
-        client = presence(self._transport)
-        if client is Presence.GONE:
-            self.reset()
-        elif client is Presence.SENDS_NO_MORE:
-            self.send_probe()
+        look_for_other_side(self._transport, self.reset, self.send_probe)
 
     # --- the end
 
@@ -378,12 +384,12 @@ class Http2Protocol(asyncio.Protocol):
             self._write(goaway(self._core.highest_inbound_stream_id, code, text))
             self._move(State.LEAVING)
 
-    @property
-    def _has_begun(self) -> bool:
-        return self._core.highest_inbound_stream_id > 0
-
     def _end_if_done(self) -> None:
-        if self._state is State.OPEN and self.hub.is_draining and self._has_begun:
+        if (
+            self._state is State.OPEN
+            and self.hub.is_draining
+            and self._core.highest_inbound_stream_id
+        ):
             self._leave(NO_ERROR, "")
         if self._streams:
             return

@@ -46,6 +46,9 @@ class BlockDecoder(Decoder):
         self.decoded: list[Field] = []
 
     def decode(self, data: bytes, raw: bool = False) -> tuple[HeaderTuple, ...]:  # noqa: ARG002
+        """Reads a block into `decoded`. HPACKDecodingError, OversizedHeaderListError: the
+        connection ends.
+        """
         if SIZE_CHANGES.match(data):
             raise HPACKDecodingError("the size of the table changes again and again")
         try:

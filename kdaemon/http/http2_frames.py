@@ -64,6 +64,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def content_bytes(self) -> int:
+        """Its size without its head."""
         return len(self.data) - HEAD_BYTES
 
 

@@ -162,6 +162,7 @@ class Sending:
         self._unwritten.release()
 
     def pause(self) -> None:
+        """The socket takes no more; the time in which the client must take something begins."""
         self.is_paused = True
         self._mark_taken()
 

@@ -106,6 +106,7 @@ class Http2Stream:
         self._line: tuple[str, str, str] = ("", "", "")  # method, path, query
 
     def move(self, state: StreamState) -> None:
+        """Moves to this state. RuntimeError: no move leads there."""
         if state not in _MOVES[self.state]:
             raise RuntimeError(f"a stream cannot go from {self.state} to {state}")
         self.state = state
@@ -211,6 +212,7 @@ class Http2Stream:
         self._keeper.wake(self)
 
     def go_on(self) -> None:
+        """The request does not hold the next one back any more."""
         self._keeper.go_on()
 
     def reset(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
 from kdaemon.http.answer import Answer
-from kdaemon.http.handlers import handler_failed, lose_pieces, pieces_failed, tell_gone
+from kdaemon.http.handlers import call_handler, lose_pieces, pieces_failed, tell_gone
 from kdaemon.http.heads import Heads
 from kdaemon.http.http2_core import Http2Core
 from kdaemon.http.http2_frames import (
@@ -89,6 +89,7 @@ class Streams:
 
     @property
     def known(self) -> Container[int]:
+        """The ids of the streams that are open."""
         return self._open
 
     @property
@@ -164,10 +165,7 @@ class Streams:
             return
         self.last = request
         connection = self._connection
-        try:
-            self._handler(request)
-        except Exception as error:  # noqa: BLE001 - a handler's defect must not end the daemon
-            handler_failed(self.hub.counters, request, error)
+        call_handler(self.hub.counters, self._handler, request)
         if connection.has_eof and request.answer is None:
             connection.send_probe()
 
@@ -179,6 +177,7 @@ class Streams:
                 self.refuse(stream, BODIES_FULL)
 
     def go_on(self) -> None:
+        """A request does not hold the next one back any more."""
         self._connection.go_on()
 
     def resume_clocks(self) -> None:

@@ -311,6 +311,7 @@ class Hub:
 
     @property
     def is_sweep_due(self) -> bool:
+        """A timer runs for the next sweep."""
         return self._timer is not None
 
     def audit(self) -> tuple[Connection, ...]:

@@ -104,11 +104,13 @@ class Opening(asyncio.Protocol):
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected; reset at once if the hub has no place for it."""
         self._transport = transport
         if not self._hub.attach(self, is_silent=True):
             self.reset()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The client has gone before it was known what it speaks."""
         self._hub.detach(self)
 
     def eof_received(self) -> bool | None:
@@ -241,6 +243,7 @@ class Opening(asyncio.Protocol):
             self._refuse("tls_failed", UNEXPECTED_MESSAGE)
 
     def handshake_done(self) -> None:
+        """What follows is inside TLS, and its first bytes decide."""
         self._since_tick = self._hub.tick
         self._hub.counters.handshakes += 1
 
@@ -293,15 +296,19 @@ class Opening(asyncio.Protocol):
             self._transport.close()
 
     def idle_ticks(self, tick: int) -> int:  # noqa: ARG002 - places.silent keeps the order
+        """0: a connection that has said nothing loses its place by `places.silent`."""
         return 0
 
     def leave(self) -> None:
+        """Makes place for another connection."""
         self.reset()
 
     def close_if_idle(self) -> None:
+        """Nothing is owed: closes."""
         self._transport.close()
 
     def reset(self) -> None:
+        """Ends the connection at once."""
         reset_transport(self._transport)
 
 

@@ -110,24 +110,29 @@ def _in(refusal: Refusal, content_type: bytes) -> Refusal:
 
 
 def unsupported(status: int, text: str, headers: Headers = ()) -> Refusal:
+    """Well-formed HTTP that is not spoken here."""
     return Refusal("unsupported", status, "NotImplementedException", text, headers)
 
 
 def foreign(text: str) -> Refusal:
+    """A page of another site, or a Host that is not ours."""
     return Refusal("foreign", 403, "AccessDeniedException", text)
 
 
 def head_too_large(byte_count: int) -> Refusal:
+    """`byte_count`: as many as a head may have."""
     text = f"The request line and headers are longer than {byte_count} bytes."
     return Refusal("head_too_large", 431, "RequestHeaderFieldsTooLargeException", text)
 
 
 def too_many_headers(count: int) -> Refusal:
+    """`count`: as many as a request may have."""
     text = f"A request may have up to {count} headers."
     return Refusal("head_too_large", 431, "RequestHeaderFieldsTooLargeException", text)
 
 
 def body_too_large(byte_count: int, found: str) -> Refusal:
+    """`byte_count`: as many as a body may have. `found`: completes the sentence."""
     text = f"A request body may have up to {byte_count} bytes; {found}."
     if not byte_count:
         text = "No request body is taken here."

@@ -210,6 +210,7 @@ def _signature(files: TlsFiles) -> _Signature:
 
 
 def of_file(path: str) -> object:
+    """The identity and state of a file; the number of the error if it cannot be looked at."""
     try:
         found = os.stat(path)  # noqa: PTH116 - the cheapest way: once a second
     except OSError as error:

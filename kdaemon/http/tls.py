@@ -125,6 +125,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- the socket's calls
 
     def data_received(self, data: bytes) -> None:
+        """Decrypts and hands on, or goes on with the handshake, at once or in its turn."""
         if self._state is _OPEN:
             if self._unread:  # a transport may deliver once more after a pause
                 self._unread += data
@@ -136,12 +137,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self._shake()
 
     def eof_received(self) -> bool:
+        """The client sends no more over TCP; True: the connection stays half open."""
         self._has_raw_eof = True
         if self._state in _SHAKES:
             return self._waits_for_turn
         return bool(self._unread) or self._tell_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone; the protocol is told after what was read of it."""
         if self._state is _OPEN and self._unread and not self._is_paused:
             self._lost_with = exc
             self._move(State.LOST)
@@ -149,12 +152,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._lose(exc)
 
     def pause_writing(self) -> None:
+        """The socket takes no more: what is written waits here, not encrypted."""
         self._is_full = True
         if not self._is_told_full:
             self._is_told_full = True
             self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
+        """The socket takes more: what waits goes on."""
         self._is_full = False
         self._send()
         if self._is_told_full and not self._is_full:
@@ -327,19 +332,24 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # --- the protocol's calls: a transport
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As the transport of the socket."""
         return self._raw.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """What is spoken inside from now on."""
         self._protocol = protocol
 
     def is_closing(self) -> bool:
+        """Nothing is written any more."""
         return self._closes or self._state is State.CLOSED or bool(self._raw.is_closing())
 
     def pause_reading(self) -> None:
+        """The protocol wants nothing more for now; nor is the socket read."""
         self._is_paused = True
         self._regulate_reading()
 
     def resume_reading(self) -> None:
+        """The protocol wants more: what was read and waits comes first, in a later turn."""
         self._is_paused = False
         if self._unread and self._state is _OPEN:
             self._hub.turns.later(self._go_on)
@@ -364,6 +374,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return int(self._raw.get_write_buffer_size()) + self._unsent_bytes
 
     def can_write_eof(self) -> bool:
+        """Always: TLS and TCP can both be half closed."""
         return True
 
     def write_eof(self) -> None:

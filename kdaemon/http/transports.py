@@ -86,6 +86,19 @@ def presence(transport: Any) -> Presence:
     return Presence.SENDS_NO_MORE if events & select.POLLRDHUP else Presence.THERE
 
 
+def look_for_other_side(
+    transport: Any, on_gone: Callable[[], object], on_silence: Callable[[], object]
+) -> None:
+    """Calls `on_gone` if the other side has gone, and `on_silence` if it sends no more and may have
+    gone. The loop notices neither while it does not read.
+    """
+    other_side = presence(transport)
+    if other_side is Presence.GONE:
+        on_gone()
+    elif other_side is Presence.SENDS_NO_MORE:
+        on_silence()
+
+
 # How many seconds after a probe to look whether the client is gone: on one machine its kernel
 # answers at once. Each later sweep looks again. Ours, 2026-11-28.
 PROBE_S = 0.02

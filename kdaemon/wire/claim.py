@@ -80,6 +80,7 @@ class Claim(NamedTuple):
 
     @property
     def key_id(self) -> str:
+        """The access key id."""
         return self.scope.key_id
 
     def __repr__(self) -> str:
@@ -259,6 +260,7 @@ def _incomplete(text: str) -> Refusal:
 
 
 def invalid(text: str) -> Refusal:
+    """A signature that is no signature of this request."""
     return refuse("InvalidSignatureException", text)
 
 

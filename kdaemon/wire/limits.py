@@ -135,6 +135,7 @@ class PutRequest(Put):
         self.is_single = is_single
 
     def check_kind(self, *, is_auto: bool) -> Refused | None:
+        """As in `Put`. A stream that is AUTO takes no order, any other one no missing key."""
         try:
             if is_auto:
                 refuse_ordering(self)
@@ -145,6 +146,7 @@ class PutRequest(Put):
         return None
 
     def check_limits(self, limits: PutLimits) -> Refused | None:
+        """As in `Put`, of all records together."""
         try:
             check_sizes(self, limits)
         except ApiError as error:

@@ -37,6 +37,7 @@ class LineBuffer:
 
     @property
     def has_lines(self) -> bool:
+        """Some whole lines are not taken yet."""
         return self._start < len(self._lines)
 
     @property
@@ -86,6 +87,7 @@ class LineBuffer:
         self._partial = bytearray()
 
     def drop_partial(self) -> None:
+        """Throws away what has come of the unfinished line."""
         self._partial = bytearray()
 
     def skip_partial(self) -> None:
@@ -94,6 +96,7 @@ class LineBuffer:
         self._is_skipping = True
 
     def clear(self) -> None:
+        """Throws everything away."""
         self._lines, self._start = b"", 0
         self._partial = bytearray()
 

@@ -36,6 +36,7 @@ class LineForm:
 
     @property
     def is_routed(self) -> bool:
+        """A field of each line tells its stream."""
         return self.streams_max > 1
 
     def frames_max(self, byte_count: int, line_count: int) -> int:

@@ -49,11 +49,13 @@ class Problems:
         return self.count < EXPLAINED_MAX
 
     def add(self, line: int, code: str, message: str | None) -> None:
+        """Counts one refused line, and keeps it if it is to be told."""
         if self.count < NUMBERED_MAX:
             self.rejected.append(Rejected(line, code, message if self.wants_text else None))
         self.count += 1
 
     def extend(self, rejected: list[Rejected]) -> None:
+        """The same for several."""
         for each in rejected:
             self.add(each.line, each.code, each.message)
 
