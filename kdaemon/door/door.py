@@ -346,7 +346,7 @@ class Door:
             refused = never_fits(frame.footprint_bytes, stream.config.buffer_bytes_max)
             return self._count(stream, sizes, refused)
         # The engine counts records that it takes, or refuses for lack of room.
-        if not stream.submit(frame, is_patient=waits):
+        if not stream.submit(frame, waits):
             return None if waits else NO_ROOM
         if callback is not on_settled:
             on_settled(frame)
