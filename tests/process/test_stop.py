@@ -270,7 +270,7 @@ from kdaemon.spool.store import Store
 def opens(*_, **__):
     os.write(2, b"it begins\\n")
     os.read(os.pipe()[0], 1)  # as a salvage that takes an hour
-Store = opens
+Store.__init__ = opens
 kdaemon.__main__.main()
 """
 
