@@ -267,6 +267,8 @@ class Engine:
         hold = self._settlement.hold
         if hold is None:
             self._heard(batch, now_ns)
+            if self.hold is not None:
+                self._refuse_waiting(self.hold, now_ns)
             return
         # The call was answered, and every record was refused for a cause that somebody must mend.
         self._settlement.hold = None
@@ -302,11 +304,11 @@ class Engine:
         self._settlement.send_again(batch, reason, now_ns)
         if is_hold:
             self._begin_hold(error, now_ns)
+        elif self.hold is not None:
+            self._refuse_waiting(self.hold, now_ns)
 
     def _begin_hold(self, error: ServiceError, now_ns: int) -> None:
-        """Somebody must act. Clients that wait are told why: at once, or at their deadline if the
-        hold may be over before.
-        """
+        """Somebody must act."""
         self.hold = self._last_error = error.kept()
         reason = refuse_reason(error)
         if reason is RefuseReason.MISSING_STREAM:
@@ -314,8 +316,14 @@ class Engine:
             self.capacity = None
         if reason is RefuseReason.MISSING_STREAM or fails_any_call(error):
             self.freshness.stale(now_ns)  # a look may end the hold
-        if not mends_itself(error):
-            self._partings.refuse_waiting(reason, self._why(), now_ns)
+        self._refuse_waiting(error, now_ns)
+
+    def _refuse_waiting(self, hold: ServiceError, now_ns: int) -> None:
+        """Clients that wait are told of the hold: at once, or at their deadline if the hold may be
+        over before. Those with records in calls that are out are told when these return.
+        """
+        if not mends_itself(hold):
+            self._partings.refuse_waiting(refuse_reason(hold), self._why(), now_ns)
         self._partings.work(now_ns, self._why())
 
     def is_missing(self, error: ServiceError) -> bool:

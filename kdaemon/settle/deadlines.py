@@ -34,6 +34,13 @@ class Deadlines:
     def add(self, frame: Frame, deadline_ns: int) -> None:
         self._frames[frame] = deadline_ns
 
+    def add_first(self, frames: list[Frame]) -> None:
+        """Frames that were taken from the front, in that order, enter there again."""
+        for frame in reversed(frames):
+            assert frame.deadline_ns is not None
+            self._frames[frame] = frame.deadline_ns
+            self._frames.move_to_end(frame, last=False)
+
     def discard(self, frame: Frame) -> None:
         self._frames.pop(frame, None)
 

@@ -373,6 +373,16 @@ class FrameLedger:
             del self._patient[frame]
         return waiting + patient
 
+    def wait_again(self, frames: list[Frame]) -> None:
+        """Frames that `take_waiting` returned, in that order, and whose clients go on waiting; but
+        not those that have ended since.
+        """
+        waiting = [each for each in frames if each.unsettled and not each.is_abandoned]
+        self._deadlines.add_first([each for each in waiting if each.deadline_ns is not None])
+        patient = [each for each in waiting if each.deadline_ns is None]
+        if patient:
+            self._patient = {**dict.fromkeys(patient), **self._patient}
+
     def next_sweep_ns(self) -> int | None:
         """When the next deadline or age limit must be kept."""
         sweeps = [self._deadlines.next_sweep_ns(), self._ages.next_sweep_ns()]

@@ -52,6 +52,11 @@ slice. Ours, 2026-11-28: otherwise each client that only connects and goes would
 the whole queue."""
 
 
+_ON_HOLD = (RefuseReason.HOLD, RefuseReason.MISSING_STREAM)
+"""A client that is told one of these has records in no call that has left: the call's answer, which
+comes soon, tells more of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Why:
     """Why nothing is sent now, as far as something is wrong with the whole stream."""
@@ -79,6 +84,7 @@ class Partings:
         "_gone",
         "_gone_at_ns",
         "_in_flight",
+        "_kept",
         "_ledger",
         "_missing",
         "_queues",
@@ -107,6 +113,7 @@ class Partings:
         self._gone: deque[Frame] = deque()  # bound: the frames of the stream
         self._gone_at_ns = 0
         self._refusal: _Refusal | None = None
+        self._kept: list[Frame] = []  # by the refusal, because of calls that are out; in order
         self._missing: tuple[RecordResult, Iterator[Frame]] | None = None
         self._round_pieces = 0
         self.is_sweep_due = False
@@ -117,10 +124,11 @@ class Partings:
         self._gone.extend(frames)
 
     def refuse_waiting(self, reason: RefuseReason, why: Why, now_ns: int) -> None:
-        """All clients that wait now are told why nothing is sent. The end of a drain is not taken
-        back.
+        """All clients that wait now are told why nothing is sent: on a hold, those that have
+        records in calls that have left go on waiting. The end of a drain is not taken back.
         """
         if self._refusal is None or self._refusal.reason is not RefuseReason.DRAINING:
+            self._end_refusal()
             self._refusal = _Refusal(reason, self._parting(reason, why), now_ns)
 
     def keep_waiting(self) -> None:
@@ -128,7 +136,13 @@ class Partings:
         drain they are told all the same.)
         """
         if self._refusal is not None and self._refusal.reason is not RefuseReason.DRAINING:
-            self._refusal = None
+            self._end_refusal()
+
+    def _end_refusal(self) -> None:
+        self._refusal = None
+        if self._kept:
+            self._ledger.wait_again(self._kept)
+            self._kept = []
 
     def give_up_missing(self, error: ServiceError) -> None:
         """All records that are queued now are dead: the stream does not exist."""
@@ -168,10 +182,14 @@ class Partings:
         if self._refusal is not None and pieces < PIECES_A_SLICE:
             refusal = self._refusal
             frames = self._ledger.take_waiting(PIECES_A_SLICE - pieces, refusal.until_ns)
-            self._abandon(frames, refusal.reason, refusal.parting)
             pieces += sum(map(pieces_of, frames))
+            if refusal.reason in _ON_HOLD:
+                left = self._left_with(frames)
+                self._kept += [frame for frame in frames if frame in left]
+                frames = [frame for frame in frames if frame not in left]
+            self._abandon(frames, refusal.reason, refusal.parting)
             if pieces < PIECES_A_SLICE:
-                self._refusal = None
+                self._end_refusal()
         if pieces < PIECES_A_SLICE:
             frames = self._ledger.take_expired(now_ns, PIECES_A_SLICE - pieces)
             reason = RefuseReason.DEADLINE
@@ -279,6 +297,12 @@ class Partings:
                 if run.frame in asked:
                     in_flight.setdefault(run.frame, set()).update(run.indices)
         return in_flight
+
+    def _left_with(self, frames: list[Frame]) -> set[Frame]:
+        """Those of these frames that have records in calls that have left."""
+        asked = set(frames)
+        left = (run.frame for batch in self._in_flight if batch.has_left for run in batch.runs)
+        return {frame for frame in left if frame in asked}
 
     def _recall(self, frames: list[Frame]) -> dict[Frame, set[int]]:
         """Recalls the calls with records of these frames that have not left (no connection yet, no

@@ -16,6 +16,7 @@ from kdaemon.base.steps import at_once
 from kdaemon.base.verdict import Verdict
 from kdaemon.engine import Engine
 from kdaemon.engine.snapshot import StreamState
+from kdaemon.pack.batch import Batch
 from kdaemon.settle.verdict import UNKNOWN_ATTEMPTS_MAX
 from tests.kit.engine_rig import SETTINGS, Rig, T
 from tests.kit.frames import (
@@ -167,6 +168,107 @@ def test_where_waiting_is_no_use_those_who_wait_hear_the_services_own_words_at_o
     rig.wait()
     rig.answer(rig.call())
     assert rig.settled() == [patient]
+
+
+SLOW_DOWN = ServiceError("ThrottlingException", "slow down", status=400)
+
+
+def two_calls(rig: Rig) -> tuple[Frame, Batch, Batch]:
+    """A frame whose client waits, half of it in each of two calls that have left."""
+    frame = rig.put(20, deadline_ns=T + 20 * SECOND)
+    return frame, rig.call(), rig.call()
+
+
+@pytest.mark.parametrize("error", [MISSING, DENIED])
+def test_who_has_records_in_a_call_that_is_out_hears_what_that_call_came_to(
+    error: ServiceError,
+) -> None:
+    """The call that began the hold says nothing of records in another one."""
+    rig = Rig()
+    frame, first, second = two_calls(rig)
+    rig.fail(first, error)
+    assert rig.settled() == []
+    rig.fail(second, error)
+    assert rig.settled() == [frame]
+    assert frame.refusal == (error.code, error.message)
+    assert (sum(rig.counters.rejected.values()), rig.counters.possible_duplicates) == (20, 0)
+
+
+def test_what_an_older_call_delivered_while_a_hold_begins_is_told_as_delivered() -> None:
+    rig = Rig()
+    frame, first, second = two_calls(rig)
+    rig.fail(second, DENIED)
+    rig.answer(first)
+    assert rig.settled() == [frame]
+    codes = [result.error_code for result in frame.results if result is not None]
+    assert codes == [None] * 10 + [DENIED.code] * 10
+    assert frame.refusal is None
+    assert rig.counters.possible_duplicates == 0
+
+
+@pytest.mark.parametrize("error", [TIMED_OUT, SLOW_DOWN, NOT_SENT])
+def test_whatever_the_last_call_came_to_its_client_is_told_at_once_during_a_hold(
+    error: ServiceError,
+) -> None:
+    rig = Rig()
+    frame, first, second = two_calls(rig)
+    rig.fail(first, DENIED)
+    rig.fail(second, error)
+    assert rig.settled() == [frame]
+    assert all(result is not None and result.error_code for result in frame.results)
+    assert rig.counters.possible_duplicates == (10 if error is TIMED_OUT else 0)
+
+
+def test_a_partial_answer_to_an_older_call_ends_the_wait_too() -> None:
+    rig = Rig()
+    frame, first, second = two_calls(rig)
+    rig.fail(first, DENIED)
+    rig.answer(second, [delivered()] * 9 + [failed("ProvisionedThroughputExceededException")])
+    assert rig.settled() == [frame]
+
+
+def test_who_waits_for_a_call_that_is_out_keeps_its_deadline_and_its_place() -> None:
+    rig = Rig()
+    frame, first, _ = two_calls(rig)
+    later = rig.put(deadline_ns=T + 25 * SECOND)
+    rig.fail(first, DENIED)
+    assert rig.settled() == [later], "nothing of it is out"
+    rig.now_ns = T + 20 * SECOND
+    rig.engine.handle_timeout(rig.now_ns)
+    assert rig.settled() == [frame]
+    assert rig.counters.possible_duplicates == 10
+
+
+def test_a_drain_that_ends_tells_who_waits_for_a_call_that_is_out() -> None:
+    rig = Rig()
+    frame, first, _ = two_calls(rig)
+    rig.fail(first, DENIED)
+    rig.engine.give_up(rig.now_ns)
+    assert rig.settled() == [frame]
+
+
+def test_a_client_that_goes_while_it_waits_for_a_call_that_is_out_is_settled_once() -> None:
+    rig = Rig()
+    frame, first, second = two_calls(rig)
+    rig.fail(first, DENIED)
+    rig.engine.handle_clients_gone([frame], rig.now_ns)
+    assert rig.settled() == [frame]
+    rig.fail(second, DENIED)
+    assert rig.settled() == []
+    assert rig.engine.is_idle
+
+
+def test_the_end_of_a_hold_leaves_who_waited_for_a_call_where_it_was() -> None:
+    rig = Rig()
+    frame, first, second = two_calls(rig)
+    rig.fail(first, DENIED)
+    rig.wait()
+    probe = rig.call()
+    rig.answer(probe)
+    assert rig.engine.hold is None
+    rig.answer(second)
+    assert rig.settled() == [frame]
+    assert [result.error_code for result in frame.results if result is not None] == [None] * 20
 
 
 def test_a_gateways_page_in_an_outage_is_a_hold_that_is_probed_for_as_an_outage() -> None:
