@@ -25,6 +25,7 @@ from kdaemon.base.ports import Clock
 from kdaemon.base.record import Record
 from kdaemon.base.steps import Steps
 from kdaemon.engine import Engine
+from kdaemon.http.waiters import call_back
 from kdaemon.pack.batch import Batch
 from kdaemon.route.freshness import Doubt
 from kdaemon.send.dry_runs import DryRuns
@@ -294,8 +295,7 @@ class StreamDriver:
 
     def _tell_of_room(self) -> None:
         waiters, self._room_waiters = self._room_waiters, {}
-        for waiter in waiters:
-            waiter()
+        call_back(waiters, self.target.qualified.text)
 
     def _is_much(self, settled: list[Frame]) -> bool:
         """Whether telling all these clients takes more than a turn. One frame is told whole."""

@@ -22,6 +22,7 @@ from kdaemon.base.frame import Frame
 from kdaemon.base.memory import ByteBudget
 from kdaemon.base.record import RecordResult
 from kdaemon.http.turns import Later
+from kdaemon.http.waiters import call_back
 from kdaemon.spool.alarms import Alarms
 from kdaemon.spool.commit_queue import CommitQueue
 from kdaemon.spool.counters import SpoolCounters
@@ -144,11 +145,7 @@ class Commits:
 
     def tell_of_room(self) -> None:
         waiters, self._room_waiters = self._room_waiters, {}
-        for waiter in waiters:
-            try:
-                waiter()
-            except Exception:  # the others, and the next commit, must go on
-                log.exception("what waited for room broke: a defect of kdaemon")
+        call_back(waiters)
 
     @property
     def is_under_way(self) -> bool:

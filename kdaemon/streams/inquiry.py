@@ -14,15 +14,13 @@ the door puts requests into it.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
 from kdaemon.base.ports import Clock
-
-log = logging.getLogger("kdaemon.streams")
+from kdaemon.http.waiters import call_back
 
 MISSING_NS = 10_000_000_000
 """10 s: how long a look-up that found no such stream is good. Ours, 2026-11-28: a stream that was
@@ -184,7 +182,7 @@ class Inquiry:
             return
         until_ns = self._clock.now_ns() + GO_ON_NS_MAX
         for _ in range(min(len(self._queue), GO_ON_A_TURN)):
-            call(self._queue.popleft(), self._name)
+            call_back((self._queue.popleft(),), self._name)
             if self._clock.now_ns() >= until_ns:
                 break
         self._is_going_on = bool(self._queue)
@@ -193,8 +191,7 @@ class Inquiry:
             return
         self.has_word, self.has_arns = True, False
         waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            call(waiter, self._name)
+        call_back(waiters, self._name)
 
     def _expect_word(self) -> None:
         if self._timer is None:
@@ -212,14 +209,3 @@ class Inquiry:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def call(waiter: Callable[[], object], stream: str) -> None:
-    """Calls back one that waited for word or room of a stream."""
-    try:
-        waiter()
-    except Exception:  # a defect of ours: the others must still go on
-        log.exception(
-            "what waited for word or room broke: a defect of kdaemon",
-            extra={"fields": {"stream": stream}},
-        )

@@ -25,8 +25,9 @@ from kdaemon.config import StreamConfig
 from kdaemon.engine import Engine
 from kdaemon.engine.health import Health
 from kdaemon.engine.ways import Queued, Way
+from kdaemon.http.waiters import call_back
 from kdaemon.send.dry_runs import DryRuns
-from kdaemon.streams.inquiry import Asker, Existence, Inquiry, call
+from kdaemon.streams.inquiry import Asker, Existence, Inquiry
 from kdaemon.streams.laid_out import called
 from kdaemon.wire.limits import PutLimits
 
@@ -329,8 +330,7 @@ class Stream:
 
     def _tell_memory_waiters(self) -> None:
         waiters, self._memory_waiters = self._memory_waiters, {}
-        for waiter in waiters:
-            call(waiter, self.name)
+        call_back(waiters, self.name)
 
     def refuse(self, reason: RefuseReason, record_count: int, byte_count: int) -> None:
         """Counts records that were refused at the door. The limit that they broke may be out of

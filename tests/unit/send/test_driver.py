@@ -223,3 +223,23 @@ async def test_what_grew_too_old_is_logged_with_its_reason_though_no_call_ends(
     assert engine.counters.dead[DeadReason.EXPIRED] == 1
     (line,) = [one for one in caplog.messages if one.startswith("records are dead")]
     assert line == "records are dead: they are older than the stream's max_age_ms"
+
+
+async def test_who_waits_for_room_is_told_though_another_one_breaks(
+    service: ScriptedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks() -> None:
+        raise RuntimeError("mine")
+
+    clock = SystemClock()
+    engine = Engine(SETTINGS, ByteBudget(2**30), SystemDice(7), clock.now_ns())
+    async with opened(ClientSettings(endpoint_url=service.url)) as client:
+        driver = StreamDriver(ORDERS, engine, client, Nothing(), clock, Histogram(LAG_BOUNDS_NS))
+        told = asyncio.get_running_loop().create_future()
+        driver.when_room(breaks)
+        driver.when_room(lambda: told.set_result(None))
+        for _ in driver.take_settings(SETTINGS):
+            pass
+        assert told.done()
+        await driver.aclose()
+    assert any("broke: a defect of kdaemon" in each for each in caplog.messages)
