@@ -37,7 +37,7 @@ _NAMED = (
     "|x-yacloud-subjecttoken|x-api-key"
     "|aws[_-]?session[_-]?token|session[_-]?token|security[_-]?token|id[_-]?token|access[_-]?token"
     "|aws[_-]?secret[_-]?access[_-]?key|secret[_-]?access[_-]?key|secret[_-]?key"
-    "|aws[_-]?access[_-]?key[_-]?id|access[_-]?key[_-]?id|password|passwd"
+    "|aws[_-]?access[_-]?key[_-]?id|access[_-]?key[_-]?id|password|(?<!/etc/)passwd"
 )
 _BETWEEN = (
     r"(?:\\?[\"']|&quot;|&#34;|&#39;)?\s{0,8}(?:=>|[:=,])\s{0,8}(?:b?\\?[\"']|&quot;|&#34;|&#39;)?"

@@ -37,6 +37,9 @@ def directory_error(path: str, error: OSError) -> SpoolError:
                 "not a directory, or a link in its place: move it away, or set another "
                 "spool.directory",
             )
+        case errno.ENOENT if Path(path).is_dir():
+            text = "no file can be made in it (is it a disk?): set another spool.directory"
+            return SpoolError("directory", path, text)
         case errno.ENOENT:
             return SpoolError(
                 "directory",

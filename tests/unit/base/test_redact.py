@@ -220,3 +220,9 @@ def test_a_secret_that_is_registered_again_is_among_the_newest(redactor: Redacto
     assert not redactor.are_in(b"a-secret-of-old")
     redactor.register("a-secret-of-old")
     assert redactor.are_in(b"a-secret-of-old")
+
+
+def test_the_name_of_a_well_known_file_announces_no_secret(redactor: Redactor) -> None:
+    path = "/etc/passwd: not a directory"
+    assert redactor.clean(path) == path
+    assert redactor.clean("passwd: wonderful") == f"passwd: {HIDDEN}"

@@ -50,6 +50,14 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+@pytest.mark.linux
+@pytest.mark.root
+def test_a_directory_that_is_no_disk_is_refused_as_what_it_is() -> None:
+    error = refusal(Path("/proc"))
+    assert error.kind == "directory"
+    assert str(error).startswith("/proc: no file can be made in it")
+
+
 @pytest.mark.root
 def test_root_leaves_no_files_in_the_directory_of_another(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir()
