@@ -325,6 +325,18 @@ def test_a_setting_without_its_key_or_sign_is_wrong_usage(setting: str) -> None:
     assert "expected KEY=VALUE" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [("stauts", "'stauts'. Did you mean 'status'?\n"), ("xyzzy", "'xyzzy'.\n")],
+)
+def test_a_command_that_there_is_not_is_told_with_the_one_that_is_near(
+    typed: str, said: str
+) -> None:
+    result = invoke(typed)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: No such command {said}")
+
+
 def test_put_says_that_no_listener_is_configured(tmp_path: Path) -> None:
     path = tmp_path / "k.toml"
     path.write_text(
